@@ -1,0 +1,185 @@
+"""What token attentions share: the timm constructor, checks of what comes in, and the promise to show maps and cost.
+
+Shapes     B batch, N tokens (Nq queries, Nk keys), C = dim, H heads, D head width, I = H·D inner width
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ._linear import project
+from ._registry import AttentionConfig, Family, Form
+
+__all__ = ["Cost", "NormLayer", "QKVAttention", "TokenAttention", "check_channels", "head_width"]
+
+NormLayer = Callable[..., nn.Module]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a module costs for one sample: ``parameters``, and ``macs`` of its matrix multiplications. Biases, softmax and norms are not counted as MACs."""
+
+    parameters: int
+    macs: int
+
+
+def head_width(dim: int, num_heads: int, attn_head_dim: int | None) -> int:
+    """Width of a head.
+
+    Raises:
+        ValueError: neither given nor ``dim / num_heads``.
+    """
+    if dim < 1 or num_heads < 1:
+        raise InputError(f"dim and num_heads must be at least 1, got dim={dim} and num_heads={num_heads}")
+    if attn_head_dim is not None:
+        if attn_head_dim < 1:
+            raise InputError(f"attn_head_dim must be at least 1, got {attn_head_dim}")
+        return attn_head_dim
+    if dim % num_heads:
+        nearest = min((h for h in range(1, dim + 1) if dim % h == 0), key=lambda h: abs(h - num_heads))
+        raise InputError(f"num_heads must divide dim, got dim={dim} and num_heads={num_heads}; try num_heads={nearest}, or give attn_head_dim")
+    return dim // num_heads
+
+
+def check_channels(name: str, x: Tensor, dim: int, shape: str, channel: int) -> None:
+    if x.ndim != shape.count(",") + 1 or x.shape[channel] != dim or not x.is_floating_point():
+        raise InputError(f"{name} expects {shape} with C={dim} in floating point, got {tuple(x.shape)} of {x.dtype}")
+
+
+class TokenAttention(nn.Module, ABC):
+    """An attention on tokens, ``(B, N, C) -> (B, N, C)``, that timm accepts as ``attn_layer``."""
+
+    name: ClassVar[str]
+    family: ClassVar[Family]
+    form: ClassVar[Form]
+    Config: ClassVar[type[AttentionConfig]]
+
+    dim: int
+    num_heads: int
+    proj: nn.Linear
+
+    @abstractmethod
+    def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> dict[str, Tensor]:
+        """The maps of this input, each ``(B, H, Nq, Nk)``; ``combined`` is always among them. Computed in the open, without dropout."""
+
+    @abstractmethod
+    def macs(self, num_tokens: int) -> int:
+        """Multiply-adds of the matrix multiplications of one sample with ``num_tokens`` tokens."""
+
+    def cost(self, num_tokens: int) -> Cost:
+        """Parameters and multiply-adds for one sample."""
+        return Cost(parameters=sum(p.numel() for p in self.parameters()), macs=self.macs(num_tokens))
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of own parameters that are not the weights of a linear map, and should not decay."""
+        return set()
+
+    def _check_tokens(self, x: Tensor, what: str = "") -> None:
+        check_channels(type(self).__name__ + what, x, self.dim, "(B, N, C)", -1)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, num_heads={self.num_heads}"
+
+
+class QKVAttention(TokenAttention):
+    """An attention of pairs: queries, keys and values from one ``qkv``, in timm's names and order, and a ``proj`` behind.
+
+    Subclasses give :meth:`attend`; whoever has further projections makes them in its own constructor.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: bool,
+        qk_norm: bool,
+        scale_norm: bool,
+        proj_bias: bool,
+        attn_drop: float,
+        proj_drop: float,
+        norm_layer: NormLayer | None,
+        attn_head_dim: int | None,
+        device: Any,
+        dtype: Any,
+    ) -> None:
+        super().__init__()
+        factory = {"device": device, "dtype": dtype}
+        self.dim, self.num_heads = dim, num_heads
+        self.head_dim = head_width(dim, num_heads, attn_head_dim)
+        self.inner_dim = num_heads * self.head_dim
+        norm_layer = norm_layer or nn.LayerNorm
+        self.qkv = nn.Linear(dim, 3 * self.inner_dim, bias=qkv_bias, **factory)
+        self.q_norm = norm_layer(self.head_dim, **factory) if qk_norm else nn.Identity()
+        self.k_norm = norm_layer(self.head_dim, **factory) if qk_norm else nn.Identity()
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.norm = norm_layer(self.inner_dim, **factory) if scale_norm else nn.Identity()
+        self.proj = nn.Linear(self.inner_dim, dim, bias=proj_bias, **factory)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    @abstractmethod
+    def attend(self, x: Tensor, context: Tensor | None, options: dict[str, Any]) -> Tensor:
+        """``(B, H, Nq, D)`` from checked input; ``options`` are ``mask``, ``is_causal`` and ``dropout_p``."""
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None) -> Tensor:
+        """Attend.
+
+        Args:
+            x: tokens, ``(B, N, C)``.
+            attn_mask: bool (True takes part) or float (added to the logits), ``(Nq, Nk)`` or ``(B or 1, H or 1, Nq or 1, Nk)``.
+                A mask of keys alone is ``mask[:, None, None, :]``.
+            is_causal: a token looks only at itself and those before it.
+            context: tokens that keys and values are made from, ``(B, Nk, C)``; ``x`` if None.
+
+        Returns:
+            ``(B, N, C)``. A query whose every key is masked attends to nothing: its output is that of a zero vector.
+
+        Raises:
+            ValueError: wrong width, shape or dtype; causality together with a context.
+        """
+        options = self._check(x, attn_mask, is_causal, context)
+        out = self.attend(x, context, options | {"dropout_p": self.attn_drop.p if self.training else 0.0})
+        out = self.norm(rearrange(out, "b h n d -> b n (h d)"))
+        return self.proj_drop(project(self.proj, out))
+
+    def _check(self, x: Tensor, attn_mask: Tensor | None, is_causal: bool, context: Tensor | None) -> dict[str, Any]:
+        name = type(self).__name__
+        self._check_tokens(x)
+        if context is not None:
+            self._check_tokens(context, " context")
+            if context.shape[0] != x.shape[0]:
+                raise InputError(f"{name} got {x.shape[0]} samples in x and {context.shape[0]} in context; they must be as many")
+            if is_causal:
+                raise InputError(f"{name} cannot be causal over a context: its tokens have no order relative to the queries; give attn_mask instead")
+        if attn_mask is not None:
+            full = (x.shape[0], self.num_heads, x.shape[1], (x if context is None else context).shape[1])
+            if attn_mask.ndim not in (2, 4) or any(got not in (1, want) for got, want in zip(attn_mask.shape[::-1], full[::-1], strict=False)):
+                raise InputError(f"{name} expects attn_mask to be (Nq, Nk) or broadcastable to (B, H, Nq, Nk) = {full}, got {tuple(attn_mask.shape)}")
+            if attn_mask.dtype != torch.bool:
+                if not attn_mask.is_floating_point():
+                    raise InputError(
+                        f"{name} expects a bool attn_mask (True takes part) or a float one (added to the logits), got {attn_mask.dtype}; try .bool()"
+                    )
+                attn_mask = attn_mask.to(x.dtype)
+        return {"mask": attn_mask, "is_causal": is_causal}
+
+    def _qkv(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of ``x``, keys and values of ``context``, normalised, each ``(B, H, N, D)``."""
+        if context is None:
+            q, k, v = rearrange(project(self.qkv, x), "b n (t h d) -> t b h n d", t=3, h=self.num_heads)
+        else:
+            q = self._heads(project(self.qkv, x, slice(self.inner_dim)))
+            k, v = rearrange(project(self.qkv, context, slice(self.inner_dim, None)), "b n (t h d) -> t b h n d", t=2, h=self.num_heads)
+        return self.q_norm(q), self.k_norm(k), v
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b n (h d) -> b h n d", h=self.num_heads)
+
+    def _projection_macs(self, num_tokens: int, projections: int) -> int:
+        return projections * num_tokens * self.dim * self.inner_dim

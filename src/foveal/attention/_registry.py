@@ -1,0 +1,121 @@
+"""Names of attentions. A module enters with one decorator; nothing else in the library lists mechanisms."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal, TypeVar
+
+from torch import nn
+
+from .._errors import InputError, unknown
+
+__all__ = ["AttentionConfig", "Family", "Form", "attention_class", "config_from_dict", "create_attention", "list_attentions", "register"]
+
+Family = Literal["pairs", "signed pairs", "memory", "summary", "neighbourhood"]
+Form = Literal["tokens", "maps"]
+Module = TypeVar("Module", bound=type[nn.Module])
+
+_REGISTRY: dict[str, type[nn.Module]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig:
+    """The options of one mechanism, apart from where it is put. Every attention class nests its own as ``Config``."""
+
+    module: ClassVar[type[nn.Module]]
+
+    @property
+    def attention(self) -> str:
+        """The registered name."""
+        return self.module.name  # type: ignore[attr-defined]
+
+    def options(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def build(self, *args: Any, **kwargs: Any) -> Any:
+        """The module, with these options and the given place (``dim``, ``num_heads``, ``device`` …)."""
+        return self.module(*args, **self.options(), **kwargs)
+
+    def layer(self) -> type[nn.Module]:
+        """A class with these options bound, for hosts that want one: ``timm.create_model(..., attn_layer=config.layer())``.
+
+        Calling it gives a plain instance of the mechanism, so what is built pickles, deep-copies and type-checks as ever.
+        """
+        config = self
+
+        class Bound(self.module):  # type: ignore[name-defined]
+            def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+                return config.build(*args, **kwargs)
+
+        Bound.__name__ = Bound.__qualname__ = self.module.__name__
+        return Bound
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"attention": self.attention, **self.options()}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict())
+
+    @staticmethod
+    def from_json(text: str) -> "AttentionConfig":
+        return config_from_dict(json.loads(text))
+
+
+def register(name: str, *, family: Family, form: Form = "tokens") -> Callable[[Module], Module]:
+    """Enter a module class under ``name``. The class must nest a ``Config``."""
+
+    def enter(cls: Module) -> Module:
+        assert name not in _REGISTRY, f"two attentions are called {name!r}: {_REGISTRY[name]} and {cls}"
+        cls.name, cls.family, cls.form = name, family, form  # type: ignore[attr-defined]
+        cls.Config.module = cls  # type: ignore[attr-defined]
+        _REGISTRY[name] = cls
+        return cls
+
+    return enter
+
+
+def attention_class(name: str) -> Any:
+    """The class behind a registered name.
+
+    Raises:
+        ValueError: the name is unknown; the message lists near matches.
+    """
+    if name not in _REGISTRY:
+        raise unknown("attention", name, _REGISTRY)
+    return _REGISTRY[name]
+
+
+def create_attention(name: str, /, *args: Any, **kwargs: Any) -> Any:
+    """Build an attention by name.
+
+    Example:
+        >>> create_attention("denoising", dim=384, num_heads=6, shared_values=True).name
+        'denoising'
+    """
+    return attention_class(name)(*args, **kwargs)
+
+
+def list_attentions(*, family: Family | None = None, form: Form | None = None) -> list[str]:
+    """Registered names, sorted; optionally those of one family, or those that take ``tokens`` or ``maps``."""
+    return sorted(
+        name
+        for name, cls in _REGISTRY.items()
+        if family in (None, cls.family) and form in (None, cls.form)  # type: ignore[attr-defined]
+    )
+
+
+def config_from_dict(values: dict[str, Any]) -> AttentionConfig:
+    """The inverse of :meth:`AttentionConfig.to_dict`; options that are left out keep their defaults.
+
+    Raises:
+        ValueError: no or an unknown attention, or an option it does not have.
+    """
+    options = dict(values)
+    if "attention" not in options:
+        raise InputError(f'expected a configuration like {{"attention": "denoising", ...}}, got {values!r}')
+    cls = attention_class(options.pop("attention"))
+    known = {field.name for field in fields(cls.Config)}
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of {cls.name}", option, known)
+    return cls.Config(**options)

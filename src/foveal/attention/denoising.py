@@ -1,0 +1,139 @@
+"""Denoising attention as a layer; see :mod:`foveal.functional.denoising` for the mathematics, the paper and what differs from it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import InputError, unknown
+from ..functional import denoising_attention, denoising_attention_maps, softmax_attention
+from ..functional.softmax import Core
+from ._base import NormLayer, QKVAttention
+from ._linear import project
+from ._registry import AttentionConfig, register
+
+__all__ = ["CORES", "DenoisingAttention"]
+
+CORES: dict[str, Core] = {"softmax": softmax_attention}
+"""Cores that a configuration can name."""
+
+
+@register("denoising", family="signed pairs")
+class DenoisingAttention(QKVAttention):
+    """Multi-head denoising attention: what a positive query gathers, minus λ times what a negative query gathers over the same keys.
+
+    ``qkv`` holds Q⁺, K, V⁺ exactly as timm's ``Attention`` holds Q, K, V, so pretrained weights keep their names; ``q_neg``, ``v_neg`` and ``lambdas`` are new.
+    With H heads it has 6C² weights against 4C² of softmax; with two thirds of the heads (and their width kept) it has as many.
+
+    Args:
+        dim: width C of the tokens.
+        num_heads: heads.
+        qkv_bias: bias in ``qkv``, ``q_neg`` and ``v_neg``.
+        qk_norm: normalise both queries and the keys per head. The negative query is normalised first and negated then.
+        scale_norm: normalise before ``proj``.
+        proj_bias: bias in ``proj``.
+        attn_drop: dropout on both maps, drawn apart, in training.
+        proj_drop: dropout on the output, in training.
+        norm_layer: for ``qk_norm`` and ``scale_norm``; ``nn.LayerNorm`` if None.
+        attn_head_dim: width of a head; ``dim / num_heads`` if None.
+        shared_values: both branches read the same values (5C² weights); the paper's ablation.
+        lambda_init: start of λ, which is free per head.
+        core: the attention that is applied twice: a name out of :data:`CORES`, or any ``f(q, k, v, *, mask, dropout_p, scale)``.
+
+    Shape:
+        ``(B, N, dim) -> (B, N, dim)``.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide ``dim`` and no ``attn_head_dim`` is given; an unknown core; a map is asked of a core that has none.
+
+    Example:
+        >>> DenoisingAttention(dim=64, num_heads=4)(torch.randn(2, 49, 64)).shape
+        torch.Size([2, 49, 64])
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AttentionConfig):
+        attn_head_dim: int | None = None
+        shared_values: bool = False
+        lambda_init: float = 0.5
+        core: str = "softmax"
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        qkv_bias: bool = False,
+        qk_norm: bool = False,
+        scale_norm: bool = False,
+        proj_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        norm_layer: NormLayer | None = None,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        attn_head_dim: int | None = None,
+        shared_values: bool = False,
+        lambda_init: float = 0.5,
+        core: str | Core = "softmax",
+    ) -> None:
+        super().__init__(
+            dim,
+            num_heads,
+            qkv_bias=qkv_bias,
+            qk_norm=qk_norm,
+            scale_norm=scale_norm,
+            proj_bias=proj_bias,
+            attn_drop=attn_drop,
+            proj_drop=proj_drop,
+            norm_layer=norm_layer,
+            attn_head_dim=attn_head_dim,
+            device=device,
+            dtype=dtype,
+        )
+        if isinstance(core, str) and core not in CORES:
+            raise unknown("core of denoising attention", core, CORES)
+        self.core = CORES[core] if isinstance(core, str) else core
+        self.shared_values = shared_values
+        self.lambda_init = lambda_init
+        factory = {"device": device, "dtype": dtype}
+        self.q_neg = nn.Linear(dim, self.inner_dim, bias=qkv_bias, **factory)
+        self.v_neg = None if shared_values else nn.Linear(dim, self.inner_dim, bias=qkv_bias, **factory)
+        self.q_neg_norm = (norm_layer or nn.LayerNorm)(self.head_dim, **factory) if qk_norm else nn.Identity()
+        self.lambdas = nn.Parameter(torch.empty(num_heads, **factory))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """λ back to ``lambda_init``; the linear maps keep what they, or the host, set."""
+        nn.init.constant_(self.lambdas, self.lambda_init)
+
+    def attend(self, x: Tensor, context: Tensor | None, options: dict[str, Any]) -> Tensor:
+        q, k, v = self._qkv(x, context)
+        v_neg = None if self.v_neg is None else self._heads(project(self.v_neg, x if context is None else context))
+        return denoising_attention(q, k, v, q_neg=self._negative_query(x), v_neg=v_neg, lambdas=self.lambdas, core=self.core, **options)
+
+    def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None) -> dict[str, Tensor]:
+        """``positive``, ``negative`` and ``combined`` = positive − λ · negative.
+
+        With shared values ``combined`` applied to the values gives the output before ``proj``; with values apart each map belongs to its own.
+        """
+        if self.core is not softmax_attention:
+            raise InputError(f"DenoisingAttention shows maps of the softmax core only, this one has {self.core}; call its own map function on both branches")
+        options = self._check(x, attn_mask, is_causal, context)
+        q, k, _ = self._qkv(x, context)
+        return denoising_attention_maps(q, k, q_neg=self._negative_query(x), lambdas=self.lambdas, **options)
+
+    def macs(self, num_tokens: int) -> int:
+        if self.core is not softmax_attention:
+            raise InputError(f"the analytic cost of DenoisingAttention is known for the softmax core, this one has {self.core}")
+        return self._projection_macs(num_tokens, 5 if self.shared_values else 6) + 4 * num_tokens**2 * self.inner_dim
+
+    def no_weight_decay(self) -> set[str]:
+        return {"lambdas"}
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", shared_values=True" if self.shared_values else "")
+
+    def _negative_query(self, x: Tensor) -> Tensor:
+        return self.q_neg_norm(self._heads(project(self.q_neg, x)))

@@ -1,0 +1,87 @@
+"""Softmax attention as a layer; see :mod:`foveal.functional.softmax`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..functional import softmax_attention, softmax_attention_map
+from ._base import NormLayer, QKVAttention
+from ._registry import AttentionConfig, register
+
+__all__ = ["SoftmaxAttention"]
+
+
+@register("softmax", family="pairs")
+class SoftmaxAttention(QKVAttention):
+    """Multi-head softmax attention, equal to timm's ``Attention`` weight for weight. The baseline.
+
+    Args:
+        dim: width C of the tokens.
+        num_heads: heads.
+        qkv_bias: bias in ``qkv``.
+        qk_norm: normalise queries and keys per head.
+        scale_norm: normalise before ``proj``.
+        proj_bias: bias in ``proj``.
+        attn_drop: dropout on the map, in training.
+        proj_drop: dropout on the output, in training.
+        norm_layer: for ``qk_norm`` and ``scale_norm``; ``nn.LayerNorm`` if None.
+        attn_head_dim: width of a head; ``dim / num_heads`` if None. More makes a wider attention, the fair rival of mechanisms with more parameters.
+
+    Shape:
+        ``(B, N, dim) -> (B, N, dim)``.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide ``dim`` and no ``attn_head_dim`` is given.
+
+    Example:
+        >>> SoftmaxAttention(dim=64, num_heads=4)(torch.randn(2, 49, 64)).shape
+        torch.Size([2, 49, 64])
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AttentionConfig):
+        attn_head_dim: int | None = None
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        qkv_bias: bool = False,
+        qk_norm: bool = False,
+        scale_norm: bool = False,
+        proj_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        norm_layer: NormLayer | None = None,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        attn_head_dim: int | None = None,
+    ) -> None:
+        super().__init__(
+            dim,
+            num_heads,
+            qkv_bias=qkv_bias,
+            qk_norm=qk_norm,
+            scale_norm=scale_norm,
+            proj_bias=proj_bias,
+            attn_drop=attn_drop,
+            proj_drop=proj_drop,
+            norm_layer=norm_layer,
+            attn_head_dim=attn_head_dim,
+            device=device,
+            dtype=dtype,
+        )
+
+    def attend(self, x: Tensor, context: Tensor | None, options: dict[str, Any]) -> Tensor:
+        return softmax_attention(*self._qkv(x, context), **options)
+
+    def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None) -> dict[str, Tensor]:
+        """``combined``: the softmax map. Applied to the values it gives the output before ``proj``."""
+        options = self._check(x, attn_mask, is_causal, context)
+        q, k, _ = self._qkv(x, context)
+        return {"combined": softmax_attention_map(q, k, **options)}
+
+    def macs(self, num_tokens: int) -> int:
+        return self._projection_macs(num_tokens, 4) + 2 * num_tokens**2 * self.inner_dim

@@ -1,0 +1,96 @@
+"""Kinds of published checkpoints, and what reads each."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from .._errors import InputError, unknown
+
+__all__ = ["State", "kind", "list_kinds", "load", "translate"]
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    translate: Callable[..., dict[str, Tensor]]
+    build: Callable[..., nn.Module]
+
+
+_KINDS: dict[str, _Kind] = {}
+
+
+def kind(name: str, *, build: Callable[..., nn.Module]) -> Callable[[Callable[..., dict[str, Tensor]]], Callable[..., dict[str, Tensor]]]:
+    """Enter a function that renames and reorders an official state dict, with the one that builds the module it fits."""
+
+    def enter(translate: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
+        assert name not in _KINDS, f"two readers for official checkpoints of kind {name!r}"
+        _KINDS[name] = _Kind(translate, build)
+        return translate
+
+    return enter
+
+
+def list_kinds() -> list[str]:
+    """Kinds that :func:`load` takes."""
+    return sorted(_KINDS)
+
+
+def translate(kind: str, state_dict: State, **settings: Any) -> dict[str, Tensor]:
+    """An official state dict in our names, order and sign. The map is linear and orthogonal, so it translates gradients as well as weights.
+
+    Raises:
+        ValueError: an unknown kind; keys that are missing or left over.
+    """
+    return _find(kind).translate(state_dict, **settings)
+
+
+def load(kind: str, state_dict: State, **settings: Any) -> nn.Module:
+    """Our module with the authors' weights, in evaluation mode.
+
+    Args:
+        kind: what the file holds, one of :func:`list_kinds`.
+        state_dict: as the official code saves it.
+        settings: the official module's constructor arguments, and ``sign`` (``"+"`` or ``"-"``) where the official files disagree on it.
+
+    Returns:
+        A module whose outputs and gradients are those of the official one.
+
+    Raises:
+        ValueError: an unknown kind; keys that are missing or left over; tensors whose shapes do not fit the settings.
+
+    Example:
+        >>> weights = {"qqkvv.weight": torch.randn(40, 8), "neg_scalers": torch.full((2,), 0.5), "proj.weight": torch.eye(8), "proj.bias": torch.zeros(8)}
+        >>> load("dna.attention", weights, dim=8, num_heads=2, qkv_bias=False, sign="-")(torch.randn(1, 5, 8)).shape
+        torch.Size([1, 5, 8])
+    """
+    build = _find(kind).build
+    try:
+        inspect.signature(build).bind(**settings)
+    except TypeError as error:
+        known = ", ".join(inspect.signature(build).parameters)
+        raise InputError(f"settings {settings} do not fit the official kind {kind!r}: {error}; it takes {known}") from None
+    module = build(**settings)
+    weights = translate(kind, state_dict, **settings)
+    wanted = module.state_dict()
+    problems = [f"missing {key}" for key in wanted if key not in weights] + [f"left over {key}" for key in weights if key not in wanted]
+    for key in wanted.keys() & weights.keys():
+        if weights[key].shape != wanted[key].shape:
+            problems.append(f"{key} is {tuple(weights[key].shape)}, wanted {tuple(wanted[key].shape)}")
+    if problems:
+        few = "; ".join(problems[:6]) + (" …" if len(problems) > 6 else "")
+        raise InputError(f"the state dict is not a {kind!r} checkpoint with settings {settings}: {few}")
+    floating = {value.dtype for value in weights.values() if value.is_floating_point()}
+    if len(floating) == 1:
+        module = module.to(floating.pop())
+    module.load_state_dict(weights)
+    return module.eval()
+
+
+def _find(kind: str) -> _Kind:
+    if kind not in _KINDS:
+        raise unknown("kind of official checkpoint", kind, _KINDS)
+    return _KINDS[kind]

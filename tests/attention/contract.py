@@ -1,0 +1,276 @@
+"""What every token attention must do. A mechanism inherits this class and says what is its own: its name, and a slow oracle."""
+
+import copy
+import pickle
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import foveal
+from foveal.attention import AttentionConfig, TokenAttention, attention_class, config_from_dict
+
+DIM, HEADS = 24, 4
+
+
+class AttentionContract:
+    name: ClassVar[str]
+    variants: ClassVar[list[dict[str, Any]]] = [{}]
+    causal: ClassVar[bool] = True
+
+    def oracle(self, module: TokenAttention, x: Tensor, present: Tensor) -> Tensor:
+        """The paper's formula from the module's weights, sample by sample and head by head, in the dtype of ``x``. ``present`` is (B, N), bool."""
+        raise NotImplementedError
+
+    def build(self, dtype: torch.dtype = torch.float64, **options: Any) -> TokenAttention:
+        torch.manual_seed(1)
+        module = foveal.create_attention(self.name, DIM, HEADS, **{"qkv_bias": True} | options).to(dtype)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        return module.eval()
+
+    @staticmethod
+    def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+        if "options" in metafunc.fixturenames:
+            variants = metafunc.cls.variants
+            metafunc.parametrize("options", variants, ids=[",".join(f"{k}={v}" for k, v in variant.items()) or "default" for variant in variants])
+
+    # -- the mathematics ------------------------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("num_tokens", [1, 2, 7, 50])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+    def test_output_and_gradients_equal_the_oracle(self, options, num_tokens, dtype) -> None:
+        tolerance = 1e-10 if dtype == torch.float64 else 1e-5
+        module, x = self.build(dtype, **options), torch.randn(3, num_tokens, DIM, dtype=dtype)
+        slow = copy.deepcopy(module).double()
+        cotangent = torch.randn(3, num_tokens, DIM, dtype=torch.float64)
+        fast_x, slow_x = x.clone().requires_grad_(), x.double().requires_grad_()
+        fast, want = module(fast_x), self.oracle(slow, slow_x, torch.ones(3, num_tokens, dtype=torch.bool))
+        assert_close(fast, want, tolerance, "output")
+        (fast * cotangent.to(dtype)).sum().backward()
+        (want * cotangent).sum().backward()
+        largest = max(p.grad.abs().max().item() for p in slow.parameters() if p.grad is not None)
+        assert_close(fast_x.grad, slow_x.grad, tolerance, "gradient of x", floor=0.1 * largest)
+        for (key, ours), theirs in zip(module.named_parameters(), slow.parameters(), strict=True):
+            want_grad = torch.zeros_like(theirs) if theirs.grad is None else theirs.grad
+            assert ours.grad is not None, f"{key} gets no gradient"
+            assert_close(ours.grad, want_grad, tolerance, f"gradient of {key}", floor=0.1 * largest)
+
+    def test_inference_equals_training_mode_mathematics(self, options) -> None:
+        """Without gradients another CPU path is taken for large inputs; it must be the same mathematics."""
+        module = foveal.create_attention(self.name, 192, 6, **options).eval()
+        x = torch.randn(4, 640, 192)
+        with torch.no_grad():
+            fast = module(x)
+        assert_close(fast, module(x), 1e-5, "output without gradients")
+
+    def test_absent_keys_get_no_weight(self, options) -> None:
+        module, x = self.build(**options), torch.randn(3, 9, DIM, dtype=torch.float64)
+        present = torch.ones(3, 9, dtype=torch.bool)
+        present[0, 6:] = present[1, ::2] = False
+        out = module(x, attn_mask=present[:, None, None])
+        assert_close(out[present], self.oracle(module, x, present)[present], 1e-10, "masked output")
+        noisy = torch.where(present[..., None], x, 1e3 * torch.randn_like(x))
+        assert_close(module(noisy, attn_mask=present[:, None, None])[present], out[present], 1e-10, "output when absent tokens change")
+        alone = module(x[:1, :6])
+        assert_close(out[:1, :6], alone, 1e-10, "output with padding against without")
+
+    def test_a_sample_without_any_token_is_finite(self, options) -> None:
+        module, x = self.build(**options), torch.randn(2, 5, DIM, dtype=torch.float64, requires_grad=True)
+        present = torch.tensor([[True] * 5, [False] * 5])
+        out = module(x, attn_mask=present[:, None, None])
+        out.sum().backward()
+        assert out.isfinite().all()
+        assert x.grad.isfinite().all()
+
+    def test_causal(self, options) -> None:
+        module, x = self.build(**options), torch.randn(2, 9, DIM, dtype=torch.float64)
+        if not self.causal:
+            with pytest.raises(ValueError, match="causal"):
+                module(x, is_causal=True)
+            return
+        out = module(x, is_causal=True)
+        for n in (0, 3, 8):
+            assert_close(out[:, : n + 1], module(x[:, : n + 1], is_causal=True), 1e-10, f"the first {n + 1} outputs")
+        assert_close(out[:, -1], module(x)[:, -1], 1e-10, "the last token sees all")
+        both = module(x, attn_mask=torch.ones(9, 9, dtype=torch.bool), is_causal=True)
+        assert_close(both, out, 1e-10, "causal with a mask")
+
+    def test_gradcheck(self, options) -> None:
+        module = self.build(**options)
+        assert torch.autograd.gradcheck(module, (torch.randn(1, 4, DIM, dtype=torch.float64, requires_grad=True),))
+
+    def test_tokens_have_no_order(self, options) -> None:
+        module, x, order = self.build(**options), torch.randn(2, 11, DIM, dtype=torch.float64), torch.randperm(11)
+        assert_close(module(x[:, order]), module(x)[:, order], 1e-10, "permuted output")
+
+    def test_samples_do_not_meet(self, options) -> None:
+        module, x = self.build(**options), torch.randn(3, 11, DIM, dtype=torch.float64)
+        assert_close(module(x)[1:2], module(x[1:2]), 1e-10, "one sample alone")
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision_is_finite_and_near(self, options, dtype) -> None:
+        module = self.build(torch.float32, **options)
+        x = 4 * torch.randn(2, 33, DIM)
+        want, got = module(x), copy.deepcopy(module).to(dtype)(x.to(dtype))
+        assert got.dtype == dtype
+        assert got.isfinite().all()
+        assert (got.float() - want).abs().max() < 0.1 * want.abs().max()
+
+    def test_autocast(self, options) -> None:
+        module, x = self.build(torch.float32, **options).train(), torch.randn(2, 9, DIM, requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = module(x)
+        out.float().sum().backward()
+        assert out.isfinite().all()
+        assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters())
+
+    # -- looking ------------------------------------------------------------------------------------------------------------------------------
+
+    def test_maps(self, options) -> None:
+        module, x = self.build(**options), torch.randn(2, 9, DIM, dtype=torch.float64)
+        maps = module.attention_map(x)
+        assert maps["combined"].shape == (2, module.num_heads, 9, 9)
+        for name, value in maps.items():
+            assert value.shape[:3] == (2, module.num_heads, 9), name
+            if name != "combined" or module.family != "signed pairs":
+                assert (value >= 0).all(), name
+                if name == "combined" or not {"norm", "eps"} & options.keys():
+                    assert_close(value.sum(-1), torch.ones(2, module.num_heads, 9), 1e-10, f"rows of {name}")
+
+    def test_maps_leave_absent_keys_out(self, options) -> None:
+        module, x = self.build(**options), torch.randn(1, 9, DIM, dtype=torch.float64)
+        present = torch.arange(9)[None] < 6
+        for name, value in module.attention_map(x, attn_mask=present[:, None, None]).items():
+            if value.shape[-1] == 9:
+                assert (value[..., :6, 6:] == 0).all(), name
+
+    # -- cost -----------------------------------------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("num_tokens", [1, 50])
+    def test_analytic_cost_is_the_counted_cost(self, options, num_tokens) -> None:
+        # on the meta device, where the fused kernel is counted; on the CPU the counter says 0 for it
+        module = foveal.create_attention(self.name, DIM, HEADS, device="meta", **options).eval()
+        with FlopCounterMode(display=False) as counter:
+            module(torch.empty(1, num_tokens, DIM, device="meta"))
+        cost = module.cost(num_tokens)
+        assert cost.macs == counter.get_total_flops() // 2
+        assert cost.parameters == sum(p.numel() for p in module.parameters())
+
+    # -- a good citizen --------------------------------------------------------------------------------------------------------------------------
+
+    def test_dropout_only_in_training(self, options) -> None:
+        module, x = self.build(attn_drop=0.5, proj_drop=0.5, **options), torch.randn(2, 9, DIM, dtype=torch.float64)
+        assert torch.equal(module(x), self.build(**options)(x))
+        assert not torch.equal(module.train()(x), module(x))
+
+    def test_attention_dropout_keeps_the_mean(self, options) -> None:
+        module, x = self.build(attn_drop=0.3, **options), torch.randn(1, 5, DIM, dtype=torch.float64)
+        want = module(x)
+        got = module.train()(x.expand(20000, -1, -1)).mean(0, keepdim=True)
+        assert (got - want).abs().max() < 0.05 * want.abs().max()
+
+    def test_seed_decides(self, options) -> None:
+        states = []
+        for _ in range(2):
+            torch.manual_seed(7)
+            states.append(foveal.create_attention(self.name, DIM, HEADS, **options).state_dict())
+        assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
+
+    def test_state_dict_round_trip(self, options) -> None:
+        module, x = self.build(**options), torch.randn(2, 9, DIM, dtype=torch.float64)
+        other = foveal.create_attention(self.name, DIM, HEADS, qkv_bias=True, **options).double().eval()
+        other.load_state_dict(module.state_dict())
+        assert torch.equal(other(x), module(x))
+
+    def test_copy_and_pickle(self, options) -> None:
+        module, x = self.build(**options), torch.randn(2, 9, DIM, dtype=torch.float64)
+        assert torch.equal(copy.deepcopy(module)(x), module(x))
+        assert torch.equal(pickle.loads(pickle.dumps(module))(x), module(x))
+
+    def test_meta_device(self, options) -> None:
+        module = foveal.create_attention(self.name, DIM, HEADS, device="meta", **options)
+        assert all(p.is_meta for p in module.parameters())
+        assert not list(module.buffers())
+        # whoever fills a meta module calls reset_parameters on every part that has it
+        module.to_empty(device="cpu")
+        for part in module.modules():
+            if hasattr(part, "reset_parameters"):
+                part.reset_parameters()
+        assert all(p.isfinite().all() for p in module.parameters())
+
+    def test_config_round_trip(self, options) -> None:
+        config = attention_class(self.name).Config(**options)
+        assert AttentionConfig.from_json(config.to_json()) == config
+        assert config_from_dict({"attention": self.name, **options}) == config
+        module = config.build(DIM, HEADS)
+        assert type(module) is attention_class(self.name)
+        bound = config.layer()(DIM, num_heads=HEADS)
+        assert type(bound) is type(module)
+        assert {k: v.shape for k, v in bound.state_dict().items()} == {k: v.shape for k, v in module.state_dict().items()}
+        pickle.loads(pickle.dumps(bound))
+
+    def test_undecayed_parameters_exist(self, options) -> None:
+        module = self.build(**options)
+        assert module.no_weight_decay() <= {name for name, _ in module.named_parameters()}
+
+    @pytest.mark.parametrize("train", [False, True])
+    def test_compiles_without_a_graph_break(self, options, train) -> None:
+        module, x = self.build(torch.float32, **options).train(train), torch.randn(2, 9, DIM)
+        torch._dynamo.reset()
+        compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+        assert_close(compiled(x), module(x), 1e-5, "compiled output")
+        with torch.no_grad():
+            assert_close(compiled(x), module(x), 1e-5, "compiled output without gradients")
+
+    def test_exports_with_a_dynamic_batch(self, options) -> None:
+        module, x = self.build(torch.float32, **options), torch.randn(2, 9, DIM)
+        program = torch.export.export(module, (x,), dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1, max=64)}})
+        for batch in (1, 5):
+            x = torch.randn(batch, 9, DIM)
+            assert_close(program.module()(x), module(x), 1e-5, "exported output")
+
+    def test_lives_in_a_timm_vision_transformer(self, options) -> None:
+        timm = pytest.importorskip("timm")
+        layer = attention_class(self.name).Config(**options).layer()
+        model = timm.create_model("test_vit", attn_layer=layer, num_classes=5).eval()
+        assert all(type(block.attn) is attention_class(self.name) for block in model.blocks)
+        assert model(torch.randn(1, 3, 160, 160)).shape == (1, 5)
+
+    # -- bad input -----------------------------------------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize(
+        ("x", "attn_mask", "says"),
+        [
+            (torch.randn(2, 9, DIM + 1), None, "C=24"),
+            (torch.randn(9, DIM), None, r"\(B, N, C\)"),
+            (torch.randint(0, 9, (2, 9, DIM)), None, "floating point"),
+            (torch.randn(2, 9, DIM), torch.ones(2, 1, 1, 8, dtype=torch.bool), "attn_mask"),
+            (torch.randn(2, 9, DIM), torch.ones(2, 9, dtype=torch.bool), "attn_mask"),
+            (torch.randn(2, 9, DIM), torch.ones(3, 1, 1, 9, dtype=torch.bool), "attn_mask"),
+            (torch.randn(2, 9, DIM), torch.ones(2, 1, 1, 9, dtype=torch.long), "attn_mask"),
+        ],
+    )
+    def test_bad_input_is_explained(self, x, attn_mask, says) -> None:
+        with pytest.raises(ValueError, match=says):
+            self.build(torch.float32)(x, attn_mask=attn_mask)
+
+    def test_bad_construction_is_explained(self) -> None:
+        with pytest.raises(ValueError, match="try num_heads=4"):
+            foveal.create_attention(self.name, 24, 5)
+        with pytest.raises(ValueError, match="at least 1"):
+            foveal.create_attention(self.name, 24, 0)
+
+    def test_empty_batch(self, options) -> None:
+        assert self.build(torch.float32, **options)(torch.randn(0, 9, DIM)).shape == (0, 9, DIM)
+
+
+def assert_close(got: Tensor, want: Tensor, tolerance: float, what: str, floor: float = 0.0) -> None:
+    """Largest difference, relative to the largest wanted value."""
+    assert got.shape == want.shape, f"{what}: {tuple(got.shape)} instead of {tuple(want.shape)}"
+    error = (got.double() - want.double()).abs().max().item()
+    size = max(want.double().abs().max().item(), floor, 1e-12)
+    assert error < tolerance * size, f"{what}: off by {error / size:.2e} relative, allowed {tolerance:.0e}"

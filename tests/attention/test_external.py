@@ -1,0 +1,179 @@
+import pytest
+import torch
+
+import foveal
+from foveal import ExternalAttention, ExternalAttention2d
+from foveal.functional import external_attention, external_attention_map, external_attention_reference
+from tests.attention.contract import DIM, HEADS, AttentionContract, assert_close
+from tests.attention.test_softmax import heads
+
+
+class TestExternalAttention(AttentionContract):
+    name = "external"
+    variants = [{}, {"norm": "token"}, {"norm": "slot"}, {"tie": "hard"}, {"tie": "none", "expand": 2, "bias": True}, {"slots": 1}, {"eps": 1e-3}]
+    causal = False
+
+    def oracle(self, module, x, present):
+        memory = module.memory
+        memory_v = memory.memory_k if memory.memory_v is None else memory.memory_v
+        out = []
+        for sample, here in zip(x, present, strict=True):
+            mixed = []
+            for q in heads(module.q, sample, num_heads=module.num_heads):
+                logits = q @ memory.memory_k.T + (0 if memory.bias_k is None else memory.bias_k)
+                weights = logits.exp() * here[:, None]
+                if memory.norm != "slot":
+                    weights = weights / weights.sum(0, keepdim=True)
+                if memory.norm != "token":
+                    weights = weights / (weights.sum(1, keepdim=True) + memory.eps + ~here[:, None])
+                mixed.append((weights @ memory_v + (0 if memory.bias_v is None else memory.bias_v)) * here[:, None])
+            out.append(torch.cat(mixed, -1) @ module.proj.weight.T + module.proj.bias)
+        return torch.stack(out)
+
+    def test_slots_give_the_output(self) -> None:
+        module, x = self.build(tie="none"), torch.randn(2, 9, DIM, dtype=torch.float64)
+        mixed = module.attention_map(x)["slots"] @ module.memory.memory_v
+        assert_close(module.proj(mixed.transpose(1, 2).flatten(2)), module(x), 1e-10, "output from the slots")
+
+    def test_the_implied_map_tells_who_shapes_whom(self) -> None:
+        """Exactly what the derivative says: d log A_ns / d L_ms = −Â_ms for another token m, so weight flows token → slot → token."""
+        module, x = self.build(slots=5), torch.randn(1, 6, DIM, dtype=torch.float64)
+        maps = module.attention_map(x)
+        q = module.q(x).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+        fills = (q @ module.memory.memory_k.T).softmax(-2)
+        for h in range(HEADS):
+            for n in range(6):
+                for m in range(6):
+                    want = sum(maps["slots"][0, h, n, s] * fills[0, h, m, s] for s in range(5))
+                    assert abs(maps["combined"][0, h, n, m] - want) < 1e-12
+
+    # -- the core (specification 2.8, 0) -----------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("norm", ["double", "token", "slot"])
+    def test_stable_form_is_algorithm_1(self, norm) -> None:
+        q, memory_k, memory_v = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 3, 17, 8), (16, 8), (16, 8)))
+        mask = torch.rand(2, 17) > 0.3
+        for present in (None, mask):
+            fast = external_attention(q, memory_k, memory_v, norm=norm, mask=present)
+            slow = external_attention_reference(q, memory_k, memory_v, norm=norm, mask=present)
+            assert_close(fast, slow, 1e-10, "output")
+            cotangent = torch.randn_like(fast)
+            inputs = (q, memory_k, memory_v)
+            for got, want in zip(torch.autograd.grad(fast, inputs, cotangent, retain_graph=True), torch.autograd.grad(slow, inputs, cotangent), strict=True):
+                assert_close(got, want, 1e-10, "gradient")
+
+    def test_axes(self) -> None:
+        """Before the division over slots every slot shares out 1 among the tokens; after it every token holds 1."""
+        q, memory_k = torch.randn(2, 3, 17, 8, dtype=torch.float64), torch.randn(16, 8, dtype=torch.float64)
+        assert_close(external_attention_map(q, memory_k, norm="token").sum(-2), torch.ones(2, 3, 16), 1e-12, "sum over tokens")
+        assert_close(external_attention_map(q, memory_k).sum(-1), torch.ones(2, 3, 17), 1e-12, "sum over slots")
+        assert (external_attention_map(q, memory_k).sum(-2) - 1).abs().max() > 0.05, "the double norm is not doubly stochastic"
+
+    def test_one_token_gets_a_constant(self) -> None:
+        module = self.build()
+        assert_close(module(torch.randn(1, 1, DIM, dtype=torch.float64)), module(torch.randn(1, 1, DIM, dtype=torch.float64)), 1e-10, "output at N=1")
+        assert_close(module.attention_map(torch.randn(1, 1, DIM, dtype=torch.float64))["slots"], torch.full((1, HEADS, 1, 64), 1 / 64), 1e-10, "slots at N=1")
+
+    def test_slot_norm_does_not_mix_tokens(self) -> None:
+        module, x = self.build(norm="slot"), torch.randn(1, 9, DIM, dtype=torch.float64)
+        other = x.clone()
+        other[:, 3] = torch.randn(DIM)
+        same = torch.arange(9) != 3
+        assert torch.equal(module(other)[:, same], module(x)[:, same])
+        mixing = self.build()
+        assert (mixing(other)[:, same] - mixing(x)[:, same]).abs().min() > 0
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("std", [20.0, 200.0])
+    def test_large_logits_stay_stochastic(self, dtype, std) -> None:
+        """Where the two divisions are 0/0: the official order gives rows below 1, and NaN in half precision."""
+        q = (std**0.5 * torch.randn(1, 1, 256, 16)).to(dtype)
+        memory_k = (std**0.5 / 4 * torch.randn(32, 16)).to(dtype)
+        rows = external_attention_map(q, memory_k).float().sum(-1)
+        assert (rows - 1).abs().max() < 2e-2
+        official = (q @ memory_k.T).float().softmax(-2)
+        official = official / (1e-9 + official.sum(-1, keepdim=True))
+        if std == 200:
+            assert (official.sum(-1) < 0.99).float().mean() > 0.1, "the test would show nothing if the official order survived"
+
+    @pytest.mark.parametrize("tie", ["none", "init", "hard"])
+    def test_ties_survive_moves(self, tie) -> None:
+        """The official code ties by storage, which a change of dtype or device unties in silence."""
+        memory = ExternalAttention(DIM, HEADS, tie=tie).double().float().memory
+        if tie == "hard":
+            assert memory.memory_v is None
+            assert "memory_v" not in memory.state_dict()
+        else:
+            assert torch.equal(memory.memory_k, memory.memory_v) == (tie == "init")
+            assert memory.memory_k.data_ptr() != memory.memory_v.data_ptr()
+
+    def test_a_bias_on_the_keys_cancels(self) -> None:
+        module, x = self.build(bias=True), torch.randn(2, 9, DIM, dtype=torch.float64)
+        out = module(x)
+        with torch.no_grad():
+            module.memory.bias_k.add_(torch.randn(64))
+        assert_close(module(x), out, 1e-10, "output")
+
+    @pytest.mark.parametrize(("dim", "depth_heads", "parameters"), [(256, 4, 533_888), (384, 6, 1_189_888), (448, 7, 1_616_192)])
+    def test_parameters_of_the_eamlp_blocks(self, dim, depth_heads, parameters) -> None:
+        module = ExternalAttention(dim, depth_heads, qkv_bias=True, expand=4, bias=True, device="meta")
+        assert module.cost(196).parameters == parameters
+
+    @pytest.mark.parametrize(
+        ("change", "says"), [({"slots": 0}, "slots"), ({"expand": 0}, "expand"), ({"tie": "soft"}, "tie"), ({"norm": "doubel"}, "did you mean double")]
+    )
+    def test_bad_options_are_explained(self, change, says) -> None:
+        with pytest.raises(ValueError, match=says):
+            ExternalAttention(DIM, HEADS, **change)
+
+    @pytest.mark.parametrize("mask", [torch.ones(9, 9, dtype=torch.bool), torch.ones(2, HEADS, 1, 9, dtype=torch.bool), torch.zeros(2, 1, 1, 9)])
+    def test_masks_without_meaning_are_refused(self, mask) -> None:
+        with pytest.raises(ValueError, match="leave out tokens for all queries"):
+            self.build(torch.float32)(torch.randn(2, 9, DIM), attn_mask=mask)
+
+
+class TestExternalAttention2d:
+    @pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 4), (16, 16)])
+    def test_any_size_and_channels_last(self, size) -> None:
+        block, x = ExternalAttention2d(32).eval(), torch.randn(2, 32, *size)
+        out = block(x)
+        assert out.shape == x.shape
+        last = block(x.to(memory_format=torch.channels_last))
+        assert_close(last, out, 1e-5, "channels-last output")
+        assert last.is_contiguous(memory_format=torch.channels_last)
+
+    def test_published_cost(self) -> None:
+        """512 channels on 128×128: 0.591 M parameters and 9.66 G multiply-adds with two memories, 0.559 M with one, as the paper counts."""
+        two, one = (ExternalAttention2d(512, tie=tie, device="meta").cost(128, 128) for tie in ("init", "hard"))
+        assert round(two.parameters / 1e6, 3) == 0.591
+        assert round(one.parameters / 1e6, 3) == 0.559
+        assert round(two.macs / 1e9, 2) == 9.66
+
+    def test_counted_cost(self) -> None:
+        from torch.utils.flop_counter import FlopCounterMode
+
+        block = ExternalAttention2d(32, slots=8, device="meta").eval()
+        with FlopCounterMode(display=False) as counter:
+            block(torch.empty(1, 32, 7, 9, device="meta"))
+        assert block.cost(7, 9).macs == counter.get_total_flops() // 2
+
+    def test_maps(self) -> None:
+        block, x = ExternalAttention2d(32, slots=8).double().eval(), torch.randn(2, 32, 5, 6, dtype=torch.float64)
+        maps = block.attention_map(x)
+        assert maps["slots"].shape == (2, 1, 30, 8)
+        assert maps["combined"].shape == (2, 1, 30, 30)
+        mixed = (maps["slots"] @ block.memory.memory_v)[:, 0].mT.unflatten(-1, (5, 6))
+        assert_close(torch.relu(block.bn(block.conv2(mixed)) + x), block(x), 1e-10, "output from the slots")
+
+    def test_compiles_and_exports(self) -> None:
+        block, x = ExternalAttention2d(8).eval(), torch.randn(2, 8, 5, 6)
+        assert_close(torch.compile(block, fullgraph=True, backend="aot_eager")(x), block(x), 1e-5, "compiled output")
+        program = torch.export.export(block, (x,), dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1, max=64)}})
+        assert_close(program.module()(torch.randn(5, 8, 5, 6).copy_(x[:1])), block(x[:1]).expand(5, -1, -1, -1), 1e-5, "exported output")
+
+    def test_bad_input_is_explained(self) -> None:
+        with pytest.raises(ValueError, match="C=8"):
+            ExternalAttention2d(8)(torch.randn(2, 9, 5, 5))
+
+    def test_registered(self) -> None:
+        assert "external_2d" in foveal.list_attentions(form="maps")
