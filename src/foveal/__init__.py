@@ -4,10 +4,15 @@ from . import functional
 from ._errors import InputError
 from .attention import (
     AttentionConfig,
+    ChannelLinearAttention2d,
     DenoisingAttention,
     DifferentialAttention,
+    EfficientAttention,
+    EfficientAttention2d,
     ExternalAttention,
     ExternalAttention2d,
+    LinearAttention,
+    LinearAttention2d,
     SoftmaxAttention,
     create_attention,
     list_attentions,
@@ -17,11 +22,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AttentionConfig",
+    "ChannelLinearAttention2d",
     "DenoisingAttention",
     "DifferentialAttention",
+    "EfficientAttention",
+    "EfficientAttention2d",
     "ExternalAttention",
     "ExternalAttention2d",
     "InputError",
+    "LinearAttention",
+    "LinearAttention2d",
     "SoftmaxAttention",
     "__version__",
     "create_attention",

@@ -9,10 +9,19 @@ from torch import nn
 
 from .._errors import InputError, unknown
 
-__all__ = ["AttentionConfig", "Family", "Form", "attention_class", "config_from_dict", "create_attention", "list_attentions", "register"]
+__all__ = ["FAMILIES", "AttentionConfig", "Family", "Form", "attention_class", "config_from_dict", "create_attention", "list_attentions", "register"]
 
 Family = Literal["pairs", "signed pairs", "memory", "summary", "neighbourhood"]
 Form = Literal["tokens", "maps"]
+FAMILIES: dict[str, str] = {
+    "pairs": "every pair of tokens meets once",
+    "signed pairs": "every pair of tokens meets twice, for and against",
+    "memory": "tokens meet through learned slots",
+    "summary": "tokens meet through a small summary of all values",
+    "neighbourhood": "tokens meet only nearby",
+}
+"""How tokens meet, by family."""
+
 Module = TypeVar("Module", bound=type[nn.Module])
 
 _REGISTRY: dict[str, type[nn.Module]] = {}

@@ -2,20 +2,38 @@
 
 from .denoising import denoising_attention, denoising_attention_maps, denoising_attention_reference
 from .differential import differential_attention, differential_attention_maps, differential_attention_reference
+from .efficient import efficient_attention, efficient_attention_map, efficient_attention_reference
 from .external import external_attention, external_attention_map, external_attention_reference, external_token_map
+from .linear import (
+    channel_linear_attention,
+    channel_linear_attention_map,
+    channel_linear_attention_reference,
+    linear_attention,
+    linear_attention_map,
+    linear_attention_reference,
+)
 from .softmax import softmax_attention, softmax_attention_map, softmax_attention_reference
 
 __all__ = [
+    "channel_linear_attention",
+    "channel_linear_attention_map",
+    "channel_linear_attention_reference",
     "denoising_attention",
     "denoising_attention_maps",
     "denoising_attention_reference",
     "differential_attention",
     "differential_attention_maps",
     "differential_attention_reference",
+    "efficient_attention",
+    "efficient_attention_map",
+    "efficient_attention_reference",
     "external_attention",
     "external_attention_map",
     "external_attention_reference",
     "external_token_map",
+    "linear_attention",
+    "linear_attention_map",
+    "linear_attention_reference",
     "softmax_attention",
     "softmax_attention_map",
     "softmax_attention_reference",

@@ -1,0 +1,74 @@
+"""What a model costs: parameters and multiply-adds counted exactly, seconds and bytes measured."""
+
+import copy
+import multiprocessing
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..attention import Cost
+
+__all__ = ["cost", "latency", "peak_memory"]
+
+
+def cost(model: nn.Module, input_size: Sequence[int]) -> Cost:
+    """Parameters, and multiply-adds of one forward pass on one sample of ``input_size`` ``(C, H, W)``.
+
+    Counted on the meta device: on the CPU PyTorch's counter says 0 for fused attention, which makes softmax look cheaper than it is.
+    """
+    shadow = copy.deepcopy(model).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        shadow(torch.empty(1, *input_size, device="meta"))
+    return Cost(parameters=sum(p.numel() for p in model.parameters()), macs=counter.get_total_flops() // 2)
+
+
+def latency(calls: dict[str, Callable[[], Any]], *, threads: int = 1, rounds: int = 5, min_run_time: float = 0.2) -> dict[str, float]:
+    """Median seconds of each call. The calls are timed in turn, several rounds, so that a machine that slows down slows all of them."""
+    measured: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            timer = Timer("call()", globals={"call": call}, num_threads=threads)
+            measured[name].append(timer.blocked_autorange(min_run_time=min_run_time).median)
+    return {name: sorted(times)[len(times) // 2] for name, times in measured.items()}
+
+
+def peak_memory(prepare: Callable[..., Callable[[], Any]], *args: Any) -> int:
+    """Bytes that one call needs at its peak, beyond what was there before, in a fresh process.
+
+    Args:
+        prepare: a function of a module (it is pickled) that builds what is needed and returns the call.
+        args: passed to ``prepare``.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(sender, prepare, args))
+    process.start()
+    sender.close()
+    try:
+        return int(receiver.recv())
+    except EOFError:
+        raise RuntimeError(f"the process that measured memory of {prepare.__qualname__} ended without an answer; its own traceback stands above") from None
+    finally:
+        process.join()
+
+
+def _measure(sender: Any, prepare: Callable[..., Callable[[], Any]], args: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    call = prepare(*args)
+    before = _high_water()
+    call()
+    sender.send(_high_water() - before)
+
+
+def _high_water() -> int:
+    """The most memory this process ever held. What ``prepare`` held and gave back is part of it, so ``prepare`` should hold little more than it keeps."""
+    # not at the top: Windows has no such module, and all else here works there
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,110 @@
+"""What layers of the summary family share: tokens without causality, and maps whose pixels are tokens.
+
+Shapes     B batch, N tokens, C channels, H heads in ``(B, H, N, D)`` and height in ``(B, C, H, W)``, D width per head
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ..functional._summary import check_chunk
+from ._base import Cost, QKVAttention, check_channels
+from ._registry import Family, Form
+
+__all__ = ["MapAttention", "SummaryAttention", "from_pixels", "to_pixels"]
+
+
+class SummaryAttention(QKVAttention):
+    """Attention whose queries all read one summary of the keys: a mask can leave out keys, and nothing can be causal."""
+
+    chunk: int | None
+
+    def _check(self, x: Tensor, attn_mask: Tensor | None, is_causal: bool, context: Tensor | None) -> dict[str, Any]:
+        options = super()._check(x, attn_mask, is_causal, context)
+        if options.pop("is_causal"):
+            raise InputError(f"{type(self).__name__} cannot be causal: every query reads one summary of all keys; use softmax or denoising attention")
+        return options
+
+    def macs(self, num_tokens: int) -> int:
+        return self._projection_macs(num_tokens, 4) + 2 * num_tokens * self.inner_dim * self.head_dim
+
+
+class MapAttention(nn.Module, ABC):
+    """Attention on maps whose queries, keys and values come from one 1×1 convolution ``qkv``, in this order of its channels.
+
+    Raises:
+        ValueError: a width below 1, or one that ``head_count`` does not divide; ``chunk`` below 1.
+    """
+
+    name: str
+    family: Family
+    form: Form
+
+    def __init__(
+        self, channels: int, key_channels: int, value_channels: int, head_count: int, *, residual: bool, chunk: int | None, device: Any, dtype: Any
+    ) -> None:
+        super().__init__()
+        widths = {"channels": channels, "key_channels": key_channels, "value_channels": value_channels, "head_count": head_count}
+        if min(widths.values()) < 1:
+            raise InputError(f"{type(self).__name__} needs widths of at least 1, got " + ", ".join(f"{key}={value}" for key, value in widths.items()))
+        for what, width in (("key_channels", key_channels), ("value_channels", value_channels)):
+            if width % head_count:
+                nearest = head_count * max(1, round(width / head_count))
+                raise InputError(f"head_count must divide {what}, got {what}={width} and head_count={head_count}; try {what}={nearest}")
+        check_chunk(chunk)
+        self.channels, self.key_channels, self.value_channels, self.head_count = channels, key_channels, value_channels, head_count
+        self.residual, self.chunk = residual, chunk
+        self.qkv = nn.Conv2d(channels, 2 * key_channels + value_channels, 1, device=device, dtype=dtype)
+
+    @abstractmethod
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend.
+
+        Args:
+            x: maps, ``(B, C, H, W)``.
+            mask: bool, ``(B, H, W)``, True where a pixel takes part. Nothing is taken from others; what they get themselves is of no use.
+
+        Returns:
+            ``(B, C, H, W)``.
+
+        Raises:
+            ValueError: wrong number of channels or dtype; a mask of another shape or dtype.
+        """
+
+    def cost(self, height: int, width: int) -> Cost:
+        """Parameters, and multiply-adds for one sample of that size."""
+        return Cost(parameters=sum(p.numel() for p in self.parameters()), macs=height * width * self._macs_per_pixel())
+
+    def no_weight_decay(self) -> set[str]:
+        return {name for name, _ in self.named_parameters() if name == "gamma"}
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, key_channels={self.key_channels}, value_channels={self.value_channels}, head_count={self.head_count}"
+
+    def _macs_per_pixel(self) -> int:
+        return self.channels * self.qkv.out_channels + 2 * self.key_channels * self.value_channels // self.head_count
+
+    def _read(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Queries, keys and values, each ``(B, H, N, D)``, and the mask of keys, ``(B, 1, 1, N)``."""
+        check_channels(type(self).__name__, x, self.channels, "(B, C, H, W)", 1)
+        q, k, v = self.qkv(x).split((self.key_channels, self.key_channels, self.value_channels), dim=1)
+        if mask is not None:
+            wanted = (x.shape[0], *x.shape[-2:])
+            if mask.dtype != torch.bool or mask.shape != wanted:
+                raise InputError(f"{type(self).__name__} expects a bool mask (B, H, W) = {wanted}, got {mask.dtype} of {tuple(mask.shape)}")
+            mask = rearrange(mask, "b y x -> b 1 1 (y x)")
+        return to_pixels(q, self.head_count), to_pixels(k, self.head_count), to_pixels(v, self.head_count), mask
+
+
+def to_pixels(x: Tensor, heads: int) -> Tensor:
+    """``(B, C, H, W) -> (B, heads, H·W, C / heads)``."""
+    return rearrange(x, "b (h d) y x -> b h (y x) d", h=heads)
+
+
+def from_pixels(out: Tensor, like: Tensor) -> Tensor:
+    """Back to maps of the size of ``like``. Height and width are read off ``like`` by name: read in the wrong order they fit square maps alone."""
+    return rearrange(out, "b h (y x) d -> b (h d) y x", y=like.shape[-2], x=like.shape[-1])

@@ -1,0 +1,93 @@
+"""What a trained run attends to: numbers over many test images, and the maps of a few."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..analysis import attention_maps, lambdas, mass_on, patch_mask, value_angles
+from ..data import DataBundle
+from ..models import VisionTransformer
+
+__all__ = ["class_token_maps", "look"]
+
+MEASURED_IMAGES = 256
+SHOWN_IMAGES = 6
+
+
+def look(model: VisionTransformer, initial: nn.Module, bundle: DataBundle) -> dict[str, Any]:
+    """Everything the report shows of one run besides its accuracy.
+
+    Where the class token looks, averaged over heads: the share of each map that lies on the target and on the distractors of test scenes, by layer, with what
+    looking everywhere alike would give; λ and the principal angles of denoising attention, now and before training; and the maps of the first test images.
+    """
+    images = torch.stack([bundle.test[i][0] for i in range(min(MEASURED_IMAGES, len(bundle.test)))])
+    maps = class_token_maps(model, images)
+    return {
+        "regions": _regions(maps, bundle, len(images), model.patch_embed.grid_size),
+        "lambdas": lambdas(model),
+        "head_dim": getattr(model.blocks[0].attn, "head_dim", None),
+        "angles": [asdict(angles) for angles in value_angles(model)],
+        "initial_angles": [asdict(angles) for angles in value_angles(initial)],
+        "pictures": _pictures(model, maps, bundle, images),
+    }
+
+
+def class_token_maps(model: VisionTransformer, images: Tensor) -> dict[str, dict[str, Tensor]]:
+    """The row of the class token over the patches, by layer and map, ``(B, H, patches)``."""
+    prefix = model.num_prefix_tokens
+    every = attention_maps(model, images)
+    patches = model.patch_embed.num_patches
+    return {layer: {name: value[:, :, 0, prefix:] for name, value in maps.items() if value.shape[-1] == prefix + patches} for layer, maps in every.items()}
+
+
+def _regions(maps: dict[str, dict[str, Tensor]], bundle: DataBundle, count: int, grid: tuple[int, int]) -> list[dict[str, Any]]:
+    if not hasattr(bundle.test, "masks"):
+        return []
+    masks = [bundle.test.masks(i) for i in range(count)]
+    target = patch_mask(torch.stack([mask["target"] for mask in masks]), grid)
+    distractors = patch_mask(torch.stack([mask["distractors"] for mask in masks]), grid) & ~target
+    rows = []
+    for layer, named in maps.items():
+        for name, value in named.items():
+            for region, where in (("target", target), ("distractors", distractors)):
+                mass = mass_on(value, where[:, None]).mean().item()
+                rows.append({"layer": layer, "map": name, "region": region, "mass": mass, "chance": where.float().mean().item()})
+    return rows
+
+
+def _pictures(model: VisionTransformer, maps: dict[str, dict[str, Tensor]], bundle: DataBundle, images: Tensor) -> list[dict[str, Any]]:
+    """The last layer's maps, averaged over heads, of one image each of different classes as far as they go."""
+    chosen = _different([bundle.test[i][1] for i in range(len(images))])
+    layer, named = list(maps.items())[-1]
+    with torch.no_grad():
+        logits = model(images[chosen])
+    grid = model.patch_embed.grid_size
+    return [
+        {
+            "image": _pixels(images[index]),
+            "label": bundle.classes[bundle.test[index][1]],
+            "predicted": bundle.classes[int(logits[place].argmax())],
+            "layer": layer,
+            "maps": {name: _rounded(value[index].mean(0).unflatten(0, grid)) for name, value in named.items()},
+        }
+        for place, index in enumerate(chosen)
+    ]
+
+
+def _different(labels: Sequence[int]) -> list[int]:
+    """The first image of each class, and then the others, as many as are shown."""
+    first = [i for i, label in enumerate(labels) if label not in labels[:i]]
+    return (first + [i for i in range(len(labels)) if i not in first])[:SHOWN_IMAGES]
+
+
+def _pixels(image: Tensor) -> list[Any]:
+    """``(H, W, C)`` from 0 to 255, stretched: the model's input is standardised, and how does not matter for looking."""
+    low, high = image.min(), image.max()
+    return ((image - low) / (high - low).clamp_min(1e-6) * 255).round().to(torch.uint8).permute(1, 2, 0).tolist()
+
+
+def _rounded(value: Tensor) -> list[list[float]]:
+    return [[round(entry, 5) for entry in row] for row in value.tolist()]

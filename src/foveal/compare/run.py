@@ -1,0 +1,300 @@
+"""Running a plan: side by side, one thread each, and able to stop and go on at any moment."""
+
+import fcntl
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from .._errors import InputError
+from ..analysis import cost, latency, peak_memory
+from ..models import ViT
+from ..training import Interrupted, Recipe, build_model, fit, load_data, load_run, read_json, write_json
+from .look import look
+from .plan import Plan
+
+__all__ = ["run_plan", "steps_for_minutes"]
+
+LATENCY_BATCH = 16
+_POLL_SECONDS = 0.5
+
+
+def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool = False) -> None:
+    """Do what is not done yet: train and look at every arm with every seed, then measure what each arm costs.
+
+    Leaves ``plan.json``, ``costs.json`` and, in ``ARM/seed-N``, a run with a ``look.json``.
+
+    Args:
+        plan: the experiment.
+        folder: where it lives. If it holds the same plan, it goes on; finished runs are kept.
+        jobs: runs at a time, one thread each; one per core if None, one in all where there is an accelerator.
+        quiet: show nothing.
+
+    Raises:
+        ValueError: the folder holds another plan, or another process works in it.
+        Interrupted: on Ctrl-C or SIGTERM, when all runs have saved.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        if (folder / "plan.json").exists() and Plan.from_dict(read_json(folder / "plan.json")) != plan:
+            raise InputError(f"{folder} holds another comparison; choose another folder with --out, or remove {folder}")
+        write_json(folder / "plan.json", plan.to_dict())
+        todo = [(arm.name, seed) for seed in plan.seeds for arm in plan.arms if not (folder / arm.name / f"seed-{seed}" / "look.json").exists()]
+        memories = {arm.name: folder / arm.name / "memory.json" for arm in plan.arms}
+        console = Console(quiet=quiet, soft_wrap=True, highlight=False)
+        if todo or not all(path.exists() for path in memories.values()):
+            _side_by_side(plan, folder, todo, [name for name, path in memories.items() if not path.exists()], jobs or _default_jobs(), console)
+        if not (folder / "costs.json").exists():
+            console.print("measuring what each attention costs")
+            write_json(folder / "costs.json", _costs(plan, {name: read_json(path)["bytes"] for name, path in memories.items()}))
+
+
+def steps_for_minutes(recipe: Recipe, plan: Plan, minutes: float) -> int:
+    """Steps that the dearest arm takes in that time on one thread, a tenth kept for evaluation; rounded, so that small noise does not show."""
+    if minutes <= 0:
+        raise InputError(f"minutes-per-run must be above 0, got {minutes}")
+    shape = _shape(recipe)
+    dearest = max((arm.model.build(**shape) for arm in plan.arms), key=lambda model: cost(model, _image_shape(shape)).macs)
+    step = _training_step(dearest, recipe.batch_size, shape)
+    seconds = latency({"step": step}, rounds=3)["step"]
+    steps = 0.9 * 60 * minutes / seconds
+    return max(10, round(steps / 10) * 10)
+
+
+def _side_by_side(plan: Plan, folder: Path, todo: list[tuple[str, int]], unmeasured: list[str], jobs: int, console: Console) -> None:
+    # loaded here first, so that data which cannot be used is an error before anything starts
+    shape = _shape(plan.recipe)
+    arms = {arm.name: arm for arm in plan.arms}
+    total = len(plan.arms) * len(plan.seeds)
+    console.print(
+        f"{total} runs of {plan.recipe.steps} steps ({len(plan.arms)} attentions × {len(plan.seeds)} seeds), {jobs} at a time; {total - len(todo)} are done"
+    )
+    with _one_thread_each(), ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (os.getpid(),)) as pool:
+        futures: dict[Future[Any], str] = {}
+        for name, seed in todo:
+            recipe = plan.run_recipe(arms[name], seed)
+            futures[pool.submit(_train_and_look, recipe, folder / name / f"seed-{seed}")] = f"{name} seed {seed}"
+        for name in unmeasured:
+            futures[pool.submit(_measure_memory, arms[name].model, plan.recipe.batch_size, shape, folder / name / "memory.json")] = ""
+        stopping: Interrupted | None = None
+        with _as_interrupt(), _Watch(plan, folder, futures, console) as watch:
+            try:
+                for future in as_completed(futures):
+                    watch.finished(futures[future], future.result())
+            except (KeyboardInterrupt, Interrupted):
+                stopping = Interrupted(folder, 0)
+                console.print("stopping; the runs are being saved")
+                _stop_workers(pool, futures)
+            except BrokenProcessPool as error:
+                raise InputError(
+                    f"a process of the comparison was killed, perhaps for want of memory; go on with fewer --jobs (now {jobs}); what is done is kept"
+                ) from error
+            except BaseException:
+                _stop_workers(pool, futures)
+                raise
+    if stopping:
+        raise stopping
+
+
+_stopped = False
+"""In a worker: it was told to stop, and starts nothing that was queued before."""
+
+
+def _train_and_look(recipe: Recipe, run: Path) -> str:
+    global _stopped
+    if _stopped:
+        raise Interrupted(run, 0)
+    try:
+        metrics = fit(recipe, run, resume=True, quiet=True)
+    except Interrupted:
+        _stopped = True
+        raise
+    recipe, bundle, model = load_run(run)
+    write_json(run / "look.json", look(model, build_model(recipe, bundle), bundle))
+    return f"accuracy {metrics['accuracy']:.1%}"
+
+
+def _measure_memory(model: ViT, batch_size: int, shape: dict[str, int], path: Path) -> str:
+    if _stopped:
+        raise Interrupted(path.parent, 0)
+    write_json(path, {"bytes": peak_memory(_prepare_step, model, batch_size, shape)})
+    return ""
+
+
+def _prepare_step(model: ViT, batch_size: int, shape: dict[str, int]) -> Callable[[], None]:
+    return _training_step(model.build(**shape), batch_size, shape)
+
+
+def _shape(recipe: Recipe) -> dict[str, int]:
+    bundle = load_data(recipe.data)
+    return {"img_size": bundle.img_size, "in_chans": bundle.in_chans, "num_classes": len(bundle.classes)}
+
+
+def _image_shape(shape: dict[str, int]) -> tuple[int, int, int]:
+    return shape["in_chans"], shape["img_size"], shape["img_size"]
+
+
+def _training_step(model: torch.nn.Module, batch_size: int, shape: dict[str, int]) -> Callable[[], None]:
+    images = torch.randn(batch_size, *_image_shape(shape))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def step() -> None:
+        model(images).logsumexp(-1).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _costs(plan: Plan, memory: dict[str, int]) -> dict[str, Any]:
+    shape = _shape(plan.recipe)
+    models = {arm.name: arm.model.build(**shape).eval() for arm in plan.arms}
+    images = torch.randn(LATENCY_BATCH, *_image_shape(shape))
+
+    def forward(model: torch.nn.Module) -> Callable[[], None]:
+        def call() -> None:
+            with torch.no_grad():
+                model(images)
+
+        return call
+
+    seconds = latency({name: forward(model) for name, model in models.items()})
+    counted = {name: cost(model, _image_shape(shape)) for name, model in models.items()}
+    return {
+        name: {
+            "parameters": counted[name].parameters,
+            "macs": counted[name].macs,
+            "milliseconds_per_image": 1e3 * seconds[name] / LATENCY_BATCH,
+            "training_bytes": memory[name],
+        }
+        for name in models
+    }
+
+
+def _default_jobs() -> int:
+    return 1 if torch.accelerator.is_available() else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """For the processes started inside: they read this before torch is loaded. Two threads in each of two processes were seen ten times slower."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two comparisons in one folder would overwrite each other's runs. The lock ends with the process, however it ends."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"another comparison works in {folder}; wait for it, or choose another folder with --out") from None
+        yield
+
+
+@contextmanager
+def _as_interrupt() -> Iterator[None]:
+    """SIGTERM stops a comparison as Ctrl-C does."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _start_worker(parent: int) -> None:
+    torch.set_num_threads(1)
+    # between runs a worker has nothing to save, and the parent decides; during a run the training loop listens itself
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def leave_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        # time for a step and a checkpoint; nobody is left to hand a result to
+        time.sleep(30)
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def _stop_workers(pool: ProcessPoolExecutor, futures: dict[Future[Any], str]) -> None:
+    for future in futures:
+        future.cancel()
+    # a worker in training saves and ends its run; an idle one ends
+    for process in list((pool._processes or {}).values()):
+        if process.pid is not None and process.is_alive():
+            os.kill(process.pid, signal.SIGTERM)
+
+
+class _Watch:
+    """A line per run that goes, read from the histories that the runs write, and a line for each that ends."""
+
+    def __init__(self, plan: Plan, folder: Path, futures: dict[Future[Any], str], console: Console) -> None:
+        self._plan, self._folder, self._futures, self._console = plan, folder, futures, console
+        self._started, self._done = time.monotonic(), 0
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=1 / _POLL_SECONDS, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> "_Watch":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def finished(self, name: str, result: str) -> None:
+        if name:
+            self._done += 1
+            self._console.print(f"  {name:<28} {result}   {self._done} of {self._total} after {(time.monotonic() - self._started) / 60:.1f} min")
+
+    @property
+    def _total(self) -> int:
+        return sum(bool(name) for name in self._futures.values())
+
+    def _render(self) -> Text:
+        steps = self._plan.recipe.steps
+        progress = {name: self._last(name) for future, name in self._futures.items() if name and not future.done()}
+        going = {name: entry for name, entry in progress.items() if entry}
+        done = self._done + sum(entry["step"] / steps for entry in going.values())
+        elapsed = time.monotonic() - self._started
+        left = f"{elapsed * (self._total - done) / done / 60:.1f} min left" if done > 0 else "time left unknown yet"
+        lines = [f"  {name:<28} step {entry['step']:>5} of {steps}   validation {entry['val_accuracy']:.1%}" for name, entry in going.items()]
+        return Text("\n".join([*lines, f"  {self._done} of {self._total} runs, {left}"]))
+
+    def _last(self, name: str) -> dict[str, Any] | None:
+        arm, _, seed = name.partition(" seed ")
+        path = self._folder / arm / f"seed-{seed}" / "history.jsonl"
+        if not path.exists():
+            return None
+        lines = path.read_text().splitlines()
+        return json.loads(lines[-1]) if lines and lines[-1].endswith("}") else None

@@ -1,0 +1,76 @@
+"""What the summary family shares: precision, masks of keys, and reading positions piece by piece.
+
+Shapes     B batch, H heads, Nk keys, D width
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from .._errors import InputError
+
+__all__ = ["check_chunk", "key_count", "key_mask", "pieces", "whole_precision", "wide", "wide_dtype"]
+
+
+def whole_precision(x: Tensor) -> AbstractContextManager:
+    """Autocast off. A sum over N positions has weights near 1/N, which half precision rounds to nothing long before N reaches an image."""
+    device = x.device.type
+    # asked first, and not switched off on suspicion: an exported graph should not carry a region it does not need
+    active = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if active else nullcontext()
+
+
+def wide_dtype(x: Tensor) -> torch.dtype:
+    """What sums over positions are kept in: at least float32."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def wide(x: Tensor) -> Tensor:
+    return x.to(wide_dtype(x))
+
+
+def key_mask(what: str, mask: Tensor | None, k: Tensor, *, floats: bool) -> Tensor | None:
+    """A mask of keys as a column beside ``k``, ``(B or 1, H or 1, Nk, 1)``.
+
+    Raises:
+        ValueError: a mask per query, of the wrong shape, or of a dtype that has no meaning here.
+    """
+    if mask is None:
+        return None
+    if mask.dtype != torch.bool and not (floats and mask.is_floating_point()):
+        kinds = "bool (True takes part) or float (added to the logits of the keys)" if floats else "bool (True takes part)"
+        raise InputError(f"{what} expects a mask of keys in {kinds}, got {mask.dtype}")
+    full = (k.shape[0], k.shape[1], 1, k.shape[2])
+    if not 2 <= mask.ndim <= 4 or any(got not in (1, want) for got, want in zip(mask.shape[::-1], full[::-1], strict=False)):
+        raise InputError(
+            f"{what} can leave out keys for all queries at once, by a mask broadcastable to (B, H, 1, Nk) = {full}, got {tuple(mask.shape)}; "
+            "a mask per query has no meaning where all queries read one summary"
+        )
+    mask = mask.expand(*mask.shape[:-1], k.shape[2]).mT
+    return mask if mask.dtype == torch.bool else mask.to(wide_dtype(k))
+
+
+def key_count(mask: Tensor | None, k: Tensor) -> Tensor | int:
+    """How many keys take part, at least one so that it can divide: an int, or ``(B or 1, H or 1, 1, 1)``."""
+    return k.shape[-2] if mask is None else mask.sum(-2, keepdim=True).clamp_min(1)
+
+
+def check_chunk(chunk: int | None) -> None:
+    if chunk is not None and chunk < 1:
+        raise InputError(f"chunk must be at least 1 position, or None for all at once; got {chunk}")
+
+
+def pieces(chunk: int | None, positions: int) -> Iterator[slice]:
+    """Where to cut along positions, ``chunk`` at a time; not at all if None.
+
+    Raises:
+        ValueError: ``chunk`` below 1.
+    """
+    check_chunk(chunk)
+    if chunk is None:
+        yield slice(None)
+        return
+    for start in range(0, positions, chunk):
+        yield slice(start, start + chunk)

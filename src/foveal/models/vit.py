@@ -1,0 +1,121 @@
+"""A vision transformer with any token attention: timm's ``VisionTransformer``, sized by one dial.
+
+Equal budgets by construction. Per layer, in units of C² weights: softmax 4, denoising 6, external 2 and its memories. So
+
+===============  ============================================  =======
+arm              attention                                     weights
+===============  ============================================  =======
+``wide``         softmax with 1.5 × the heads, of equal width  6 C²
+``narrow``       denoising with 2/3 of the heads, equal width  4 C²
+===============  ============================================  =======
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from .._errors import InputError, missing_extra, unknown
+from ..attention import AttentionConfig, DifferentialAttention, TokenAttention, config_from_dict
+
+try:
+    from timm.models import VisionTransformer as _VisionTransformer
+except ImportError as error:
+    raise missing_extra("timm", "timm", "foveal.models") from error
+
+__all__ = ["SIZES", "Size", "ViT", "VisionTransformer", "scaled_heads", "share_initial_weights_"]
+
+Size = Literal["tiny", "small", "base"]
+
+
+@dataclass(frozen=True)
+class _Dial:
+    dim: int
+    depth: int
+    num_heads: int
+
+
+# heads are divisible by 6, so that 1.5 × and 2/3 of them are whole
+SIZES: dict[str, _Dial] = {"tiny": _Dial(48, 3, 6), "small": _Dial(192, 6, 6), "base": _Dial(384, 12, 6)}
+
+
+class VisionTransformer(_VisionTransformer):
+    """timm's, which asks each attention what should not decay and tells it how deep it lies."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for depth, block in enumerate(self.blocks):
+            if isinstance(block.attn, DifferentialAttention):
+                block.attn.set_lambda_init(depth)
+
+    def no_weight_decay(self) -> set[str]:
+        own = {f"{prefix}.{name}" for prefix, module in self.named_modules() if isinstance(module, TokenAttention) for name in module.no_weight_decay()}
+        return set(super().no_weight_decay()) | own
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViT:
+    """What to build. Unless ``patch_size`` says otherwise, images of any size are cut in 8×8 patches, or 6×6 where 8 does not divide the side."""
+
+    attention: str = "softmax"
+    options: dict[str, Any] | None = None
+    """Options of the attention, as in its ``Config``."""
+    size: Size = "tiny"
+    num_heads: int | None = None
+    """Of the dial if None. Heads keep the width they have there, so other numbers make a wider or a narrower attention."""
+    patch_size: int | None = None
+    drop_path: float = 0.0
+
+    def config(self) -> AttentionConfig:
+        return config_from_dict({"attention": self.attention, **(self.options or {})})
+
+    def build(self, *, img_size: int, in_chans: int, num_classes: int) -> VisionTransformer:
+        """The model.
+
+        Raises:
+            ValueError: an unknown size or attention, an image that patches do not tile, heads that do not fit.
+        """
+        if self.size not in SIZES:
+            raise unknown("size", self.size, SIZES)
+        dial = SIZES[self.size]
+        patch_size = self.patch_size or next((img_size // n for n in (8, 6) if img_size % n == 0), 0)
+        if patch_size < 1 or img_size % patch_size:
+            raise InputError(f"patches of side {self.patch_size} do not tile an image of side {img_size}; give patch_size, or an image side divisible by 8")
+        config, num_heads = self.config(), self.num_heads or dial.num_heads
+        if num_heads != dial.num_heads:
+            if not hasattr(config, "attn_head_dim"):
+                raise InputError(f"{self.attention} attention cannot have {num_heads} heads of a width apart from dim / num_heads; leave num_heads out")
+            config = config_from_dict(config.to_dict() | {"attn_head_dim": dial.dim // dial.num_heads})
+        return VisionTransformer(
+            img_size=img_size,
+            patch_size=patch_size,
+            in_chans=in_chans,
+            num_classes=num_classes,
+            embed_dim=dial.dim,
+            depth=dial.depth,
+            num_heads=num_heads,
+            drop_path_rate=self.drop_path,
+            attn_layer=config.layer(),
+        )
+
+
+def scaled_heads(size: Size, numerator: int, denominator: int) -> int:
+    """The dial's number of heads times a fraction, which must come out whole."""
+    heads = SIZES[size].num_heads * numerator
+    assert heads % denominator == 0, f"{numerator}/{denominator} of {SIZES[size].num_heads} heads is no whole number"
+    return heads // denominator
+
+
+@torch.no_grad()
+def share_initial_weights_(model: nn.Module, source: nn.Module) -> list[str]:
+    """Copy every parameter that ``source`` has under the same name and shape; return their names.
+
+    Two mechanisms then start from the same patch embedding, norms, MLPs and head, and from the same projections as far as they have the same.
+    """
+    wanted = dict(source.named_parameters())
+    shared = [name for name, value in model.named_parameters() if name in wanted and wanted[name].shape == value.shape]
+    own = dict(model.named_parameters())
+    for name in shared:
+        own[name].copy_(wanted[name])
+    return shared

@@ -1,0 +1,6 @@
+"""Recipes: functions that return a whole training run. A variant is another function that edits two fields."""
+
+from ._registry import get_recipe, list_recipes
+from .classification import cluttered_digits, digits, image_folder
+
+__all__ = ["cluttered_digits", "digits", "get_recipe", "image_folder", "list_recipes"]

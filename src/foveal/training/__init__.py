@@ -1,0 +1,22 @@
+"""Training: a recipe in, a run folder out. The loop is short and ours; accelerate does the plumbing."""
+
+from .checkpoint import latest_checkpoint, read_checkpoint, read_weights
+from .loop import Interrupted, build_model, evaluate, fit, load_data, load_run
+from .recipe import Data, Optim, Recipe, read_json, write_json
+
+__all__ = [
+    "Data",
+    "Interrupted",
+    "Optim",
+    "Recipe",
+    "build_model",
+    "evaluate",
+    "fit",
+    "latest_checkpoint",
+    "load_data",
+    "load_run",
+    "read_checkpoint",
+    "read_json",
+    "read_weights",
+    "write_json",
+]

@@ -1,0 +1,151 @@
+"""Checkpoints that survive being killed: a folder is written under another name, flushed to disk, and renamed when it is whole.
+
+A checkpoint holds weights (safetensors), the optimizer's state (read back with ``weights_only=True``, so it cannot run code) and a JSON with the step, the
+recipe's fingerprint and the hash of each file.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from .._errors import InputError
+
+__all__ = ["Checkpoint", "fingerprint", "latest_checkpoint", "read_checkpoint", "read_weights", "replace_file", "write_checkpoint"]
+
+Checkpoint = dict[str, Any]
+"""``step``, ``weights``, ``ema`` (or None) and ``state``."""
+
+
+def fingerprint(recipe: Mapping[str, Any]) -> str:
+    """A short hash of what decides the course of a run. How it is watched does not belong to it."""
+    decisive = {key: value for key, value in recipe.items() if key not in ("trackers", "workers", "eval_every", "checkpoint_every")}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_checkpoint(
+    run: Path, step: int, *, weights: dict[str, Tensor], ema: dict[str, Tensor] | None, state: dict[str, Any], recipe: Mapping[str, Any]
+) -> Path:
+    """Write ``run/checkpoints/step-…`` whole, then remove the older ones."""
+    folder = run / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step-{step:08d}"
+    if final.exists():
+        return final
+    partial = folder / f"partial-{step:08d}-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    _flush(partial / "model.safetensors", save(_contiguous(weights)))
+    if ema is not None:
+        _flush(partial / "ema.safetensors", save(_contiguous(ema)))
+    with (partial / "state.pt").open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    hashes = {path.name: _hash(path) for path in sorted(partial.iterdir())}
+    about = {"step": step, "recipe": fingerprint(recipe), "files": hashes, "torch": torch.__version__}
+    _flush(partial / "checkpoint.json", json.dumps(about, indent=2).encode())
+    _flush_folder(partial)
+    partial.rename(final)
+    _flush_folder(folder)
+    for other in folder.iterdir():
+        if other != final:
+            shutil.rmtree(other, ignore_errors=True)
+    return final
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The newest whole checkpoint of a run."""
+    found = sorted(path for path in (run / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{8}", path.name))
+    return found[-1] if found else None
+
+
+def read_checkpoint(path: Path, recipe: Mapping[str, Any]) -> Checkpoint:
+    """Read what :func:`write_checkpoint` wrote for this recipe.
+
+    Raises:
+        ValueError: a file is missing or damaged, or the checkpoint belongs to another recipe; the message names the file.
+    """
+    about = _about(path)
+    if about["recipe"] != fingerprint(recipe):
+        raise InputError(
+            f"{path} belongs to a run with another recipe; resume with the recipe in {path.parents[1] / 'recipe.json'}, or train into a new folder"
+        )
+    for name, expected in about["files"].items():
+        if not (path / name).exists():
+            raise InputError(f"{path / name} is missing; remove {path} to start from an older checkpoint or anew")
+        if _hash(path / name) != expected:
+            raise InputError(f"{path / name} is damaged: its contents are not what was written; remove {path} to start anew")
+    ema = path / "ema.safetensors"
+    return {
+        "step": about["step"],
+        "weights": read_weights(path / "model.safetensors"),
+        "ema": read_weights(ema) if ema.exists() else None,
+        "state": torch.load(path / "state.pt", map_location="cpu", weights_only=True),
+    }
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        ValueError: the file is missing or is no safetensors file.
+    """
+    try:
+        return load_file(path)
+    except (FileNotFoundError, SafetensorError) as error:
+        raise InputError(f"cannot read weights from {path}: {error}") from error
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a file in place whole, so that whoever reads it sees the old or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    _flush(partial, content)
+    partial.replace(path)
+    _flush_folder(path.parent)
+
+
+def _about(path: Path) -> dict[str, Any]:
+    file = path / "checkpoint.json"
+    try:
+        about = json.loads(file.read_text())
+        return {"step": int(about["step"]), "recipe": str(about["recipe"]), "files": dict(about["files"])}
+    except FileNotFoundError:
+        raise InputError(f"{path} is no checkpoint of Foveal: it has no checkpoint.json") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file} is damaged: {error!r}; remove {path} to start anew") from error
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    # a rename is on disk when its folder is
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,288 @@
+"""The training loop. It is ours so that it can be read; accelerate brings the device, the precision and the other processes.
+
+Everything random in step n is drawn from a seed made of the recipe's seed and n. A run that was interrupted therefore continues as if it had not been.
+"""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+
+from .._errors import InputError
+from ..data import DataBundle, Split, seed_of
+from ..models import VisionTransformer, ViT, share_initial_weights_
+from .checkpoint import latest_checkpoint, read_checkpoint, read_weights, replace_file, write_checkpoint
+from .order import Order, Seeded, StepSampler
+from .progress import Progress
+from .recipe import Data, Recipe, read_json, write_json
+
+__all__ = ["Interrupted", "build_model", "evaluate", "fit", "load_data", "load_run"]
+
+_EMPTY = {"loss": 0.0, "correct": 0.0, "seen": 0}
+
+
+class Interrupted(Exception):
+    """The run was asked to stop. It is saved and can go on."""
+
+    def __init__(self, run: Path, step: int) -> None:
+        super().__init__(f"stopped and saved at step {step}; go on with: foveal train --resume {run}")
+        self.run, self.step = run, step
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[Path, int]]:
+        # it travels between processes
+        return Interrupted, (self.run, self.step)
+
+
+@lru_cache(maxsize=2)
+def load_data(data: Data) -> DataBundle:
+    """The data set, loaded once in a process."""
+    return data.load()
+
+
+def build_model(recipe: Recipe, bundle: DataBundle) -> VisionTransformer:
+    """The recipe's model with the initial weights that its seed decides."""
+    shape = {"img_size": bundle.img_size, "in_chans": bundle.in_chans, "num_classes": len(bundle.classes)}
+    torch.manual_seed(recipe.seed)
+    model = recipe.model.build(**shape)
+    if recipe.share_initial_weights:
+        torch.manual_seed(recipe.seed)
+        share_initial_weights_(model, ViT(size=recipe.model.size, patch_size=recipe.model.patch_size).build(**shape))
+    return model
+
+
+def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+    """Train, and leave in ``run``: recipe.json, history.jsonl, checkpoints, model.safetensors, metrics.json and what the trackers write.
+
+    Args:
+        recipe: what to do.
+        run: a folder; new, unless ``resume``.
+        resume: go on from the newest checkpoint. From none, start.
+        quiet: no progress bar.
+
+    Returns:
+        The metrics of the test split, as in metrics.json.
+
+    Raises:
+        ValueError: the folder holds a run already, or one with another recipe; a checkpoint is damaged; the data cannot be used.
+        Interrupted: on Ctrl-C or SIGTERM, after saving.
+    """
+    checkpoint = latest_checkpoint(run)
+    if not resume and ((run / "recipe.json").exists() or checkpoint):
+        raise InputError(f"{run} holds a run already; continue it with --resume {run}, or choose another folder")
+    # accelerate keeps its settings per process; a second run in this one may want other precision
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision=recipe.precision,
+        gradient_accumulation_steps=recipe.optim.accumulate,
+        log_with=list(recipe.trackers) or None,
+        project_dir=run,
+    )
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if recipe.batch_size % (world * recipe.optim.accumulate):
+        raise InputError(f"batch_size {recipe.batch_size} cannot be shared by {world} processes × {recipe.optim.accumulate} micro-batches; make it divisible")
+    bundle = load_data(recipe.data)
+    model = build_model(recipe, bundle)
+    optimizer = create_optimizer_v2(model, "adamw", lr=recipe.optim.lr, weight_decay=recipe.optim.weight_decay, betas=recipe.optim.betas)
+    schedule = CosineLRScheduler(
+        optimizer,
+        t_initial=recipe.steps,
+        lr_min=recipe.optim.min_lr,
+        warmup_t=round(recipe.optim.warmup * recipe.steps),
+        warmup_lr_init=recipe.optim.min_lr,
+        t_in_epochs=False,
+    )
+    first = 0
+    state = None
+    if checkpoint is not None:
+        saved = read_checkpoint(checkpoint, recipe.to_dict())
+        first, state = saved["step"], saved["state"]
+        model.load_state_dict(saved["weights"])
+        optimizer.load_state_dict(state["optimizer"])
+    ema = None
+    if recipe.optim.ema is not None:
+        ema = ModelEmaV3(model, decay=recipe.optim.ema, device=accelerator.device)
+        if checkpoint is not None:
+            ema.module.load_state_dict(saved["ema"])
+    trained, optimizer = accelerator.prepare(model, optimizer)
+    if state is not None and accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(state["scaler"])
+
+    if accelerator.is_main_process:
+        write_json(run / "recipe.json", recipe.to_dict())
+        _cut_history(run / "history.jsonl", first)
+    accelerator.init_trackers("foveal", config=_flat(recipe.to_dict()))
+
+    def save(step: int) -> None:
+        if accelerator.is_main_process:
+            scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
+            write_checkpoint(
+                run,
+                step,
+                weights=model.state_dict(),
+                ema=None if ema is None else ema.module.state_dict(),
+                state={"optimizer": optimizer.state_dict(), "scaler": scaler},
+                recipe=recipe.to_dict(),
+            )
+        accelerator.wait_for_everyone()
+
+    order = Order(len(bundle.train), recipe.batch_size, recipe.seed)
+    sampler = StepSampler(order, first, recipe.steps, rank=rank, world=world, accumulate=recipe.optim.accumulate)
+    loader = DataLoader(Seeded(bundle.train, recipe.seed), batch_sampler=sampler, num_workers=recipe.workers, pin_memory=accelerator.device.type == "cuda")
+    batches = iter(loader)
+    judged = model if ema is None else ema.module
+    num_classes = len(bundle.classes)
+    with _signals() as stop, Progress(recipe.steps, first, quiet or not accelerator.is_main_process, bundle.notes) as progress:
+        started, seen = time.perf_counter(), 0
+        window: dict[str, Any] = _EMPTY
+        for step in range(first, recipe.steps):
+            model.train()
+            torch.manual_seed(seed_of(recipe.seed, "step", step, rank))
+            schedule.step_update(step)
+            for _ in range(recipe.optim.accumulate):
+                images, labels = (part.to(accelerator.device, non_blocking=True) for part in next(batches))
+                mixed, targets = recipe.task.mix(images, labels, num_classes)
+                with accelerator.accumulate(trained), accelerator.autocast():
+                    logits = trained(mixed)
+                    loss = recipe.task.loss(model, logits, targets)
+                    accelerator.backward(loss)
+                    if accelerator.sync_gradients and recipe.optim.clip_grad is not None:
+                        accelerator.clip_grad_norm_(trained.parameters(), recipe.optim.clip_grad)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                window = {
+                    "loss": window["loss"] + loss.detach() * len(labels),
+                    "correct": window["correct"] + (logits.detach().argmax(-1) == labels).sum(),
+                    "seen": window["seen"] + len(labels),
+                }
+            if ema is not None:
+                ema.update(model, step=step)
+            done = step + 1
+            seen += recipe.batch_size
+            progress.advance(window, seen / (time.perf_counter() - started))
+            if done % recipe.eval_every == 0 or done == recipe.steps:
+                entry = {
+                    "step": done,
+                    "lr": optimizer.param_groups[0]["lr"],
+                    "train_loss": float(window["loss"] / window["seen"]),
+                    "train_accuracy": float(window["correct"] / window["seen"]),
+                    "images_per_second": seen / (time.perf_counter() - started),
+                    **{f"val_{name}": value for name, value in evaluate(judged, bundle.val, recipe, num_classes, accelerator).items()},
+                }
+                window = _EMPTY
+                if not math.isfinite(entry["train_loss"]):
+                    raise InputError(f"the loss became {entry['train_loss']} by step {done}; lower --optim.lr (now {recipe.optim.lr}) or raise --optim.warmup")
+                accelerator.log({name: value for name, value in entry.items() if name != "step"}, step=done)
+                if accelerator.is_main_process:
+                    with (run / "history.jsonl").open("a") as file:
+                        file.write(json.dumps(entry) + "\n")
+                progress.note(entry)
+            stopping = _any(stop["asked"], accelerator)
+            if done % recipe.checkpoint_every == 0 or done == recipe.steps or stopping:
+                save(done)
+            if stopping and done < recipe.steps:
+                accelerator.end_training()
+                raise Interrupted(run, done)
+
+    metrics = evaluate(judged, bundle.test, recipe, num_classes, accelerator)
+    parameters = sum(p.numel() for p in model.parameters())
+    result = {"split": "test", "step": recipe.steps, "parameters": parameters, "notes": bundle.notes, **metrics}
+    if accelerator.is_main_process:
+        from safetensors.torch import save as to_bytes
+
+        replace_file(run / "model.safetensors", to_bytes({name: value.detach().cpu().contiguous() for name, value in judged.state_dict().items()}))
+        write_json(run / "metrics.json", result)
+    accelerator.end_training()
+    return result
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: Split, recipe: Recipe, num_classes: int, accelerator: Accelerator | None = None) -> dict[str, float]:
+    """Metrics of a split. Each process takes its share, and all get the numbers of the whole."""
+    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    device = next(model.parameters()).device
+    metrics = recipe.task.metrics(num_classes).to(device)
+    share: Subset[Any] = Subset(split, range(rank, len(split), world))  # type: ignore[arg-type]
+    model.eval()
+    for images, labels in DataLoader(share, batch_size=256, num_workers=recipe.workers):
+        recipe.task.update(metrics, model(images.to(device)), labels.to(device))
+    return {name: value.item() for name, value in metrics.compute().items()}
+
+
+def load_run(run: Path) -> tuple[Recipe, DataBundle, VisionTransformer]:
+    """A finished run: its recipe, data and trained model in evaluation mode.
+
+    Raises:
+        ValueError: the folder is no run, or the run has not finished.
+    """
+    if not (run / "recipe.json").exists():
+        raise InputError(f"{run} is no run: it has no recipe.json")
+    recipe = Recipe.from_dict(read_json(run / "recipe.json"))
+    if not (run / "model.safetensors").exists():
+        raise InputError(f"{run} has not finished; go on with: foveal train --resume {run}")
+    bundle = load_data(recipe.data)
+    model = build_model(recipe, bundle)
+    model.load_state_dict(read_weights(run / "model.safetensors"))
+    return recipe, bundle, model.eval()
+
+
+@contextmanager
+def _signals() -> Iterator[dict[str, bool]]:
+    """Ctrl-C and SIGTERM ask the loop to stop after its step. A second Ctrl-C stops at once."""
+    asked = {"asked": False}
+
+    def ask(number: int, frame: Any) -> None:
+        if asked["asked"] and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked["asked"] = True
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:
+        # only the main thread may listen to signals; in another the caller decides
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _any(flag: bool, accelerator: Accelerator) -> bool:
+    """Whether any process says so: all must leave the loop at the same step."""
+    if accelerator.num_processes == 1:
+        return flag
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum").item())
+
+
+def _cut_history(path: Path, step: int) -> None:
+    """Forget what was written after the checkpoint that the run goes on from."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    replace_file(path, "".join(line + "\n" for line in kept).encode())
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Trackers take plain values under plain names."""
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            out |= _flat(value, f"{prefix}{name}.")
+        else:
+            out[prefix + name] = value if isinstance(value, (int, float, str, bool)) else str(value)
+    return out

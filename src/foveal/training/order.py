@@ -1,0 +1,66 @@
+"""Which samples a step sees: a function of the seed and the step, so a run can stop anywhere and go on, on any number of processes."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from ..data import Split, seed_of
+
+__all__ = ["Order", "Seeded", "StepSampler"]
+
+Position = tuple[int, int]
+"""Epoch and index."""
+
+
+class Order:
+    """An endless walk over ``length`` samples, shuffled anew each time round."""
+
+    def __init__(self, length: int, batch_size: int, seed: int) -> None:
+        self._length, self._batch_size, self._seed = length, batch_size, seed
+        self._permutation = lru_cache(maxsize=2)(self._permute)
+
+    def batch(self, step: int) -> list[Position]:
+        """The samples of a step, over all processes."""
+        positions = range(step * self._batch_size, (step + 1) * self._batch_size)
+        return [(p // self._length, int(self._permutation(p // self._length)[p % self._length])) for p in positions]
+
+    def _permute(self, epoch: int) -> Tensor:
+        return torch.randperm(self._length, generator=torch.Generator().manual_seed(seed_of(self._seed, "order", epoch)))
+
+
+class StepSampler(Sampler[list[Position]]):
+    """This process's micro-batches, from a step on."""
+
+    def __init__(self, order: Order, first: int, last: int, *, rank: int = 0, world: int = 1, accumulate: int = 1) -> None:
+        self._order, self._steps = order, range(first, last)
+        self._rank, self._parts = rank, world * accumulate
+        self._accumulate = accumulate
+
+    def __len__(self) -> int:
+        return len(self._steps) * self._accumulate
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        for step in self._steps:
+            batch = self._order.batch(step)
+            size = len(batch) // self._parts
+            for micro in range(self._accumulate):
+                start = (self._rank * self._accumulate + micro) * size
+                yield batch[start : start + size]
+
+
+class Seeded(Dataset[tuple[Tensor, int]]):
+    """A split whose augmentation depends on seed, epoch and index alone, whichever process reads it."""
+
+    def __init__(self, split: Split, seed: int) -> None:
+        self._split, self._seed = split, seed
+
+    def __getitem__(self, position: Position) -> tuple[Tensor, int]:
+        epoch, index = position
+        if not self._split.augments:
+            return self._split[index]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(self._seed, "augment", epoch, index))
+            return self._split[index]

@@ -1,0 +1,56 @@
+"""What a training run shows while it runs."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+__all__ = ["Progress"]
+
+_REFRESH_SECONDS = 0.2
+
+
+class Progress:
+    """A bar with loss, accuracy, images per second and time left, and a line per evaluation. Where there is no terminal, the lines alone."""
+
+    def __init__(self, steps: int, first: int, quiet: bool, notes: list[str]) -> None:
+        console = Console(quiet=quiet, soft_wrap=True, highlight=False)
+        self._bar = Bar(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  accuracy {task.fields[accuracy]:.1%}  {task.fields[speed]:.0f} images/s"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=quiet or not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task("train", total=steps, completed=first, loss=float("nan"), accuracy=0.0, speed=0.0)
+        self._shown = 0.0
+        for note in notes:
+            console.print(f"note: {note}", markup=False)
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def advance(self, window: Mapping[str, Any], speed: float) -> None:
+        self._bar.advance(self._task)
+        # reading the loss waits for the device, so not at every step
+        if time.monotonic() - self._shown > _REFRESH_SECONDS and not self._bar.disable:
+            self._shown = time.monotonic()
+            seen = max(window["seen"], 1)
+            self._bar.update(self._task, loss=float(window["loss"]) / seen, accuracy=float(window["correct"]) / seen, speed=speed)
+
+    def note(self, entry: Mapping[str, Any]) -> None:
+        self._bar.console.print(
+            f"step {entry['step']:>6}  loss {entry['train_loss']:.3f}  accuracy {entry['train_accuracy']:.1%}  "
+            f"validation {entry['val_accuracy']:.1%}  {entry['images_per_second']:.0f} images/s"
+        )

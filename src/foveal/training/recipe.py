@@ -1,0 +1,125 @@
+"""A recipe: everything that decides a training run, in one typed value that goes to JSON and back."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .._errors import InputError, unknown
+from ..data import ClutteredDigits, Digits, ImageFolder
+from ..models import ViT
+from ..tasks import Classification
+from .checkpoint import replace_file
+
+__all__ = ["Data", "Optim", "Recipe", "read_json", "write_json"]
+
+Data = ClutteredDigits | Digits | ImageFolder
+_DATA: dict[str, type] = {kind.__name__: kind for kind in (ClutteredDigits, Digits, ImageFolder)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """AdamW under a cosine with warm-up."""
+
+    lr: float = 1e-3
+    min_lr: float = 1e-5
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup: float = 0.1
+    """Share of the steps over which the learning rate rises."""
+    clip_grad: float | None = 1.0
+    """Largest norm of the gradient."""
+    accumulate: int = 1
+    """Micro-batches of a step, for batches that do not fit at once."""
+    ema: float | None = None
+    """Decay of an average of the weights, which is then evaluated and kept beside them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training run."""
+
+    data: Data
+    model: ViT = field(default_factory=ViT)
+    task: Classification = field(default_factory=Classification)
+    optim: Optim = field(default_factory=Optim)
+    steps: int = 500
+    batch_size: int = 64
+    """Images of a step, over all processes and micro-batches."""
+    eval_every: int = 50
+    """Steps between evaluations on the validation split."""
+    checkpoint_every: int = 100
+    seed: int = 0
+    """Decides initial weights, data order, augmentation and dropout."""
+    share_initial_weights: bool = False
+    """Start from the weights that softmax attention would start from, wherever it has the same."""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    workers: int = 0
+    """Processes that read data; 0 reads in the training process, best for sets that lie in memory."""
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """``tensorboard``, ``wandb`` or any other that accelerate knows."""
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size, self.eval_every, self.checkpoint_every, self.optim.accumulate) < 1:
+            raise InputError("steps, batch_size, eval_every, checkpoint_every and accumulate must be at least 1")
+        if self.batch_size % self.optim.accumulate:
+            raise InputError(f"accumulate must divide batch_size, got {self.optim.accumulate} and {self.batch_size}")
+        if self.optim.lr <= 0 or not 0 <= self.optim.warmup < 1:
+            raise InputError(f"expected lr above 0 and 0 ≤ warmup < 1, got {self.optim.lr} and {self.optim.warmup}")
+
+    def to_dict(self) -> dict[str, Any]:
+        values = asdict(self)
+        values["data"] = {"kind": type(self.data).__name__, **values["data"]}
+        return json.loads(json.dumps(values, default=str))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: a field that no recipe has, a value of the wrong type, or no data.
+        """
+        values = dict(values)
+        data = dict(values.get("data") or {})
+        kind = data.pop("kind", None)
+        if kind not in _DATA:
+            raise unknown("kind of data", str(kind), _DATA)
+        values["data"] = _read(_DATA[kind], data)
+        for name, part in (("model", ViT), ("task", Classification), ("optim", Optim)):
+            values[name] = _read(part, values.get(name, {}))
+        return _read(cls, values)
+
+
+def _read(cls: type, values: dict[str, Any]) -> Any:
+    assert is_dataclass(cls), f"{cls} is no dataclass"
+    known = {item.name: item for item in fields(cls)}
+    converted = {}
+    for name, value in values.items():
+        if name not in known:
+            raise unknown(f"field of {cls.__name__}", name, known)
+        # JSON has no tuples and no paths
+        value = tuple(value) if isinstance(value, list) else value
+        converted[name] = Path(str(value)) if known[name].type is Path else value
+    try:
+        return cls(**converted)
+    except TypeError as error:
+        raise InputError(f"cannot make a {cls.__name__} of {values!r}: {error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write all of it or nothing."""
+    replace_file(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read it, or say which file is wrong.
+
+    Raises:
+        ValueError: no such file, or no JSON in it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} holds no JSON: {error}") from error
