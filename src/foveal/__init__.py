@@ -1,6 +1,6 @@
 """Foveal: visual attention as correct, fast, interchangeable parts."""
 
-from . import functional
+from . import analysis, functional, official
 from ._errors import InputError
 from .attention import (
     AttentionConfig,
@@ -34,7 +34,9 @@ __all__ = [
     "LinearAttention2d",
     "SoftmaxAttention",
     "__version__",
+    "analysis",
     "create_attention",
     "functional",
     "list_attentions",
+    "official",
 ]

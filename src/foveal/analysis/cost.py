@@ -4,12 +4,11 @@ import copy
 import multiprocessing
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..attention import Cost
 
@@ -21,6 +20,9 @@ def cost(model: nn.Module, input_size: Sequence[int]) -> Cost:
 
     Counted on the meta device: on the CPU PyTorch's counter says 0 for fused attention, which makes softmax look cheaper than it is.
     """
+    # here and below: these two take longer to import than all of Foveal
+    from torch.utils.flop_counter import FlopCounterMode
+
     shadow = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         shadow(torch.empty(1, *input_size, device="meta"))
@@ -29,6 +31,8 @@ def cost(model: nn.Module, input_size: Sequence[int]) -> Cost:
 
 def latency(calls: dict[str, Callable[[], Any]], *, threads: int = 1, rounds: int = 5, min_run_time: float = 0.2) -> dict[str, float]:
     """Median seconds of each call. The calls are timed in turn, several rounds, so that a machine that slows down slows all of them."""
+    from torch.utils.benchmark import Timer
+
     measured: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -60,13 +64,24 @@ def peak_memory(prepare: Callable[..., Callable[[], Any]], *args: Any) -> int:
 def _measure(sender: Any, prepare: Callable[..., Callable[[], Any]], args: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     call = prepare(*args)
-    before = _high_water()
+    before = _reset_peak()
     call()
-    sender.send(_high_water() - before)
+    sender.send(_peak() - before)
 
 
-def _high_water() -> int:
-    """The most memory this process ever held. What ``prepare`` held and gave back is part of it, so ``prepare`` should hold little more than it keeps."""
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def _reset_peak() -> int:
+    """Forget the most memory this process ever held; returns what it holds now. Where it cannot, what loading libraries took hides part of the call."""
+    if _CLEAR.exists():
+        _CLEAR.write_text("5")
+    return _peak()
+
+
+def _peak() -> int:
+    if _STATUS.exists():
+        return next(int(line.split()[1]) * 1024 for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
     # not at the top: Windows has no such module, and all else here works there
     import resource
 

@@ -1,6 +1,5 @@
 """What a trained run attends to: numbers over many test images, and the maps of a few."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -8,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis import attention_maps, lambdas, mass_on, patch_mask, value_angles
+from ..analysis.pictures import to_pixels
 from ..data import DataBundle
 from ..models import VisionTransformer
 
-__all__ = ["class_token_maps", "look"]
+__all__ = ["class_token_maps", "look", "shown_images"]
 
 MEASURED_IMAGES = 256
 SHOWN_IMAGES = 6
@@ -58,18 +58,21 @@ def _regions(maps: dict[str, dict[str, Tensor]], bundle: DataBundle, count: int,
     return rows
 
 
+def shown_images(bundle: DataBundle) -> list[dict[str, Any]]:
+    """The test images that every run shows its maps of: one of each class as far as they go. Pixels ``(H, W, C)`` from 0 to 255, and the label."""
+    return [{"image": to_pixels(bundle.test[i][0]).tolist(), "label": bundle.classes[bundle.test[i][1]]} for i in _chosen(bundle)]
+
+
 def _pictures(model: VisionTransformer, maps: dict[str, dict[str, Tensor]], bundle: DataBundle, images: Tensor) -> list[dict[str, Any]]:
-    """The last layer's maps, averaged over heads, of one image each of different classes as far as they go."""
-    chosen = _different([bundle.test[i][1] for i in range(len(images))])
+    """The last layer's maps of the shown images, averaged over heads."""
+    chosen = _chosen(bundle)
     layer, named = list(maps.items())[-1]
     with torch.no_grad():
-        logits = model(images[chosen])
+        predicted = model(images[chosen]).argmax(-1)
     grid = model.patch_embed.grid_size
     return [
         {
-            "image": _pixels(images[index]),
-            "label": bundle.classes[bundle.test[index][1]],
-            "predicted": bundle.classes[int(logits[place].argmax())],
+            "predicted": bundle.classes[int(predicted[place])],
             "layer": layer,
             "maps": {name: _rounded(value[index].mean(0).unflatten(0, grid)) for name, value in named.items()},
         }
@@ -77,16 +80,10 @@ def _pictures(model: VisionTransformer, maps: dict[str, dict[str, Tensor]], bund
     ]
 
 
-def _different(labels: Sequence[int]) -> list[int]:
-    """The first image of each class, and then the others, as many as are shown."""
+def _chosen(bundle: DataBundle) -> list[int]:
+    labels = [bundle.test[i][1] for i in range(min(MEASURED_IMAGES, len(bundle.test)))]
     first = [i for i, label in enumerate(labels) if label not in labels[:i]]
     return (first + [i for i in range(len(labels)) if i not in first])[:SHOWN_IMAGES]
-
-
-def _pixels(image: Tensor) -> list[Any]:
-    """``(H, W, C)`` from 0 to 255, stretched: the model's input is standardised, and how does not matter for looking."""
-    low, high = image.min(), image.max()
-    return ((image - low) / (high - low).clamp_min(1e-6) * 255).round().to(torch.uint8).permute(1, 2, 0).tolist()
 
 
 def _rounded(value: Tensor) -> list[list[float]]:

@@ -9,9 +9,12 @@ from ..models import ViT
 from ..models.vit import Size, scaled_heads
 from ..training import Recipe
 
-__all__ = ["DEFAULT_ARMS", "Arm", "Plan", "list_arms", "make_plan"]
+__all__ = ["BASELINE", "DEFAULT_ARMS", "RIVALS", "Arm", "Plan", "list_arms", "make_plan"]
 
 BASELINE = "softmax"
+RIVALS = {"denoising": "softmax-wide"}
+"""Arms that have more parameters than the baseline, and the softmax attention that has as many."""
+
 DEFAULT_ARMS = ("softmax", "softmax-wide", "denoising", "denoising-equal", "external")
 
 

@@ -17,9 +17,11 @@ import torch
 from .._errors import InputError
 from ..analysis import chance_angles
 from ..models.vit import SIZES
-from ..training import load_data, read_json, write_json
-from .plan import BASELINE, Plan
-from .statistics import Estimate, Verdict, estimate, paired_difference, verdict
+from ..training import load_data, read_json
+from ..training.checkpoint import replace_file
+from .look import shown_images
+from .plan import BASELINE, RIVALS, Plan
+from .statistics import estimate, paired_difference, verdict
 
 __all__ = ["check_results", "collect", "write_results"]
 
@@ -29,7 +31,7 @@ _METRICS = ("accuracy", "class_accuracy", "loss")
 def write_results(folder: Path) -> Path:
     """Collect, check and write ``results.json``."""
     path = folder / "results.json"
-    write_json(path, check_results(collect(folder)))
+    replace_file(path, json.dumps(check_results(collect(folder))).encode())
     return path
 
 
@@ -54,12 +56,11 @@ def collect(folder: Path) -> dict[str, Any]:
     costs = read_json(folder / "costs.json")
     runs = {arm.name: [folder / arm.name / f"seed-{seed}" for seed in plan.seeds] for arm in plan.arms}
     metrics = {name: [read_json(run / "metrics.json") for run in paths] for name, paths in runs.items()}
-    baseline = [metric["accuracy"] for metric in metrics[BASELINE]]
+    accuracy = {name: [metric["accuracy"] for metric in of_arm] for name, of_arm in metrics.items()}
     dial = SIZES[plan.recipe.model.size]
     arms = []
     for arm in plan.arms:
-        accuracies = [metric["accuracy"] for metric in metrics[arm.name]]
-        difference = None if arm.name == BASELINE else paired_difference(accuracies, baseline)
+        rival = RIVALS.get(arm.name)
         looks = [read_json(run / "look.json") for run in runs[arm.name]]
         arms.append(
             {
@@ -67,8 +68,8 @@ def collect(folder: Path) -> dict[str, Any]:
                 "about": arm.about,
                 **costs[arm.name],
                 **{name: {"by_seed": [m[name] for m in metrics[arm.name]], **asdict(estimate([m[name] for m in metrics[arm.name]]))} for name in _METRICS},
-                "difference": None if difference is None else asdict(difference),
-                "verdict": None if difference is None else verdict(difference),
+                **(_against(accuracy, arm.name, BASELINE) if arm.name != BASELINE else {"difference": None, "verdict": None}),
+                "rival": {"name": rival, **_against(accuracy, arm.name, rival)} if rival in accuracy else None,
                 "curves": [_history(run / "history.jsonl") for run in runs[arm.name]],
                 "regions": _mean_regions([look["regions"] for look in looks]),
                 "lambdas": [look["lambdas"] for look in looks],
@@ -88,23 +89,37 @@ def collect(folder: Path) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("foveal", "torch", "timm", "accelerate")},
         "plan": plan.to_dict(),
         "task": {"classes": bundle.classes, "train_images": len(bundle.train), "test_images": len(bundle.test), "notes": bundle.notes},
+        "images": shown_images(bundle),
         "arms": arms,
-        "verdict": _words([(arm["name"], arm["difference"], arm["verdict"]) for arm in arms if arm["difference"]], len(plan.seeds)),
+        "verdict": _words(arms, len(plan.seeds)),
     }
 
 
-def _words(compared: list[tuple[str, dict[str, Any], Verdict]], seeds: int) -> dict[str, Any]:
+def _against(accuracy: dict[str, list[float]], name: str, other: str) -> dict[str, Any]:
+    difference = paired_difference(accuracy[name], accuracy[other])
+    return {
+        "difference": asdict(difference) | {"by_seed": [a - b for a, b in zip(accuracy[name], accuracy[other], strict=True)]},
+        "verdict": verdict(difference),
+    }
+
+
+def _words(arms: list[dict[str, Any]], seeds: int) -> dict[str, Any]:
     """The verdict, for somebody who reads nothing else."""
+    compared = [arm for arm in arms if arm["difference"]]
     if not compared:
         return {"headline": "Only softmax attention was trained, so there is nothing to compare it with.", "lines": [], "resolution": None}
-    lines = [_line(name, Estimate(**difference), shown) for name, difference, shown in compared]
+    lines = [{"arm": arm["name"], "text": _line(f"{arm['name']}:", "softmax", arm)} for arm in compared]
+    for arm in compared:
+        if arm["rival"]:
+            against = f"{arm['name']} against {arm['rival']['name']}, which has as many parameters:"
+            lines.append({"arm": arm["name"], "text": _line(against, arm["rival"]["name"], arm["rival"])})
     if seeds < 2:
         return {
             "headline": "One seed shows nothing: a second run of the same attention may differ as much. Take at least three.",
             "lines": lines,
             "resolution": None,
         }
-    kinds = [shown for _, _, shown in compared]
+    kinds = [arm["verdict"] for arm in compared]
     count = {kind: kinds.count(kind) for kind in ("better", "worse", "no difference shown")}
     if count["no difference shown"] == len(compared):
         headline = "No difference from softmax attention was shown, for any attention compared."
@@ -113,18 +128,29 @@ def _words(compared: list[tuple[str, dict[str, Any], Verdict]], seeds: int) -> d
         found = " and ".join(f"{number} did {word}" for number, word in parts if number)
         rest = count["no difference shown"]
         headline = f"Of {len(compared)} attentions compared with softmax, {found}" + (f"; for {rest} no difference was shown." if rest else ".")
-    halves = sorted((d["high"] - d["low"]) / 2 for _, d, _ in compared)
+    halves = sorted((arm["difference"]["high"] - arm["difference"]["low"]) / 2 for arm in compared)
     return {"headline": headline, "lines": lines, "resolution": halves[len(halves) // 2]}
 
 
-def _line(name: str, difference: Estimate, shown: Verdict) -> str:
-    points = f"{100 * difference.mean:+.1f} points"
-    if difference.low is None or difference.high is None:
-        return f"{name}: {points} from one seed, which shows nothing."
-    interval = f"95 % interval {100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
-    if shown == "no difference shown":
-        return f"{name}: no difference shown ({points}, {interval}, which holds zero)."
-    return f"{name}: {shown} than softmax by {abs(100 * difference.mean):.1f} points ({interval})."
+def _line(subject: str, other: str, compared: dict[str, Any]) -> str:
+    difference, shown = compared["difference"], compared["verdict"]
+    points = f"{_signed(difference['mean'])} points"
+    if difference["low"] is None:
+        return f"{subject} {points} from one seed, which shows nothing."
+    interval = f"95 % interval {_signed(difference['low'])} to {_signed(difference['high'])}"
+    if shown != "no difference shown":
+        return f"{subject} {shown} than {other} by {abs(100 * difference['mean']):.1f} points ({interval})."
+    line = f"{subject} no difference shown ({points}, {interval}, which holds zero)"
+    by_seed = difference["by_seed"]
+    if all(value < 0 for value in by_seed) or all(value > 0 for value in by_seed):
+        side = "below" if by_seed[0] < 0 else "above"
+        return f"{line}, though all {len(by_seed)} seeds were {side} {other}; more seeds would tell."
+    return f"{line}."
+
+
+def _signed(value: float) -> str:
+    """In points, with a real minus sign."""
+    return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def _mean_regions(looks: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What every data set looks like from outside."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -38,6 +39,8 @@ class DataBundle:
     classes: list[str]
     img_size: int
     in_chans: int
+    prepare: Callable[[Any], Tensor]
+    """A PIL image of any size as the model takes it, ``(C, H, W)``."""
     notes: list[str] = field(default_factory=list)
     """What a reader of the results must know, such as images left out."""
 
@@ -45,6 +48,16 @@ class DataBundle:
 def seed_of(*parts: Any) -> int:
     """A 63-bit seed from anything that prints. Unlike ``hash`` it is the same in every process and on every machine."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
+
+
+def grey_digit(side: int) -> Callable[[Any], Tensor]:
+    """Prepares images for the sets of digits: grey, ``side × side``, standardised."""
+
+    def prepare(image: Any) -> Tensor:
+        small = image.convert("L").resize((side, side))
+        return standardise(torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).view(1, side, side))
+
+    return prepare
 
 
 def standardise(image: Tensor) -> Tensor:

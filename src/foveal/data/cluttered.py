@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
-from ._bundle import DataBundle, seed_of, standardise
+from ._bundle import DataBundle, grey_digit, seed_of, standardise
 from .digits import Images, Labels, load_digits, split_by_class
 
 __all__ = ["ClutteredDigits"]
@@ -40,7 +40,7 @@ class ClutteredDigits:
     """Brightness of distractors; the target has 1."""
     noise: float = 0.1
     """Standard deviation of the noise, on the same scale."""
-    train_scenes: int = 20_000
+    train_scenes: int = 10_000
     val_scenes: int = 1_000
     test_scenes: int = 2_000
     seed: int = 0
@@ -58,7 +58,10 @@ class ClutteredDigits:
         parts = split_by_class(labels, (0.7, 0.1, 0.2), np.random.default_rng(seed_of("sources", self.source, self.seed)))
         counts = {"train": self.train_scenes, "val": self.val_scenes, "test": self.test_scenes}
         splits = {name: Scenes(self, name, count, images[part], labels[part]) for (name, count), part in zip(counts.items(), parts, strict=True)}
-        return DataBundle(splits["train"], splits["val"], splits["test"], classes=[str(n) for n in range(10)], img_size=self.cells * self.digit, in_chans=1)
+        side = self.cells * self.digit
+        return DataBundle(
+            splits["train"], splits["val"], splits["test"], classes=[str(n) for n in range(10)], img_size=side, in_chans=1, prepare=grey_digit(side)
+        )
 
 
 class Scenes:

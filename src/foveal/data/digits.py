@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._errors import missing_extra, unknown
-from ._bundle import DataBundle, seed_of, standardise
+from ._bundle import DataBundle, grey_digit, seed_of, standardise
 
 __all__ = ["Digits", "list_digit_sources", "load_digits", "split_by_class"]
 
@@ -88,7 +88,7 @@ class Digits:
         images = np.pad(images, ((0, 0), *[(before, side - images.shape[-1] - before)] * 2))
         parts = split_by_class(labels, (0.7, 0.1, 0.2), np.random.default_rng(seed_of("sources", self.source, self.seed)))
         train, val, test = (_DigitSplit(images[part], labels[part]) for part in parts)
-        return DataBundle(train=train, val=val, test=test, classes=[str(n) for n in range(10)], img_size=side, in_chans=1)
+        return DataBundle(train=train, val=val, test=test, classes=[str(n) for n in range(10)], img_size=side, in_chans=1, prepare=grey_digit(side))
 
 
 class _DigitSplit:

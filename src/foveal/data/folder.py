@@ -52,7 +52,14 @@ class ImageFolder:
         if "test" not in built:
             notes.append("there is no test split: the final numbers are those of val")
         return DataBundle(
-            train=built["train"], val=built["val"], test=built.get("test", built["val"]), classes=classes, img_size=self.img_size, in_chans=3, notes=notes
+            train=built["train"],
+            val=built["val"],
+            test=built.get("test", built["val"]),
+            classes=classes,
+            img_size=self.img_size,
+            in_chans=3,
+            prepare=lambda image: evaluate(image.convert("RGB")),
+            notes=notes,
         )
 
     def _find(self) -> tuple[dict[str, dict[str, list[Path]]], list[str]]:

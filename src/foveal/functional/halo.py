@@ -34,8 +34,8 @@ HaloPath = Literal["auto", "explicit", "folded", "tiled"]
 _FOLDING_PAYS = 2**23
 """Entries of a sample's map from which memory matters more than the wider heads of the folded form."""
 
-_TILE = 2**18
-"""Entries of the map that are worked on at once: the two buffers of a tile should stay in the cache; measured by ``benchmarks/halo.py``."""
+_TILE = 2**20
+"""Entries of the map that are worked on at once: small enough for the cache, large enough for threads; measured by ``benchmarks/halo.py``."""
 
 
 def halo_attention(
@@ -242,10 +242,6 @@ class _Axis(NamedTuple):
         """Pixels that the last window reaches beyond the map."""
         return (self.blocks - 1) * self.step + self.window - self.halo - self.size
 
-    @property
-    def needs_mask(self) -> bool:
-        return self.mask_border and (self.halo > 0 or self.overhang > 0)
-
 
 def _axis(size: int, block_size: int, halo_size: int, stride: int, mask_border: bool, rel_stride: int, rel_rows: int) -> _Axis:
     num_queries = ceil(size / stride)
@@ -274,8 +270,10 @@ def _axes(
         )
     needed = 2 * block_size + 2 * halo_size - stride
     if rel_height.shape[0] < needed or rel_width.shape[0] < needed:
-        raise InputError(f"relative tables need {needed} rows for block_size={block_size}, halo_size={halo_size} and stride={stride}, "
-                         f"got {rel_height.shape[0]} and {rel_width.shape[0]}")  # fmt: skip
+        raise InputError(
+            f"relative tables need {needed} rows for block_size={block_size}, halo_size={halo_size} and stride={stride}, "
+            f"got {rel_height.shape[0]} and {rel_width.shape[0]}"
+        )
     rows, columns = (
         _axis(size, block_size, halo_size, stride, mask_border, stride if rel_stride is None else rel_stride, table.shape[0])
         for size, table in zip(k.shape[2:4], (rel_height, rel_width), strict=True)
@@ -314,17 +312,26 @@ def _windows(x: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
 
 
 def _relative(q: Tensor, rel_height: Tensor, rel_width: Tensor, rows: _Axis, columns: _Axis) -> tuple[Tensor, Tensor]:
-    """Relative logits of rows, (B, H, n, m, i, j, y), and of columns, (…, x). Their sum is the bias of pixel (y, x).
-
-    What lies outside the map does so by its row or by its column, so the mask of the border fits in here and costs nothing.
-    """
+    """Relative logits of rows, (B, H, n, m, i, j, y), and of columns, (…, x). Their sum, with that of the borders, is the bias of pixel (y, x)."""
     by_row = torch.einsum("bhnmijd,iyd->bhnmijy", q, rel_height[rows.offsets(q.device)])
     by_column = torch.einsum("bhnmijd,jxd->bhnmijx", q, rel_width[columns.offsets(q.device)])
-    if rows.needs_mask:
-        by_row = by_row.masked_fill(~rows.inside(q.device)[:, None, None, None], _never(q.dtype))
-    if columns.needs_mask:
-        by_column = by_column.masked_fill(~columns.inside(q.device)[:, None, None], _never(q.dtype))
     return by_row, by_column
+
+
+def _borders(q: Tensor, rows: _Axis, columns: _Axis) -> tuple[Tensor, Tensor]:
+    """What lies outside the map does so by its row or by its column: 0 and a logit that gives no weight, (n, y) and (m, x)."""
+    by_row, by_column = (
+        torch.zeros(axis.blocks, axis.window, dtype=q.dtype, device=q.device).masked_fill(~axis.inside(q.device) & axis.mask_border, _never(q.dtype))
+        for axis in (rows, columns)
+    )
+    return by_row, by_column
+
+
+def _biases(q: Tensor, rel_height: Tensor, rel_width: Tensor, rows: _Axis, columns: _Axis) -> tuple[Tensor, Tensor]:
+    """Relative logits and borders, of rows and of columns."""
+    by_row, by_column = _relative(q, rel_height, rel_width, rows, columns)
+    row_border, column_border = _borders(q, rows, columns)
+    return by_row + row_border[:, None, None, None], by_column + column_border[:, None, None]
 
 
 def _never(dtype: torch.dtype) -> float:
@@ -374,7 +381,7 @@ def _weights(
 ) -> Tensor:
     """The map of every block, (B, H, n, m, Q, K)."""
     num_global = 0 if global_k is None else global_k.shape[-2]
-    by_row, by_column = _relative(q, rel_height, rel_width, rows, columns)
+    by_row, by_column = _biases(q, rel_height, rel_width, rows, columns)
     bias = (by_row.unsqueeze(-1) + by_column.unsqueeze(-2)).flatten(-2).flatten(-3, -2)
     keys = _with_global(_windows(_pad(k, rows, columns), rows, columns), global_k)
     logits = (scale * q.flatten(-3, -2)) @ keys.mT + F.pad(bias, (0, num_global))
@@ -400,7 +407,7 @@ def _folded(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tens
     global_k, global_v, mask, dropout_p = extra
     num_global = 0 if global_k is None else global_k.shape[-2]
     absent = _absent(mask, num_global, rows, columns)
-    queries = [scale * q, *_relative(q, rel_height, rel_width, rows, columns)]
+    queries = [scale * q, *_biases(q, rel_height, rel_width, rows, columns)]
     keys = _with_global(_windows(_pad(k, rows, columns), rows, columns), global_k)
     y = torch.eye(rows.window, dtype=q.dtype, device=q.device).repeat_interleave(columns.window, 0)
     x = torch.eye(columns.window, dtype=q.dtype, device=q.device).repeat(rows.window, 1)
@@ -411,24 +418,26 @@ def _folded(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tens
     values = _with_global(_windows(_pad(v, rows, columns), rows, columns), global_v)
     # fused kernels want queries, keys and values of one width, a multiple of eight
     width = 8 * ceil(max(sum(part.shape[-1] for part in queries), v.shape[-1]) / 8)
-    wide_q = _widen(torch.cat(queries, dim=-1).flatten(-3, -2), width)
-    wide = (part.flatten(0, 1).flatten(1, 2) for part in (wide_q, _widen(torch.cat([keys, *places], dim=-1), width), _widen(values, width)))
-    out = F.scaled_dot_product_attention(*wide, dropout_p=dropout_p, scale=1.0)[..., : v.shape[-1]]
+    wide_q, wide_k, wide_v = (
+        F.pad(part, (0, width - part.shape[-1])).flatten(0, 1).flatten(1, 2)
+        for part in (torch.cat(queries, dim=-1).flatten(-3, -2), torch.cat([keys, *places], dim=-1), values)
+    )
+    out = F.scaled_dot_product_attention(wide_q, wide_k, wide_v, dropout_p=dropout_p, scale=1.0)[..., : v.shape[-1]]
     out = out.unflatten(1, (rows.blocks, columns.blocks)).unflatten(0, q.shape[:2])
     return out if absent is None else out.masked_fill(_nobody(absent, num_global, rows, columns), 0.0)
-
-
-def _widen(x: Tensor, width: int) -> Tensor:
-    return F.pad(x, (0, width - x.shape[-1]))
 
 
 def _tiled(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, rows: _Axis, columns: _Axis, scale: float, extra: _Extra) -> Tensor:
     if extra[0] is not None or extra[2] is not None or extra[3] or q.dtype not in (torch.float32, torch.float64):
         raise InputError('the tiled path has no global keys, mask, dropout or half precision; use path="auto"')
-    by_row, by_column = (rearrange(bias, "b h n m i j t -> (b h) n m t (i j)") for bias in _relative(q, rel_height, rel_width, rows, columns))
+    relative = _relative(q, rel_height, rel_width, rows, columns)
+    by_row, by_column = (rearrange(bias, "b h n m i j t -> (b h) n m t (i j)").contiguous() for bias in relative)
+    # on the transposed form, where the border is constant along the inner axis, this is several times cheaper
+    row_border, column_border = _borders(q, rows, columns)
+    by_row, by_column = by_row + row_border[:, None, :, None], by_column + column_border[..., None]
     queries = rearrange(q, "b h n m i j d -> (b h) n m (i j) d")
     keys, values = (_pad(part, rows, columns).flatten(0, 1) for part in (k, v))
-    out = _Tiles.apply(queries, keys, values, by_row.contiguous(), by_column.contiguous(), rows, columns, scale)
+    out = _Tiles.apply(queries, keys, values, by_row, by_column, rows, columns, scale)
     return out.unflatten(0, q.shape[:2])
 
 
@@ -454,13 +463,13 @@ class _Tiles(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, out = ctx.saved_tensors
+        inputs = ctx.saved_tensors[:5]
         if torch.is_grad_enabled():
             # somebody wants second derivatives: differentiate the plain form
             wanted = [value for value, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
             found = iter(torch.autograd.grad(_plain_tiles(*inputs, *ctx.settings), wanted, grads[0], create_graph=True))
             return *(next(found) if needed else None for needed in ctx.needs_input_grad[:5]), None, None, None
-        return *_tiles_backward(*inputs, out, grads[0], *ctx.settings), None, None, None
+        return *_tiles_backward(ctx.saved_tensors, grads[0], *ctx.settings), None, None, None
 
 
 def _plain_tiles(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tensor, rows: _Axis, columns: _Axis, scale: float) -> Tensor:
@@ -469,18 +478,8 @@ def _plain_tiles(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Ten
     return (scale * q @ _windows(k, rows, columns).mT + bias.mT).softmax(-1) @ _windows(v, rows, columns)
 
 
-def _tiles_backward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    by_row: Tensor,
-    by_column: Tensor,
-    out: Tensor,
-    grad_out: Tensor,
-    rows: _Axis,
-    columns: _Axis,
-    scale: float,
-) -> tuple[Tensor, ...]:
+def _tiles_backward(saved: tuple[Tensor, ...], grad_out: Tensor, rows: _Axis, columns: _Axis, scale: float) -> tuple[Tensor, ...]:
+    q, k, v, by_row, by_column, out = saved
     grad_q, grad_row, grad_column = (torch.empty_like(x) for x in (q, by_row, by_column))
     tiles = _Tiling(q, rows, columns)
     grad_k, grad_v = tiles.margin(k), tiles.margin(v)

@@ -32,15 +32,14 @@ def digits() -> Recipe:
 
 
 @recipe
-def image_folder(root: Path = Path("DIR")) -> Recipe:
+def image_folder(root: Path = Path("DIR"), img_size: int = 64) -> Recipe:
     """Your own images, a class a folder, with random crops and flips."""
     return Recipe(
-        data=ImageFolder(root=root),
+        data=ImageFolder(root=root, img_size=img_size),
         model=ViT(attention="denoising"),
         task=Classification(label_smoothing=0.1),
         optim=Optim(lr=2e-3),
         steps=2000,
         eval_every=100,
         checkpoint_every=500,
-        workers=2,
     )

@@ -53,7 +53,7 @@ def write_checkpoint(
         os.fsync(file.fileno())
     hashes = {path.name: _hash(path) for path in sorted(partial.iterdir())}
     about = {"step": step, "recipe": fingerprint(recipe), "files": hashes, "torch": torch.__version__}
-    _flush(partial / "checkpoint.json", json.dumps(about, indent=2).encode())
+    _flush(partial / "checkpoint.json", json.dumps({**about, "check": _check(about)}, indent=2).encode())
     _flush_folder(partial)
     partial.rename(final)
     _flush_folder(folder)
@@ -118,12 +118,19 @@ def replace_file(path: Path, content: bytes) -> None:
 def _about(path: Path) -> dict[str, Any]:
     file = path / "checkpoint.json"
     try:
-        about = json.loads(file.read_text())
+        about = json.loads(file.read_text(encoding="utf8"))
+        if about.pop("check") != _check(about):
+            raise ValueError("its contents are not what was written")
         return {"step": int(about["step"]), "recipe": str(about["recipe"]), "files": dict(about["files"])}
     except FileNotFoundError:
         raise InputError(f"{path} is no checkpoint of Foveal: it has no checkpoint.json") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file} is damaged: {error!r}; remove {path} to start anew") from error
+
+
+def _check(about: dict[str, Any]) -> str:
+    """The description's own hash: a flipped digit of the step would pass for another step."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

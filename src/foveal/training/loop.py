@@ -128,6 +128,7 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
     accelerator.init_trackers("foveal", config=_flat(recipe.to_dict()))
 
     def save(step: int) -> None:
+        totals = _sum(window, accelerator)
         if accelerator.is_main_process:
             scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
             write_checkpoint(
@@ -135,7 +136,7 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
                 step,
                 weights=model.state_dict(),
                 ema=None if ema is None else ema.module.state_dict(),
-                state={"optimizer": optimizer.state_dict(), "scaler": scaler},
+                state={"optimizer": optimizer.state_dict(), "scaler": scaler, "window": totals},
                 recipe=recipe.to_dict(),
             )
         accelerator.wait_for_everyone()
@@ -148,7 +149,8 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
     num_classes = len(bundle.classes)
     with _signals() as stop, Progress(recipe.steps, first, quiet or not accelerator.is_main_process, bundle.notes) as progress:
         started, seen = time.perf_counter(), 0
-        window: dict[str, Any] = _EMPTY
+        # what the main process goes on with is of all processes already
+        window: dict[str, Any] = state["window"] if state is not None and accelerator.is_main_process else _EMPTY
         for step in range(first, recipe.steps):
             model.train()
             torch.manual_seed(seed_of(recipe.seed, "step", step, rank))
@@ -175,17 +177,18 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
             seen += recipe.batch_size
             progress.advance(window, seen / (time.perf_counter() - started))
             if done % recipe.eval_every == 0 or done == recipe.steps:
+                totals, window = _sum(window, accelerator), _EMPTY
+                loss_mean = totals["loss"] / totals["seen"]
+                if not math.isfinite(loss_mean):
+                    raise InputError(f"the loss became {loss_mean} by step {done}; lower --optim.lr (now {recipe.optim.lr}) or raise --optim.warmup")
                 entry = {
                     "step": done,
                     "lr": optimizer.param_groups[0]["lr"],
-                    "train_loss": float(window["loss"] / window["seen"]),
-                    "train_accuracy": float(window["correct"] / window["seen"]),
+                    "train_loss": loss_mean,
+                    "train_accuracy": totals["correct"] / totals["seen"],
                     "images_per_second": seen / (time.perf_counter() - started),
                     **{f"val_{name}": value for name, value in evaluate(judged, bundle.val, recipe, num_classes, accelerator).items()},
                 }
-                window = _EMPTY
-                if not math.isfinite(entry["train_loss"]):
-                    raise InputError(f"the loss became {entry['train_loss']} by step {done}; lower --optim.lr (now {recipe.optim.lr}) or raise --optim.warmup")
                 accelerator.log({name: value for name, value in entry.items() if name != "step"}, step=done)
                 if accelerator.is_main_process:
                     with (run / "history.jsonl").open("a") as file:
@@ -268,6 +271,12 @@ def _any(flag: bool, accelerator: Accelerator) -> bool:
     if accelerator.num_processes == 1:
         return flag
     return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum").item())
+
+
+def _sum(window: dict[str, Any], accelerator: Accelerator) -> dict[str, float]:
+    """The window of all processes."""
+    own = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=accelerator.device) for value in window.values()])
+    return dict(zip(window, accelerator.reduce(own, "sum").tolist(), strict=True))
 
 
 def _cut_history(path: Path, step: int) -> None:

@@ -3,7 +3,8 @@
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from .._errors import InputError, unknown
 from ..data import ClutteredDigits, Digits, ImageFolder
@@ -79,14 +80,14 @@ class Recipe:
         Raises:
             ValueError: a field that no recipe has, a value of the wrong type, or no data.
         """
-        values = dict(values)
-        data = dict(values.get("data") or {})
+        values = dict(_object("recipe", values))
+        data = dict(_object("data", values.get("data") or {}))
         kind = data.pop("kind", None)
         if kind not in _DATA:
             raise unknown("kind of data", str(kind), _DATA)
         values["data"] = _read(_DATA[kind], data)
         for name, part in (("model", ViT), ("task", Classification), ("optim", Optim)):
-            values[name] = _read(part, values.get(name, {}))
+            values[name] = _read(part, _object(name, values.get(name, {})))
         return _read(cls, values)
 
 
@@ -99,11 +100,38 @@ def _read(cls: type, values: dict[str, Any]) -> Any:
             raise unknown(f"field of {cls.__name__}", name, known)
         # JSON has no tuples and no paths
         value = tuple(value) if isinstance(value, list) else value
-        converted[name] = Path(str(value)) if known[name].type is Path else value
+        value = Path(value) if known[name].type is Path and isinstance(value, str) else value
+        if not _fits(value, known[name].type):
+            wanted = getattr(known[name].type, "__name__", known[name].type)
+            raise InputError(f"{name} of {cls.__name__} must be {wanted}, got {value!r}")
+        converted[name] = value
     try:
         return cls(**converted)
     except TypeError as error:
         raise InputError(f"cannot make a {cls.__name__} of {values!r}: {error}") from error
+
+
+def _object(what: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"expected {what} to be a JSON object with named fields, got {value!r}")
+    return value
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is what a field's annotation says. Whole numbers are good floats; truth values are no numbers."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
+    if origin is Literal:
+        return value in parts
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple:
+        every = parts[:1] * len(value) if parts[-1] is Ellipsis and isinstance(value, tuple) else parts
+        return isinstance(value, tuple) and len(value) == len(every) and all(map(_fits, value, every))
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if kind is float else origin or kind)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,0 +1,61 @@
+"""Ratios measured side by side in one run: both sides first compute the same thing, then take turns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor
+from torch.utils.benchmark import Timer
+
+THREADS = 2
+ROUNDS = 15
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. ``ratio`` is what the target is about."""
+
+    what: str
+    setting: str
+    ours: str
+    theirs: str
+    ratio: float
+    target: str
+    met: bool
+
+
+def check_equal(ours: Callable[[], Tensor], theirs: Callable[[], Tensor], tolerance: float = 1e-4) -> None:
+    """Refuse to time two sides that do not compute the same."""
+    got, want = ours(), theirs()
+    error = ((got - want).abs().max() / want.abs().max()).item()
+    if not error < tolerance:
+        raise SystemExit(f"the two sides differ by {error:.1e} relative, allowed {tolerance:.0e}: no time is reported")
+
+
+def paired_ratio(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[float, float, float]:
+    """Median seconds of both, and the median of the ratios round by round: a machine that slows down slows both."""
+    timers = [Timer("call()", globals={"call": call}, num_threads=THREADS) for call in (ours, theirs)]
+    repeats = [max(1, round(0.15 / timer.timeit(2).mean)) for timer in timers]
+    rounds = [[timer.timeit(number).mean for timer, number in zip(timers, repeats, strict=True)] for _ in range(ROUNDS)]
+    return median(a for a, _ in rounds), median(b for _, b in rounds), median(a / b for a, b in rounds)
+
+
+def at_most(what: str, setting: str, ours: Callable[[], object], theirs: Callable[[], object], limit: float) -> Row:
+    """Our time over theirs."""
+    a, b, ratio = paired_ratio(ours, theirs)
+    return Row(what, setting, f"{1e3 * a:.2f} ms", f"{1e3 * b:.2f} ms", ratio, f"≤ {limit} ×", ratio <= limit)
+
+
+def faster(what: str, setting: str, ours: Callable[[], object], theirs: Callable[[], object], limit: float) -> Row:
+    """Their time over ours."""
+    a, b, ratio = paired_ratio(ours, theirs)
+    return Row(what, setting, f"{1e3 * a:.2f} ms", f"{1e3 * b:.2f} ms", 1 / ratio, f"≥ {limit} × faster", 1 / ratio >= limit)
+
+
+def inference(module: torch.nn.Module, *inputs: Tensor) -> Callable[[], Tensor]:
+    def call() -> Tensor:
+        with torch.no_grad():
+            return module(*inputs)
+
+    return call

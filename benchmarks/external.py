@@ -1,0 +1,51 @@
+"""External attention against its own two linear maps, and its growth with the number of tokens."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foveal.functional import external_attention, external_attention_reference
+
+from ._harness import Row, at_most, check_equal, paired_ratio
+
+
+def rows() -> Iterator[Row]:
+    x, memory_k, memory_v = torch.randn(2, 1, 4096, 512), torch.randn(64, 512) / 512**0.5, torch.randn(64, 512)
+
+    def ours() -> Tensor:
+        with torch.no_grad():
+            return external_attention(x, memory_k, memory_v)
+
+    def reference() -> Tensor:
+        return external_attention_reference(x, memory_k, memory_v)
+
+    def bare() -> Tensor:
+        with torch.no_grad():
+            return F.linear(F.linear(x, memory_k), memory_v.mT)
+
+    check_equal(ours, reference)
+    yield at_most("external / its two linear maps without the normalisation", "(2, 4096, 512), 64 slots", ours, bare, 1.15)
+
+    lengths = [4096, 16384, 65536]
+    seconds = []
+    for length in lengths:
+        tokens = torch.randn(1, 1, length, 512)
+
+        def call(tokens: Tensor = tokens) -> Tensor:
+            with torch.no_grad():
+                return external_attention(tokens, memory_k, memory_v)
+
+        seconds.append(paired_ratio(call, ours)[0])
+    slope = math.log(seconds[-1] / seconds[0]) / math.log(lengths[-1] / lengths[0])
+    yield Row(
+        "external, exponent of time over tokens",
+        "(1, 4,096 … 65,536, 512)",
+        f"{1e3 * seconds[-1]:.0f} ms",
+        f"{1e3 * seconds[0]:.1f} ms",
+        slope,
+        "1 ± 0.15",
+        abs(slope - 1) <= 0.15,
+    )

@@ -1,0 +1,128 @@
+"""Attention maps as pictures: over the image they belong to, and a page of them."""
+
+import base64
+import html
+import io
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .._errors import missing_extra
+
+__all__ = ["is_signed", "overlay", "to_pixels", "write_map_sheet"]
+
+Picture = NDArray[Any]
+
+_SMALLEST_SIDE = 108
+_GAP = 6
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; color: #24292f; margin: 2rem; }}
+td, th {{ padding: .2rem .3rem; text-align: center; font-weight: 400; color: #57606a; }}
+th {{ text-align: right; white-space: nowrap; }}
+img {{ image-rendering: pixelated; border-radius: 4px; display: block; }}
+</style></head><body><h1>{title}</h1><p>{about}</p><table>{rows}</table></body></html>
+"""
+
+
+def overlay(image: Any, attention: Any = None, *, signed: bool = False) -> str:
+    """A data URI of the image, or of an attention map laid over it.
+
+    Args:
+        image: ``(H, W, 1 or 3)``, 0 to 255.
+        attention: over the patches, ``(grid_h, grid_w)``; the image alone if None.
+        signed: from blue (against) over white to red (for), instead of from dark to bright.
+    """
+    return _uri(_draw(image, attention, signed))
+
+
+def is_signed(name: str, maps: Collection[str]) -> bool:
+    """Whether this one of a layer's maps has entries of both signs: the combination of a positive and a negative map."""
+    return name == "combined" and "negative" in maps
+
+
+def to_pixels(image: Tensor) -> NDArray[np.uint8]:
+    """``(C, H, W)`` as a model takes it to ``(H, W, C)`` from 0 to 255, stretched: how the input was standardised does not matter for looking."""
+    values = image.detach().double().cpu().numpy().transpose(1, 2, 0)
+    low, high = values.min(), values.max()
+    return ((values - low) / max(high - low, 1e-6) * 255).round().astype(np.uint8)
+
+
+def write_map_sheet(image: Tensor, maps: dict[str, dict[str, Tensor]], folder: Path, *, title: str, about: str) -> None:
+    """Write ``maps.png`` and ``maps.html``: a row for each layer and map; in it the image, the mean over heads, and every head.
+
+    Args:
+        image: the model's input, ``(C, H, W)``.
+        maps: by layer and name, ``(heads, grid_h, grid_w)``.
+        folder: where to; it is made.
+        title: of the page.
+        about: one line below the title.
+    """
+    from PIL import Image
+
+    pixels = to_pixels(image)
+    drawn = {
+        f"{layer}: {name}": [_draw(pixels, None, False)] + [_draw(pixels, cell.cpu().numpy(), is_signed(name, named)) for cell in (value.mean(0), *value)]
+        for layer, named in maps.items()
+        for name, value in named.items()
+    }
+    columns = max(map(len, drawn.values()))
+
+    side_h, side_w = (side + _GAP for side in next(iter(drawn.values()))[0].shape[:2])
+    sheet = np.ones((side_h * len(drawn), side_w * columns, 3))
+    for row, pictures in enumerate(drawn.values()):
+        for column, picture in enumerate(pictures):
+            sheet[row * side_h : (row + 1) * side_h - _GAP, column * side_w : (column + 1) * side_w - _GAP] = picture
+
+    names = ["", "image", "mean", *(f"head {n}" for n in range(columns - 2))]
+    lines = ["".join(f"<td>{name}</td>" for name in names)]
+    for label, pictures in drawn.items():
+        lines.append(f"<th>{html.escape(label)}</th>" + "".join(f'<td><img src="{_uri(picture)}" alt="{html.escape(label)}"></td>' for picture in pictures))
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(_bytes(sheet)).save(folder / "maps.png")
+    page = _PAGE.format(title=html.escape(title), about=html.escape(about), rows="".join(f"<tr>{line}</tr>" for line in lines))
+    (folder / "maps.html").write_text(page, encoding="utf8")
+
+
+def _draw(image: Any, attention: Any, signed: bool) -> Picture:
+    """``(h, w, 3)`` from 0 to 1, enlarged to at least the smallest side that can be looked at."""
+    pixels = np.asarray(image, dtype=np.float64)[..., :3] / 255
+    picture = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    if attention is not None:
+        grey = picture.mean(-1, keepdims=True)
+        picture = 0.35 * grey + 0.65 * _enlarge(_shade(np.asarray(attention), signed), picture.shape)
+    scale = -(-_SMALLEST_SIDE // picture.shape[0])
+    return np.kron(picture, np.ones((scale, scale, 1)))
+
+
+def _shade(weights: NDArray[Any], signed: bool) -> Picture:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise missing_extra("matplotlib", "compare", "drawing attention maps") from error
+    relative = weights / max(np.abs(weights).max(), 1e-12)
+    if signed:
+        return np.asarray(matplotlib.colormaps["RdBu_r"](relative / 2 + 0.5))[..., :3]
+    return np.asarray(matplotlib.colormaps["inferno"](relative))[..., :3]
+
+
+def _enlarge(picture: Picture, shape: tuple[int, ...]) -> Picture:
+    """Every patch over its pixels."""
+    rows, columns = (np.arange(shape[axis]) * picture.shape[axis] // shape[axis] for axis in (0, 1))
+    return picture[rows][:, columns]
+
+
+def _bytes(picture: Picture) -> NDArray[np.uint8]:
+    return (picture.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _uri(picture: Picture) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(_bytes(picture)).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,298 @@
+"""The command line: ``foveal list | train | eval | compare | inspect | info``.
+
+Input that cannot be used ends with a message and exit code 2, an interruption with how to go on and exit code 130; everything else keeps its traceback.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from ._errors import InputError, missing_extra, unknown
+
+try:
+    import tyro
+    from rich.console import Console
+    from rich.table import Table
+except ImportError as error:
+    raise missing_extra(error.name or "tyro", "train", "the command line") from error
+
+__all__ = ["main"]
+
+_VERBS: dict[str, Callable[[list[str]], None]] = {}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    try:
+        if words[0] not in _VERBS:
+            raise unknown("command", words[0], _VERBS)
+        _VERBS[words[0]](words[1:])
+    except InputError as error:
+        print(f"foveal: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except _Stopped as stopped:
+        print(f"foveal: {stopped}", file=sys.stderr)
+        return 130
+    return 0
+
+
+class _Stopped(Exception):
+    """Work was interrupted and saved; the message says how to go on."""
+
+
+def _verb(function: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
+    _VERBS[function.__name__.strip("_")] = function
+    return function
+
+
+def _usage() -> str:
+    lines = ["usage: foveal COMMAND …", "", *(f"  {name:<10}{(function.__doc__ or '').splitlines()[0]}" for name, function in _VERBS.items())]
+    return "\n".join([*lines, "", "foveal COMMAND --help says more."])
+
+
+def _parse(kind: Any, verb: str, words: list[str], **options: Any) -> Any:
+    return tyro.cli(kind, args=words, prog=f"foveal {verb}", config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands), **options)
+
+
+# -- list -----------------------------------------------------------------------------------------------------------------------------------------
+
+
+@_verb
+def _list(words: list[str]) -> None:
+    """Attentions, recipes, and kinds of official checkpoints."""
+    _parse(_Nothing, "list", words)
+    from .attention import FAMILIES, attention_class, list_attentions
+    from .official import list_kinds
+    from .recipes import list_recipes
+
+    console = Console()
+    table = Table("attention", "on", "family", "how tokens meet", title="Attentions: foveal.create_attention(NAME, …)", title_justify="left")
+    for name in list_attentions():
+        cls = attention_class(name)
+        table.add_row(name, cls.form, cls.family, FAMILIES[cls.family])
+    console.print(table)
+    table = Table("recipe", "what it trains", title="Recipes: foveal train NAME", title_justify="left")
+    for name, about in list_recipes().items():
+        table.add_row(name, about)
+    console.print(table)
+    console.print("Official checkpoints, foveal.official.load(KIND, …): " + ", ".join(list_kinds()))
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """No options."""
+
+
+# -- train ----------------------------------------------------------------------------------------------------------------------------------------
+
+
+@_verb
+def _train(words: list[str]) -> None:
+    """Train a recipe, go on with a run, or repeat one: train RECIPE | --resume RUN | --from recipe.json"""
+    from .recipes import get_recipe, list_recipes
+    from .training import Recipe, read_json
+
+    if not words or words[0] in ("-h", "--help"):
+        recipes = "\n".join(f"  {name:<18}{about}" for name, about in list_recipes().items())
+        print(f"usage: foveal train RECIPE [OPTIONS]\n       foveal train --resume RUN\n       foveal train --from recipe.json [OPTIONS]\n\n{recipes}")
+        print("\nfoveal train RECIPE --help shows every option with its default.")
+        return
+    if words[0] == "--resume":
+        run = _parse(_Resume, "train", words).resume
+        _fit(Recipe.from_dict(read_json(run / "recipe.json")), run, resume=True)
+        return
+    if words[0] == "--from":
+        if len(words) < 2:
+            raise InputError("--from needs a file: the recipe.json of a run")
+        name, recipe, rest = f"--from {words[1]}", Recipe.from_dict(read_json(Path(words[1]))), words[2:]
+    else:
+        name, recipe, rest = words[0], get_recipe(words[0]), words[1:]
+    chosen = _parse(_Train, f"train {name}", rest, default=_Train(recipe))
+    out = chosen.out or Path("runs") / f"{words[0].strip('-')}-{datetime.now():%Y%m%d-%H%M%S}"
+    _fit(chosen.recipe, out, resume=False)
+
+
+@dataclass(frozen=True)
+class _Resume:
+    resume: Path
+    """Folder of a run."""
+
+
+@dataclass(frozen=True)
+class _Train:
+    recipe: Annotated[Any, tyro.conf.arg(name="")]
+    out: Path | None = None
+    """Folder for the run; runs/RECIPE-TIME if not given."""
+
+
+def _fit(recipe: Any, run: Path, *, resume: bool) -> None:
+    from .training import Interrupted, fit
+
+    try:
+        metrics = fit(recipe, run, resume=resume)
+    except Interrupted as stopped:
+        raise _Stopped(str(stopped)) from stopped
+    print(f"{metrics['split']}: accuracy {metrics['accuracy']:.1%}, loss {metrics['loss']:.3f}\n{run}")
+
+
+# -- eval -----------------------------------------------------------------------------------------------------------------------------------------
+
+
+@_verb
+def _eval(words: list[str]) -> None:
+    """Print and write the metrics of a finished run: eval RUN"""
+    run = _parse(_Eval, "eval", words).run
+    from .training import evaluate, load_run, write_json
+
+    recipe, bundle, model = load_run(run)
+    splits = {name: evaluate(model, split, recipe, len(bundle.classes)) for name, split in (("val", bundle.val), ("test", bundle.test))}
+    write_json(run / "eval.json", splits)
+    table = Table("split", *splits["test"])
+    for name, metrics in splits.items():
+        table.add_row(name, *(f"{value:.4f}" for value in metrics.values()))
+    Console().print(table)
+    print(run / "eval.json")
+
+
+@dataclass(frozen=True)
+class _Eval:
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a finished run."""
+
+
+# -- compare --------------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Compare:
+    """Train several attentions on equal budgets and write an honest report."""
+
+    data: Path | None = None
+    """An image folder (train/CLASS, val/CLASS, or CLASS to be split); the embedded cluttered digits if not given."""
+    attentions: tuple[str, ...] = ()
+    """Names out of `foveal list`, and softmax-wide and denoising-equal; five by default. softmax is always among them."""
+    seeds: int = 3
+    """Runs of each attention. Intervals need at least 2; 3 is little."""
+    steps: int | None = None
+    """Training steps of every run; the recipe's if not given."""
+    minutes_per_run: float | None = None
+    """Instead of steps: about how long the dearest attention may take on one thread. All get the steps that this makes."""
+    size: Literal["tiny", "small", "base"] | None = None
+    """Of the vision transformer; the recipe's if not given."""
+    img_size: int = 64
+    """Side that images of a folder are brought to."""
+    jobs: int | None = None
+    """Runs at a time, one thread each; one per core if not given."""
+    out: Path = Path("runs/compare")
+    """Where the comparison lives. The same command goes on where it stopped."""
+
+
+@_verb
+def _compare(words: list[str]) -> None:
+    """Train several attentions on equal budgets and write a report."""
+    chosen: _Compare = _parse(_Compare, "compare", words)
+    from .compare import DEFAULT_ARMS, Plan, make_plan, run_plan, steps_for_minutes, write_report, write_results
+    from .recipes import cluttered_digits, image_folder
+    from .training import Interrupted, read_json
+
+    if chosen.steps is not None and chosen.minutes_per_run is not None:
+        raise InputError("give --steps or --minutes-per-run, not both")
+    recipe = cluttered_digits() if chosen.data is None else image_folder(chosen.data, img_size=chosen.img_size)
+    if chosen.size is not None:
+        recipe = replace(recipe, model=replace(recipe.model, size=chosen.size))
+    if chosen.steps is not None:
+        recipe = replace(recipe, steps=chosen.steps, eval_every=max(1, chosen.steps // 10))
+    plan = make_plan(recipe, chosen.attentions or DEFAULT_ARMS, seeds=chosen.seeds)
+    if chosen.minutes_per_run is not None:
+        # measured once: a comparison that goes on keeps the steps it began with
+        old = Plan.from_dict(read_json(chosen.out / "plan.json")) if (chosen.out / "plan.json").exists() else None
+        steps = old.recipe.steps if old else steps_for_minutes(recipe, plan, chosen.minutes_per_run)
+        plan = replace(plan, recipe=replace(recipe, steps=steps, eval_every=max(1, steps // 10)))
+    try:
+        run_plan(plan, chosen.out, jobs=chosen.jobs)
+    except Interrupted as stopped:
+        raise _Stopped(f"stopped; what is done is kept, and the same command goes on: foveal compare {' '.join(words)}".rstrip()) from stopped
+    results = read_json(write_results(chosen.out))
+    report = write_report(results, chosen.out / "report.html")
+    print("\n".join(["", results["verdict"]["headline"], *(f"  {line['text']}" for line in results["verdict"]["lines"])]))
+    print(f"\nreport: {report.resolve()}\ndata:   {(chosen.out / 'results.json').resolve()}")
+
+
+# -- inspect --------------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Inspect:
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a finished run."""
+    image: Annotated[Path, tyro.conf.Positional]
+    """An image file."""
+    out: Path | None = None
+    """Folder for maps.png and maps.html; RUN/inspect-IMAGE if not given."""
+
+
+@_verb
+def _inspect(words: list[str]) -> None:
+    """Draw what a trained run attends to in one image: inspect RUN IMAGE"""
+    chosen: _Inspect = _parse(_Inspect, "inspect", words)
+    import torch
+
+    from .analysis.pictures import write_map_sheet
+    from .compare.look import class_token_maps
+    from .training import load_run
+
+    _, bundle, model = load_run(chosen.run)
+    image = bundle.prepare(_open(chosen.image))
+    with torch.no_grad():
+        probabilities = model(image[None]).softmax(-1)[0]
+    grid = model.patch_embed.grid_size
+    maps = {layer: {name: rows[0].unflatten(-1, grid) for name, rows in named.items()} for layer, named in class_token_maps(model, image[None]).items()}
+    best = int(probabilities.argmax())
+    about = f"predicted {bundle.classes[best]} with probability {probabilities[best]:.0%}; where the class token looks, by layer and head"
+    out = chosen.out or chosen.run / f"inspect-{chosen.image.stem}"
+    write_map_sheet(image, maps, out, title=f"{chosen.run.name}: {chosen.image.name}", about=about)
+    print(f"{about}\n{out / 'maps.png'}\n{out / 'maps.html'}")
+
+
+def _open(path: Path) -> Any:
+    from PIL import Image
+
+    try:
+        return Image.open(path)
+    except OSError as error:
+        raise InputError(f"cannot read the image {path}: {error}") from error
+
+
+# -- info -----------------------------------------------------------------------------------------------------------------------------------------
+
+
+@_verb
+def _info(words: list[str]) -> None:
+    """Versions and devices, for bug reports."""
+    _parse(_Nothing, "info", words)
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    print(f"python       {platform.python_version()} on {platform.platform(terse=True)}")
+    for package in ("foveal", "torch", "einops", "timm", "torchvision", "accelerate", "safetensors", "matplotlib"):
+        try:
+            print(f"{package:<13}{version(package)}")
+        except PackageNotFoundError:
+            print(f"{package:<13}not installed")
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    print(f"device       {device}, {torch.get_num_threads()} threads")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

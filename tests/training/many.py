@@ -1,0 +1,36 @@
+"""What ``torch.distributed.run`` starts in each process: many.py RECIPE RUN [--sgd] [--stop-rank-1-at STEP]"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foveal.training import Interrupted, Recipe, fit, loop, read_json
+
+
+def main() -> int:
+    recipe, run, *options = sys.argv[1:]
+    if "--sgd" in options:
+        loop.create_optimizer_v2 = lambda model, *a, **k: torch.optim.SGD(model.parameters(), lr=0.1)
+    if "--stop-rank-1-at" in options and os.environ["RANK"] == "1":
+        real, left = loop.Progress.advance, [int(options[options.index("--stop-rank-1-at") + 1])]
+
+        def advance(self: Any, *arguments: Any) -> None:
+            real(self, *arguments)
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        loop.Progress.advance = advance  # type: ignore[method-assign]
+    try:
+        fit(Recipe.from_dict(read_json(Path(recipe))), Path(run), resume=True)
+    except Interrupted:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
