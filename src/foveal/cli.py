@@ -200,7 +200,7 @@ class _Compare:
 def _compare(words: list[str]) -> None:
     """Train several attentions on equal budgets and write a report."""
     chosen: _Compare = _parse(_Compare, "compare", words)
-    from .compare import DEFAULT_ARMS, Plan, make_plan, run_plan, steps_for_minutes, write_report, write_results
+    from .compare import DEFAULT_ARMS, Plan, make_plan, run_plan, steps_for_minutes, write_report, write_results, write_summary
     from .recipes import cluttered_digits, image_folder
     from .training import Interrupted, read_json
 
@@ -223,6 +223,7 @@ def _compare(words: list[str]) -> None:
         raise _Stopped(f"stopped; what is done is kept, and the same command goes on: foveal compare {' '.join(words)}".rstrip()) from stopped
     results = read_json(write_results(chosen.out))
     report = write_report(results, chosen.out / "report.html")
+    write_summary(results, chosen.out / "summary.md")
     print("\n".join(["", results["verdict"]["headline"], *(f"  {line['text']}" for line in results["verdict"]["lines"])]))
     print(f"\nreport: {report.resolve()}\ndata:   {(chosen.out / 'results.json').resolve()}")
 

@@ -1,6 +1,6 @@
 """Looking and measuring: attention maps, principal angles, cost."""
 
-from .angles import HeadAngles, chance_angles, lambdas, principal_angles, value_angles, value_overlap
+from .angles import HeadAngles, chance_angles, lambdas, neighbour_angles, principal_angles, value_angles, value_overlap
 from .cost import cost, latency, peak_memory
 from .maps import attention_maps, mass_on, patch_mask
 
@@ -12,6 +12,7 @@ __all__ = [
     "lambdas",
     "latency",
     "mass_on",
+    "neighbour_angles",
     "patch_mask",
     "peak_memory",
     "principal_angles",

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..attention import DenoisingAttention
+from ..attention import DenoisingAttention, SoftmaxAttention
 
-__all__ = ["HeadAngles", "chance_angles", "lambdas", "principal_angles", "value_angles", "value_overlap"]
+__all__ = ["HeadAngles", "chance_angles", "lambdas", "neighbour_angles", "principal_angles", "value_angles", "value_overlap"]
 
 
 def principal_angles(a: Tensor, b: Tensor) -> Tensor:
@@ -62,6 +62,18 @@ def value_angles(model: nn.Module) -> list[HeadAngles]:
         if isinstance(module, DenoisingAttention) and module.v_neg is not None:
             for head, (positive, negative) in enumerate(zip(*_value_weights(module), strict=True)):
                 angles = principal_angles(positive.mT, negative.mT)
+                out.append(HeadAngles(layer, head, angles[0].item(), angles.mean().item()))
+    return out
+
+
+def neighbour_angles(model: nn.Module) -> list[HeadAngles]:
+    """Principal angles between the value row spaces of each head and the next, in every softmax attention: what ordinary heads show."""
+    out = []
+    for layer, module in model.named_modules():
+        if isinstance(module, SoftmaxAttention):
+            values = module.qkv.weight[2 * module.inner_dim :].unflatten(0, (module.num_heads, -1))
+            for head in range(module.num_heads - 1):
+                angles = principal_angles(values[head].mT, values[head + 1].mT)
                 out.append(HeadAngles(layer, head, angles[0].item(), angles.mean().item()))
     return out
 

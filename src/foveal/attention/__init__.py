@@ -6,6 +6,7 @@ from .denoising import DenoisingAttention
 from .differential import DifferentialAttention
 from .efficient import EfficientAttention, EfficientAttention2d
 from .external import ExternalAttention, ExternalAttention2d, ExternalMemory
+from .halo import HaloAttention, HaloAttention2d, HaloPositions
 from .linear import ChannelLinearAttention2d, LinearAttention, LinearAttention2d
 from .softmax import SoftmaxAttention
 
@@ -21,6 +22,9 @@ __all__ = [
     "ExternalAttention",
     "ExternalAttention2d",
     "ExternalMemory",
+    "HaloAttention",
+    "HaloAttention2d",
+    "HaloPositions",
     "LinearAttention",
     "LinearAttention2d",
     "SoftmaxAttention",

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..analysis import attention_maps, lambdas, mass_on, patch_mask, value_angles
+from ..analysis import attention_maps, lambdas, mass_on, neighbour_angles, patch_mask, value_angles
 from ..analysis.pictures import to_pixels
 from ..data import DataBundle
 from ..models import VisionTransformer
@@ -31,6 +31,7 @@ def look(model: VisionTransformer, initial: nn.Module, bundle: DataBundle) -> di
         "head_dim": getattr(model.blocks[0].attn, "head_dim", None),
         "angles": [asdict(angles) for angles in value_angles(model)],
         "initial_angles": [asdict(angles) for angles in value_angles(initial)],
+        "neighbour_angles": [asdict(angles) for angles in neighbour_angles(model)],
         "pictures": _pictures(model, maps, bundle, images),
     }
 

@@ -11,7 +11,7 @@ from ..training.checkpoint import replace_file
 from .figures import ARM_COLOURS, figures
 from .results import check_results
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["render_report", "write_report", "write_summary"]
 
 
 def write_report(results: dict[str, Any], path: Path) -> Path:
@@ -38,8 +38,44 @@ def render_report(results: dict[str, Any]) -> str:
         figures={name: jinja2.filters.Markup(svg) for name, svg in figures(results).items()},
         pictures=_pictures(results),
         branches=_branches(results),
+        angles=_angles(results),
         false_alarm=1 - 0.95 ** len(results["verdict"]["lines"]),
     )
+
+
+def write_summary(results: dict[str, Any], path: Path) -> Path:
+    """The verdict and the table as Markdown, to be pasted where no HTML goes."""
+    machine, recipe = results["machine"], results["plan"]["recipe"]
+    how = f"{len(results['arms'])} attentions × {len(results['plan']['seeds'])} seeds × {recipe['steps']} steps on {recipe['data']['kind']}"
+    lines = [
+        "# What the comparison showed",
+        "",
+        f"Made by `foveal compare` on {results['created'][:10]}: {how};",
+        f"{machine['processor']}, {machine['cores']} cores, torch {results['versions']['torch']}.",
+        "",
+        f"**{results['verdict']['headline']}**",
+        "",
+        *(f"- {line['text']}" for line in results["verdict"]["lines"]),
+        "",
+        "| attention | test accuracy, % (95 % interval) | from softmax, points (95 % interval) | parameters | multiply-adds | ms an image |",
+        "|---|---|---|---|---|---|",
+        *(_table_row(arm) for arm in results["arms"]),
+        "",
+        *(f"- {line}" for line in _branches(results) + _angles(results)),
+        "",
+    ]
+    replace_file(path, "\n".join(lines).encode())
+    return path
+
+
+def _table_row(arm: dict[str, Any]) -> str:
+    accuracy, difference = arm["accuracy"], arm["difference"]
+    interval = "" if accuracy["low"] is None else f" ({_percent(accuracy['low'])} to {_percent(accuracy['high'])})"
+    against = "baseline" if difference is None else _points(difference["mean"])
+    if difference is not None and difference["low"] is not None:
+        against += f" ({_points(difference['low'])} to {_points(difference['high'])})"
+    cost = f"{arm['parameters']:,} | {arm['macs'] / 1e6:.2f} M | {arm['milliseconds_per_image']:.2f}"
+    return f"| {arm['name']} | {_percent(accuracy['mean'])}{interval} | {against} | {cost} |"
 
 
 def _pictures(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -68,13 +104,32 @@ def _branches(results: dict[str, Any]) -> list[str]:
         share = {(entry["map"], entry["region"]): sum(entry["by_seed"]) / len(entry["by_seed"]) for entry in arm["regions"]}
         chance = {entry["region"]: entry["chance"] for entry in arm["regions"]}
         if ("negative", "target") in share:
-            sought = "more" if share["negative", "distractors"] > chance["distractors"] else "less"
+            excess = share["negative", "distractors"] - chance["distractors"]
+            sought = "about as much as" if abs(excess) < 0.02 else "more than" if excess > 0 else "less than"
             lines.append(
                 f"{arm['name']}: the positive branch put {share['positive', 'target']:.0%} of its attention on the target and the negative one "
                 f"{share['negative', 'target']:.0%}; on the distractors {share['positive', 'distractors']:.0%} and {share['negative', 'distractors']:.0%}, "
-                f"where looking everywhere alike gives {chance['distractors']:.0%}. So the negative branch looked at what distracts {sought} than chance does."
+                f"where looking everywhere alike gives {chance['distractors']:.0%}. So the negative branch looked at what distracts {sought} chance does."
             )
     return lines
+
+
+def _angles(results: dict[str, Any]) -> list[str]:
+    """What became of the angle between the value spaces, in words."""
+    neighbours = [row["smallest"] for row in results["arms"][0]["neighbour_angles"]]
+    ordinary = f"; between neighbouring heads of the softmax baseline it is {_mean(neighbours):.0f}°" if neighbours else ""
+    lines = []
+    for arm in results["arms"]:
+        if arm["angles"]:
+            start, end = (_mean([row["smallest"] for row in arm["angles"][when]]) for when in ("initial", "trained"))
+            chance = arm["angles"]["chance"]["smallest"]
+            apart = "drove the two spaces apart" if end > max(start, chance) else "moved the two spaces closer" if end < start else "did not drive them apart"
+            lines.append(f"{arm['name']}: training {apart}: the smallest angle went from {start:.0f}° to {end:.0f}°, where chance is {chance:.0f}°{ordinary}.")
+    return lines
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _points(value: float) -> str:

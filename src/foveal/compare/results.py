@@ -74,6 +74,7 @@ def collect(folder: Path) -> dict[str, Any]:
                 "regions": _mean_regions([look["regions"] for look in looks]),
                 "lambdas": [look["lambdas"] for look in looks],
                 "angles": _angles(looks, dial.dim),
+                "neighbour_angles": [row for look in looks for row in look["neighbour_angles"]],
                 "pictures": looks[0]["pictures"],
             }
         )
@@ -91,7 +92,7 @@ def collect(folder: Path) -> dict[str, Any]:
         "task": {"classes": bundle.classes, "train_images": len(bundle.train), "test_images": len(bundle.test), "notes": bundle.notes},
         "images": shown_images(bundle),
         "arms": arms,
-        "verdict": _words(arms, len(plan.seeds)),
+        "verdict": _words(arms, len(plan.seeds), 1 / len(bundle.classes)),
     }
 
 
@@ -103,7 +104,7 @@ def _against(accuracy: dict[str, list[float]], name: str, other: str) -> dict[st
     }
 
 
-def _words(arms: list[dict[str, Any]], seeds: int) -> dict[str, Any]:
+def _words(arms: list[dict[str, Any]], seeds: int, chance: float) -> dict[str, Any]:
     """The verdict, for somebody who reads nothing else."""
     compared = [arm for arm in arms if arm["difference"]]
     if not compared:
@@ -128,6 +129,8 @@ def _words(arms: list[dict[str, Any]], seeds: int) -> dict[str, Any]:
         found = " and ".join(f"{number} did {word}" for number, word in parts if number)
         rest = count["no difference shown"]
         headline = f"Of {len(compared)} attentions compared with softmax, {found}" + (f"; for {rest} no difference was shown." if rest else ".")
+    if max(arm["accuracy"]["mean"] for arm in arms) < 1.5 * chance:
+        headline = "No attention learned much more than guessing, so this says nothing about them. Train longer."
     halves = sorted((arm["difference"]["high"] - arm["difference"]["low"]) / 2 for arm in compared)
     return {"headline": headline, "lines": lines, "resolution": halves[len(halves) // 2]}
 

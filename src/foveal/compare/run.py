@@ -1,6 +1,5 @@
 """Running a plan: side by side, one thread each, and able to stop and go on at any moment."""
 
-import fcntl
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -205,12 +205,11 @@ def _one_thread_each() -> Iterator[None]:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two comparisons in one folder would overwrite each other's runs. The lock ends with the process, however it ends."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"another comparison works in {folder}; wait for it, or choose another folder with --out") from None
-        yield
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise InputError(f"another comparison works in {folder}; wait for it, or choose another folder with --out") from None
 
 
 @contextmanager

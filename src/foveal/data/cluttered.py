@@ -46,7 +46,7 @@ class ClutteredDigits:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.digit < 4 or not 0 <= self.distractors < self.cells**2:
+        if self.digit < 4 or self.cells < 1 or not 0 <= self.distractors < self.cells**2:
             raise InputError(f"expected digits of at least 4 pixels, and more cells than distractors, got {self}")
         if min(self.train_scenes, self.val_scenes, self.test_scenes) < 1 or not 0 <= self.distractor_level <= 1 or self.noise < 0:
             raise InputError(f"expected distractors of level 0 to 1, noise of at least 0 and at least one scene in each split, got {self}")

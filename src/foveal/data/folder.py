@@ -8,7 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +42,10 @@ class ImageFolder:
     """Decode every image once at the start, to leave out the broken ones. Without it a broken image stops the run with its name."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.img_size < 1 or not 0 < self.min_scale <= 1:
+            raise InputError(f"expected img_size of at least 1 and 0 < min_scale ≤ 1, got img_size={self.img_size} and min_scale={self.min_scale}")
+
     def load(self) -> DataBundle:
         splits, notes = self._find()
         classes = sorted(splits["train"])
@@ -58,7 +64,7 @@ class ImageFolder:
             classes=classes,
             img_size=self.img_size,
             in_chans=3,
-            prepare=lambda image: evaluate(image.convert("RGB")),
+            prepare=lambda image: evaluate(_rgb(image)),
             notes=notes,
         )
 
@@ -74,6 +80,8 @@ class ImageFolder:
                 raise InputError(f"{root} has train/ but no val/; add {root / 'val'}, or put the class folders directly under {root} to have them split")
             named = [name for name in ("train", "val", "test") if (root / name).is_dir()]
             splits = {name: self._readable(_classes(root / name), notes) for name in named}
+        elif (root / "val").is_dir():
+            raise InputError(f"{root} has val/ but no train/; add {root / 'train'}, or put the class folders directly under {root} to have them split")
         else:
             if not 0 < self.val_fraction < 1:
                 raise InputError(f"val_fraction must lie between 0 and 1, got {self.val_fraction}")
@@ -128,7 +136,7 @@ class _Files:
         file, label = self.files[index]
         try:
             with Image.open(file) as image:
-                picture = image.convert("RGB")
+                picture = _rgb(image)
         except (OSError, SyntaxError) as error:
             raise InputError(f"cannot read {file}: {error}; take it out of the folder, or load with check=True to leave such images out") from error
         return self._transform(picture), label
@@ -147,12 +155,23 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     return out
 
 
+def _rgb(image: Any) -> Any:
+    """Pillow's conversion to RGB cuts 16-bit grey off at 255, and warns of palettes with transparency."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
 def _problem(file: Path) -> str:
     from PIL import Image
 
     try:
         with Image.open(file) as image:
-            image.convert("RGB")
+            _rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return str(error) or type(error).__name__
     return ""

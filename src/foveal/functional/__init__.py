@@ -4,6 +4,7 @@ from .denoising import denoising_attention, denoising_attention_maps, denoising_
 from .differential import differential_attention, differential_attention_maps, differential_attention_reference
 from .efficient import efficient_attention, efficient_attention_map, efficient_attention_reference
 from .external import external_attention, external_attention_map, external_attention_reference, external_token_map
+from .halo import halo_attention, halo_attention_map, halo_attention_reference
 from .linear import (
     channel_linear_attention,
     channel_linear_attention_map,
@@ -31,6 +32,9 @@ __all__ = [
     "external_attention_map",
     "external_attention_reference",
     "external_token_map",
+    "halo_attention",
+    "halo_attention_map",
+    "halo_attention_reference",
     "linear_attention",
     "linear_attention_map",
     "linear_attention_reference",

@@ -34,7 +34,7 @@ HaloPath = Literal["auto", "explicit", "folded", "tiled"]
 _FOLDING_PAYS = 2**23
 """Entries of a sample's map from which memory matters more than the wider heads of the folded form."""
 
-_TILE = 2**20
+_TILE = 2**21
 """Entries of the map that are worked on at once: small enough for the cache, large enough for threads; measured by ``benchmarks/halo.py``."""
 
 

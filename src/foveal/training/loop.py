@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
@@ -83,6 +84,9 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
     checkpoint = latest_checkpoint(run)
     if not resume and ((run / "recipe.json").exists() or checkpoint):
         raise InputError(f"{run} holds a run already; continue it with --resume {run}, or choose another folder")
+    absent = set(recipe.trackers) - {str(tracker) for tracker in get_available_trackers()}
+    if absent:
+        raise InputError(f"tracker {', '.join(sorted(absent))} is not known or not installed; install its package, or leave it out of --trackers")
     # accelerate keeps its settings per process; a second run in this one may want other precision
     AcceleratorState._reset_state()
     accelerator = Accelerator(
