@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME …]``: run them, print the table, and write it to docs/benchmarks.md when all ran."""
+"""``python -m benchmarks [--write] [NAME …]``: run all or those named, print the table, and with ``--write`` put it into docs/benchmarks.md."""
 
 import sys
 from datetime import date
@@ -6,15 +6,16 @@ from pathlib import Path
 
 import torch
 
-from . import denoising, external, linear
+from . import denoising, external, halo, linear
 from ._harness import THREADS, Row
 
-BENCHMARKS = {module.__name__.rpartition(".")[2]: module.rows for module in (denoising, external, linear)}
+BENCHMARKS = {module.__name__.rpartition(".")[2]: module.rows for module in (denoising, external, halo, linear)}
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
 def main() -> int:
-    names = sys.argv[1:] or list(BENCHMARKS)
+    write = "--write" in sys.argv
+    names = [name for name in sys.argv[1:] if name != "--write"] or list(BENCHMARKS)
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         print(f"unknown benchmark {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}", file=sys.stderr)
@@ -25,7 +26,7 @@ def main() -> int:
         for row in BENCHMARKS[name]():
             rows.append(row)
             print(_line(row), flush=True)
-    if names == list(BENCHMARKS):
+    if write:
         PAGE.write_text(_page(rows), encoding="utf8")
         print(f"written to {PAGE}")
     return 0

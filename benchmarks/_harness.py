@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils.benchmark import Timer
 
 THREADS = 2
-ROUNDS = 15
+ROUNDS = range(5, 16)
+"""At least and at most; slow calls get fewer."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,10 @@ def check_equal(ours: Callable[[], Tensor], theirs: Callable[[], Tensor], tolera
 def paired_ratio(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[float, float, float]:
     """Median seconds of both, and the median of the ratios round by round: a machine that slows down slows both."""
     timers = [Timer("call()", globals={"call": call}, num_threads=THREADS) for call in (ours, theirs)]
-    repeats = [max(1, round(0.15 / timer.timeit(2).mean)) for timer in timers]
-    rounds = [[timer.timeit(number).mean for timer, number in zip(timers, repeats, strict=True)] for _ in range(ROUNDS)]
+    seconds = [timer.timeit(2).mean for timer in timers]
+    repeats = [max(1, round(0.1 / each)) for each in seconds]
+    count = min(max(round(4 / sum(seconds)), ROUNDS.start), ROUNDS.stop - 1)
+    rounds = [[timer.timeit(number).mean for timer, number in zip(timers, repeats, strict=True)] for _ in range(count)]
     return median(a for a, _ in rounds), median(b for _, b in rounds), median(a / b for a, b in rounds)
 
 

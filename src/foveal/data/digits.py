@@ -48,6 +48,7 @@ _SOURCES: dict[str, Callable[[], tuple[Images, Labels]]] = {"mnist": _mnist, "di
 
 
 def list_digit_sources() -> list[str]:
+    """Names that :func:`load_digits` knows."""
     return sorted(_SOURCES)
 
 

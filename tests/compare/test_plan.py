@@ -1,0 +1,71 @@
+"""Plans: which arms, in which order, and what is held equal."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from foveal import InputError
+from foveal.attention import list_attentions
+from foveal.compare import DEFAULT_ARMS, Plan, list_arms, make_plan
+from foveal.models import ViT
+from tests.training.helpers import tiny
+
+RECIPE = tiny(model=ViT(size="small", patch_size=4, drop_path=0.2))
+
+
+def test_the_baseline_comes_first_and_is_never_left_out() -> None:
+    assert [arm.name for arm in make_plan(RECIPE).arms] == list(DEFAULT_ARMS)
+    assert DEFAULT_ARMS == ("softmax", "softmax-wide", "denoising", "denoising-equal", "external")
+    assert [arm.name for arm in make_plan(RECIPE, ("external", "denoising")).arms] == ["softmax", "external", "denoising"]
+    assert [arm.name for arm in make_plan(RECIPE, ("external", "softmax")).arms] == ["softmax", "external"]
+
+
+def test_every_attention_on_tokens_can_be_compared() -> None:
+    plan = make_plan(RECIPE, tuple(list_arms()))
+    assert {arm.name for arm in plan.arms} == {*list_attentions(form="tokens"), "softmax-wide", "denoising-equal"}
+    assert all(arm.about for arm in plan.arms)
+
+
+def test_runs_differ_in_attention_and_seed_alone() -> None:
+    plan = make_plan(RECIPE, seeds=2)
+    assert plan.seeds == (0, 1)
+    for arm in plan.arms:
+        for seed in plan.seeds:
+            run = plan.run_recipe(arm, seed)
+            assert run.share_initial_weights
+            assert run.seed == seed
+            assert (run.model.size, run.model.patch_size, run.model.drop_path) == ("small", 4, 0.2)
+            same = replace(run, model=RECIPE.model, seed=RECIPE.seed, share_initial_weights=False)
+            assert same == RECIPE
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+def test_matched_arms_have_equal_parameters(size) -> None:
+    plan = make_plan(tiny(model=ViT(size=size)))
+    counts = {arm.name: sum(p.numel() for p in arm.model.build(img_size=16, in_chans=1, num_classes=10).parameters()) for arm in plan.arms}
+    dial = {"tiny": (48, 3, 6), "small": (192, 6, 6), "base": (384, 12, 6)}[size]
+    # what the pairs differ in are λ, and the biases of the projections
+    for baseline, other in (("softmax", "denoising-equal"), ("softmax-wide", "denoising")):
+        assert abs(counts[other] - counts[baseline]) < 0.005 * counts[baseline]
+    assert counts["denoising"] - counts["softmax"] > 1.9 * dial[0] ** 2 * dial[1]
+
+
+def test_plans_go_to_json_and_back() -> None:
+    plan = make_plan(RECIPE, seeds=2)
+    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) != make_plan(RECIPE, seeds=3)
+
+
+@pytest.mark.parametrize(
+    ("attentions", "seeds", "says"),
+    [
+        (("denoising",), 0, "seeds must be at least 1"),
+        (("denoisign",), 1, "unknown attention to compare 'denoisign'; did you mean denoising"),
+        (("denoising", "external", "denoising"), 1, "compared once"),
+        (("efficient2d",), 1, "unknown attention to compare"),
+    ],
+)
+def test_plans_that_make_no_sense_are_refused(attentions, seeds, says) -> None:
+    with pytest.raises(InputError, match=says):
+        make_plan(RECIPE, attentions, seeds=seeds)
