@@ -288,3 +288,18 @@ def test_relative_paths_and_strings_do(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert len(load(Path("data")).train) == 16
     assert len(load("data").train) == 16
+
+
+def test_photos_stand_upright(tmp_path) -> None:
+    """A camera held sideways says so in EXIF: orientation 6 is to be turned by a quarter."""
+    upright = np.zeros((40, 40, 3), np.uint8)
+    upright[:20] = 255
+    for split in ("train", "val"):
+        for label in ("a", "b"):
+            (tmp_path / split / label).mkdir(parents=True)
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            # what the sensor saw: turned back, so that turning it by a quarter clockwise gives the upright picture
+            Image.fromarray(np.rot90(upright)).save(tmp_path / split / label / "photo.png", exif=exif)
+    image, _ = ImageFolder(root=tmp_path, img_size=32).load().val[0]
+    assert image[:, :12].min() > image[:, 20:].max()

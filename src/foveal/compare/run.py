@@ -44,9 +44,13 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
         quiet: show nothing.
 
     Raises:
-        ValueError: the folder holds another plan, or another process works in it.
+        ValueError: the data cannot be used, the folder holds another plan, or another process works in it.
         Interrupted: on Ctrl-C or SIGTERM, when all runs have saved.
     """
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs must be at least 1, got {jobs}")
+    # first of all, so that data which cannot be used is an error before anything is written
+    shape = _shape(plan.recipe)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         if (folder / "plan.json").exists() and Plan.from_dict(read_json(folder / "plan.json")) != plan:
@@ -56,7 +60,7 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
         memories = {arm.name: folder / arm.name / "memory.json" for arm in plan.arms}
         console = Console(quiet=quiet, soft_wrap=True, highlight=False)
         if todo or not all(path.exists() for path in memories.values()):
-            _side_by_side(plan, folder, todo, [name for name, path in memories.items() if not path.exists()], jobs or _default_jobs(), console)
+            _side_by_side(plan, folder, shape, todo, [name for name, path in memories.items() if not path.exists()], jobs or _default_jobs(), console)
         if not (folder / "costs.json").exists():
             console.print("measuring what each attention costs")
             write_json(folder / "costs.json", _costs(plan, {name: read_json(path)["bytes"] for name, path in memories.items()}))
@@ -74,9 +78,7 @@ def steps_for_minutes(recipe: Recipe, plan: Plan, minutes: float) -> int:
     return max(10, round(steps / 10) * 10)
 
 
-def _side_by_side(plan: Plan, folder: Path, todo: list[tuple[str, int]], unmeasured: list[str], jobs: int, console: Console) -> None:
-    # loaded here first, so that data which cannot be used is an error before anything starts
-    shape = _shape(plan.recipe)
+def _side_by_side(plan: Plan, folder: Path, shape: dict[str, int], todo: list[tuple[str, int]], unmeasured: list[str], jobs: int, console: Console) -> None:
     arms = {arm.name: arm for arm in plan.arms}
     total = len(plan.arms) * len(plan.seeds)
     console.print(

@@ -133,6 +133,7 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
 
     def save(step: int) -> None:
         totals = _sum(window, accelerator)
+        _check_loss(totals["loss"], step, recipe)
         if accelerator.is_main_process:
             scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
             write_checkpoint(
@@ -183,8 +184,7 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
             if done % recipe.eval_every == 0 or done == recipe.steps:
                 totals, window = _sum(window, accelerator), _EMPTY
                 loss_mean = totals["loss"] / totals["seen"]
-                if not math.isfinite(loss_mean):
-                    raise InputError(f"the loss became {loss_mean} by step {done}; lower --optim.lr (now {recipe.optim.lr}) or raise --optim.warmup")
+                _check_loss(loss_mean, done, recipe)
                 entry = {
                     "step": done,
                     "lr": optimizer.param_groups[0]["lr"],
@@ -245,6 +245,12 @@ def load_run(run: Path) -> tuple[Recipe, DataBundle, VisionTransformer]:
     model = build_model(recipe, bundle)
     model.load_state_dict(read_weights(run / "model.safetensors"))
     return recipe, bundle, model.eval()
+
+
+def _check_loss(loss: float, step: int, recipe: Recipe) -> None:
+    """Stop before spoilt weights are evaluated or saved."""
+    if not math.isfinite(loss):
+        raise InputError(f"the loss became {loss} by step {step}; lower --optim.lr (now {recipe.optim.lr}) or raise --optim.warmup")
 
 
 @contextmanager
