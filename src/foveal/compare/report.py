@@ -56,6 +56,7 @@ def write_summary(results: dict[str, Any], path: Path) -> Path:
         f"**{results['verdict']['headline']}**",
         "",
         *(f"- {line['text']}" for line in results["verdict"]["lines"]),
+        *(f"- Note: {note}" for note in results["task"]["notes"]),
         "",
         "| attention | test accuracy, % (95 % interval) | from softmax, points (95 % interval) | parameters | multiply-adds | ms an image |",
         "|---|---|---|---|---|---|",
@@ -137,4 +138,4 @@ def _points(value: float) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+    return f"{100 * value:.1f}".replace("-", "−")

@@ -58,7 +58,9 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
         write_json(folder / "plan.json", plan.to_dict())
         todo = [(arm.name, seed) for seed in plan.seeds for arm in plan.arms if not (folder / arm.name / f"seed-{seed}" / "look.json").exists()]
         memories = {arm.name: folder / arm.name / "memory.json" for arm in plan.arms}
-        console = Console(quiet=quiet, soft_wrap=True, highlight=False)
+        console = Console(quiet=quiet, soft_wrap=True, highlight=False, markup=False)
+        for note in load_data(plan.recipe.data).notes:
+            console.print(f"note: {note}")
         if todo or not all(path.exists() for path in memories.values()):
             _side_by_side(plan, folder, shape, todo, [name for name, path in memories.items() if not path.exists()], jobs or _default_jobs(), console)
         if not (folder / "costs.json").exists():
