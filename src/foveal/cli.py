@@ -3,6 +3,7 @@
 Input that cannot be used ends with a message and exit code 2, an interruption with how to go on and exit code 130; everything else keeps its traceback.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -141,7 +142,9 @@ def _fit(recipe: Any, run: Path, *, resume: bool) -> None:
         metrics = fit(recipe, run, resume=resume)
     except Interrupted as stopped:
         raise _Stopped(str(stopped)) from stopped
-    print(f"{metrics['split']}: accuracy {metrics['accuracy']:.1%}, loss {metrics['loss']:.3f}\n{run}")
+    # every process of torchrun comes here
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{metrics['split']}: accuracy {metrics['accuracy']:.1%}, loss {metrics['loss']:.3f}\n{run}")
 
 
 # -- eval -----------------------------------------------------------------------------------------------------------------------------------------
