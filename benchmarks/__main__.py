@@ -27,7 +27,7 @@ def main() -> int:
             rows.append(row)
             print(_line(row), flush=True)
     if write:
-        PAGE.write_text(_page(rows), encoding="utf8")
+        PAGE.write_text(_page(names, rows), encoding="utf8")
         print(f"written to {PAGE}")
     return 0
 
@@ -36,13 +36,13 @@ def _line(row: Row) -> str:
     return f"| {row.what} | {row.setting} | {row.ours} | {row.theirs} | {row.ratio:.2f} | {row.target} | {'yes' if row.met else '**no**'} |"
 
 
-def _page(rows: list[Row]) -> str:
+def _page(names: list[str], rows: list[Row]) -> str:
     processor = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "unknown")
     return "\n".join(
         [
             "# Benchmarks",
             "",
-            f"Made by `make bench` on {date.today()}: {processor}, {THREADS} threads, torch {torch.__version__}, float32.",
+            f"Made by `python -m benchmarks --write {' '.join(names)}` on {date.today()}: {processor}, {THREADS} threads, torch {torch.__version__}, float32.",
             "",
             "Each line compares two sides in one run. Both were first shown to compute the same; then they took turns,",
             "and the ratio is the median over the turns.",

@@ -253,7 +253,10 @@ def _inspect(words: list[str]) -> None:
     from .analysis.pictures import write_map_sheet
     from .compare.look import class_token_maps
     from .training import load_run
+    from .training.checkpoint import check_folder
 
+    out = chosen.out or chosen.run / f"inspect-{chosen.image.stem}"
+    check_folder(out)
     _, bundle, model = load_run(chosen.run)
     image = bundle.prepare(_open(chosen.image))
     with torch.no_grad():
@@ -262,7 +265,6 @@ def _inspect(words: list[str]) -> None:
     maps = {layer: {name: rows[0].unflatten(-1, grid) for name, rows in named.items()} for layer, named in class_token_maps(model, image[None]).items()}
     best = int(probabilities.argmax())
     about = f"predicted {bundle.classes[best]} with probability {probabilities[best]:.0%}; where the class token looks, by layer and head"
-    out = chosen.out or chosen.run / f"inspect-{chosen.image.stem}"
     write_map_sheet(image, maps, out, title=f"{chosen.run.name}: {chosen.image.name}", about=about)
     print(f"{about}\n{out / 'maps.png'}\n{out / 'maps.html'}")
 

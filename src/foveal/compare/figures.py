@@ -57,8 +57,9 @@ def _accuracy(results: dict[str, Any]) -> Figure:
         _estimate(axes, place, arm["accuracy"], _colour(place))
     axes.axvline(100 / len(results["task"]["classes"]), color="#c9ced6", linestyle=":")
     _rows(axes, [arm["name"] for arm in arms])
-    lowest = min(min(arm["accuracy"]["by_seed"]) for arm in arms)
-    axes.set_xlim(left=max(0, 100 * lowest - 8), right=min(100, 100 * max(max(arm["accuracy"]["by_seed"]) for arm in arms) + 8))
+    # every interval is seen whole, as far as accuracies go
+    ends = [end for arm in arms for end in (arm["accuracy"]["low"], arm["accuracy"]["high"], *arm["accuracy"]["by_seed"]) if end is not None]
+    axes.set_xlim(max(0, 100 * min(ends) - 3), min(100, 100 * max(ends) + 3))
     axes.set_xlabel("test accuracy, %: each seed (small), mean and 95 % interval (bold)")
     return figure
 

@@ -23,6 +23,7 @@ from .._errors import InputError
 from ..analysis import cost, latency, peak_memory
 from ..models import ViT
 from ..training import Interrupted, Recipe, build_model, fit, load_data, load_run, read_json, write_json
+from ..training.checkpoint import check_folder
 from .look import look
 from .plan import Plan
 
@@ -49,6 +50,7 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
     """
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}")
+    check_folder(folder)
     # first of all, so that data which cannot be used is an error before anything is written
     shape = _shape(plan.recipe)
     folder.mkdir(parents=True, exist_ok=True)

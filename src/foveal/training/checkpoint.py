@@ -20,7 +20,17 @@ from torch import Tensor
 
 from .._errors import InputError
 
-__all__ = ["Checkpoint", "fingerprint", "latest_checkpoint", "read_checkpoint", "read_weights", "replace_file", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "check_folder",
+    "fingerprint",
+    "latest_checkpoint",
+    "read_checkpoint",
+    "read_weights",
+    "replace_file",
+    "write_checkpoint",
+    "write_weights",
+]
 
 Checkpoint = dict[str, Any]
 """``step``, ``weights``, ``ema`` (or None) and ``state``."""
@@ -104,6 +114,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (FileNotFoundError, SafetensorError) as error:
         raise InputError(f"cannot read weights from {path}: {error}") from error
+
+
+def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Tensors to a safetensors file, whole or not at all."""
+    replace_file(path, save(_contiguous(weights)))
+
+
+def check_folder(path: Path) -> None:
+    """Whether results can be put here, before any work is done for them; nothing is made.
+
+    Raises:
+        ValueError: it, or what it would lie in, is a file or cannot be written to.
+    """
+    nearest = next(place for place in (path, *path.parents) if place.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{nearest} is a file; expected a folder, or a path where one can be made")
+    if not os.access(nearest, os.W_OK):
+        raise InputError(f"{nearest} cannot be written to; choose another folder")
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Subset
 from .._errors import InputError
 from ..data import DataBundle, Split, seed_of
 from ..models import VisionTransformer, ViT, share_initial_weights_
-from .checkpoint import latest_checkpoint, read_checkpoint, read_weights, replace_file, write_checkpoint
+from .checkpoint import check_folder, latest_checkpoint, read_checkpoint, read_weights, replace_file, write_checkpoint, write_weights
 from .order import Order, Seeded, StepSampler
 from .progress import Progress
 from .recipe import Data, Recipe, read_json, write_json
@@ -78,9 +78,10 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
         The metrics of the test split, as in metrics.json.
 
     Raises:
-        ValueError: the folder holds a run already, or one with another recipe; a checkpoint is damaged; the data cannot be used.
+        ValueError: the folder is a file, or holds a run already, or one with another recipe; a checkpoint is damaged; the data cannot be used.
         Interrupted: on Ctrl-C or SIGTERM, after saving.
     """
+    check_folder(run)
     checkpoint = latest_checkpoint(run)
     if not resume and ((run / "recipe.json").exists() or checkpoint):
         raise InputError(f"{run} holds a run already; continue it with --resume {run}, or choose another folder")
@@ -209,9 +210,7 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
     parameters = sum(p.numel() for p in model.parameters())
     result = {"split": "test", "step": recipe.steps, "parameters": parameters, "notes": bundle.notes, **metrics}
     if accelerator.is_main_process:
-        from safetensors.torch import save as to_bytes
-
-        replace_file(run / "model.safetensors", to_bytes({name: value.detach().cpu().contiguous() for name, value in judged.state_dict().items()}))
+        write_weights(run / "model.safetensors", judged.state_dict())
         write_json(run / "metrics.json", result)
     accelerator.end_training()
     return result
