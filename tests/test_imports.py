@@ -14,6 +14,7 @@ RANK |= {"training": 7, "compare": 8, "recipes": 8, "cli": 9}
 HEAVY = (
     "timm",
     "torchvision",
+    "transformers",
     "accelerate",
     "tyro",
     "rich",

@@ -4,7 +4,11 @@ from . import analysis, functional, official
 from ._errors import InputError
 from .attention import (
     AttentionConfig,
+    CausalAttention,
     ChannelLinearAttention2d,
+    ComplementaryCBAM,
+    CrossSampleAttention,
+    CrossSampleDictionary,
     DenoisingAttention,
     DifferentialAttention,
     EfficientAttention,
@@ -17,14 +21,21 @@ from .attention import (
     LinearAttention2d,
     SoftmaxAttention,
     create_attention,
+    fit_dictionaries_,
     list_attentions,
 )
+from .convert import ConversionReport, convert, convert_, every_nth, last_stage, load_delta, register_host, revert_, save_delta
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AttentionConfig",
+    "CausalAttention",
     "ChannelLinearAttention2d",
+    "ComplementaryCBAM",
+    "ConversionReport",
+    "CrossSampleAttention",
+    "CrossSampleDictionary",
     "DenoisingAttention",
     "DifferentialAttention",
     "EfficientAttention",
@@ -39,8 +50,17 @@ __all__ = [
     "SoftmaxAttention",
     "__version__",
     "analysis",
+    "convert",
+    "convert_",
     "create_attention",
+    "every_nth",
+    "fit_dictionaries_",
     "functional",
+    "last_stage",
     "list_attentions",
+    "load_delta",
     "official",
+    "register_host",
+    "revert_",
+    "save_delta",
 ]

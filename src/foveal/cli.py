@@ -182,7 +182,7 @@ class _Compare:
     data: Path | None = None
     """An image folder (train/CLASS, val/CLASS, or CLASS to be split); the embedded cluttered digits if not given."""
     attentions: tuple[str, ...] = ()
-    """Names out of `foveal list`, and softmax-wide and denoising-equal; five by default. softmax is always among them."""
+    """Names out of `foveal list`, softmax-wide, denoising-equal, and denoising-halo, -efficient and -linear; five by default. softmax is always among them."""
     seeds: int = 3
     """Runs of each attention. Intervals need at least 2; 3 is little."""
     steps: int | None = None

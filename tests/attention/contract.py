@@ -111,6 +111,15 @@ class AttentionContract:
         module, x = self.build(**options), torch.randn(3, 11, DIM, dtype=torch.float64)
         assert_close(module(x)[1:2], module(x[1:2]), 1e-10, "one sample alone")
 
+    def test_nan_stays_in_its_sample(self, options) -> None:
+        """NaN in, NaN out, for that sample; the others do not notice."""
+        module, x = self.build(**options), torch.randn(3, 9, DIM, dtype=torch.float64)
+        want = module(x)
+        x[1, 4] = float("nan")
+        out = module(x)
+        assert out[1].isnan().any()
+        assert torch.equal(out[::2], want[::2])
+
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_half_precision_is_finite_and_near(self, options, dtype) -> None:
         module = self.build(torch.float32, **options)
@@ -257,6 +266,13 @@ class AttentionContract:
     def test_bad_input_is_explained(self, x, attn_mask, says) -> None:
         with pytest.raises(ValueError, match=says):
             self.build(torch.float32)(x, attn_mask=attn_mask)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_another_precision_is_explained(self, dtype) -> None:
+        """Nothing is converted in silence. Autocast, which converts by consent, is tested above."""
+        for call in (self.build(torch.float32), self.build(torch.float32).attention_map):
+            with pytest.raises(ValueError, match=rf"torch\.float32, got {dtype}; .*\.to\("):
+                call(torch.randn(2, 9, DIM, dtype=dtype))
 
     def test_bad_construction_is_explained(self) -> None:
         with pytest.raises(ValueError, match="try num_heads=4"):

@@ -116,10 +116,16 @@ class TestDenoisingAttention(AttentionContract):
         v, v_neg = module.qkv(x).chunk(3, -1)[2].mean(1), module.v_neg(x).mean(1)
         want = module.proj(v - module.lambdas.repeat_interleave(DIM // HEADS) * v_neg)
         assert_close(module(x), want[:, None].expand(-1, 9, -1), 1e-10, "output")
-        with pytest.raises(ValueError, match="softmax core"):
+        with pytest.raises(ValueError, match="no map is known"):
             module.attention_map(x)
-        with pytest.raises(ValueError, match="known: softmax"):
+        with pytest.raises(ValueError, match="cost of the core"):
+            module.cost(9)
+        with pytest.raises(ValueError, match=r"functools\.partial"):
+            DenoisingAttention(DIM, HEADS, core=uniform, core_options={"chunk": 2})
+        with pytest.raises(ValueError, match="did you mean softmax"):
             DenoisingAttention(DIM, HEADS, core="softmacks")
+        with pytest.raises(ValueError, match="did you mean block_size"):
+            DenoisingAttention(DIM, HEADS, core="halo", core_options={"block": 2})
 
     def test_context(self) -> None:
         module = self.build()

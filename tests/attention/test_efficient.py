@@ -1,13 +1,17 @@
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 import foveal
 from foveal import DenoisingAttention, EfficientAttention, EfficientAttention2d, official
 from foveal.functional import denoising_attention, efficient_attention, efficient_attention_map, efficient_attention_reference
 from tests.attention.contract import DIM, HEADS, AttentionContract, assert_close
+from tests.attention.maps_contract import MaskedMapContract
 from tests.attention.test_softmax import heads
 from tests.official.test_golden import part, read
 
@@ -50,7 +54,7 @@ class TestEfficientAttention(AttentionContract):
         out = []
         for sample, here in zip(x, present, strict=True):
             q, k, v = (heads(module.qkv, sample, which, 3) for which in range(3))
-            mixed = [one_head(q[h], k[h], v[h], here, module.normalization) for h in range(HEADS)]
+            mixed = [one_head(q[h], k[h], v[h], here, module.core.normalization) for h in range(HEADS)]
             out.append(torch.cat(mixed, -1) @ module.proj.weight.T + module.proj.bias)
         return torch.stack(out)
 
@@ -82,7 +86,7 @@ class TestEfficientAttention(AttentionContract):
         for b in range(2):
             q = heads(module.qkv, x[b], 0, 3)
             k, v = (heads(module.qkv, context[b], which, 3) for which in (1, 2))
-            want.append(torch.cat([one_head(q[h], k[h], v[h], present[b], module.normalization) for h in range(HEADS)], -1))
+            want.append(torch.cat([one_head(q[h], k[h], v[h], present[b], module.core.normalization) for h in range(HEADS)], -1))
         got = module(x, context=context, attn_mask=present[:, None, None])
         assert_close(got, module.proj(torch.stack(want)), 1e-10, "output over a context")
         assert_close(module(x, context=x), module(x), 1e-10, "its own context")
@@ -259,83 +263,60 @@ class TestEfficientFunction:
             efficient_attention_map(q, k, mask=torch.zeros(1, 17), normalization="scaling")
 
 
-class TestEfficientAttention2d:
+def brute_force(block: Any, x: Tensor, present: Tensor, one_head: Callable[..., Tensor]) -> Tensor:
+    """What is mixed of the pixels, sample by sample and head by head: the input of whatever stands behind, ``(B, value_channels, H, W)``."""
+    parts = block.qkv(x).flatten(2).mT.split((block.key_channels, block.key_channels, block.value_channels), -1)
+    rows = []
+    for *sample, here in zip(*parts, present.flatten(1), strict=True):
+        by_head = zip(*(part.chunk(block.head_count, -1) for part in sample), strict=True)
+        rows.append(torch.cat([one_head(q, k, v, here) for q, k, v in by_head], -1))
+    return torch.stack(rows).mT.unflatten(-1, x.shape[2:])
+
+
+def mixed_by_map(block: Any, x: Tensor, combined: Tensor) -> Tensor:
+    """The same, by the implied map."""
+    v = block.qkv(x)[:, -block.value_channels :].flatten(2).mT.unflatten(-1, (block.head_count, -1)).transpose(1, 2)
+    return (combined @ v).transpose(1, 2).flatten(2).mT.unflatten(-1, x.shape[2:])
+
+
+class TestEfficientAttention2d(MaskedMapContract):
+    name = "efficient_2d"
+    variants = [
+        {},
+        {"key_channels": 6, "value_channels": 9, "head_count": 3, "residual": False},
+        {"normalization": "scaling", "head_count": 2},
+        {"head_count": 2, "chunk": 5, "gamma_init": 0.5},
+    ]
+
+    def oracle(self, module, x, present):
+        return self.behind(module, x, brute_force(module, x, present, partial(one_head, normalization=module.normalization)))
+
+    def from_map(self, module, x, maps):
+        return self.behind(module, x, mixed_by_map(module, x, maps["combined"]))
+
+    def rows_sum_to_one(self, options):
+        return options.get("normalization") != "scaling"
+
     @staticmethod
-    def build(channels: int = 12, **options) -> EfficientAttention2d:
-        return EfficientAttention2d(channels, **options).double().eval()
-
-    @pytest.mark.parametrize("options", [{}, {"key_channels": 6, "value_channels": 9, "head_count": 3}, {"normalization": "scaling", "head_count": 2}])
-    @pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 4), (5, 5)])
-    def test_equals_brute_force(self, options, size) -> None:
-        block, x = self.build(**options), torch.randn(2, 12, *size, dtype=torch.float64)
-        h = block.head_count
-        q, k, v = block.qkv(x).flatten(2).mT.split((block.key_channels, block.key_channels, block.value_channels), -1)
-        here = torch.ones(size[0] * size[1], dtype=torch.bool)
-        rows = []
-        for sample in zip(q, k, v, strict=True):
-            parts = [t.chunk(h, -1) for t in sample]
-            rows.append(torch.cat([one_head(*(p[i] for p in parts), here, block.normalization) for i in range(h)], -1))
-        mixed = torch.stack(rows).mT.unflatten(-1, size)
-        assert_close(block(x), x + block.proj(mixed), 1e-10, "output")
-        assert_close(EfficientAttention2d.forward(self.without_residual(block), x), block.proj(mixed), 1e-10, "output without the residual")
-        combined = block.attention_map(x)["combined"]
-        assert combined.shape == (2, h, size[0] * size[1], size[0] * size[1])
-        from_map = (combined @ v.unflatten(-1, (h, -1)).transpose(1, 2)).transpose(1, 2).flatten(2).mT.unflatten(-1, size)
-        assert_close(from_map, mixed, 1e-10, "output from the map")
-
-    @staticmethod
-    def without_residual(block: EfficientAttention2d) -> EfficientAttention2d:
-        options = {key: getattr(block, key) for key in ("key_channels", "value_channels", "head_count", "normalization")}
-        other = EfficientAttention2d(block.channels, residual=False, **options).double()
-        other.load_state_dict(block.state_dict())
-        return other
-
-    @pytest.mark.parametrize("head_count", [1, 3])
-    @pytest.mark.parametrize("size", [(1, 5), (7, 4), (16, 16)])
-    def test_channels_last(self, head_count, size) -> None:
-        block, x = EfficientAttention2d(12, head_count=head_count).eval(), torch.randn(2, 12, *size)
-        last = block(x.to(memory_format=torch.channels_last))
-        assert_close(last, block(x), 1e-5, "channels-last output")
-        assert last.is_contiguous(memory_format=torch.channels_last)
-
-    def test_height_and_width_are_not_confused(self) -> None:
-        block, x = self.build(head_count=2), torch.randn(2, 12, 4, 9, dtype=torch.float64)
-        assert_close(block(x.mT), block(x).mT, 1e-10, "transposed output")
-
-    @pytest.mark.parametrize("chunk", [None, 5])
-    def test_a_padded_map_with_a_mask_is_the_map(self, chunk) -> None:
-        block, x = self.build(head_count=2, chunk=chunk), torch.randn(2, 12, 4, 6, dtype=torch.float64)
-        padded = 100 * torch.randn(2, 12, 7, 7, dtype=torch.float64)
-        padded[..., :4, :6] = x
-        mask = torch.zeros(2, 7, 7, dtype=torch.bool)
-        mask[:, :4, :6] = True
-        assert_close(block(padded, mask)[..., :4, :6], block(x), 1e-10, "output of the padded map")
-        assert (block.attention_map(padded, mask)["combined"][..., ~mask[0].flatten()] == 0).all()
+    def behind(module: EfficientAttention2d, x: Tensor, mixed: Tensor) -> Tensor:
+        out = module.proj(mixed) * (1 if module.gamma is None else module.gamma)
+        return x + out if module.residual else out
 
     @pytest.mark.parametrize(("channels", "parameters"), [(512, 787_968), (256, 197_376)])
     def test_published_parameters(self, channels, parameters) -> None:
         assert EfficientAttention2d(channels, device="meta").cost(1, 1).parameters == parameters
 
-    @pytest.mark.parametrize("options", [{}, {"key_channels": 6, "value_channels": 9, "head_count": 3}, {"gamma_init": 0.0}])
-    def test_counted_cost(self, options) -> None:
-        block = EfficientAttention2d(12, device="meta", **options).eval()
-        with FlopCounterMode(display=False) as counter:
-            block(torch.empty(1, 12, 7, 9, device="meta"))
-        cost = block.cost(7, 9)
-        assert cost.macs == counter.get_total_flops() // 2
-        assert cost.parameters == sum(p.numel() for p in block.parameters())
-
     def test_a_gate_of_zero_is_the_identity(self) -> None:
-        block, x = self.build(gamma_init=0.0), torch.randn(2, 12, 4, 6, dtype=torch.float64)
+        block, x = self.make(gamma_init=0.0).double(), self.draw(4, 6)
         assert torch.equal(block(x), x)
         block(x).sum().backward()
         assert block.gamma.grad.abs().item() > 0
         assert block.no_weight_decay() == {"gamma"}
-        assert self.build().no_weight_decay() == set()
-        assert "gamma" not in self.build().state_dict()
+        assert self.make().no_weight_decay() == set()
+        assert "gamma" not in self.make().state_dict()
 
     @pytest.mark.parametrize(
-        ("options", "says"),
+        ("change", "says"),
         [
             # the official block drops two key channels here, in silence
             ({"channels": 64, "key_channels": 30, "head_count": 4, "value_channels": 64}, "key_channels=30 and head_count=4; try key_channels=32"),
@@ -348,50 +329,9 @@ class TestEfficientAttention2d:
             ({"channels": 8, "chunk": 0}, "chunk"),
         ],
     )
-    def test_bad_options_are_explained(self, options, says) -> None:
+    def test_bad_options_are_explained(self, change, says) -> None:
         with pytest.raises(ValueError, match=says):
-            EfficientAttention2d(**options)
-
-    def test_bad_input_is_explained(self) -> None:
-        block = EfficientAttention2d(8)
-        for x in (torch.randn(2, 9, 5, 5), torch.randn(8, 5, 5), torch.randint(0, 9, (2, 8, 5, 5))):
-            with pytest.raises(ValueError, match="C=8"):
-                block(x)
-        for mask in (torch.ones(2, 5, 6, dtype=torch.bool), torch.ones(2, 1, 5, 5, dtype=torch.bool), torch.ones(2, 5, 5)):
-            with pytest.raises(ValueError, match=r"bool mask \(B, H, W\) = \(2, 5, 5\)"):
-                block(torch.randn(2, 8, 5, 5), mask)
-
-    @pytest.mark.parametrize("options", [{}, {"head_count": 2, "chunk": 7, "gamma_init": 0.5}])
-    def test_compiles_and_exports(self, options) -> None:
-        block, x = EfficientAttention2d(8, **options).eval(), torch.randn(2, 8, 5, 6)
-        torch._dynamo.reset()
-        assert_close(torch.compile(block, fullgraph=True, backend="aot_eager")(x), block(x), 1e-5, "compiled output")
-        program = torch.export.export(block, (x,), dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1, max=64)}})
-        more = torch.randn(5, 8, 5, 6)
-        assert_close(program.module()(more), block(more), 1e-5, "exported output")
-
-    def test_exports_with_a_mask_and_any_size(self) -> None:
-        block, x, mask = EfficientAttention2d(8, head_count=2).eval(), torch.randn(2, 8, 5, 6), torch.rand(2, 5, 6) > 0.3
-        batch, height, width = (torch.export.Dim(name, min=1, max=64) for name in ("batch", "height", "width"))
-        shapes = {"x": {0: batch, 2: height, 3: width}, "mask": {0: batch, 1: height, 2: width}}
-        program = torch.export.export(block, (x, mask), dynamic_shapes=shapes)
-        for size in ((2, 5, 6), (1, 7, 3), (3, 1, 4)):
-            x, mask = torch.randn(size[0], 8, *size[1:]), torch.rand(size) > 0.3
-            assert_close(program.module()(x, mask), block(x, mask), 1e-5, "exported output")
-
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    def test_half_precision(self, dtype) -> None:
-        block, x = EfficientAttention2d(8), torch.randn(1, 8, 64, 80)
-        want = block(x)
-        got = block.to(dtype)(x.to(dtype))
-        assert got.dtype == dtype
-        assert_close(got, want, 8 * torch.finfo(dtype).eps, "output")
-
-    def test_registered(self) -> None:
-        assert "efficient_2d" in foveal.list_attentions(form="maps", family="summary")
-        config = EfficientAttention2d.Config(head_count=2, gamma_init=0.0)
-        assert foveal.AttentionConfig.from_json(config.to_json()) == config
-        assert type(config.build(8)) is EfficientAttention2d
+            EfficientAttention2d(**change)
 
     def test_official_checkpoints_that_do_not_fit_are_refused(self) -> None:
         _, settings, tensors = read("efficient_conv2d")
@@ -402,3 +342,11 @@ class TestEfficientAttention2d:
             official.load("efficient.conv2d", state | {"keys.scale": torch.ones(1)}, **settings)
         with pytest.raises(ValueError, match="head_count must divide key_channels"):
             official.load("efficient.conv2d", state, **settings | {"head_count": 3})
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_half_precision(self, dtype) -> None:
+        block, x = EfficientAttention2d(8), torch.randn(1, 8, 64, 80)
+        want = block(x)
+        got = block.to(dtype)(x.to(dtype))
+        assert got.dtype == dtype
+        assert_close(got, want, 8 * torch.finfo(dtype).eps, "output")

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-import foveal
 from foveal import ExternalAttention, ExternalAttention2d
 from foveal.functional import external_attention, external_attention_map, external_attention_reference
 from tests.attention.contract import DIM, HEADS, AttentionContract, assert_close
+from tests.attention.maps_contract import MapContract
 from tests.attention.test_softmax import heads
 
 
@@ -132,15 +132,30 @@ class TestExternalAttention(AttentionContract):
             self.build(torch.float32)(torch.randn(2, 9, DIM), attn_mask=mask)
 
 
-class TestExternalAttention2d:
-    @pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 4), (16, 16)])
-    def test_any_size_and_channels_last(self, size) -> None:
-        block, x = ExternalAttention2d(32).eval(), torch.randn(2, 32, *size)
-        out = block(x)
-        assert out.shape == x.shape
-        last = block(x.to(memory_format=torch.channels_last))
-        assert_close(last, out, 1e-5, "channels-last output")
-        assert last.is_contiguous(memory_format=torch.channels_last)
+class TestExternalAttention2d(MapContract):
+    name = "external_2d"
+    variants = [{"slots": 8}, {"slots": 5, "tie": "none", "norm": "token"}, {"slots": 8, "norm": "slot", "tie": "hard"}, {"eps": 1e-3}]
+
+    def oracle(self, module, x, present):
+        memory = module.memory
+        memory_v = memory.memory_k if memory.memory_v is None else memory.memory_v
+        out = []
+        for sample in x:
+            q = torch.einsum("oc,cyx->yxo", module.conv1.weight[:, :, 0, 0], sample).flatten(0, 1) + module.conv1.bias
+            weights = (q @ memory.memory_k.T).exp()
+            if memory.norm != "slot":
+                weights = weights / weights.sum(0, keepdim=True)
+            if memory.norm != "token":
+                weights = weights / (weights.sum(1, keepdim=True) + memory.eps)
+            mixed = module.conv2.weight[:, :, 0, 0] @ (weights @ memory_v).T
+            normed = (mixed.T - module.bn.running_mean) / (module.bn.running_var + module.bn.eps).sqrt() * module.bn.weight + module.bn.bias
+            out.append((normed.T.unflatten(-1, sample.shape[1:]) + sample).clamp_min(0))
+        return torch.stack(out)
+
+    def from_map(self, module, x, maps):
+        memory_v = module.memory.memory_k if module.memory.memory_v is None else module.memory.memory_v
+        mixed = (maps["slots"] @ memory_v)[:, 0].mT.unflatten(-1, x.shape[2:])
+        return torch.relu(module.bn(module.conv2(mixed)) + x)
 
     def test_published_cost(self) -> None:
         """512 channels on 128×128: 0.591 M parameters and 9.66 G multiply-adds with two memories, 0.559 M with one, as the paper counts."""
@@ -148,32 +163,3 @@ class TestExternalAttention2d:
         assert round(two.parameters / 1e6, 3) == 0.591
         assert round(one.parameters / 1e6, 3) == 0.559
         assert round(two.macs / 1e9, 2) == 9.66
-
-    def test_counted_cost(self) -> None:
-        from torch.utils.flop_counter import FlopCounterMode
-
-        block = ExternalAttention2d(32, slots=8, device="meta").eval()
-        with FlopCounterMode(display=False) as counter:
-            block(torch.empty(1, 32, 7, 9, device="meta"))
-        assert block.cost(7, 9).macs == counter.get_total_flops() // 2
-
-    def test_maps(self) -> None:
-        block, x = ExternalAttention2d(32, slots=8).double().eval(), torch.randn(2, 32, 5, 6, dtype=torch.float64)
-        maps = block.attention_map(x)
-        assert maps["slots"].shape == (2, 1, 30, 8)
-        assert maps["combined"].shape == (2, 1, 30, 30)
-        mixed = (maps["slots"] @ block.memory.memory_v)[:, 0].mT.unflatten(-1, (5, 6))
-        assert_close(torch.relu(block.bn(block.conv2(mixed)) + x), block(x), 1e-10, "output from the slots")
-
-    def test_compiles_and_exports(self) -> None:
-        block, x = ExternalAttention2d(8).eval(), torch.randn(2, 8, 5, 6)
-        assert_close(torch.compile(block, fullgraph=True, backend="aot_eager")(x), block(x), 1e-5, "compiled output")
-        program = torch.export.export(block, (x,), dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1, max=64)}})
-        assert_close(program.module()(torch.randn(5, 8, 5, 6).copy_(x[:1])), block(x[:1]).expand(5, -1, -1, -1), 1e-5, "exported output")
-
-    def test_bad_input_is_explained(self) -> None:
-        with pytest.raises(ValueError, match="C=8"):
-            ExternalAttention2d(8)(torch.randn(2, 9, 5, 5))
-
-    def test_registered(self) -> None:
-        assert "external_2d" in foveal.list_attentions(form="maps")

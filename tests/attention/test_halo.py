@@ -2,63 +2,35 @@ import copy
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import foveal
 from foveal import HaloAttention, HaloAttention2d, official
 from foveal.functional import halo, halo_attention, halo_attention_map, halo_attention_reference
 from tests.attention.contract import DIM, HEADS, AttentionContract, assert_close
+from tests.attention.maps_contract import MaskedMapContract
 from tests.attention.test_softmax import heads
 
 SMALL = {"block_size": 2, "halo_size": 1}
 
 
-class TestHaloAttention(AttentionContract):
-    """On 9 tokens all variants have a grid: 3×3, 2×2 behind five, 1×8 behind one."""
+class GridContract(AttentionContract):
+    """The contract for attentions whose tokens lie on a grid. On 9 tokens all variants have one: 3×3, 2×2 behind five, 1×8 behind one."""
 
-    name = "halo"
-    variants = [
-        {"num_prefix_tokens": 0} | SMALL,
-        {"num_prefix_tokens": 5} | SMALL,
-        {"num_prefix_tokens": 0, "scale_pos_embed": True, "attn_head_dim": 5},
-        {"num_prefix_tokens": 1, "grid_size": (1, 8)} | SMALL,
-    ]
     causal = False
 
-    def oracle(self, module, x, present):
-        """Token by token: softmax over whom it may see, with the tables' rows for the offset between two tokens of the grid."""
-        prefix, (_, columns) = module.num_prefix_tokens, module._grid_of(x.shape[1])
-        block, halo = module.block_size, module.halo_size
-        zero = block - 1 + halo
-        rel_scale = module.head_dim**-0.5 if module.scale_pos_embed else 1.0
-        out = []
-        for sample, here in zip(x, present, strict=True):
-            mixed = []
-            for q, k, v in zip(*(heads(module.qkv, sample, part, 3) for part in range(3)), strict=True):
-                rows = []
-                for n in range(len(sample)):
-                    logits = (q[n] @ k.T) * module.head_dim**-0.5
-                    sees = here.clone()
-                    if n >= prefix:
-                        row, column = divmod(n - prefix, columns)
-                        bias = []
-                        for m in range(prefix, len(sample)):
-                            y, x_ = divmod(m - prefix, columns)
-                            top, left = row // block * block - halo, column // block * block - halo
-                            inside = top <= y < top + block + 2 * halo and left <= x_ < left + block + 2 * halo
-                            sees[m] &= inside
-                            table = module.pos_embed
-                            bias.append(q[n] @ (table.height_rel[y - row + zero] + table.width_rel[x_ - column + zero]) if inside else q[n, 0] * 0)
-                        logits = logits + rel_scale * torch.cat([logits.new_zeros(prefix), torch.stack(bias)])
-                    rows.append(logits[sees].softmax(-1) @ v[sees])
-                mixed.append(torch.stack(rows))
-            out.append(torch.cat(mixed, -1) @ module.proj.weight.T + module.proj.bias)
-        return torch.stack(out)
+    def place(self, options) -> dict:
+        """The options of the halo core among those of the attention."""
+        return options
+
+    def moved(self, options) -> dict:
+        """The options with those of the host left out."""
+        return {key: value for key, value in options.items() if key not in ("num_prefix_tokens", "grid_size")}
 
     def fit(self, options, side: int) -> int:
         """A number of tokens that is a grid, of ``side`` × ``side`` where the variant does not fix it."""
-        rows, columns = options.get("grid_size") or (side, side)
-        return options["num_prefix_tokens"] + rows * columns
+        place = self.place(options)
+        rows, columns = place.get("grid_size") or (side, side)
+        return place["num_prefix_tokens"] + rows * columns
 
     # -- tests of the contract whose numbers of tokens make no grid: the same test with numbers that do -----------------------------------------
 
@@ -103,7 +75,7 @@ class TestHaloAttention(AttentionContract):
     def test_tokens_have_no_order(self, options) -> None:
         """Cannot hold: a grid token's neighbours and offsets are its place. What does hold: prefix tokens have no order, and places matter."""
         module, x = self.build(**options), torch.randn(2, 9, DIM, dtype=torch.float64)
-        prefix = module.num_prefix_tokens
+        prefix = module.core.num_prefix_tokens
         order = torch.cat([torch.randperm(prefix), torch.arange(prefix, 9)])
         assert_close(module(x[:, order]), module(x)[:, order], 1e-10, "output with permuted prefix tokens")
         order = torch.cat([torch.arange(prefix), torch.arange(prefix, 9).flip(0)])
@@ -138,8 +110,56 @@ class TestHaloAttention(AttentionContract):
 
     def test_lives_in_a_timm_vision_transformer(self, options) -> None:
         """This host has one prefix token and a grid of 10×10."""
-        options = {key: value for key, value in options.items() if key not in ("num_prefix_tokens", "grid_size")}
-        super().test_lives_in_a_timm_vision_transformer(options)
+        super().test_lives_in_a_timm_vision_transformer(self.moved(options))
+
+
+def halo_map(core, q, k, here, scale):
+    """One sample and head, token by token: softmax over whom it may see, with the tables' rows for the offset between two tokens of the grid."""
+    prefix, (_, columns) = core.num_prefix_tokens, core._grid_of(len(q))
+    block, halo = core.block_size, core.halo_size
+    zero = block - 1 + halo
+    rel_scale = scale if core.scale_pos_embed else 1.0
+    rows = []
+    for n in range(len(q)):
+        logits = (q[n] @ k.T) * scale
+        sees = here.clone()
+        if n >= prefix:
+            row, column = divmod(n - prefix, columns)
+            bias = []
+            for m in range(prefix, len(q)):
+                y, x_ = divmod(m - prefix, columns)
+                top, left = row // block * block - halo, column // block * block - halo
+                inside = top <= y < top + block + 2 * halo and left <= x_ < left + block + 2 * halo
+                sees[m] &= inside
+                table = core.pos_embed
+                bias.append(q[n] @ (table.height_rel[y - row + zero] + table.width_rel[x_ - column + zero]) if inside else q[n, 0] * 0)
+            logits = logits + rel_scale * torch.cat([logits.new_zeros(prefix), torch.stack(bias)])
+        rows.append(logits.masked_fill(~sees, float("-inf")).softmax(-1))
+    return torch.stack(rows)
+
+
+class TestHaloAttention(GridContract):
+    name = "halo"
+    variants = [
+        {"num_prefix_tokens": 0} | SMALL,
+        {"num_prefix_tokens": 5} | SMALL,
+        {"num_prefix_tokens": 0, "scale_pos_embed": True, "attn_head_dim": 5},
+        {"num_prefix_tokens": 1, "grid_size": (1, 8)} | SMALL,
+    ]
+
+    def oracle(self, module, x, present):
+        out = []
+        for sample, here in zip(x, present, strict=True):
+            q, k, v = (heads(module.qkv, sample, part, 3) for part in range(3))
+            mixed = [halo_map(module.core, q[h], k[h], here, module.head_dim**-0.5) @ v[h] for h in range(HEADS)]
+            out.append(torch.cat(mixed, -1) @ module.proj.weight.T + module.proj.bias)
+        return torch.stack(out)
+
+    def test_block_larger_than_the_map(self) -> None:
+        """A window that covers the map is the whole map, whatever its block."""
+        module, x = self.build(num_prefix_tokens=0, block_size=8, halo_size=3), torch.randn(1, 4, DIM, dtype=torch.float64)
+        assert_close(module(x), self.oracle(module, x, torch.ones(1, 4, dtype=torch.bool)), 1e-10, "output")
+        assert (module.attention_map(x)["combined"] > 0).all()
 
     # -- its own --------------------------------------------------------------------------------------------------------------------------------
 
@@ -155,9 +175,9 @@ class TestHaloAttention(AttentionContract):
         ours = HaloAttention(DIM, HEADS, qkv_bias=True, block_size=4, halo_size=2).double().eval()
         softmax = foveal.SoftmaxAttention(DIM, HEADS, qkv_bias=True).double().eval()
         with torch.no_grad():
-            ours.pos_embed.height_rel.zero_()
-            ours.pos_embed.width_rel.zero_()
-        softmax.load_state_dict({key: value for key, value in ours.state_dict().items() if not key.startswith("pos_embed")})
+            ours.core.pos_embed.height_rel.zero_()
+            ours.core.pos_embed.width_rel.zero_()
+        softmax.load_state_dict({key: value for key, value in ours.state_dict().items() if not key.startswith("core.")})
         x = torch.randn(2, 17, DIM, dtype=torch.float64)
         assert_close(ours(x), softmax(x), 1e-10, "output")
 
@@ -277,7 +297,7 @@ class TestHaloCore:
         tensors, options = self.inputs((9, 13, 4, 3, 1, 0, True))
         want = halo_attention(**tensors, **options, path="explicit")
         want_grads = torch.autograd.grad(want.square().sum(), tuple(tensors.values()))
-        monkeypatch.setattr("foveal.functional.halo._TILE", tile)
+        monkeypatch.setattr("foveal.functional._halo_tiled._TILE", tile)
         got = halo_attention(**tensors, **options, path="tiled")
         assert_close(got, want, 1e-10, "output")
         for ours, theirs in zip(torch.autograd.grad(got.square().sum(), tuple(tensors.values())), want_grads, strict=True):
@@ -328,7 +348,7 @@ class TestHaloCore:
         q = torch.randn(1, 8, 128, 128, 4)
         table = torch.randn(21, 4)
         seen = []
-        monkeypatch.setattr("foveal.functional.halo._PATHS", {path: lambda *a, path=path: seen.append(path) or a[0].flatten(-3, -2) for path in halo_paths()})
+        monkeypatch.setattr("foveal.functional.halo._PATHS", {path: lambda *a, path=path: seen.append(path) or a[0] for path in halo_paths()})
         options = {"rel_height": table, "rel_width": table, "block_size": 8, "halo_size": 3}
         halo_attention(q, q, q, **options)
         halo_attention(q.bfloat16(), q.bfloat16(), q.bfloat16(), **options)
@@ -357,8 +377,11 @@ def halo_paths() -> list[str]:
     return ["explicit", "folded", "tiled"]
 
 
-class TestHaloAttention2d:
-    VARIANTS = [
+class TestHaloAttention2d(MaskedMapContract):
+    name = "halo_2d"
+    channels = DIM
+    common = {"num_heads": 2, "block_size": 4, "halo_size": 2}
+    variants = [
         {},
         {"stride": 2},
         {"stride": 2, "avg_down": True},
@@ -368,65 +391,59 @@ class TestHaloAttention2d:
         {"qk_ratio": 0.5, "mask_border": False, "tight_tables": False, "strided_offsets": False, "stride": 2},
     ]
 
-    @staticmethod
-    def build(dtype=torch.float64, **options) -> HaloAttention2d:
-        torch.manual_seed(1)
-        return HaloAttention2d(DIM, **{"num_heads": HEADS, "block_size": 4, "halo_size": 2} | options).to(dtype).eval()
+    def oracle(self, module, x, present):
+        q, kv = (conv(x).unflatten(1, (module.num_heads, -1)).movedim(2, -1) for conv in (module.q, module.kv))
+        out = halo_attention_reference(
+            q,
+            kv[..., : module.dim_head],
+            kv[..., module.dim_head :],
+            rel_height=module.pos_embed.height_rel,
+            rel_width=module.pos_embed.width_rel,
+            block_size=module.block_size,
+            halo_size=module.halo_size,
+            stride=module.query_stride,
+            mask=present.flatten(1),
+            scale_rel=module.scale_pos_embed,
+            mask_border=module.mask_border,
+            rel_stride=None if module.strided_offsets else 1,
+        )
+        out = out.movedim(-1, 2).flatten(1, 2)
+        return module.proj(pooled(out) if module.pools else out)
 
-    @pytest.mark.parametrize("options", VARIANTS, ids=str)
+    def from_map(self, module, x, maps):
+        out_size = [-(-side // module.stride) for side in x.shape[2:]]
+        v = module._read(x)[2]
+        return module.proj((maps["combined"] @ v.flatten(2, 3)).transpose(2, 3).flatten(1, 2).unflatten(-1, out_size))
+
+    def seen(self, module, present):
+        if module.pools:
+            return pooled(present[:, None].double())[:, 0] == 1
+        return present[:, :: module.stride, :: module.stride]
+
+    def rows_sum_to_one(self, options):
+        return options.get("mask_border", True)
+
+    def test_a_padded_map_with_a_mask_is_the_map(self, options) -> None:
+        """Pixels outside the map are not masked ones where the border is not masked."""
+        if options.get("mask_border", True):
+            super().test_a_padded_map_with_a_mask_is_the_map(options)
+            return
+        with pytest.raises(AssertionError, match="padded map: off by"):
+            super().test_a_padded_map_with_a_mask_is_the_map(options)
+
+    def test_exports_with_any_size(self) -> None:
+        """Cannot hold: the size decides how many blocks there are and what of them lies outside the map. A program made for one size refuses others."""
+        module, x = self.build(torch.float32), self.draw(5, 7, dtype=torch.float32)
+        program = torch.export.export(module, (x,)).module()
+        with pytest.raises(AssertionError, match="Guard failed"):
+            program(self.draw(6, 7, dtype=torch.float32))
+
     @pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 4), (16, 16), (3, 18)])
-    def test_any_size_and_channels_last(self, options, size) -> None:
-        module, x = self.build(**options), torch.randn(2, DIM, *size, dtype=torch.float64)
-        out = module(x)
-        stride = options.get("stride", 1)
+    def test_any_size(self, options, size) -> None:
+        module, stride = self.build(**options), options.get("stride", 1)
+        out = module(self.draw(*size))
         assert out.shape == (2, module.out_channels, -(-size[0] // stride), -(-size[1] // stride))
-        assert out.isfinite().all()
         assert out.is_contiguous()
-        last = module(x.to(memory_format=torch.channels_last))
-        assert_close(last, out, 1e-10, "channels-last output")
-        assert last.is_contiguous(memory_format=torch.channels_last)
-
-    @pytest.mark.parametrize("options", VARIANTS, ids=str)
-    def test_output_and_gradients_equal_the_reference(self, options) -> None:
-        module, x = self.build(**options), torch.randn(2, DIM, 6, 9, dtype=torch.float64, requires_grad=True)
-        slow = copy.deepcopy(module)
-        mask = torch.rand(2, 6, 9) > 0.2
-        for present in (None, mask):
-            slow_x = x.detach().clone().requires_grad_()
-            settings = slow._options(slow_x, present)
-            q = slow.q(slow_x).unflatten(1, (HEADS, -1)).movedim(2, -1)
-            kv = slow.kv(slow_x).unflatten(1, (HEADS, -1)).movedim(2, -1)
-            k, v = kv[..., : slow.dim_head], kv[..., slow.dim_head :]
-            want = halo_attention_reference(q, k, v, **settings).movedim(-1, 2).flatten(1, 2)
-            want = slow.proj(torch.nn.functional.avg_pool2d(want, 2, ceil_mode=True, count_include_pad=False) if slow.pools else want)
-            got = module(x, mask=present)
-            assert_close(got, want, 1e-10, "output")
-            cotangent = torch.randn_like(want)
-            ours = torch.autograd.grad(got, (x, *module.parameters()), cotangent)
-            theirs = torch.autograd.grad(want, (slow_x, *slow.parameters()), cotangent)
-            for a, b in zip(ours, theirs, strict=True):
-                assert_close(a, b, 1e-10, "gradient", floor=1.0)
-
-    @pytest.mark.parametrize("options", VARIANTS, ids=str)
-    def test_maps(self, options) -> None:
-        module, x = self.build(**options), torch.randn(2, DIM, 6, 9, dtype=torch.float64)
-        combined = module.attention_map(x)["combined"]
-        out = module(x)
-        assert combined.shape == (2, HEADS, out.shape[2] * out.shape[3], 54)
-        if module.mask_border:
-            assert_close(combined.sum(-1), torch.ones(combined.shape[:3]), 1e-10, "rows")
-        _, v = module._keys_values(x)
-        mixed = (combined @ v.flatten(2, 3)).transpose(2, 3).flatten(1, 2).unflatten(-1, out.shape[2:])
-        assert_close(module.proj(mixed), out, 1e-10, "output from the map")
-
-    @pytest.mark.parametrize("options", VARIANTS, ids=str)
-    @pytest.mark.parametrize("size", [(1, 1), (7, 10), (32, 32)])
-    def test_analytic_cost_is_the_counted_cost(self, options, size) -> None:
-        module = HaloAttention2d(DIM, **{"num_heads": HEADS, "block_size": 4, "halo_size": 2} | options, device="meta").eval()
-        with FlopCounterMode(display=False) as counter:
-            module(torch.empty(1, DIM, *size, device="meta"))
-        assert module.cost(*size).macs == counter.get_total_flops() // 2
-        assert module.cost(*size).parameters == sum(p.numel() for p in module.parameters())
 
     # -- the geometry (specification 1f, 1h) ---------------------------------------------------------------------------------------------------
 
@@ -454,14 +471,10 @@ class TestHaloAttention2d:
         out = self.build(mask_border=False)(x)
         assert out[..., 0, 0].norm() < 0.7 * out[..., 8, 8].norm()
 
-    def test_a_masked_margin_changes_nothing(self) -> None:
-        module, x = self.build(), torch.randn(1, DIM, 8, 8, dtype=torch.float64)
-        wide = torch.nn.functional.pad(x, (0, 8, 0, 8), value=3.0)
+    def test_what_sees_nothing_gets_nothing(self) -> None:
         present = torch.zeros(1, 16, 16, dtype=torch.bool)
         present[:, :8, :8] = True
-        out = module(wide, mask=present)
-        assert_close(out[..., :8, :8], module(x), 1e-10, "output inside")
-        assert out[..., 12:, 12:].abs().max() == 0, "what sees nothing gets nothing"
+        assert (self.build()(self.draw(16, 16, batch=1), mask=present)[..., 12:, 12:] == 0).all()
 
     @pytest.mark.parametrize(("block", "halo_size", "stride"), [(4, 2, 1), (4, 2, 2), (8, 3, 1), (1, 2, 1), (2, 0, 2)])
     def test_tight_tables_have_no_dead_row(self, block, halo_size, stride) -> None:
@@ -495,17 +508,6 @@ class TestHaloAttention2d:
 
     # -- a good citizen --------------------------------------------------------------------------------------------------------------------------
 
-    @pytest.mark.parametrize("options", VARIANTS, ids=str)
-    def test_compiles_and_exports(self, options) -> None:
-        module, x = self.build(torch.float32, **options), torch.randn(2, DIM, 6, 9)
-        torch._dynamo.reset()
-        compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
-        assert_close(compiled(x), module(x), 1e-5, "compiled output")
-        program = torch.export.export(module, (x,), dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1, max=64)}})
-        for batch in (1, 5):
-            x = torch.randn(batch, DIM, 6, 9)
-            assert_close(program.module()(x), module(x), 1e-5, "exported output")
-
     def test_large_maps_compile_too(self) -> None:
         """The folded path, forward and backward."""
         module, x = self.build(torch.float32, block_size=8, halo_size=3), torch.randn(1, DIM, 96, 96)
@@ -514,14 +516,6 @@ class TestHaloAttention2d:
         want = torch.autograd.grad(module(x).square().sum(), tuple(module.parameters()))
         for ours, theirs in zip(torch.autograd.grad(compiled(x).square().sum(), tuple(module.parameters())), want, strict=True):
             assert_close(ours, theirs, 1e-4, "gradient")
-
-    def test_autocast(self) -> None:
-        module, x = self.build(torch.float32).train(), torch.randn(2, DIM, 9, 5)
-        with torch.autocast("cpu", torch.bfloat16):
-            out = module(x)
-        out.float().sum().backward()
-        assert out.isfinite().all()
-        assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters())
 
     def test_adapters_are_not_passed_by(self) -> None:
         module, x = self.build(torch.float32, stride=2), torch.randn(2, DIM, 6, 9)
@@ -532,7 +526,7 @@ class TestHaloAttention2d:
         assert seen == [(3, 5), (6, 9)]
 
     @pytest.mark.parametrize(
-        ("options", "says"),
+        ("change", "says"),
         [
             ({"stride": 3}, "1 or 2"),
             ({"num_heads": 5}, "must divide"),
@@ -542,26 +536,17 @@ class TestHaloAttention2d:
             ({"halo_size": -1}, "halo_size"),
         ],
     )
-    def test_bad_options_are_explained(self, options, says) -> None:
+    def test_bad_options_are_explained(self, change, says) -> None:
         with pytest.raises(ValueError, match=says):
-            self.build(**options)
+            self.build(**change)
 
-    def test_bad_input_is_explained(self) -> None:
-        module = self.build(torch.float32)
-        with pytest.raises(ValueError, match="C=24"):
-            module(torch.randn(2, DIM + 1, 5, 5))
-        for mask in (torch.ones(2, 5, 4, dtype=torch.bool), torch.ones(2, 5, 5)):
-            with pytest.raises(ValueError, match="bool mask"):
-                module(torch.randn(2, DIM, 5, 5), mask=mask)
-
-    def test_registered_and_configured(self) -> None:
-        assert {"halo_2d"} <= set(foveal.list_attentions(family="neighbourhood", form="maps"))
+    def test_options_and_place(self) -> None:
         module = HaloAttention2d.Config(block_size=4, r_v=2.0).build(DIM, num_heads=HEADS, stride=2)
         assert (module.block_size, module.out_channels, module.stride) == (4, 2 * DIM, 2)
-        assert module.no_weight_decay() <= {name for name, _ in module.named_parameters()}
 
-    def test_empty_batch(self) -> None:
-        assert self.build()(torch.randn(0, DIM, 5, 6, dtype=torch.float64)).shape == (0, DIM, 5, 6)
+
+def pooled(x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
 
 
 class TestAgainstTimm:

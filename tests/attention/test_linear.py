@@ -4,9 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-import foveal
 from foveal import ChannelLinearAttention2d, DenoisingAttention, LinearAttention, LinearAttention2d, official
 from foveal.functional import (
     channel_linear_attention,
@@ -18,7 +16,8 @@ from foveal.functional import (
     linear_attention_reference,
 )
 from tests.attention.contract import DIM, HEADS, AttentionContract, assert_close
-from tests.attention.test_efficient import Largest
+from tests.attention.maps_contract import MapContract, MaskedMapContract
+from tests.attention.test_efficient import Largest, brute_force, mixed_by_map
 from tests.attention.test_softmax import heads
 from tests.official.test_golden import part, read
 
@@ -29,6 +28,16 @@ def one_head(q: Tensor, k: Tensor, v: Tensor, here: Tensor) -> Tensor:
     for query in q:
         weights = 1 + F.cosine_similarity(query, k[here], dim=-1)
         out.append((weights @ v[here]) / weights.sum())
+    return torch.stack(out)
+
+
+def legacy_channels(v: Tensor, eps: float) -> Tensor:
+    """What the official code computes of (C, N): normalised over channels, divided by N, ⟨v, k̂⟩ q̂ where the formula has ⟨q̂, k̂⟩ v."""
+    hat = torch.stack([pixel / pixel.norm() for pixel in v.T], dim=1)
+    out = []
+    for c in range(len(v)):
+        divisor = v.shape[1] + hat[c] @ (sum(hat) + eps)
+        out.append((sum(v) + sum((v[c] @ hat[m]) * hat[m] for m in range(len(v)))) / divisor)
     return torch.stack(out)
 
 
@@ -260,15 +269,8 @@ class TestChannelFunction:
         assert_close(torch.autograd.grad(got, x, cotangent)[0], torch.autograd.grad(want, x, cotangent)[0], 1e-10, "gradient")
 
     def test_legacy_equals_brute_force(self) -> None:
-        """What the official code computes: normalised over channels, divided by N, ⟨v, k̂⟩ q̂ where the formula has ⟨q̂, k̂⟩ v."""
         x = torch.randn(1, 1, 5, 30, dtype=torch.float64)
-        v = x[0, 0]
-        hat = torch.stack([pixel / pixel.norm() for pixel in v.T], dim=1)
-        out = []
-        for c in range(5):
-            divisor = 30 + hat[c] @ (sum(hat[m] for m in range(5)) + 1e-6)
-            out.append((sum(v[m] for m in range(5)) + sum((v[c] @ hat[m]) * hat[m] for m in range(5))) / divisor)
-        assert_close(channel_linear_attention(x, legacy=True, eps=1e-6)[0, 0], torch.stack(out), 1e-10, "legacy output")
+        assert_close(channel_linear_attention(x, legacy=True, eps=1e-6)[0, 0], legacy_channels(x[0, 0], 1e-6), 1e-10, "legacy output")
 
     def test_only_the_correct_operator_is_convex(self) -> None:
         ones = torch.ones(1, 1, 16, 36, dtype=torch.float64)
@@ -324,55 +326,31 @@ class TestChannelFunction:
             channel_linear_attention(torch.randn(1, 1, 4, 9), eps=1e-6)
 
 
-class TestLinearAttention2d:
+class TestLinearAttention2d(MaskedMapContract):
+    """Maps that are not square are in the contract: the official code fails on 8 × 16, and turns 1 × 16 into 16 × 16 without a word."""
+
+    name = "linear_2d"
+    # 12 channels would have keys of width 1 by default: signs, whose weights vanish where all differ
+    variants = [
+        {"key_channels": 4},
+        {"key_channels": 6, "head_count": 3, "residual": False},
+        {"key_channels": 4, "head_count": 2, "chunk": 5, "gamma_init": 0.75},
+    ]
+
+    def oracle(self, module, x, present):
+        return self.behind(module, x, brute_force(module, x, present, one_head))
+
+    def from_map(self, module, x, maps):
+        return self.behind(module, x, mixed_by_map(module, x, maps["combined"]))
+
     @staticmethod
-    def build(channels: int = 12, **options) -> LinearAttention2d:
-        return LinearAttention2d(channels, **{"gamma_init": 0.75} | options).double().eval()
-
-    @pytest.mark.parametrize("options", [{}, {"key_channels": 6}, {"key_channels": 6, "head_count": 3}, {"chunk": 4}])
-    @pytest.mark.parametrize("size", [(2, 3), (1, 5), (7, 4), (8, 16), (1, 16), (5, 5)])
-    def test_equals_brute_force(self, options, size) -> None:
-        """Maps that are not square among them: the official code fails on 8 × 16, and turns 1 × 16 into 16 × 16 without a word."""
-        block, x = self.build(**{"key_channels": 4} | options), torch.randn(2, 12, *size, dtype=torch.float64)
-        h = block.head_count
-        q, k, v = block.qkv(x).flatten(2).mT.split((block.key_channels, block.key_channels, 12), -1)
-        here = torch.ones(size[0] * size[1], dtype=torch.bool)
-        rows = [torch.cat([one_head(*(t.chunk(h, -1)[i] for t in sample), here) for i in range(h)], -1) for sample in zip(q, k, v, strict=True)]
-        mixed = torch.stack(rows).mT.unflatten(-1, size)
-        assert_close(block(x), x + 0.75 * mixed, 1e-10, "output")
-        combined = block.attention_map(x)["combined"]
-        assert combined.shape == (2, h, size[0] * size[1], size[0] * size[1])
-        assert_close(combined.sum(-1), torch.ones(2, h, size[0] * size[1]), 1e-10, "rows")
-        from_map = (combined @ v.unflatten(-1, (h, -1)).transpose(1, 2)).transpose(1, 2).flatten(2).mT.unflatten(-1, size)
-        assert_close(from_map, mixed, 1e-10, "output from the map")
-
-    def test_without_the_residual(self) -> None:
-        block, x = self.build(), torch.randn(2, 12, 4, 6, dtype=torch.float64)
-        bare = self.build(residual=False)
-        bare.load_state_dict(block.state_dict())
-        assert_close(bare(x) + x, block(x), 1e-12, "output")
-
-    def test_one_pixel(self) -> None:
-        """Alone, a pixel's weight is one whatever the angle, unless that is a straight one."""
-        block, x = self.build(key_channels=4), torch.randn(2, 12, 1, 1, dtype=torch.float64)
-        assert_close(block(x), x + 0.75 * block.qkv(x)[:, 8:], 1e-8, "output")
-
-    @pytest.mark.parametrize("head_count", [1, 3])
-    @pytest.mark.parametrize("size", [(1, 5), (7, 4), (16, 16)])
-    def test_channels_last(self, head_count, size) -> None:
-        block, x = LinearAttention2d(12, key_channels=6, head_count=head_count, gamma_init=1.0).eval(), torch.randn(2, 12, *size)
-        last = block(x.to(memory_format=torch.channels_last))
-        assert_close(last, block(x), 1e-5, "channels-last output")
-        assert last.is_contiguous(memory_format=torch.channels_last)
-
-    def test_height_and_width_are_not_confused(self) -> None:
-        block, x = self.build(), torch.randn(2, 12, 8, 16, dtype=torch.float64)
-        assert_close(block(x.mT), block(x).mT, 1e-10, "transposed output")
+    def behind(module: LinearAttention2d, x: Tensor, mixed: Tensor) -> Tensor:
+        return module.gamma * mixed + (x if module.residual else 0)
 
     @pytest.mark.parametrize("gamma", [0.0, 0.75])
     def test_zero_pixels(self, gamma) -> None:
         """Officially one all-zero pixel under zero biases makes the whole map NaN, even at γ = 0."""
-        block, x = self.build(key_channels=4, gamma_init=gamma), torch.randn(2, 12, 4, 6, dtype=torch.float64)
+        block, x = self.make(key_channels=4, gamma_init=gamma).double(), self.draw(4, 6)
         torch.nn.init.zeros_(block.qkv.bias)
         x[:, :, 1, 2] = 0
         x[1] = 0
@@ -395,16 +373,6 @@ class TestLinearAttention2d:
         assert_close(got, want, 16 * torch.finfo(dtype).eps, "output")
         assert got.abs().max() > 0.1, "the official branch is 0 here"
 
-    @pytest.mark.parametrize("chunk", [None, 5])
-    def test_a_padded_map_with_a_mask_is_the_map(self, chunk) -> None:
-        block, x = self.build(key_channels=4, chunk=chunk), torch.randn(2, 12, 4, 6, dtype=torch.float64)
-        padded = 100 * torch.randn(2, 12, 7, 7, dtype=torch.float64)
-        padded[..., :4, :6] = x
-        mask = torch.zeros(2, 7, 7, dtype=torch.bool)
-        mask[:, :4, :6] = True
-        assert_close(block(padded, mask)[..., :4, :6], block(x), 1e-10, "output of the padded map")
-        assert (block.attention_map(padded, mask)["combined"][..., ~mask[0].flatten()] == 0).all()
-
     def test_it_starts_as_the_identity(self) -> None:
         block, x = LinearAttention2d(16), torch.randn(2, 16, 5, 6)
         assert torch.equal(block(x), x)
@@ -419,17 +387,8 @@ class TestLinearAttention2d:
         assert LinearAttention2d(5, gamma_init=1.0)(torch.randn(2, 5, 4, 6)).isfinite().all()
         assert LinearAttention2d(64).key_channels == 8
 
-    @pytest.mark.parametrize("options", [{}, {"key_channels": 6, "head_count": 3}])
-    def test_counted_cost(self, options) -> None:
-        block = LinearAttention2d(12, device="meta", **options).eval()
-        with FlopCounterMode(display=False) as counter:
-            block(torch.empty(1, 12, 7, 9, device="meta"))
-        cost = block.cost(7, 9)
-        assert cost.macs == counter.get_total_flops() // 2
-        assert cost.parameters == sum(p.numel() for p in block.parameters())
-
     @pytest.mark.parametrize(
-        ("options", "says"),
+        ("change", "says"),
         [
             ({"channels": 12, "key_channels": 5, "head_count": 3}, "key_channels=5 and head_count=3; try key_channels=6"),
             ({"channels": 16, "key_channels": 6, "head_count": 3}, "value_channels=16 and head_count=3"),
@@ -437,40 +396,9 @@ class TestLinearAttention2d:
             ({"channels": 8, "chunk": 0}, "chunk"),
         ],
     )
-    def test_bad_options_are_explained(self, options, says) -> None:
+    def test_bad_options_are_explained(self, change, says) -> None:
         with pytest.raises(ValueError, match=says):
-            LinearAttention2d(**options)
-
-    def test_bad_input_is_explained(self) -> None:
-        block = LinearAttention2d(8)
-        for x in (torch.randn(2, 9, 5, 5), torch.randn(8, 5, 5), torch.randint(0, 9, (2, 8, 5, 5))):
-            with pytest.raises(ValueError, match="C=8"):
-                block(x)
-        with pytest.raises(ValueError, match="bool mask"):
-            block(torch.randn(2, 8, 5, 5), torch.ones(2, 5, 5))
-
-    @pytest.mark.parametrize("options", [{}, {"key_channels": 4, "head_count": 2, "chunk": 7}])
-    def test_compiles_and_exports(self, options) -> None:
-        block, x = LinearAttention2d(8, gamma_init=1.0, **{"key_channels": 4} | options).eval(), torch.randn(2, 8, 5, 6)
-        torch._dynamo.reset()
-        assert_close(torch.compile(block, fullgraph=True, backend="aot_eager")(x), block(x), 1e-5, "compiled output")
-        program = torch.export.export(block, (x,), dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1, max=64)}})
-        more = torch.randn(5, 8, 5, 6)
-        assert_close(program.module()(more), block(more), 1e-5, "exported output")
-
-    def test_exports_with_a_mask_and_any_size(self) -> None:
-        block, x, mask = LinearAttention2d(8, gamma_init=1.0).eval(), torch.randn(2, 8, 5, 6), torch.rand(2, 5, 6) > 0.3
-        batch, height, width = (torch.export.Dim(name, min=1, max=64) for name in ("batch", "height", "width"))
-        shapes = {"x": {0: batch, 2: height, 3: width}, "mask": {0: batch, 1: height, 2: width}}
-        program = torch.export.export(block, (x, mask), dynamic_shapes=shapes)
-        for size in ((2, 5, 6), (1, 7, 3), (3, 1, 4)):
-            x, mask = torch.randn(size[0], 8, *size[1:]), torch.rand(size) > 0.3
-            assert_close(program.module()(x, mask), block(x, mask), 1e-5, "exported output")
-
-    def test_registered(self) -> None:
-        assert {"linear_2d", "linear_channel_2d"} <= set(foveal.list_attentions(form="maps", family="summary"))
-        config = LinearAttention2d.Config(head_count=2, gamma_init=0.5)
-        assert foveal.AttentionConfig.from_json(config.to_json()) == config
+            LinearAttention2d(**change)
 
     def test_official_checkpoints_that_do_not_fit_are_refused(self) -> None:
         _, settings, tensors = read("linear_position")
@@ -489,35 +417,29 @@ class TestLinearAttention2d:
         assert_close(module(tensors["input.x"].double()), tensors["output"], 1e-5, "output")
 
 
-class TestChannelLinearAttention2d:
-    @pytest.mark.parametrize("legacy", [False, True])
-    @pytest.mark.parametrize("size", [(1, 1), (1, 16), (8, 16), (5, 5)])
-    def test_is_the_function(self, legacy, size) -> None:
-        block, x = ChannelLinearAttention2d(12, legacy=legacy, gamma_init=0.75).double(), torch.randn(2, 12, *size, dtype=torch.float64)
-        mixed = channel_linear_attention(x.flatten(2)[:, None], legacy=legacy).view_as(x)
-        assert_close(block(x), x + 0.75 * mixed, 1e-12, "output")
-        bare = ChannelLinearAttention2d(12, legacy=legacy, gamma_init=0.75, residual=False).double()
-        assert_close(bare(x), 0.75 * mixed, 1e-12, "output without the residual")
-        assert_close(block(x.mT), block(x).mT, 1e-12, "transposed output")
-        last = block(x.to(memory_format=torch.channels_last))
-        assert_close(last, block(x), 1e-12, "channels-last output")
-        assert last.is_contiguous(memory_format=torch.channels_last)
+class TestChannelLinearAttention2d(MapContract):
+    name = "linear_channel_2d"
+    variants = [{}, {"residual": False, "gamma_init": 0.75}, {"legacy": True, "eps": 1e-6}]
 
-    def test_map(self) -> None:
-        block, x = ChannelLinearAttention2d(12, gamma_init=0.75).double(), torch.randn(2, 12, 4, 6, dtype=torch.float64)
-        combined = block.attention_map(x)["combined"]
-        assert combined.shape == (2, 1, 12, 12)
-        assert_close(x + 0.75 * (combined[:, 0] @ x.flatten(2)).view_as(x), block(x), 1e-10, "output from the map")
+    def oracle(self, module, x, present):
+        mixed = []
+        for sample in x.flatten(2):
+            mixed.append(legacy_channels(sample, module.eps) if module.legacy else one_head(sample, sample, sample, torch.ones(len(sample), dtype=torch.bool)))
+        return self.behind(module, x, torch.stack(mixed))
+
+    def from_map(self, module, x, maps):
+        return self.behind(module, x, maps["combined"][:, 0] @ x.flatten(2))
+
+    @staticmethod
+    def behind(module: ChannelLinearAttention2d, x: Tensor, mixed: Tensor) -> Tensor:
+        return module.gamma * mixed.unflatten(-1, x.shape[2:]) + (x if module.residual else 0)
+
+    def test_the_map_gives_the_output(self, options) -> None:
+        if not options.get("legacy"):
+            super().test_the_map_gives_the_output(options)
+            return
         with pytest.raises(ValueError, match="legacy"):
-            ChannelLinearAttention2d(12, legacy=True).attention_map(x)
-
-    @pytest.mark.parametrize("legacy", [False, True])
-    def test_counted_cost(self, legacy) -> None:
-        block = ChannelLinearAttention2d(12, legacy=legacy, device="meta")
-        with FlopCounterMode(display=False) as counter:
-            block(torch.empty(1, 12, 7, 9, device="meta"))
-        assert block.cost(7, 9).macs == counter.get_total_flops() // 2
-        assert block.cost(7, 9).parameters == sum(p.numel() for p in block.parameters()) == 1
+            self.build(**options).attention_map(self.draw(4, 6))
 
     def test_any_number_of_channels(self) -> None:
         block = ChannelLinearAttention2d()
@@ -529,23 +451,10 @@ class TestChannelLinearAttention2d:
             with pytest.raises(ValueError, match=r"\(B, C, H, W\)"):
                 block(x)
 
-    @pytest.mark.parametrize(("options", "says"), [({"channels": 0}, "channels must be at least 1"), ({"channels": 8, "eps": 1e-6}, "legacy=True")])
-    def test_bad_options_are_explained(self, options, says) -> None:
+    @pytest.mark.parametrize(("change", "says"), [({"channels": 0}, "channels must be at least 1"), ({"channels": 8, "eps": 1e-6}, "legacy=True")])
+    def test_bad_options_are_explained(self, change, says) -> None:
         with pytest.raises(ValueError, match=says):
-            ChannelLinearAttention2d(**options)
-
-    def test_bad_input_is_explained(self) -> None:
-        with pytest.raises(ValueError, match="C=8"):
-            ChannelLinearAttention2d(8)(torch.randn(2, 9, 5, 5))
-
-    @pytest.mark.parametrize("legacy", [False, True])
-    def test_compiles_and_exports(self, legacy) -> None:
-        block, x = ChannelLinearAttention2d(8, legacy=legacy, gamma_init=1.0), torch.randn(2, 8, 5, 6)
-        torch._dynamo.reset()
-        assert_close(torch.compile(block, fullgraph=True, backend="aot_eager")(x), block(x), 1e-5, "compiled output")
-        program = torch.export.export(block, (x,), dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1, max=64)}})
-        more = torch.randn(5, 8, 5, 6)
-        assert_close(program.module()(more), block(more), 1e-5, "exported output")
+            ChannelLinearAttention2d(**change)
 
     def test_it_starts_as_the_identity(self) -> None:
         block, x = ChannelLinearAttention2d(8), torch.randn(2, 8, 5, 6)

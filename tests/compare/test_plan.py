@@ -4,8 +4,10 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from foveal import InputError
+from foveal.analysis import cost
 from foveal.attention import list_attentions
 from foveal.compare import DEFAULT_ARMS, Plan, list_arms, make_plan
 from foveal.models import ViT
@@ -23,8 +25,25 @@ def test_the_baseline_comes_first_and_is_never_left_out() -> None:
 
 def test_every_attention_on_tokens_can_be_compared() -> None:
     plan = make_plan(RECIPE, tuple(list_arms()))
-    assert {arm.name for arm in plan.arms} == {*list_attentions(form="tokens"), "softmax-wide", "denoising-equal"}
+    cores = {f"denoising-{core}" for core in ("halo", "efficient", "linear")}
+    assert {arm.name for arm in plan.arms} == {*list_attentions(form="tokens"), "softmax-wide", "denoising-equal"} | cores
     assert all(arm.about for arm in plan.arms)
+
+
+@pytest.mark.parametrize("name", list_arms())
+def test_every_arm_learns_something_from_an_image(name) -> None:
+    """Those that need a grid get that of the images, here of 3×3 patches behind a class token."""
+    (arm,) = (arm for arm in make_plan(tiny(model=ViT()), (name,)).arms if arm.name == name)
+    model = arm.model.build(img_size=18, in_chans=1, num_classes=4)
+    model(torch.randn(2, 1, 18, 18)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    counted = cost(model, (1, 18, 18))
+    assert counted.parameters == sum(p.numel() for p in model.parameters())
+    assert counted.macs > 0
+    if "halo" in name:
+        assert model.blocks[0].attn.core.num_prefix_tokens == 1
+        with pytest.raises(ValueError, match="square"):
+            model.blocks[0].attn(torch.randn(1, 9, 48))
 
 
 def test_runs_differ_in_attention_and_seed_alone() -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal import InputError
+from foveal import InputError, fit_dictionaries_
 from foveal.data import ImageFolder, seed_of
 from foveal.models import ViT
 from foveal.tasks import Classification
@@ -126,6 +126,19 @@ def test_training_learns(tmp_path) -> None:
     fit(recipe, tmp_path / "run", quiet=True)
     _, bundle, model = load_run(tmp_path / "run")
     assert evaluate(model, bundle.train, recipe, 10)["accuracy"] >= 0.9
+
+
+def test_dictionaries_of_clusters_are_fitted_before_the_first_step(tmp_path) -> None:
+    """To the tokens of the whole training set, layer by layer. A run whose step is next to nothing shows what it began with."""
+    model = ViT(attention="cross_sample", options={"dictionary_size": 7, "init": "kmeans"})
+    recipe = tiny(model=model, steps=1, optim=Optim(lr=1e-12, min_lr=0.0, warmup=0.0))
+    fit(recipe, tmp_path / "run", quiet=True)
+    bundle = load_data(recipe.data)
+    want = build_model(recipe, bundle)
+    fit_dictionaries_(want, [torch.stack([image for image, _ in bundle.train])], seed=recipe.seed)
+    assert_close(weights(tmp_path / "run"), want.state_dict(), 1e-5)
+    _, _, loaded = load_run(tmp_path / "run")
+    assert loaded(torch.stack([bundle.test[0][0]])).isfinite().all()
 
 
 @pytest.mark.parametrize("mixing", [{"mixup": 0.5}, {"cutmix": 0.5}, {"mixup": 0.5, "cutmix": 0.5}])

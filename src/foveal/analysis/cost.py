@@ -23,7 +23,8 @@ def cost(model: nn.Module, input_size: Sequence[int]) -> Cost:
     # here and below: these two take longer to import than all of Foveal
     from torch.utils.flop_counter import FlopCounterMode
 
-    shadow = copy.deepcopy(model).to("meta").eval()
+    # without gradients altogether: the counter's own hooks stumble over a parameter that a module hands out as it is
+    shadow = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         shadow(torch.empty(1, *input_size, device="meta"))
     return Cost(parameters=sum(p.numel() for p in model.parameters()), macs=counter.get_total_flops() // 2)

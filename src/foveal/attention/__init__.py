@@ -1,7 +1,10 @@
 """The modules: one attention a file, each with its ``Config``, its maps and its cost, and one registry of names."""
 
 from ._base import Cost, TokenAttention
+from ._core import CORES, Core, core
 from ._registry import FAMILIES, AttentionConfig, attention_class, config_from_dict, create_attention, list_attentions, register
+from .causal import CausalAttention, ComplementaryCBAM
+from .cross_sample import CrossSampleAttention, CrossSampleDictionary, CrossSamplePair, fit_dictionaries_
 from .denoising import DenoisingAttention
 from .differential import DifferentialAttention
 from .efficient import EfficientAttention, EfficientAttention2d
@@ -11,10 +14,17 @@ from .linear import ChannelLinearAttention2d, LinearAttention, LinearAttention2d
 from .softmax import SoftmaxAttention
 
 __all__ = [
+    "CORES",
     "FAMILIES",
     "AttentionConfig",
+    "CausalAttention",
     "ChannelLinearAttention2d",
+    "ComplementaryCBAM",
+    "Core",
     "Cost",
+    "CrossSampleAttention",
+    "CrossSampleDictionary",
+    "CrossSamplePair",
     "DenoisingAttention",
     "DifferentialAttention",
     "EfficientAttention",
@@ -31,7 +41,9 @@ __all__ = [
     "TokenAttention",
     "attention_class",
     "config_from_dict",
+    "core",
     "create_attention",
+    "fit_dictionaries_",
     "list_attentions",
     "register",
 ]

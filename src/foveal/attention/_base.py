@@ -13,10 +13,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ..functional.softmax import Core as CoreFunction
+from ._core import Core, make_core
 from ._linear import project
 from ._registry import AttentionConfig, Family, Form
 
-__all__ = ["Cost", "NormLayer", "QKVAttention", "TokenAttention", "check_channels", "head_width"]
+__all__ = ["Cost", "NormLayer", "QKVAttention", "TokenAttention", "check_channels", "check_mask", "head_width", "is_channels_last"]
 
 NormLayer = Callable[..., nn.Module]
 
@@ -50,6 +52,22 @@ def head_width(dim: int, num_heads: int, attn_head_dim: int | None) -> int:
 def check_channels(name: str, x: Tensor, dim: int, shape: str, channel: int) -> None:
     if x.ndim != shape.count(",") + 1 or x.shape[channel] != dim or not x.is_floating_point():
         raise InputError(f"{name} expects {shape} with C={dim} in floating point, got {tuple(x.shape)} of {x.dtype}")
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether maps are laid out so. Those that fit both layouts (one channel, one pixel) are not."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def check_mask(name: str, what: str, mask: Tensor, full: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A mask of pairs, ``(Nq, Nk)`` or broadcastable to ``full`` = (B, H, Nq, Nk); float ones in ``dtype``."""
+    if mask.ndim not in (2, 4) or any(got not in (1, want) for got, want in zip(mask.shape[::-1], full[::-1], strict=False)):
+        raise InputError(f"{name} expects {what} to be (Nq, Nk) or broadcastable to (B, H, Nq, Nk) = {full}, got {tuple(mask.shape)}")
+    if mask.dtype == torch.bool:
+        return mask
+    if not mask.is_floating_point():
+        raise InputError(f"{name} expects a bool {what} (True takes part) or a float one (added to the logits), got {mask.dtype}; try .bool()")
+    return mask.to(dtype)
 
 
 class TokenAttention(nn.Module, ABC):
@@ -88,10 +106,12 @@ class TokenAttention(nn.Module, ABC):
 
 
 class QKVAttention(TokenAttention):
-    """An attention of pairs: queries, keys and values from one ``qkv``, in timm's names and order, and a ``proj`` behind.
+    """An attention of pairs: queries, keys and values from one ``qkv``, in timm's names and order, a core in which they meet, and a ``proj`` behind.
 
-    Subclasses give :meth:`attend`; whoever has further projections makes them in its own constructor.
+    Whoever has further projections makes them in its own constructor, and gives :meth:`attend`.
     """
+
+    core: Core
 
     def __init__(
         self,
@@ -106,6 +126,8 @@ class QKVAttention(TokenAttention):
         proj_drop: float,
         norm_layer: NormLayer | None,
         attn_head_dim: int | None,
+        core: str | CoreFunction,
+        core_options: dict[str, Any] | None = None,
         device: Any,
         dtype: Any,
     ) -> None:
@@ -118,14 +140,27 @@ class QKVAttention(TokenAttention):
         self.qkv = nn.Linear(dim, 3 * self.inner_dim, bias=qkv_bias, **factory)
         self.q_norm = norm_layer(self.head_dim, **factory) if qk_norm else nn.Identity()
         self.k_norm = norm_layer(self.head_dim, **factory) if qk_norm else nn.Identity()
+        self.core = make_core(core, self.head_dim, core_options, **factory)
         self.attn_drop = nn.Dropout(attn_drop)
         self.norm = norm_layer(self.inner_dim, **factory) if scale_norm else nn.Identity()
         self.proj = nn.Linear(self.inner_dim, dim, bias=proj_bias, **factory)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    @abstractmethod
     def attend(self, x: Tensor, context: Tensor | None, options: dict[str, Any]) -> Tensor:
         """``(B, H, Nq, D)`` from checked input; ``options`` are ``mask``, ``is_causal`` and ``dropout_p``."""
+        return self.core(*self._qkv(x, context), **options)
+
+    def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None) -> dict[str, Tensor]:
+        """``combined``: the map of the core, ``(B, H, Nq, Nk)``. Applied to the values it gives the output before ``proj``."""
+        options = self._check(x, attn_mask, is_causal, context)
+        q, k, _ = self._qkv(x, context)
+        return {"combined": self.core.map(q, k, **options)}
+
+    def macs(self, num_tokens: int) -> int:
+        return self._projection_macs(num_tokens, 4) + self.core.macs(num_tokens, self.num_heads)
+
+    def no_weight_decay(self) -> set[str]:
+        return {f"core.{name}" for name in self.core.no_weight_decay()}
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None) -> Tensor:
         """Attend.
@@ -159,14 +194,8 @@ class QKVAttention(TokenAttention):
                 raise InputError(f"{name} cannot be causal over a context: its tokens have no order relative to the queries; give attn_mask instead")
         if attn_mask is not None:
             full = (x.shape[0], self.num_heads, x.shape[1], (x if context is None else context).shape[1])
-            if attn_mask.ndim not in (2, 4) or any(got not in (1, want) for got, want in zip(attn_mask.shape[::-1], full[::-1], strict=False)):
-                raise InputError(f"{name} expects attn_mask to be (Nq, Nk) or broadcastable to (B, H, Nq, Nk) = {full}, got {tuple(attn_mask.shape)}")
-            if attn_mask.dtype != torch.bool:
-                if not attn_mask.is_floating_point():
-                    raise InputError(
-                        f"{name} expects a bool attn_mask (True takes part) or a float one (added to the logits), got {attn_mask.dtype}; try .bool()"
-                    )
-                attn_mask = attn_mask.to(x.dtype)
+            attn_mask = check_mask(name, "attn_mask", attn_mask, full, x.dtype)
+        self.core.check(name, x, attn_mask, is_causal, context)
         return {"mask": attn_mask, "is_causal": is_causal}
 
     def _qkv(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,16 +4,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._errors import InputError
+
 __all__ = ["project"]
 
 _CONVOLUTION_PAYS = 2**26
-"""Multiply-adds from which oneDNN's packing is repaid; measured by ``benchmarks/linear.py``."""
+"""Multiply-adds from which oneDNN's packing is repaid; measured by ``benchmarks/projection.py``."""
 
 
 def project(linear: nn.Module, x: Tensor, rows: slice | None = None) -> Tensor:
     """``linear(x)[..., rows]``, where a plain ``nn.Linear`` computes only those rows.
 
     A layer that is more than a plain ``nn.Linear`` (a LoRA adapter, a quantised layer, one with hooks) is called whole, so that nothing it adds is lost.
+
+    Raises:
+        ValueError: tokens and weights differ in dtype, outside of autocast.
     """
     # exact type: a subclass may have its own forward
     if type(linear) is not nn.Linear or linear._forward_hooks or linear._forward_pre_hooks:
@@ -23,6 +28,8 @@ def project(linear: nn.Module, x: Tensor, rows: slice | None = None) -> Tensor:
     bias: Tensor | None = linear.bias
     if rows is not None:
         weight, bias = weight[rows], None if bias is None else bias[rows]
+    if x.dtype != weight.dtype and not (torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)):
+        raise InputError(f"expected tokens in the dtype of the weights, {weight.dtype}, got {x.dtype}; convert the tokens or the module with .to(dtype)")
     if _through_convolution(x, weight):
         image = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
         return F.conv2d(image, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)

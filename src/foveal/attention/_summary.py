@@ -1,4 +1,4 @@
-"""What layers of the summary family share: tokens without causality, and maps whose pixels are tokens.
+"""What layers of the summary family share: a core without causality, and maps whose pixels are tokens.
 
 Shapes     B batch, N tokens, C channels, H heads in ``(B, H, N, D)`` and height in ``(B, C, H, W)``, D width per head
 """
@@ -12,25 +12,21 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..functional._summary import check_chunk
-from ._base import Cost, QKVAttention, check_channels
+from ._base import Cost, check_channels, is_channels_last
+from ._core import Core
 from ._registry import Family, Form
 
-__all__ = ["MapAttention", "SummaryAttention", "from_pixels", "to_pixels"]
+__all__ = ["MapAttention", "SummaryCore", "from_pixels", "to_pixels"]
 
 
-class SummaryAttention(QKVAttention):
-    """Attention whose queries all read one summary of the keys: a mask can leave out keys, and nothing can be causal."""
+class SummaryCore(Core):
+    """All queries read one summary of the keys: a mask can leave out keys, and nothing can be causal."""
 
+    only_whole = "every query reads one summary of all keys"
     chunk: int | None
 
-    def _check(self, x: Tensor, attn_mask: Tensor | None, is_causal: bool, context: Tensor | None) -> dict[str, Any]:
-        options = super()._check(x, attn_mask, is_causal, context)
-        if options.pop("is_causal"):
-            raise InputError(f"{type(self).__name__} cannot be causal: every query reads one summary of all keys; use softmax or denoising attention")
-        return options
-
-    def macs(self, num_tokens: int) -> int:
-        return self._projection_macs(num_tokens, 4) + 2 * num_tokens * self.inner_dim * self.head_dim
+    def macs(self, num_tokens: int, num_heads: int) -> int:
+        return 2 * num_tokens * num_heads * self.head_dim**2
 
 
 class MapAttention(nn.Module, ABC):
@@ -106,5 +102,11 @@ def to_pixels(x: Tensor, heads: int) -> Tensor:
 
 
 def from_pixels(out: Tensor, like: Tensor) -> Tensor:
-    """Back to maps of the size of ``like``. Height and width are read off ``like`` by name: read in the wrong order they fit square maps alone."""
-    return rearrange(out, "b h (y x) d -> b (h d) y x", y=like.shape[-2], x=like.shape[-1])
+    """Back to maps of the size of ``like``, and channels-last where it is.
+
+    Height and width are read off ``like`` by name: read in the wrong order they fit square maps alone.
+    """
+    height, width = like.shape[-2:]
+    if is_channels_last(like):
+        return rearrange(out, "b h (y x) d -> b y x (h d)", y=height, x=width).permute(0, 3, 1, 2)
+    return rearrange(out, "b h (y x) d -> b (h d) y x", y=height, x=width)

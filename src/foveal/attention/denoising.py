@@ -6,17 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._errors import InputError, unknown
-from ..functional import denoising_attention, denoising_attention_maps, softmax_attention
-from ..functional.softmax import Core
+from ..functional import denoising_attention, denoising_attention_maps
+from ..functional.softmax import Core as CoreFunction
 from ._base import NormLayer, QKVAttention
 from ._linear import project
 from ._registry import AttentionConfig, register
 
-__all__ = ["CORES", "DenoisingAttention"]
-
-CORES: dict[str, Core] = {"softmax": softmax_attention}
-"""Cores that a configuration can name."""
+__all__ = ["DenoisingAttention"]
 
 
 @register("denoising", family="signed pairs")
@@ -39,13 +35,16 @@ class DenoisingAttention(QKVAttention):
         attn_head_dim: width of a head; ``dim / num_heads`` if None.
         shared_values: both branches read the same values (5C² weights); the paper's ablation.
         lambda_init: start of λ, which is free per head.
-        core: the attention that is applied twice: a name out of :data:`CORES`, or any ``f(q, k, v, *, mask, dropout_p, scale)``.
+        core: the attention that is applied twice, over the same keys: ``"softmax"`` (the paper), ``"halo"``, ``"efficient"``, ``"linear"``, or any
+            ``f(q, k, v, *, mask, dropout_p, scale)``. What a core owns, as the positions of ``"halo"``, belongs to the keys and serves both branches.
+        core_options: options of a named core, as of the attention of that name: ``{"block_size": 4}``.
 
     Shape:
         ``(B, N, dim) -> (B, N, dim)``.
 
     Raises:
-        ValueError: ``num_heads`` does not divide ``dim`` and no ``attn_head_dim`` is given; an unknown core; a map is asked of a core that has none.
+        ValueError: ``num_heads`` does not divide ``dim`` and no ``attn_head_dim`` is given; an unknown core or option; what the core cannot do,
+            as causality in all but softmax; a map or the cost is asked of a core that is a function.
 
     Example:
         >>> DenoisingAttention(dim=64, num_heads=4)(torch.randn(2, 49, 64)).shape
@@ -58,6 +57,13 @@ class DenoisingAttention(QKVAttention):
         shared_values: bool = False
         lambda_init: float = 0.5
         core: str = "softmax"
+        core_options: dict[str, Any] | None = None
+
+        def __post_init__(self) -> None:
+            # JSON has no tuples
+            if self.core_options is not None:
+                values = {name: tuple(value) if isinstance(value, list) else value for name, value in self.core_options.items()}
+                object.__setattr__(self, "core_options", values)
 
     def __init__(
         self,
@@ -76,7 +82,8 @@ class DenoisingAttention(QKVAttention):
         attn_head_dim: int | None = None,
         shared_values: bool = False,
         lambda_init: float = 0.5,
-        core: str | Core = "softmax",
+        core: str | CoreFunction = "softmax",
+        core_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
             dim,
@@ -89,12 +96,11 @@ class DenoisingAttention(QKVAttention):
             proj_drop=proj_drop,
             norm_layer=norm_layer,
             attn_head_dim=attn_head_dim,
+            core=core,
+            core_options=core_options,
             device=device,
             dtype=dtype,
         )
-        if isinstance(core, str) and core not in CORES:
-            raise unknown("core of denoising attention", core, CORES)
-        self.core = CORES[core] if isinstance(core, str) else core
         self.shared_values = shared_values
         self.lambda_init = lambda_init
         factory = {"device": device, "dtype": dtype}
@@ -118,19 +124,15 @@ class DenoisingAttention(QKVAttention):
 
         With shared values ``combined`` applied to the values gives the output before ``proj``; with values apart each map belongs to its own.
         """
-        if self.core is not softmax_attention:
-            raise InputError(f"DenoisingAttention shows maps of the softmax core only, this one has {self.core}; call its own map function on both branches")
         options = self._check(x, attn_mask, is_causal, context)
         q, k, _ = self._qkv(x, context)
-        return denoising_attention_maps(q, k, q_neg=self._negative_query(x), lambdas=self.lambdas, **options)
+        return denoising_attention_maps(q, k, q_neg=self._negative_query(x), lambdas=self.lambdas, core_map=self.core.map, **options)
 
     def macs(self, num_tokens: int) -> int:
-        if self.core is not softmax_attention:
-            raise InputError(f"the analytic cost of DenoisingAttention is known for the softmax core, this one has {self.core}")
-        return self._projection_macs(num_tokens, 5 if self.shared_values else 6) + 4 * num_tokens**2 * self.inner_dim
+        return self._projection_macs(num_tokens, 5 if self.shared_values else 6) + 2 * self.core.macs(num_tokens, self.num_heads)
 
     def no_weight_decay(self) -> set[str]:
-        return {"lambdas"}
+        return super().no_weight_decay() | {"lambdas"}
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (", shared_values=True" if self.shared_values else "")

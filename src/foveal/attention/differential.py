@@ -78,6 +78,7 @@ class DifferentialAttention(QKVAttention):
             proj_drop=proj_drop,
             norm_layer=norm_layer,
             attn_head_dim=None,
+            core="softmax",
             device=device,
             dtype=dtype,
         )

@@ -13,11 +13,12 @@ from .._errors import InputError, unknown
 from ..functional import efficient_attention, efficient_attention_map
 from ..functional._summary import check_chunk
 from ..functional.efficient import EfficientNorm
-from ._base import NormLayer
+from ._base import NormLayer, QKVAttention
+from ._core import core
 from ._registry import AttentionConfig, register
-from ._summary import MapAttention, SummaryAttention, from_pixels
+from ._summary import MapAttention, SummaryCore, from_pixels
 
-__all__ = ["EfficientAttention", "EfficientAttention2d"]
+__all__ = ["EfficientAttention", "EfficientAttention2d", "EfficientCore"]
 
 
 def _check_norm(normalization: str, width: int) -> None:
@@ -30,8 +31,31 @@ def _check_norm(normalization: str, width: int) -> None:
         )
 
 
+@core("efficient")
+class EfficientCore(SummaryCore):
+    """Tokens meet through a summary with one row for each channel of the keys."""
+
+    def __init__(self, head_dim: int, *, normalization: EfficientNorm = "softmax", chunk: int | None = None, device: Any = None, dtype: Any = None) -> None:
+        super().__init__(head_dim)
+        _check_norm(normalization, head_dim)
+        check_chunk(chunk)
+        self.normalization: EfficientNorm = normalization
+        self.chunk = chunk
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
+    ) -> Tensor:
+        return efficient_attention(q, k, v, mask=mask, dropout_p=dropout_p, scale=scale, normalization=self.normalization, chunk=self.chunk)
+
+    def map(self, q: Tensor, k: Tensor, *, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        return efficient_attention_map(q, k, mask=mask, normalization=self.normalization)
+
+    def extra_repr(self) -> str:
+        return f"normalization={self.normalization!r}, chunk={self.chunk}"
+
+
 @register("efficient", family="summary")
-class EfficientAttention(SummaryAttention):
+class EfficientAttention(QKVAttention):
     """Multi-head efficient attention, linear in the number of tokens. Its weights are timm's ``Attention``'s, name for name; its map is another.
 
     Each channel of the keys is one map over all tokens, shared by all queries; a query only chooses its mixture of these D maps. It is cheaper than softmax
@@ -98,25 +122,11 @@ class EfficientAttention(SummaryAttention):
             proj_drop=proj_drop,
             norm_layer=norm_layer,
             attn_head_dim=attn_head_dim,
+            core="efficient",
+            core_options={"normalization": normalization, "chunk": chunk},
             device=device,
             dtype=dtype,
         )
-        _check_norm(normalization, self.head_dim)
-        check_chunk(chunk)
-        self.normalization: EfficientNorm = normalization
-        self.chunk = chunk
-
-    def attend(self, x: Tensor, context: Tensor | None, options: dict[str, Any]) -> Tensor:
-        return efficient_attention(*self._qkv(x, context), normalization=self.normalization, chunk=self.chunk, **options)
-
-    def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None) -> dict[str, Tensor]:
-        """``combined``: the implied map. Applied to the values it gives the output before ``proj``. Under ``scaling`` it has entries of both signs."""
-        options = self._check(x, attn_mask, is_causal, context)
-        q, k, _ = self._qkv(x, context)
-        return {"combined": efficient_attention_map(q, k, normalization=self.normalization, **options)}
-
-    def extra_repr(self) -> str:
-        return super().extra_repr() + f", normalization={self.normalization!r}"
 
 
 @register("efficient_2d", family="summary", form="maps")

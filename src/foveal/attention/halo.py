@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..functional import halo_attention, halo_attention_map, softmax_attention, softmax_attention_map
 from ..functional.halo import halo_macs
-from ._base import Cost, NormLayer, QKVAttention, check_channels
+from ._base import Cost, NormLayer, QKVAttention, check_channels, is_channels_last
+from ._core import Core, core
 from ._registry import AttentionConfig, Family, Form, register
 
-__all__ = ["HaloAttention", "HaloAttention2d", "HaloPositions"]
+__all__ = ["HaloAttention", "HaloAttention2d", "HaloCore", "HaloPositions"]
 
 
 class HaloPositions(nn.Module):
@@ -159,10 +160,10 @@ class HaloAttention2d(nn.Module):
             ValueError: wrong channels or dtype; a mask of another shape or not bool.
         """
         options = self._options(x, mask)
-        q, k, v = self._queries(x), *self._keys_values(x)
+        q, k, v = self._read(x)
         out = rearrange(halo_attention(q, k, v, **options), "b h y x d -> b (h d) y x")
         # heads lie apart in memory; the next layer should find what it gave us
-        out = out.contiguous(memory_format=torch.channels_last if _channels_last(x) else torch.contiguous_format)
+        out = out.contiguous(memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)
         return self.proj(self._pool(out))
 
     def attention_map(self, x: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
@@ -171,8 +172,8 @@ class HaloAttention2d(nn.Module):
         Zero outside the window. Rows sum to one; under ``mask_border=False`` to less, the rest went to zeros outside the map.
         """
         options = self._options(x, mask)
-        k, _ = self._keys_values(x)
-        combined = halo_attention_map(self._queries(x), k, **options)
+        q, k, _ = self._read(x)
+        combined = halo_attention_map(q, k, **options)
         if self.pools:
             columns = rearrange(combined, "b h (y x) n -> b (h n) y x", x=x.shape[-1])
             combined = rearrange(self._pool(columns), "b (h n) y x -> b h (y x) n", h=self.num_heads)
@@ -203,13 +204,26 @@ class HaloAttention2d(nn.Module):
     def extra_repr(self) -> str:
         return f"dim={self.dim}, num_heads={self.num_heads}, block_size={self.block_size}, halo_size={self.halo_size}, stride={self.stride}"
 
-    def _queries(self, x: Tensor) -> Tensor:
-        return rearrange(_pixels(self.q, x), "b y x (h d) -> b h y x d", h=self.num_heads)
+    def _read(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, ``(B, H, height, width, D)``."""
+        if self.query_stride == 1 and _is_plain(self.q) and _is_plain(self.kv) and (self.q.bias is None) == (self.kv.bias is None):
+            # one product reads the map once, and rows of weights are cheaper to sort than the maps that they make
+            weight = torch.cat([self.q.weight, *self._rows(self.kv.weight)])
+            bias = None if self.q.bias is None or self.kv.bias is None else torch.cat([self.q.bias, *self._rows(self.kv.bias)])
+            widths = [self.num_heads * self.dim_head, self.num_heads * self.dim_head, self.num_heads * self.dim_head_v]
+            q, k, v = (self._heads(part) for part in _matrix_product(x, weight, bias).split(widths, dim=-1))
+        else:
+            q, kv = self._heads(_pixels(self.q, x)), self._heads(_pixels(self.kv, x))
+            k, v = kv.split([self.dim_head, self.dim_head_v], dim=-1)
+        return q, k, v
 
-    def _keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        kv = rearrange(_pixels(self.kv, x), "b y x (h d) -> b h y x d", h=self.num_heads)
-        k, v = kv.split([self.dim_head, self.dim_head_v], dim=-1)
-        return k, v
+    def _heads(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b y x (h d) -> b h y x d", h=self.num_heads)
+
+    def _rows(self, kv: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of keys and those of values; in ``kv`` they alternate, head by head, as in timm."""
+        k, v = kv.unflatten(0, (self.num_heads, -1)).split([self.dim_head, self.dim_head_v], dim=1)
+        return k.flatten(0, 1), v.flatten(0, 1)
 
     def _pool(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) if self.pools else x
@@ -230,6 +244,113 @@ class HaloAttention2d(nn.Module):
             "mask_border": self.mask_border,
             "rel_stride": None if self.strided_offsets else 1,
         }
+
+
+@core("halo")
+class HaloCore(Core):
+    """Grid tokens meet in the window around their block; prefix tokens (class token, registers) see all tokens and are seen by all.
+
+    Relative positions hold between grid tokens; to and from prefix tokens there are none. See :class:`HaloAttention` for the options.
+    """
+
+    only_whole = "a window looks in all directions and prefix tokens join them"
+
+    def __init__(
+        self,
+        head_dim: int,
+        *,
+        block_size: int = 8,
+        halo_size: int = 3,
+        num_prefix_tokens: int = 1,
+        grid_size: tuple[int, int] | None = None,
+        scale_pos_embed: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(head_dim)
+        if num_prefix_tokens < 0:
+            raise InputError(f"num_prefix_tokens must be at least 0, got {num_prefix_tokens}")
+        if grid_size is not None and (len(grid_size) != 2 or min(grid_size) < 1):
+            raise InputError(f"grid_size must be (rows, columns), both at least 1, got {grid_size}")
+        self.block_size, self.halo_size, self.scale_pos_embed = block_size, halo_size, scale_pos_embed
+        self.num_prefix_tokens, self.grid_size = num_prefix_tokens, grid_size
+        self.pos_embed = HaloPositions(head_dim, _table_rows(block_size, halo_size, 1, True), device=device, dtype=dtype)
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
+    ) -> Tensor:
+        q_grid, k_grid, v_grid, options = self._grid(q, k, v, mask)
+        out = halo_attention(q_grid, k_grid, v_grid, **options, dropout_p=dropout_p, scale=scale).flatten(2, 3)
+        if not self.num_prefix_tokens:
+            return out
+        prefix = softmax_attention(q[:, :, : self.num_prefix_tokens], k, v, mask=mask, dropout_p=dropout_p, scale=scale)
+        return torch.cat([prefix, out], dim=2)
+
+    def map(self, q: Tensor, k: Tensor, *, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """Zero between a grid token and those outside its window."""
+        q_grid, k_grid, _, options = self._grid(q, k, k, mask)
+        options.pop("global_v")
+        prefix = softmax_attention_map(q[:, :, : self.num_prefix_tokens], k, mask=mask)
+        return torch.cat([prefix, halo_attention_map(q_grid, k_grid, **options)], dim=2)
+
+    def macs(self, num_tokens: int, num_heads: int) -> int:
+        height, width = self._grid_of(num_tokens)
+        grid = halo_macs(
+            height,
+            width,
+            num_heads=num_heads,
+            dim_head=self.head_dim,
+            dim_head_v=self.head_dim,
+            block_size=self.block_size,
+            halo_size=self.halo_size,
+            num_global=self.num_prefix_tokens,
+        )
+        return grid + 2 * self.num_prefix_tokens * num_tokens * num_heads * self.head_dim
+
+    def check(self, what: str, x: Tensor, attn_mask: Tensor | None, is_causal: bool, context: Tensor | None) -> None:
+        super().check(what, x, attn_mask, is_causal, context)
+        if context is not None:
+            raise InputError(f"{what} cannot attend to a context: windows are cut from the grid that the queries lie on; use softmax attention")
+        if attn_mask is not None and (attn_mask.dtype != torch.bool or attn_mask.shape not in {(b, 1, 1, x.shape[1]) for b in (1, x.shape[0])}):
+            raise InputError(
+                f"{what} can leave out keys for all queries at once, "
+                f"by a bool attn_mask of shape (B, 1, 1, N) = {(x.shape[0], 1, 1, x.shape[1])}, got {attn_mask.dtype} of {tuple(attn_mask.shape)}; "
+                "a mask per query would need the N × N pairs that windows avoid"
+            )
+
+    def no_weight_decay(self) -> set[str]:
+        return {f"pos_embed.{name}" for name, _ in self.pos_embed.named_parameters()}
+
+    def extra_repr(self) -> str:
+        return f"block_size={self.block_size}, halo_size={self.halo_size}, num_prefix_tokens={self.num_prefix_tokens}, grid_size={self.grid_size}"
+
+    def _grid_of(self, num_tokens: int) -> tuple[int, int]:
+        pixels = num_tokens - self.num_prefix_tokens
+        side = isqrt(max(pixels, 0))
+        height, width = (side, side) if self.grid_size is None else self.grid_size
+        if pixels < 1 or height * width != pixels:
+            expected = "a square grid" if self.grid_size is None else f"a grid of {height}×{width}"
+            raise InputError(
+                f"halo attention on tokens expects {self.num_prefix_tokens} prefix tokens and {expected}, got {num_tokens} tokens; "
+                "set num_prefix_tokens and grid_size"
+            )
+        return height, width
+
+    def _grid(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+        """The grid's queries, keys and values, ``(B, H, rows, columns, D)``, and the options of :func:`halo_attention`."""
+        prefix, grid = self.num_prefix_tokens, self._grid_of(q.shape[2])
+        q_grid, k_grid, v_grid = (part[:, :, prefix:].unflatten(2, grid) for part in (q, k, v))
+        options = {
+            "rel_height": self.pos_embed.height_rel,
+            "rel_width": self.pos_embed.width_rel,
+            "block_size": self.block_size,
+            "halo_size": self.halo_size,
+            "global_k": k[:, :, :prefix] if prefix else None,
+            "global_v": v[:, :, :prefix] if prefix else None,
+            "mask": None if mask is None else mask[:, 0, 0].expand(q.shape[0], -1),
+            "scale_rel": self.scale_pos_embed,
+        }
+        return q_grid, k_grid, v_grid, options
 
 
 @register("halo", family="neighbourhood")
@@ -315,97 +436,17 @@ class HaloAttention(QKVAttention):
             proj_drop=proj_drop,
             norm_layer=norm_layer,
             attn_head_dim=attn_head_dim,
+            core="halo",
+            core_options={
+                "block_size": block_size,
+                "halo_size": halo_size,
+                "num_prefix_tokens": num_prefix_tokens,
+                "grid_size": grid_size,
+                "scale_pos_embed": scale_pos_embed,
+            },
             device=device,
             dtype=dtype,
         )
-        if num_prefix_tokens < 0:
-            raise InputError(f"num_prefix_tokens must be at least 0, got {num_prefix_tokens}")
-        if grid_size is not None and (len(grid_size) != 2 or min(grid_size) < 1):
-            raise InputError(f"grid_size must be (rows, columns), both at least 1, got {grid_size}")
-        self.block_size, self.halo_size, self.scale_pos_embed = block_size, halo_size, scale_pos_embed
-        self.num_prefix_tokens, self.grid_size = num_prefix_tokens, grid_size
-        self.pos_embed = HaloPositions(self.head_dim, _table_rows(block_size, halo_size, 1, True), device=device, dtype=dtype)
-
-    def attend(self, x: Tensor, context: Tensor | None, options: dict[str, Any]) -> Tensor:
-        q, k, v = self._qkv(x, None)
-        mask, dropout_p = options["mask"], options["dropout_p"]
-        q_grid, k_grid, v_grid, halo = self._grid(q, k, v, mask)
-        out = halo_attention(q_grid, k_grid, v_grid, **halo, dropout_p=dropout_p).flatten(2, 3)
-        if not self.num_prefix_tokens:
-            return out
-        prefix = softmax_attention(q[:, :, : self.num_prefix_tokens], k, v, mask=mask, dropout_p=dropout_p)
-        return torch.cat([prefix, out], dim=2)
-
-    def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> dict[str, Tensor]:
-        """``combined``: the map, zero between a grid token and those outside its window. Applied to the values it gives the output before ``proj``."""
-        mask = self._check(x, attn_mask, is_causal, None)["mask"]
-        q, k, v = self._qkv(x, None)
-        q_grid, k_grid, _, halo = self._grid(q, k, v, mask)
-        halo.pop("global_v")
-        prefix = softmax_attention_map(q[:, :, : self.num_prefix_tokens], k, mask=mask)
-        return {"combined": torch.cat([prefix, halo_attention_map(q_grid, k_grid, **halo)], dim=2)}
-
-    def macs(self, num_tokens: int) -> int:
-        height, width = self._grid_of(num_tokens)
-        prefix = 2 * self.num_prefix_tokens * num_tokens * self.inner_dim
-        grid = halo_macs(
-            height,
-            width,
-            num_heads=self.num_heads,
-            dim_head=self.head_dim,
-            dim_head_v=self.head_dim,
-            block_size=self.block_size,
-            halo_size=self.halo_size,
-            num_global=self.num_prefix_tokens,
-        )
-        return self._projection_macs(num_tokens, 4) + prefix + grid
-
-    def no_weight_decay(self) -> set[str]:
-        return {f"pos_embed.{name}" for name, _ in self.pos_embed.named_parameters()}
-
-    def extra_repr(self) -> str:
-        return super().extra_repr() + f", block_size={self.block_size}, halo_size={self.halo_size}, num_prefix_tokens={self.num_prefix_tokens}"
-
-    def _check(self, x: Tensor, attn_mask: Tensor | None, is_causal: bool, context: Tensor | None) -> dict[str, Any]:
-        if is_causal:
-            raise InputError("HaloAttention cannot be causal: a window looks in all directions and prefix tokens join them; use softmax or denoising attention")
-        if context is not None:
-            raise InputError("HaloAttention cannot attend to a context: windows are cut from the grid that the queries lie on; use softmax attention")
-        options = super()._check(x, attn_mask, is_causal, context)
-        if attn_mask is not None and (attn_mask.dtype != torch.bool or attn_mask.shape not in {(b, 1, 1, x.shape[1]) for b in (1, x.shape[0])}):
-            raise InputError(
-                "HaloAttention can leave out keys for all queries at once, "
-                f"by a bool attn_mask of shape (B, 1, 1, N) = {(x.shape[0], 1, 1, x.shape[1])}, got {attn_mask.dtype} of {tuple(attn_mask.shape)}; "
-                "a mask per query would need the N × N pairs that windows avoid"
-            )
-        return options
-
-    def _grid_of(self, num_tokens: int) -> tuple[int, int]:
-        pixels = num_tokens - self.num_prefix_tokens
-        side = isqrt(max(pixels, 0))
-        height, width = (side, side) if self.grid_size is None else self.grid_size
-        if pixels < 1 or height * width != pixels:
-            expected = "a square grid" if self.grid_size is None else f"a grid of {height}×{width}"
-            raise InputError(
-                f"HaloAttention expects {self.num_prefix_tokens} prefix tokens and {expected}, got {num_tokens} tokens; set num_prefix_tokens and grid_size"
-            )
-        return height, width
-
-    def _grid(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
-        """The grid's queries, keys and values, ``(B, H, rows, columns, D)``, and the options of :func:`halo_attention`."""
-        prefix, grid = self.num_prefix_tokens, self._grid_of(q.shape[2])
-        q_grid, k_grid, v_grid = (part[:, :, prefix:].unflatten(2, grid) for part in (q, k, v))
-        options = {
-            "rel_height": self.pos_embed.height_rel,
-            "rel_width": self.pos_embed.width_rel,
-            "block_size": self.block_size,
-            "halo_size": self.halo_size,
-            "global_k": k[:, :, :prefix] if prefix else None,
-            "global_v": v[:, :, :prefix] if prefix else None,
-            "mask": None if mask is None else mask[:, 0, 0].expand(q.shape[0], -1),
-            "scale_rel": self.scale_pos_embed,
-        }
-        return q_grid, k_grid, v_grid, options
 
 
 def _table_rows(block_size: int, halo_size: int, stride: int, tight: bool) -> int:
@@ -422,20 +463,22 @@ def _head_width(what: str, width: float, num_heads: int, remedy: str) -> int:
     return round(width) // num_heads
 
 
+def _is_plain(conv: nn.Module) -> bool:
+    """A layer that is more (an adapter, one with hooks) is called whole."""
+    return type(conv) is nn.Conv2d and not conv._forward_hooks and not conv._forward_pre_hooks
+
+
 def _pixels(conv: nn.Module, x: Tensor) -> Tensor:
-    """A 1×1 convolution with channels last, ``(B, C, height, width) -> (B, height, width, C')``: pixels as the windows need them.
-
-    Where ``conv`` is a plain ``nn.Conv2d``, one matrix product does that without a copy of either map. Anything more (an adapter, hooks) is called whole.
-    """
-    if type(conv) is not nn.Conv2d or conv._forward_hooks or conv._forward_pre_hooks:
+    """A 1×1 convolution with channels last, ``(B, C, height, width) -> (B, height, width, C')``: pixels as the windows need them."""
+    if not isinstance(conv, nn.Conv2d) or not _is_plain(conv):
         return conv(x).permute(0, 2, 3, 1)
-    x = x[..., :: conv.stride[0], :: conv.stride[1]]
-    weight = conv.weight.flatten(1)
-    if _channels_last(x):
-        return F.linear(x.permute(0, 2, 3, 1), weight, conv.bias)
+    return _matrix_product(x[..., :: conv.stride[0], :: conv.stride[1]], conv.weight, conv.bias)
+
+
+def _matrix_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1×1 convolution as one matrix product, without a copy of either map."""
+    weight = weight.flatten(1)
+    if is_channels_last(x):
+        return F.linear(x.permute(0, 2, 3, 1), weight, bias)
     out = torch.bmm(x.flatten(2).mT, weight.mT.expand(x.shape[0], -1, -1))
-    return (out if conv.bias is None else out + conv.bias).unflatten(1, x.shape[2:])
-
-
-def _channels_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return (out if bias is None else out + bias).unflatten(1, x.shape[2:])

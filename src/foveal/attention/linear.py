@@ -14,19 +14,44 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..functional import channel_linear_attention, channel_linear_attention_map, linear_attention, linear_attention_map
 from ..functional._summary import check_chunk
-from ._base import Cost, NormLayer, check_channels
+from ._base import Cost, NormLayer, QKVAttention, check_channels, is_channels_last
+from ._core import core
 from ._registry import AttentionConfig, Family, Form, register
-from ._summary import MapAttention, SummaryAttention, from_pixels
+from ._summary import MapAttention, SummaryCore, from_pixels
 
-__all__ = ["ChannelLinearAttention2d", "LinearAttention", "LinearAttention2d"]
+__all__ = ["ChannelLinearAttention2d", "LinearAttention", "LinearAttention2d", "LinearCore"]
+
+
+@core("linear")
+class LinearCore(SummaryCore):
+    """Tokens meet through their mean and a correction, with weights 1 + cos(q, k)."""
+
+    def __init__(self, head_dim: int, *, eps: float = 0.0, chunk: int | None = None, device: Any = None, dtype: Any = None) -> None:
+        super().__init__(head_dim)
+        check_chunk(chunk)
+        self.eps, self.chunk = eps, chunk
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
+    ) -> Tensor:
+        return linear_attention(q, k, v, mask=mask, dropout_p=dropout_p, scale=scale, eps=self.eps, chunk=self.chunk)
+
+    def map(self, q: Tensor, k: Tensor, *, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        return linear_attention_map(q, k, mask=mask, eps=self.eps)
+
+    def macs(self, num_tokens: int, num_heads: int) -> int:
+        return super().macs(num_tokens, num_heads) + num_tokens * num_heads * self.head_dim
+
+    def extra_repr(self) -> str:
+        return f"eps={self.eps}, chunk={self.chunk}"
 
 
 @register("linear", family="summary")
-class LinearAttention(SummaryAttention):
+class LinearAttention(QKVAttention):
     """Multi-head linear attention with weights 1 + cos(q, k). Its weights are timm's ``Attention``'s, name for name; its map is another.
 
     An output is a convex combination of the values in which no weight exceeds 2 / (N (1 + q̂ · k̄)): the mean of all tokens and a correction. It gathers
-    context and cannot pick a token out. Heads and the projection behind are ours; the paper's form is :class:`LinearAttention2d`.
+    context; what one token holds arrives diluted by N. Heads and the projection behind are ours; the paper's form is :class:`LinearAttention2d`.
 
     Args:
         dim: width C of the tokens.
@@ -89,23 +114,11 @@ class LinearAttention(SummaryAttention):
             proj_drop=proj_drop,
             norm_layer=norm_layer,
             attn_head_dim=attn_head_dim,
+            core="linear",
+            core_options={"eps": eps, "chunk": chunk},
             device=device,
             dtype=dtype,
         )
-        check_chunk(chunk)
-        self.eps, self.chunk = eps, chunk
-
-    def attend(self, x: Tensor, context: Tensor | None, options: dict[str, Any]) -> Tensor:
-        return linear_attention(*self._qkv(x, context), eps=self.eps, chunk=self.chunk, **options)
-
-    def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None) -> dict[str, Tensor]:
-        """``combined``: the implied map, entries not negative, rows that sum to one. Applied to the values it gives the output before ``proj``."""
-        options = self._check(x, attn_mask, is_causal, context)
-        q, k, _ = self._qkv(x, context)
-        return {"combined": linear_attention_map(q, k, eps=self.eps, **options)}
-
-    def macs(self, num_tokens: int) -> int:
-        return super().macs(num_tokens) + num_tokens * self.inner_dim
 
 
 @register("linear_2d", family="summary", form="maps")
@@ -242,6 +255,8 @@ class ChannelLinearAttention2d(nn.Module):
         """``(B, C, H, W) -> (B, C, H, W)``."""
         out = channel_linear_attention(self._channels(x), legacy=self.legacy, eps=self.eps)
         out = self.gamma.to(x.dtype) * rearrange(out, "b 1 c (y x) -> b c y x", y=x.shape[-2], x=x.shape[-1])
+        if is_channels_last(x):
+            out = out.contiguous(memory_format=torch.channels_last)
         return x + out if self.residual else out
 
     def attention_map(self, x: Tensor) -> dict[str, Tensor]:

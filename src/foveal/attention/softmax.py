@@ -7,9 +7,26 @@ from torch import Tensor
 
 from ..functional import softmax_attention, softmax_attention_map
 from ._base import NormLayer, QKVAttention
+from ._core import Core, core
 from ._registry import AttentionConfig, register
 
-__all__ = ["SoftmaxAttention"]
+__all__ = ["SoftmaxAttention", "SoftmaxCore"]
+
+
+@core("softmax")
+class SoftmaxCore(Core):
+    """Every pair of tokens once, through PyTorch's fused kernel."""
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
+    ) -> Tensor:
+        return softmax_attention(q, k, v, mask=mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
+
+    def map(self, q: Tensor, k: Tensor, *, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        return softmax_attention_map(q, k, mask=mask, is_causal=is_causal)
+
+    def macs(self, num_tokens: int, num_heads: int) -> int:
+        return 2 * num_tokens**2 * num_heads * self.head_dim
 
 
 @register("softmax", family="pairs")
@@ -70,18 +87,7 @@ class SoftmaxAttention(QKVAttention):
             proj_drop=proj_drop,
             norm_layer=norm_layer,
             attn_head_dim=attn_head_dim,
+            core="softmax",
             device=device,
             dtype=dtype,
         )
-
-    def attend(self, x: Tensor, context: Tensor | None, options: dict[str, Any]) -> Tensor:
-        return softmax_attention(*self._qkv(x, context), **options)
-
-    def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None) -> dict[str, Tensor]:
-        """``combined``: the softmax map. Applied to the values it gives the output before ``proj``."""
-        options = self._check(x, attn_mask, is_causal, context)
-        q, k, _ = self._qkv(x, context)
-        return {"combined": softmax_attention_map(q, k, **options)}
-
-    def macs(self, num_tokens: int) -> int:
-        return self._projection_macs(num_tokens, 4) + 2 * num_tokens**2 * self.inner_dim

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .._errors import InputError, unknown
-from ..attention import FAMILIES, attention_class, list_attentions
+from ..attention import CORES, FAMILIES, attention_class, list_attentions
 from ..models import ViT
 from ..models.vit import Size, scaled_heads
 from ..training import Recipe
@@ -62,9 +62,22 @@ def _matched(size: Size) -> dict[str, Arm]:
     }
 
 
+def _special(size: Size) -> dict[str, Arm]:
+    return _matched(size) | _over_cores(size)
+
+
+def _over_cores(size: Size) -> dict[str, Arm]:
+    """Denoising over what else tokens can meet in."""
+    return {
+        f"denoising-{core}": Arm(f"denoising-{core}", f"denoising over {core} attention", ViT(attention="denoising", options={"core": core}, size=size))
+        for core in CORES
+        if core != BASELINE
+    }
+
+
 def list_arms() -> list[str]:
-    """Names that a comparison takes: every attention on tokens, and the matched ones."""
-    return sorted({*list_attentions(form="tokens"), *_matched("tiny")})
+    """Names that a comparison takes: every attention on tokens, denoising over every core, and the matched ones."""
+    return sorted({*list_attentions(form="tokens"), *_special("tiny")})
 
 
 def make_plan(recipe: Recipe, attentions: tuple[str, ...] = DEFAULT_ARMS, *, seeds: int = 3) -> Plan:
@@ -78,11 +91,11 @@ def make_plan(recipe: Recipe, attentions: tuple[str, ...] = DEFAULT_ARMS, *, see
     if len(set(attentions)) < len(attentions):
         raise InputError(f"each attention can be compared once, got {' '.join(attentions)}")
     size = recipe.model.size
-    matched = _matched(size)
+    special = _special(size)
     arms = []
     for name in dict.fromkeys((BASELINE, *attentions)):
         if name not in list_arms():
             raise unknown("attention to compare", name, list_arms())
-        arm = matched.get(name) or Arm(name, FAMILIES[attention_class(name).family], ViT(attention=name, size=size))
+        arm = special.get(name) or Arm(name, FAMILIES[attention_class(name).family], ViT(attention=name, size=size))
         arms.append(replace(arm, model=replace(arm.model, patch_size=recipe.model.patch_size, drop_path=recipe.model.drop_path)))
     return Plan(recipe, tuple(arms), tuple(range(seeds)))

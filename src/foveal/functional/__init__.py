@@ -1,5 +1,7 @@
 """The mathematics: pure functions on ``(B, H, N, D)``, one file per mechanism, a slow readable reference beside each fast path."""
 
+from .causal import causal_attention, causal_attention_maps, causal_attention_reference
+from .cross_sample import cross_sample_attention, cross_sample_attention_maps, cross_sample_attention_reference
 from .denoising import denoising_attention, denoising_attention_maps, denoising_attention_reference
 from .differential import differential_attention, differential_attention_maps, differential_attention_reference
 from .efficient import efficient_attention, efficient_attention_map, efficient_attention_reference
@@ -13,12 +15,19 @@ from .linear import (
     linear_attention_map,
     linear_attention_reference,
 )
+from .pair import signed_pair, signed_pair_maps
 from .softmax import softmax_attention, softmax_attention_map, softmax_attention_reference
 
 __all__ = [
+    "causal_attention",
+    "causal_attention_maps",
+    "causal_attention_reference",
     "channel_linear_attention",
     "channel_linear_attention_map",
     "channel_linear_attention_reference",
+    "cross_sample_attention",
+    "cross_sample_attention_maps",
+    "cross_sample_attention_reference",
     "denoising_attention",
     "denoising_attention_maps",
     "denoising_attention_reference",
@@ -38,6 +47,8 @@ __all__ = [
     "linear_attention",
     "linear_attention_map",
     "linear_attention_reference",
+    "signed_pair",
+    "signed_pair_maps",
     "softmax_attention",
     "softmax_attention_map",
     "softmax_attention_reference",

@@ -5,7 +5,6 @@ Official   rjccv/DnA
 Formula    Y_h = core(Q⁺, K, V⁺) − λ_h · core(−Q⁻, K, V⁻), one shared K, λ_h a free scalar per head
 Differs    The official files disagree on the sign of the second branch (some add, some subtract). With values of its own the branch can
            absorb the sign into V⁻, so we always subtract and ``foveal.official`` folds. With shared values the sign is real: we subtract.
-           A mask is applied after the query is negated. Negating masked logits, as a literal softmin does, would give masked keys all the weight.
            The core need not be softmax; that generality is ours.
 Status     outputs and gradients equal to the official modules'
 
@@ -14,6 +13,7 @@ Shapes     B batch, H heads, Nq queries, Nk keys, D head width, Dv value width
 
 from torch import Tensor
 
+from .pair import CoreMap, signed_pair, signed_pair_maps
 from .softmax import Core, softmax_attention, softmax_attention_map, softmax_attention_reference
 
 __all__ = ["denoising_attention", "denoising_attention_maps", "denoising_attention_reference"]
@@ -51,24 +51,27 @@ def denoising_attention(
     Returns:
         ``(B, H, Nq, Dv)``.
     """
-    options = {"mask": mask, "dropout_p": dropout_p, "scale": scale}
-    if is_causal:
-        options["is_causal"] = True
-    positive = core(q, k, v, **options)
-    negative = core(-q_neg, k, v if v_neg is None else v_neg, **options)
+    positive, negative = signed_pair(q, k, v, q_neg=q_neg, v_neg=v_neg, core=core, is_causal=is_causal, mask=mask, dropout_p=dropout_p, scale=scale)
     return positive - lambdas.to(negative.dtype).view(-1, 1, 1) * negative
 
 
 def denoising_attention_maps(
-    q: Tensor, k: Tensor, *, q_neg: Tensor, lambdas: Tensor, mask: Tensor | None = None, is_causal: bool = False, scale: float | None = None
+    q: Tensor,
+    k: Tensor,
+    *,
+    q_neg: Tensor,
+    lambdas: Tensor,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+    core_map: CoreMap = softmax_attention_map,
 ) -> dict[str, Tensor]:
-    """The maps of the softmax core, each ``(B, H, Nq, Nk)``.
+    """The maps, each ``(B, H, Nq, Nk)``; ``core_map`` is the one that belongs to the core.
 
-    ``positive`` A⁺ and ``negative`` A⁻ have rows that sum to one; ``combined`` is A⁺ − λA⁻, with rows that sum to 1 − λ and entries of both signs.
-    With shared values ``combined @ v`` is the output. With values apart it is ``positive @ v − λ · negative @ v_neg`` and ``combined`` is a summary to look at.
+    Under the softmax core ``positive`` A⁺ and ``negative`` A⁻ have rows that sum to one; ``combined`` is A⁺ − λA⁻, with rows that sum to 1 − λ and entries
+    of both signs. With shared values ``combined @ v`` is the output. With values apart it is ``positive @ v − λ · negative @ v_neg``, and ``combined`` is a
+    summary to look at.
     """
-    positive = softmax_attention_map(q, k, mask=mask, is_causal=is_causal, scale=scale)
-    negative = softmax_attention_map(-q_neg, k, mask=mask, is_causal=is_causal, scale=scale)
+    positive, negative = signed_pair_maps(q, k, q_neg=q_neg, core_map=core_map, is_causal=is_causal, mask=mask)
     return {"positive": positive, "negative": negative, "combined": positive - lambdas.to(negative.dtype).view(-1, 1, 1) * negative}
 
 

@@ -25,12 +25,12 @@ from torch import Tensor
 
 from .._errors import unknown
 from ._masks import add_mask
-from ._summary import key_count, key_mask, pieces, whole_precision, wide, wide_dtype
+from ._summary import key_count, key_mask, pieces, scaled, whole_precision, wide, wide_dtype
 
 __all__ = ["EfficientNorm", "efficient_attention", "efficient_attention_map", "efficient_attention_reference"]
 
 EfficientNorm = Literal["softmax", "scaling"]
-"""``softmax`` gives maps whose rows are convex weights. ``scaling`` gives signed ones; it averages and cannot pick a position out."""
+"""``softmax`` gives maps whose rows are convex weights. ``scaling`` gives signed ones, in which a key stands out only by its size."""
 
 
 def efficient_attention(
@@ -100,18 +100,18 @@ def efficient_attention_reference(
 
 
 def _softmax_takes(q: Tensor, scale: float) -> Tensor:
-    return (q * scale).softmax(dim=-1)
+    return scaled(q, scale).softmax(dim=-1)
 
 
 def _softmax_summary(k: Tensor, v: Tensor, keep: Tensor | None, scale: float, chunk: int | None) -> Tensor:
     if keep is None and chunk is None:
-        return (wide(k) * scale).softmax(dim=-2).mT @ wide(v)
+        return scaled(wide(k), scale).softmax(dim=-2).mT @ wide(v)
     *outer, _, width = k.shape
     # the lowest finite number, not -inf: a channel that has seen no key yet must not give -inf − -inf
     top = k.new_full((*outer, 1, width), torch.finfo(wide_dtype(k)).min, dtype=wide_dtype(k))
     total, summary = torch.zeros_like(top), v.new_zeros((*outer, width, v.shape[-1]), dtype=wide_dtype(v))
     for at in pieces(chunk, k.shape[-2]):
-        logits = add_mask(wide(k[..., at, :]) * scale, None if keep is None else keep[..., at, :])
+        logits = add_mask(scaled(wide(k[..., at, :]), scale), None if keep is None else keep[..., at, :])
         # the result does not depend on the maximum, so no gradient need pass through it
         highest = torch.maximum(top, logits.detach().amax(dim=-2, keepdim=True))
         weights, shrink = (logits - highest).exp(), (top - highest).exp()
@@ -123,7 +123,7 @@ def _softmax_summary(k: Tensor, v: Tensor, keep: Tensor | None, scale: float, ch
 
 
 def _scaling_takes(q: Tensor, scale: float) -> Tensor:
-    return q * scale
+    return scaled(q, scale)
 
 
 def _scaling_summary(k: Tensor, v: Tensor, keep: Tensor | None, scale: float, chunk: int | None) -> Tensor:

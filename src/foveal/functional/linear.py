@@ -11,7 +11,7 @@ Differs    Means in place of the official sums, in float32 at least: N = 65536 o
            Ours is the formula; ``legacy=True`` is theirs.
 Note       What is convex: weights 1 + cos ≥ 0 divided by their sum, so for ``eps=0`` an output is a convex combination of the values (for channels, of
            the channels), up to the floor of the divisor, below which rows sum to less than one. A weight is at most 2 / (Nk (1 + q̂ · k̄)), so the map is
-           nearly uniform: the mean of all values and a correction of rank ≤ D. It cannot pick a position out, whatever it learns.
+           nearly uniform: the mean of all values and a correction of rank ≤ D. What one position holds arrives diluted by N, whatever it learns.
            What is not convex: the legacy channel operator (a constant input does not come back), ``eps ≠ 0``, and a residual around it.
            No position is known to it: permuted tokens give permuted outputs.
 Status     outputs and gradients equal to the official modules'
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._errors import InputError
-from ._summary import key_count, key_mask, pieces, whole_precision, wide, wide_dtype
+from ._summary import key_count, key_mask, pieces, scaled, whole_precision, wide, wide_dtype
 
 __all__ = [
     "channel_linear_attention",
@@ -89,7 +89,7 @@ def linear_attention(
         mean_k, mean_v, summary = sum_k / count, sum_v / count, summary / count
         out = []
         for at in pieces(chunk, q.shape[-2]):
-            direction = _direction(wide(q[..., at, :])) * scale
+            direction = scaled(_direction(wide(q[..., at, :])), scale)
             divisor = (1 + direction @ mean_k.mT).clamp_min(_LEAST_DIVISOR)
             if dropout_p:
                 # the divisor keeps its value, so that the mean over draws is the output without dropout
@@ -107,7 +107,7 @@ def linear_attention_map(q: Tensor, k: Tensor, *, mask: Tensor | None = None, sc
     """
     keep, scale = key_mask("linear attention", mask, k, floats=False), _check_scale(scale)
     with whole_precision(q):
-        to, of = _direction(wide(q)) * scale, _direction(wide(k))
+        to, of = scaled(_direction(wide(q)), scale), _direction(wide(k))
         # rounding may put an opposite pair a little below zero
         weights, count = (1 + to @ of.mT).clamp_min(0.0), key_count(keep, k)
         if keep is not None:

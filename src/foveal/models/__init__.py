@@ -1,5 +1,29 @@
-"""The published hosts. So far the vision transformer."""
+"""The published hosts: the vision transformer, on video TimeSformer, T2T-ViT with EAMLP, CATT's encoder, and CaaM's networks."""
 
+from .caam import CausalBlock, CausalResNet, EnvironmentHeads, GatedBlock, SplitBlock, Streams, TwoStreamBlock
+from .catt import CattEncoder, CattLayer
+from .t2t import T2T, T2T_SIZES, T2TViT, eamlp
+from .timesformer import TimeSformer, inflate_
 from .vit import SIZES, VisionTransformer, ViT, share_initial_weights_
 
-__all__ = ["SIZES", "ViT", "VisionTransformer", "share_initial_weights_"]
+__all__ = [
+    "SIZES",
+    "T2T",
+    "T2T_SIZES",
+    "CattEncoder",
+    "CattLayer",
+    "CausalBlock",
+    "CausalResNet",
+    "EnvironmentHeads",
+    "GatedBlock",
+    "SplitBlock",
+    "Streams",
+    "T2TViT",
+    "TimeSformer",
+    "TwoStreamBlock",
+    "ViT",
+    "VisionTransformer",
+    "eamlp",
+    "inflate_",
+    "share_initial_weights_",
+]

@@ -18,6 +18,7 @@ from torch import nn
 
 from .._errors import InputError, missing_extra, unknown
 from ..attention import AttentionConfig, DifferentialAttention, TokenAttention, config_from_dict
+from ..attention._grid import on_grid
 
 try:
     from timm.models import VisionTransformer as _VisionTransformer
@@ -87,6 +88,7 @@ class ViT:
             if not hasattr(config, "attn_head_dim"):
                 raise InputError(f"{self.attention} attention cannot have {num_heads} heads of a width apart from dim / num_heads; leave num_heads out")
             config = config_from_dict(config.to_dict() | {"attn_head_dim": dial.dim // dial.num_heads})
+        grid = img_size // patch_size
         return VisionTransformer(
             img_size=img_size,
             patch_size=patch_size,
@@ -96,7 +98,7 @@ class ViT:
             depth=dial.depth,
             num_heads=num_heads,
             drop_path_rate=self.drop_path,
-            attn_layer=config.layer(),
+            attn_layer=on_grid(config, 1, (grid, grid)).layer(),
         )
 
 

@@ -96,6 +96,37 @@ def _vit(
     )
 
 
+def _timesformer(
+    img_size: int,
+    patch_size: int,
+    embed_dim: int,
+    depth: int,
+    num_heads: int,
+    num_frames: int,
+    num_classes: int,
+    sign: Sign,
+    attention_type: Literal["divided_space_time", "joint_space_time", "space_only"] = "divided_space_time",
+    qkv_bias: bool = True,
+    norm_eps: float = 1e-6,
+) -> nn.Module:
+    # not at the top: it needs timm, and Foveal alone does not
+    from ..models.timesformer import TimeSformer
+
+    return TimeSformer(
+        attention="denoising",
+        attention_type=attention_type,
+        num_frames=num_frames,
+        img_size=img_size,
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        num_classes=num_classes,
+        qkv_bias=qkv_bias,
+        norm_layer=partial(nn.LayerNorm, eps=norm_eps),
+    )
+
+
 @kind("dna.attention", build=_attention)
 def _translate_attention(state: State, *, sign: Sign, **settings: Any) -> dict[str, Tensor]:
     return read_attention(state, sign)
@@ -111,12 +142,13 @@ def _translate_probes(state: State, *, sign: Sign, **settings: Any) -> dict[str,
     return read_attention(state, sign)
 
 
+@kind("dna.timesformer", build=_timesformer)
 @kind("dna.vit", build=_vit)
-def _translate_vit(state: State, *, sign: Sign, **settings: Any) -> dict[str, Tensor]:
+def _translate_blocks(state: State, *, sign: Sign, **settings: Any) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     attentions: dict[str, dict[str, Tensor]] = {}
     for key, value in state.items():
-        if match := re.fullmatch(r"(blocks\.\d+\.attn\.)(.+)", key):
+        if match := re.fullmatch(r"(blocks\.\d+\.(?:temporal_)?attn\.)(.+)", key):
             attentions.setdefault(match[1], {})[match[2]] = value
         else:
             out[key] = value

@@ -4,11 +4,13 @@ The official value memory is the weight of a layer from slots to channels, ``(D,
 The official divisor over slots has 1e-9 added, which is loaded as ``eps``.
 """
 
+import re
 from collections.abc import Callable
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from .._errors import InputError
+from .._errors import InputError, unknown
 from ..attention import ExternalAttention, ExternalAttention2d
 from ._registry import State, kind
 
@@ -39,6 +41,14 @@ _MULTIHEAD: dict[str, _Rule] = {
     "linear_0.bias": ("memory.bias_k", _same),
     "linear_1.bias": ("memory.bias_v", _same),
 }
+_TOKENS: dict[str, _Rule] = {
+    "q_linear.": ("reduce.", _same),
+    "proj.": ("attn.proj.", _same),
+    "linear_0.weight": ("attn.memory.memory_k", _same),
+    "linear_1.weight": ("attn.memory.memory_v", lambda value: value.mT),
+    "linear_1.bias": ("attn.memory.bias_v", _same),
+}
+_TOKEN_DROP = {"performer": 0.1, "transformer": 0.0}
 
 
 def _conv2d(channels: int, memory: int = 64) -> nn.Module:
@@ -49,6 +59,40 @@ def _multihead(dim: int, num_heads: int, coef: int = 4, memory: int = 64) -> nn.
     return ExternalAttention(dim, num_heads, qkv_bias=True, slots=memory, expand=coef, bias=True, eps=_EPS)
 
 
+def _eamlp(
+    img_size: int,
+    embed_dim: int,
+    depth: int,
+    num_heads: int,
+    mlp_ratio: float,
+    num_classes: int,
+    in_chans: int = 3,
+    token_dim: int = 64,
+    tokens_type: Literal["performer", "transformer"] = "performer",
+) -> nn.Module:
+    # not at the top: it needs timm, and Foveal alone does not
+    from ..models.t2t import T2TViT
+
+    if tokens_type not in _TOKEN_DROP:
+        raise unknown("tokens_type of EAMLP", tokens_type, _TOKEN_DROP)
+    return T2TViT(
+        attention="external",
+        options={"slots": 64, "expand": 4, "bias": True, "eps": _EPS},
+        token_attention="external",
+        token_options={"slots": 128, "eps": _EPS},
+        img_size=img_size,
+        in_chans=in_chans,
+        num_classes=num_classes,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_ratio=mlp_ratio,
+        token_dim=token_dim,
+        token_drop=_TOKEN_DROP[tokens_type],
+        qkv_bias=True,
+    )
+
+
 @kind("external.conv2d", build=_conv2d)
 def _translate_conv2d(state: State, **settings: int) -> dict[str, Tensor]:
     return _rename(state, _CONV2D)
@@ -57,6 +101,19 @@ def _translate_conv2d(state: State, **settings: int) -> dict[str, Tensor]:
 @kind("external.multihead", build=_multihead)
 def _translate_multihead(state: State, **settings: int) -> dict[str, Tensor]:
     return _rename(state, _MULTIHEAD)
+
+
+@kind("external.eamlp", build=_eamlp)
+def _translate_eamlp(state: State, **settings: Any) -> dict[str, Tensor]:
+    out: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if match := re.fullmatch(r"(blocks\.\d+\.attn\.)(.+)", key):
+            out |= {match[1] + ours: changed for ours, changed in _rename({match[2]: value}, _MULTIHEAD).items()}
+        elif match := re.fullmatch(r"tokens_to_token\.(attention\d\.)attn\.(.+)", key):
+            out |= {f"patch_embed.{match[1]}{ours}": changed for ours, changed in _rename({match[2]: value}, _TOKENS).items()}
+        else:
+            out[key.replace("tokens_to_token.", "patch_embed.")] = value
+    return out
 
 
 def _rename(state: State, rules: dict[str, _Rule]) -> dict[str, Tensor]:

@@ -20,10 +20,11 @@ from accelerate.tracking import get_available_trackers
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from .._errors import InputError
+from ..attention import CrossSampleDictionary, fit_dictionaries_
 from ..data import DataBundle, Split, seed_of
 from ..models import VisionTransformer, ViT, share_initial_weights_
 from .checkpoint import check_folder, latest_checkpoint, read_checkpoint, read_weights, replace_file, write_checkpoint, write_weights
@@ -113,7 +114,9 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
     )
     first = 0
     state = None
-    if checkpoint is not None:
+    if checkpoint is None:
+        _fit_dictionaries(model, bundle.train, recipe, accelerator.device)
+    else:
         saved = read_checkpoint(checkpoint, recipe.to_dict())
         first, state = saved["step"], saved["state"]
         model.load_state_dict(saved["weights"])
@@ -244,6 +247,24 @@ def load_run(run: Path) -> tuple[Recipe, DataBundle, VisionTransformer]:
     model = build_model(recipe, bundle)
     model.load_state_dict(read_weights(run / "model.safetensors"))
     return recipe, bundle, model.eval()
+
+
+class _Images:
+    """A split's images as training sees them first, in batches on a device, as often as they are asked for."""
+
+    def __init__(self, split: Split, recipe: Recipe, device: torch.device) -> None:
+        positions = [(0, index) for index in range(len(split))]
+        self._loader = DataLoader(Seeded(split, recipe.seed), sampler=positions, batch_size=256, num_workers=recipe.workers)
+        self._device = device
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (images.to(self._device) for images, _ in self._loader)
+
+
+def _fit_dictionaries(model: nn.Module, split: Split, recipe: Recipe, device: torch.device) -> None:
+    """Dictionaries of clusters are fitted to the whole training set before the first step. Every process does the same."""
+    if any(isinstance(module, CrossSampleDictionary) and not module.fitted for module in model.modules()):
+        fit_dictionaries_(model.to(device), _Images(split, recipe, device), seed=recipe.seed)
 
 
 def _check_loss(loss: float, step: int, recipe: Recipe) -> None:

@@ -1,0 +1,40 @@
+"""The site of the documentation: ``make docs``, then open ``build/docs/index.html``."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "_ext")]
+
+import foveal  # noqa: E402 (the path above first, so that the extension is found)
+
+project = "Foveal"
+author = "The Foveal authors"
+project_copyright = f"%Y, {author}"
+version = release = foveal.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "foveal_docs"]
+exclude_patterns = ["_generated", "figures", "_ext"]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+# a block that names no language is a shell's, or none's
+highlight_language = "text"
+# a reference to a name that no page documents is an error; a name without a dot may be of something in the same file that is not public
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"\w+")]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+autodoc_preserve_defaults = True
+napoleon_use_rtype = False
+napoleon_custom_sections = ["Shape"]
+# rendered by the browser from MathML, so that the site can be read without a network
+html_math_renderer = "mathml"
+
+html_theme = "furo"
+html_title = "Foveal"
+html_static_path = ["_static"]
+html_css_files = ["foveal.css"]
+html_theme_options = {"source_repository": "https://github.com/foveal/foveal", "source_branch": "main", "source_directory": "docs/"}

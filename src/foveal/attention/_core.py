@@ -1,0 +1,116 @@
+"""Cores: how queries, keys and values meet, apart from the projections around them. A layer of pairs applies a core once, denoising attention twice.
+
+Shapes     B batch, H heads, Nq queries, Nk keys, D head width
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor, nn
+
+from .._errors import InputError, unknown
+from ..functional.softmax import Core as CoreFunction
+
+__all__ = ["CORES", "Core", "FunctionCore", "core", "make_core"]
+
+
+class Core(nn.Module, ABC):
+    """How tokens meet. What it owns is shared by all heads, and by both branches of a denoising attention."""
+
+    name: ClassVar[str]
+    only_whole: ClassVar[str] = ""
+    """Why nothing can be causal here; empty where it can."""
+
+    def __init__(self, head_dim: int, *, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+
+    @abstractmethod
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
+    ) -> Tensor:
+        """``(B, H, Nq, D)`` from checked input."""
+
+    @abstractmethod
+    def map(self, q: Tensor, k: Tensor, *, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """How much each query takes from each key, ``(B, H, Nq, Nk)``; applied to the values it gives :meth:`forward`."""
+
+    @abstractmethod
+    def macs(self, num_tokens: int, num_heads: int) -> int:
+        """Multiply-adds of its matrix multiplications for one sample."""
+
+    def check(self, what: str, x: Tensor, attn_mask: Tensor | None, is_causal: bool, context: Tensor | None) -> None:
+        """Refuse what this core cannot honour; ``what`` names the layer.
+
+        Raises:
+            ValueError: here, causality where a query cannot be kept from seeing later tokens; more in subclasses.
+        """
+        if is_causal and self.only_whole:
+            raise InputError(f"{what} cannot be causal: {self.only_whole}; use softmax attention, or denoising attention with the softmax core")
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of own parameters that should not decay."""
+        return set()
+
+
+class FunctionCore(Core):
+    """A core out of a function ``f(q, k, v, *, mask, dropout_p, scale)``. What it costs and how it looks is not known."""
+
+    def __init__(self, function: CoreFunction, head_dim: int) -> None:
+        super().__init__(head_dim)
+        self.function = function
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
+    ) -> Tensor:
+        causal = {"is_causal": True} if is_causal else {}
+        return self.function(q, k, v, mask=mask, dropout_p=dropout_p, scale=scale, **causal)
+
+    def map(self, q: Tensor, k: Tensor, *, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        raise InputError(f"no map is known of the core {self.function}; name one of {', '.join(sorted(CORES))}, or call its own map function on both branches")
+
+    def macs(self, num_tokens: int, num_heads: int) -> int:
+        raise InputError(f"the analytic cost of the core {self.function} is not known; name one of {', '.join(sorted(CORES))}")
+
+    def extra_repr(self) -> str:
+        return str(self.function)
+
+
+CoreClass = TypeVar("CoreClass", bound=type[Core])
+
+CORES: dict[str, type[Core]] = {}
+"""Cores that a configuration can name."""
+
+
+def core(name: str) -> Callable[[CoreClass], CoreClass]:
+    """Enter a core class under ``name``. Its constructor takes the width of a head, ``device``, ``dtype`` and options of its own."""
+
+    def enter(cls: CoreClass) -> CoreClass:
+        assert name not in CORES, f"two cores are called {name!r}: {CORES[name]} and {cls}"
+        cls.name = name
+        CORES[name] = cls
+        return cls
+
+    return enter
+
+
+def make_core(given: str | CoreFunction, head_dim: int, options: dict[str, Any] | None, *, device: Any, dtype: Any) -> Core:
+    """The core that a name, or a function, stands for.
+
+    Raises:
+        ValueError: an unknown name or option; options for a function.
+    """
+    if callable(given):
+        if options:
+            raise InputError(f"core_options are for cores that are named, got {options} for {given}; bind them with functools.partial")
+        return FunctionCore(given, head_dim)
+    if given not in CORES:
+        raise unknown("core", given, CORES)
+    options = options or {}
+    known = list(inspect.signature(CORES[given]).parameters.keys() - {"head_dim", "device", "dtype"})
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of the {given} core", option, known)
+    return CORES[given](head_dim, device=device, dtype=dtype, **options)

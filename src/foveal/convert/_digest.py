@@ -1,0 +1,49 @@
+"""A number for the bits of a tensor, on whatever device it lies: to know what changed, and which base a file belongs to. No protection against intent."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+__all__ = ["digests", "fingerprint"]
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16}
+_ODD = 0x4C957F2D
+_PIECE = 2**20
+
+
+def digests(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """One number for each tensor; another for other bits, another order, dtype or shape."""
+    return {name: _digest(value.detach()) for name, value in state.items()}
+
+
+def fingerprint(values: Mapping[str, int]) -> str:
+    """One for a whole state dict."""
+    total = 0
+    for name, digest in sorted(values.items()):
+        total = (total * 31 + digest) % 2**64
+        for letter in name.encode():
+            total = (total * 257 + letter) % 2**64
+    return f"{total:016x}"
+
+
+def _digest(value: Tensor) -> int:
+    total = 0
+    for part in (*str(value.dtype).encode(), *value.shape):
+        total = (total * 1000003 + part) % 2**64
+    if not value.numel():
+        return total
+    flat = value.reshape(-1).contiguous()
+    # as 32-bit integers where that comes out even: they are fast on every device
+    even = flat.element_size() >= 4 or (flat.numel() * flat.element_size() % 4 == 0 and flat.storage_offset() * flat.element_size() % 4 == 0)
+    bits = flat.view(torch.int32 if even else _INTEGERS[flat.element_size()]).to(torch.int32)
+    for piece in bits.split(_PIECE):
+        total = (total * 1000003 + int((piece * _factors(bits.device)[: piece.numel()]).sum())) % 2**64
+    return total
+
+
+@lru_cache(maxsize=4)
+def _factors(device: torch.device) -> Tensor:
+    """An odd number for each place: products wrap, and a change at one place cannot be lost."""
+    return ((2 * torch.arange(_PIECE, device=device) + 1) * _ODD).to(torch.int32)

@@ -1,0 +1,233 @@
+"""What each attention keeps of softmax attention's weights. One rule a mechanism; what has no rule of its own starts as it is made.
+
+``qkv`` and ``proj`` mean the same in all attentions of pairs, so the host's own layers are used, with their hooks, adapters and ``requires_grad``.
+
+Paper      the warm start of denoising attention: arXiv 2606.27372; rjccv/DnA scales copies of W_Q and W_V by 1e-4.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ..attention import (
+    AttentionConfig,
+    CausalAttention,
+    CrossSampleAttention,
+    DenoisingAttention,
+    DifferentialAttention,
+    EfficientAttention,
+    ExternalAttention,
+    HaloAttention,
+    LinearAttention,
+    SoftmaxAttention,
+    TokenAttention,
+)
+from ..attention._base import QKVAttention
+from ..attention.halo import HaloCore
+from ._host import Place
+
+__all__ = ["Transfer", "WarmStart", "build"]
+
+WarmStart = float | Literal["exact"]
+"""How large W_Q⁻ and W_V⁻ start, relative to W_Q and W_V; ``"exact"`` is V⁻ = 0, which leaves the function what it was."""
+
+
+@dataclass
+class Transfer:
+    """What became of the weights, by the names they have in our module."""
+
+    kept: list[str] = field(default_factory=list)
+    """The host's own parameters, untouched."""
+    mapped: list[str] = field(default_factory=list)
+    """Made from the host's."""
+    new: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    """Of the host; those of keys and values, say."""
+    function: str = "changed"
+    """``kept`` to the last bits, ``nearly kept``, or ``changed``."""
+
+
+def build(config: AttentionConfig, place: Place, warm_start: WarmStart) -> tuple[TokenAttention, Transfer]:
+    """Our attention in the host's place, with what it can keep of the host's weights.
+
+    Raises:
+        ValueError: heads that the attention cannot have.
+    """
+    options: dict[str, Any] = {}
+    if place.head_dim * place.num_heads != place.dim:
+        if not hasattr(config, "attn_head_dim"):
+            raise InputError(f"{config.attention} attention needs dim = heads × width, got {place.dim} and {place.num_heads} × {place.head_dim}")
+        options["attn_head_dim"] = place.head_dim
+    weight = place.weight
+    module: TokenAttention = type(config).module(  # type: ignore[assignment]
+        place.dim,
+        place.num_heads,
+        qkv_bias=_has_bias(place.qkv),
+        proj_bias=_has_bias(place.proj),
+        attn_drop=place.attn_drop,
+        proj_drop=place.proj_drop,
+        # without memory at first: what the host gives need not be made
+        device="meta",
+        dtype=weight.dtype,
+        **(config.options() | options),
+    )
+    transfer = next(rule for kind, rule in _RULES if isinstance(module, kind))(module, place, warm_start)
+    return module, transfer
+
+
+def _has_bias(layer: nn.Module) -> bool:
+    return getattr(layer, "bias", None) is not None
+
+
+def _adopt(module: QKVAttention, place: Place) -> Transfer:
+    """The host's own layers in the place of ours."""
+    out = Transfer()
+    for part in ("qkv", "proj", "q_norm", "k_norm", "norm"):
+        setattr(module, part, getattr(place, part))
+        out.kept += [f"{part}.{name}" for name, _ in getattr(place, part).named_parameters()]
+    _make_the_rest(module, place)
+    return out
+
+
+def _make_the_rest(module: nn.Module, place: Place) -> None:
+    """Memory, and a start, for what the host did not give."""
+    for part in reversed(list(module.modules())):
+        own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+        missing = [name for name, value in own if value.is_meta]
+        for name in missing:
+            empty = torch.empty_like(getattr(part, name), device=place.weight.device)
+            if isinstance(getattr(part, name), nn.Parameter):
+                setattr(part, name, nn.Parameter(empty, requires_grad=getattr(part, name).requires_grad))
+            else:
+                setattr(part, name, empty)
+        if missing:
+            part.reset_parameters()  # type: ignore[operator]
+
+
+def _rest_is_new(module: nn.Module, out: Transfer) -> Transfer:
+    known = {*out.kept, *out.mapped}
+    out.new += [name for name, _ in module.named_parameters() if name not in known]
+    return out
+
+
+def _plain(module: QKVAttention, place: Place, warm_start: WarmStart) -> Transfer:
+    return _rest_is_new(module, _adopt(module, place))
+
+
+def _softmax(module: QKVAttention, place: Place, warm_start: WarmStart) -> Transfer:
+    out = _plain(module, place, warm_start)
+    out.function = "kept"
+    return out
+
+
+@torch.no_grad()
+def _halo(module: HaloAttention, place: Place, warm_start: WarmStart) -> Transfer:
+    """Without positions at first: where a window covers the map the function is kept."""
+    out = _plain(module, place, warm_start)
+    for table in module.core.parameters():
+        table.zero_()
+    assert isinstance(module.core, HaloCore), "halo attention owns this core"
+    if place.grid is not None and all(_covers(module.core.block_size, module.core.halo_size, side) for side in place.grid):
+        out.function = "kept"
+    return out
+
+
+def _covers(block: int, halo: int, side: int) -> bool:
+    """Whether the window of every block sees the whole side."""
+    return (ceil(side / block) - 1) * block <= halo and block + halo >= side
+
+
+@torch.no_grad()
+def _denoising(module: DenoisingAttention, place: Place, warm_start: WarmStart) -> Transfer:
+    out = _adopt(module, place)
+    (q, _, v), scale = _rows(place.qkv), 1.0 if warm_start == "exact" else float(warm_start)
+    _copy(module.q_neg, q, scale)
+    out.mapped += [f"q_neg.{name}" for name, _ in module.q_neg.named_parameters()]
+    if module.v_neg is not None:
+        _copy(module.v_neg, v, 0.0 if warm_start == "exact" else scale)
+        out.mapped += [f"v_neg.{name}" for name, _ in module.v_neg.named_parameters()]
+    else:
+        # the values are those of the positive branch: only λ can make the second branch small
+        module.lambdas.fill_(0.0 if warm_start == "exact" else scale)
+    if not isinstance(place.q_norm, nn.Identity):
+        # one norm cannot serve two queries once both are trained
+        module.q_neg_norm = copy.deepcopy(place.q_norm)
+        out.mapped += [f"q_neg_norm.{name}" for name, _ in module.q_neg_norm.named_parameters()]
+    for name, value in module.core.named_parameters():
+        if name.startswith("pos_embed."):
+            value.zero_()
+    if module.core.name == "softmax" and (warm_start == "exact" or scale <= 1e-3):
+        out.function = "kept" if warm_start == "exact" else "nearly kept"
+    return _rest_is_new(module, out)
+
+
+@torch.no_grad()
+def _cross_sample(module: CrossSampleAttention, place: Place, warm_start: WarmStart) -> Transfer:
+    """The second half is not read at first."""
+    out = _adopt(module, place)
+    module.fuse.weight.copy_(torch.eye(module.dim, 2 * module.dim))
+    if module.fuse.bias is not None:
+        module.fuse.bias.zero_()
+    out.function = "kept"
+    return _rest_is_new(module, out)
+
+
+def _differential(module: DifferentialAttention, place: Place, warm_start: WarmStart) -> Transfer:
+    """Values and output mean the same. Queries and keys are split in halves, and meet at half the width."""
+    out = Transfer()
+    module.qkv, module.proj = place.qkv, place.proj  # type: ignore[assignment]
+    out.kept = [f"{part}.{name}" for part in ("qkv", "proj") for name, _ in getattr(place, part).named_parameters()]
+    out.dropped = [f"{part}.{name}" for part in ("q_norm", "k_norm", "norm") for name, _ in getattr(place, part).named_parameters()]
+    _make_the_rest(module, place)
+    return _rest_is_new(module, out)
+
+
+@torch.no_grad()
+def _external(module: ExternalAttention, place: Place, warm_start: WarmStart) -> Transfer:
+    """Queries keep their map, the output too where it has the same width. Keys and values have no counterpart: the memories are the same for all images."""
+    out = Transfer()
+    expanded = module.q.out_features != place.dim
+    if expanded:
+        _make_the_rest(module, place)
+        out.dropped = [f"{part}.{name}" for part in ("qkv", "proj") for name, _ in getattr(place, part).named_parameters()]
+        return _rest_is_new(module, out)
+    module.proj = place.proj  # type: ignore[assignment]
+    module.q_norm, module.norm = place.q_norm, place.norm
+    _make_the_rest(module, place)
+    _copy(module.q, _rows(place.qkv)[0], 1.0)
+    out.mapped = [f"q.{name}" for name, _ in module.q.named_parameters()]
+    out.kept = [f"{part}.{name}" for part in ("proj", "q_norm", "norm") for name, _ in getattr(place, part).named_parameters()]
+    out.dropped = ["qkv rows of keys and values", *(f"k_norm.{name}" for name, _ in place.k_norm.named_parameters())]
+    return _rest_is_new(module, out)
+
+
+_RULES: list[tuple[type[nn.Module], Callable[..., Transfer]]] = [
+    (SoftmaxAttention, _softmax),
+    (DenoisingAttention, _denoising),
+    (CrossSampleAttention, _cross_sample),
+    (HaloAttention, _halo),
+    (DifferentialAttention, _differential),
+    (ExternalAttention, _external),
+    (EfficientAttention, _plain),
+    (LinearAttention, _plain),
+    (CausalAttention, _plain),
+]
+
+
+def _rows(qkv: nn.Module) -> list[tuple[Tensor, Tensor | None]]:
+    """Weight and bias of queries, keys and values."""
+    weights = qkv.weight.chunk(3)  # type: ignore[operator]
+    biases = [None] * 3 if not _has_bias(qkv) else qkv.bias.chunk(3)  # type: ignore[operator]
+    return list(zip(weights, biases, strict=True))
+
+
+def _copy(layer: nn.Linear, rows: tuple[Tensor, Tensor | None], scale: float) -> None:
+    layer.weight.copy_(scale * rows[0])
+    if rows[1] is not None:
+        layer.bias.copy_(scale * rows[1])

@@ -1,0 +1,72 @@
+"""What a conversion did."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["ConversionReport", "Swap"]
+
+
+@dataclass(frozen=True)
+class Swap:
+    """One module that was replaced."""
+
+    name: str
+    was: str
+    """Its class."""
+    to: dict[str, Any]
+    """The configuration in its place, as :meth:`foveal.AttentionConfig.to_dict` gives it."""
+    function: str
+    """``kept``, ``nearly kept`` (to the size of the warm start) or ``changed``; without training."""
+    kept: list[str]
+    mapped: list[str]
+    new: list[str]
+    dropped: list[str]
+    parameters: tuple[int, int]
+    """Before and after."""
+    macs: tuple[int, int] | None
+    """Multiply-adds for one image before and after; None where the host does not say how many tokens there are."""
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """All modules that were replaced; none where the model was converted before."""
+
+    swaps: list[Swap]
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """Of the replaced modules, before and after."""
+        return sum(swap.parameters[0] for swap in self.swaps), sum(swap.parameters[1] for swap in self.swaps)
+
+    def table(self) -> str:
+        """As text, a line a module."""
+        head = ["module", "was", "is", "function", "kept", "mapped", "new", "dropped", "parameters", "MACs"]
+        rows = [head, *(_row(swap) for swap in self.swaps)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines += [f"note: {swap.name}: {note}" for swap in self.swaps for note in swap.notes]
+        before, after = self.parameters
+        return "\n".join([*lines, f"{len(self.swaps)} modules, {before:,} → {after:,} parameters"])
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> "ConversionReport":
+        swaps = []
+        for values in json.loads(text)["swaps"]:
+            pairs = {key: None if values[key] is None else tuple(values[key]) for key in ("parameters", "macs")}
+            swaps.append(Swap(**(values | pairs)))
+        return ConversionReport(swaps)
+
+
+def _row(swap: Swap) -> list[str]:
+    macs = "" if swap.macs is None else f"{swap.macs[1] / swap.macs[0] - 1:+.0%}"
+    change = f"{swap.parameters[1] / swap.parameters[0] - 1:+.0%}"
+    counts = [str(len(part)) for part in (swap.kept, swap.mapped, swap.new, swap.dropped)]
+    return [swap.name, swap.was.rpartition(".")[2], swap.to["attention"], swap.function, *counts, change, macs]

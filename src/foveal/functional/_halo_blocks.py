@@ -1,0 +1,194 @@
+"""What the paths of halo attention share: how the map is cut into blocks and windows, the logits of positions, and masks of keys.
+
+Shapes     as in :mod:`foveal.functional.halo`
+"""
+
+from math import ceil
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from .._errors import InputError
+
+__all__ = [
+    "Axis",
+    "Extra",
+    "absent_keys",
+    "border_logits",
+    "cut_axes",
+    "cut_axis",
+    "from_blocks",
+    "never",
+    "pad",
+    "position_logits",
+    "relative_logits",
+    "to_blocks",
+    "to_windows",
+    "with_global",
+    "without_keys",
+]
+
+Extra = tuple[Tensor | None, Tensor | None, Tensor | None, float]
+"""Keys and values without a place, the mask, the probability of dropout."""
+
+
+class Axis(NamedTuple):
+    """How one axis of the map is cut: ``blocks`` of ``step`` pixels, each with ``queries`` queries and a ``window`` that begins ``halo`` pixels early."""
+
+    size: int
+    num_queries: int
+    blocks: int
+    step: int
+    queries: int
+    window: int
+    halo: int
+    rel_stride: int
+    rel_start: int
+    mask_border: bool
+
+    def pixels(self, device: torch.device) -> Tensor:
+        """Position on the map of every place in every window, (blocks, window)."""
+        return torch.arange(self.blocks, device=device)[:, None] * self.step + torch.arange(self.window, device=device) - self.halo
+
+    def inside(self, device: torch.device) -> Tensor:
+        pixels = self.pixels(device)
+        return (pixels >= 0) & (pixels < self.size)
+
+    def seen(self, block: int) -> slice:
+        """Places in the window of a block that a query there may see: with the border masked, those on the map."""
+        if not self.mask_border:
+            return slice(0, self.window)
+        start = block * self.step - self.halo
+        return slice(max(0, -start), min(self.window, self.size - start))
+
+    def offsets(self, device: torch.device) -> Tensor:
+        """Row of the relative table for every query and place in the window, (queries, window)."""
+        return torch.arange(self.window, device=device) - self.rel_stride * torch.arange(self.queries, device=device)[:, None] + self.rel_start
+
+    @property
+    def overhang(self) -> int:
+        """Pixels that the last window reaches beyond the map."""
+        return (self.blocks - 1) * self.step + self.window - self.halo - self.size
+
+
+def cut_axis(size: int, block_size: int, halo_size: int, stride: int, mask_border: bool, rel_stride: int, rel_rows: int) -> Axis:
+    num_queries = ceil(size / stride)
+    rel_start = rel_rows - block_size - 2 * halo_size
+    if size <= block_size and mask_border:
+        # one block sees the whole axis: leave out what would be masked
+        return Axis(size, num_queries, 1, size, num_queries, size, 0, rel_stride, rel_start + halo_size, mask_border)
+    blocks = ceil(size / block_size)
+    return Axis(size, num_queries, blocks, block_size, block_size // stride, block_size + 2 * halo_size, halo_size, rel_stride, rel_start, mask_border)
+
+
+def cut_axes(
+    q: Tensor,
+    k: Tensor,
+    rel_height: Tensor,
+    rel_width: Tensor,
+    block_size: int,
+    halo_size: int,
+    stride: int,
+    mask_border: bool,
+    rel_stride: int | None,
+) -> tuple[Axis, Axis]:
+    if block_size < 1 or halo_size < 0 or stride < 1 or block_size % stride:
+        raise InputError(
+            f"halo attention expects block_size >= 1, halo_size >= 0 and a stride that divides block_size, got {block_size}, {halo_size} and {stride}"
+        )
+    needed = 2 * block_size + 2 * halo_size - stride
+    if rel_height.shape[0] < needed or rel_width.shape[0] < needed:
+        raise InputError(
+            f"relative tables need {needed} rows for block_size={block_size}, halo_size={halo_size} and stride={stride}, "
+            f"got {rel_height.shape[0]} and {rel_width.shape[0]}"
+        )
+    rows, columns = (
+        cut_axis(size, block_size, halo_size, stride, mask_border, stride if rel_stride is None else rel_stride, table.shape[0])
+        for size, table in zip(k.shape[2:4], (rel_height, rel_width), strict=True)
+    )
+    if q.shape[2:4] != (rows.num_queries, columns.num_queries):
+        raise InputError(
+            f"a map of {rows.size}×{columns.size} keys with stride {stride} has {rows.num_queries}×{columns.num_queries} queries, "
+            f"got {q.shape[2]}×{q.shape[3]}; take q from x[..., ::{stride}, ::{stride}]"
+        )
+    return rows, columns
+
+
+def to_blocks(q: Tensor, rows: Axis, columns: Axis) -> Tensor:
+    """(B, H, height, width, D) -> (B, H, n, m, i, j, D)."""
+    below, right = rows.blocks * rows.queries - rows.num_queries, columns.blocks * columns.queries - columns.num_queries
+    if below or right:
+        q = F.pad(q, (0, 0, 0, right, 0, below))
+    return rearrange(q, "b h (n i) (m j) d -> b h n m i j d", n=rows.blocks, m=columns.blocks)
+
+
+def from_blocks(blocks: Tensor, rows: Axis, columns: Axis) -> Tensor:
+    """(B, H, n, m, i, j, D) -> (B, H, height, width, D)."""
+    out = rearrange(blocks, "b h n m i j d -> b h (n i) (m j) d")
+    return out[:, :, : rows.num_queries, : columns.num_queries]
+
+
+def pad(x: Tensor, rows: Axis, columns: Axis) -> Tensor:
+    """Zeros around the map (B, H, height, width, D), so that every window lies inside."""
+    return F.pad(x, (0, 0, columns.halo, columns.overhang, rows.halo, rows.overhang))
+
+
+def to_windows(x: Tensor, rows: Axis, columns: Axis) -> Tensor:
+    """A padded map (…, height, width, D) -> (…, n, m, K, D)."""
+    windows = x.unfold(-3, rows.window, rows.step).unfold(-3, columns.window, columns.step)
+    return rearrange(windows, "... n m d y x -> ... n m (y x) d")
+
+
+def relative_logits(q: Tensor, rel_height: Tensor, rel_width: Tensor, rows: Axis, columns: Axis) -> tuple[Tensor, Tensor]:
+    """Relative logits of rows, (B, H, n, m, i, j, y), and of columns, (…, x). Their sum, with that of the borders, is the bias of pixel (y, x)."""
+    by_row = torch.einsum("bhnmijd,iyd->bhnmijy", q, rel_height[rows.offsets(q.device)])
+    by_column = torch.einsum("bhnmijd,jxd->bhnmijx", q, rel_width[columns.offsets(q.device)])
+    return by_row, by_column
+
+
+def border_logits(q: Tensor, rows: Axis, columns: Axis) -> tuple[Tensor, Tensor]:
+    """What lies outside the map does so by its row or by its column: 0 and a logit that gives no weight, (n, y) and (m, x)."""
+    by_row, by_column = (
+        torch.zeros(axis.blocks, axis.window, dtype=q.dtype, device=q.device).masked_fill(~axis.inside(q.device) & axis.mask_border, never(q.dtype))
+        for axis in (rows, columns)
+    )
+    return by_row, by_column
+
+
+def position_logits(q: Tensor, rel_height: Tensor, rel_width: Tensor, rows: Axis, columns: Axis) -> tuple[Tensor, Tensor]:
+    """Relative logits and borders, of rows and of columns."""
+    by_row, by_column = relative_logits(q, rel_height, rel_width, rows, columns)
+    row_border, column_border = border_logits(q, rows, columns)
+    return by_row + row_border[:, None, None, None], by_column + column_border[:, None, None]
+
+
+def never(dtype: torch.dtype) -> float:
+    """A logit that gives no weight and is finite even when two are added: −inf times a zero of a one-hot key would be NaN."""
+    return max(torch.finfo(dtype).min / 4, -1e9)
+
+
+def absent_keys(mask: Tensor | None, num_global: int, rows: Axis, columns: Axis) -> Tensor | None:
+    """True where a key of a window is masked, (B, 1, n, m, K). The border is not in it."""
+    if mask is None:
+        return None
+    pixels = rearrange(~mask[:, num_global:], "b (y x) -> b 1 y x 1", y=rows.size)
+    windows = to_windows(pad(pixels, rows, columns), rows, columns).squeeze(-1)
+    everywhere = ~mask[:, None, None, None, :num_global]
+    return torch.cat([windows, everywhere.expand(-1, -1, rows.blocks, columns.blocks, -1)], dim=-1)
+
+
+def without_keys(absent: Tensor, num_global: int, rows: Axis, columns: Axis) -> Tensor:
+    """True for blocks without any key, (B, 1, n, m, 1, 1)."""
+    if rows.mask_border:
+        inside = rows.inside(absent.device)[:, None, :, None] & columns.inside(absent.device)[None, :, None, :]
+        absent = absent | ~F.pad(inside.flatten(2), (0, num_global), value=True)
+    return absent.all(-1)[..., None, None]
+
+
+def with_global(windows: Tensor, everywhere: Tensor | None) -> Tensor:
+    if everywhere is None:
+        return windows
+    return torch.cat([windows, everywhere[:, :, None, None].expand(-1, -1, *windows.shape[2:4], -1, -1)], dim=-2)

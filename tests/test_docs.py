@@ -1,0 +1,51 @@
+"""Every mechanism has its page, and every page says what a page has to say. That the site builds is for ``make docs`` to show."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import foveal
+import foveal.functional
+from foveal.attention import attention_class
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted((DOCS / "mechanisms").glob("*.md"))
+SECTIONS = ["The idea", "Formula", "Example", "Cost", "What it can and cannot do", "Differences from the paper and from the official code", "API", "Citation"]
+
+
+def headings(page: Path) -> list[str]:
+    # what stands in a fence is no heading
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf8"), flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"^## (.+)$", text, re.MULTILINE)
+
+
+def test_every_attention_belongs_to_a_page_that_names_it() -> None:
+    for name in foveal.list_attentions():
+        cls = attention_class(name)
+        page = DOCS / "mechanisms" / f"{cls.__module__.rpartition('.')[2]}.md"
+        assert page.exists(), f"{name} has no page: write {page.relative_to(DOCS.parent)}"
+        assert f".. autoclass:: foveal.{cls.__name__}" in page.read_text(encoding="utf8"), f"{page.name} does not document {cls.__name__}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_page_has_the_sections_in_order(page) -> None:
+    found = [heading for heading in headings(page) if heading in SECTIONS]
+    assert found == SECTIONS
+    text = page.read_text(encoding="utf8")
+    assert "```python" in text
+    assert "```bibtex" in text
+    assert f"{{figure}} /_generated/{page.stem}.png" in text
+    assert f"def {page.stem}() -> Figure" in (DOCS / "figures" / f"{page.stem}.py").read_text(encoding="utf8")
+
+
+def test_every_function_is_documented_once() -> None:
+    text = "\n".join(page.read_text(encoding="utf8") for page in DOCS.rglob("*.md"))
+    documented = re.findall(r"autofunction:: foveal\.functional\.(\w+)", text)
+    assert sorted(documented) == sorted(foveal.functional.__all__)
+
+
+def test_a_missing_section_would_be_seen(tmp_path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\n## The idea\n\n```\n## Cost\n```\n", encoding="utf8")
+    assert headings(page) == ["The idea"]
