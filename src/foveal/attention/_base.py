@@ -18,9 +18,11 @@ from ._core import Core, make_core
 from ._linear import project
 from ._registry import AttentionConfig, Family, Form
 
-__all__ = ["Cost", "NormLayer", "QKVAttention", "TokenAttention", "check_channels", "check_mask", "head_width", "is_channels_last"]
+__all__ = ["Cost", "NormLayer", "QKVAttention", "Rotate", "TokenAttention", "check_channels", "check_mask", "head_width", "is_channels_last", "turned"]
 
 NormLayer = Callable[..., nn.Module]
+Rotate = Callable[[Tensor], Tensor]
+"""Rotary positions: queries or keys ``(B, H, N, D)`` to the same, turned by where each token lies."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ def check_mask(name: str, what: str, mask: Tensor, full: tuple[int, ...], dtype:
     return mask.to(dtype)
 
 
+def turned(x: Tensor, rotate: Rotate | None) -> Tensor:
+    return x if rotate is None else rotate(x)
+
+
 class TokenAttention(nn.Module, ABC):
     """An attention on tokens, ``(B, N, C) -> (B, N, C)``, that timm accepts as ``attn_layer``."""
 
@@ -81,6 +87,11 @@ class TokenAttention(nn.Module, ABC):
     dim: int
     num_heads: int
     proj: nn.Linear
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether every query meets every key by itself, so that masks and biases of pairs have a meaning."""
+        return False
 
     @abstractmethod
     def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> dict[str, Tensor]:
@@ -112,6 +123,10 @@ class QKVAttention(TokenAttention):
     """
 
     core: Core
+
+    @property
+    def of_pairs(self) -> bool:
+        return not self.core.only_whole
 
     def __init__(
         self,
@@ -146,14 +161,16 @@ class QKVAttention(TokenAttention):
         self.proj = nn.Linear(self.inner_dim, dim, bias=proj_bias, **factory)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def attend(self, x: Tensor, context: Tensor | None, options: dict[str, Any]) -> Tensor:
+    def attend(self, x: Tensor, context: Tensor | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
         """``(B, H, Nq, D)`` from checked input; ``options`` are ``mask``, ``is_causal`` and ``dropout_p``."""
-        return self.core(*self._qkv(x, context), **options)
+        return self.core(*self._qkv(x, context, rotate), **options)
 
-    def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None) -> dict[str, Tensor]:
+    def attention_map(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
+    ) -> dict[str, Tensor]:
         """``combined``: the map of the core, ``(B, H, Nq, Nk)``. Applied to the values it gives the output before ``proj``."""
         options = self._check(x, attn_mask, is_causal, context)
-        q, k, _ = self._qkv(x, context)
+        q, k, _ = self._qkv(x, context, rotate)
         return {"combined": self.core.map(q, k, **options)}
 
     def macs(self, num_tokens: int) -> int:
@@ -162,7 +179,9 @@ class QKVAttention(TokenAttention):
     def no_weight_decay(self) -> set[str]:
         return {f"core.{name}" for name in self.core.no_weight_decay()}
 
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
+    ) -> Tensor:
         """Attend.
 
         Args:
@@ -171,15 +190,16 @@ class QKVAttention(TokenAttention):
                 A mask of keys alone is ``mask[:, None, None, :]``.
             is_causal: a token looks only at itself and those before it.
             context: tokens that keys and values are made from, ``(B, Nk, C)``; ``x`` if None.
+            rotate: rotary positions, applied to all queries and to the keys after their norms, ``(B, H, N, D)`` to the same.
 
         Returns:
             ``(B, N, C)``. A query whose every key is masked attends to nothing: its output is that of a zero vector.
 
         Raises:
-            ValueError: wrong width, shape or dtype; causality together with a context.
+            ValueError: wrong width, shape or dtype; causality together with a context; rotary positions where heads are read in halves.
         """
         options = self._check(x, attn_mask, is_causal, context)
-        out = self.attend(x, context, options | {"dropout_p": self.attn_drop.p if self.training else 0.0})
+        out = self.attend(x, context, rotate, options | {"dropout_p": self.attn_drop.p if self.training else 0.0})
         out = self.norm(rearrange(out, "b h n d -> b n (h d)"))
         return self.proj_drop(project(self.proj, out))
 
@@ -198,14 +218,14 @@ class QKVAttention(TokenAttention):
         self.core.check(name, x, attn_mask, is_causal, context)
         return {"mask": attn_mask, "is_causal": is_causal}
 
-    def _qkv(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries of ``x``, keys and values of ``context``, normalised, each ``(B, H, N, D)``."""
+    def _qkv(self, x: Tensor, context: Tensor | None, rotate: Rotate | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of ``x``, keys and values of ``context``, normalised and turned, each ``(B, H, N, D)``."""
         if context is None:
             q, k, v = rearrange(project(self.qkv, x), "b n (t h d) -> t b h n d", t=3, h=self.num_heads)
         else:
             q = self._heads(project(self.qkv, x, slice(self.inner_dim)))
             k, v = rearrange(project(self.qkv, context, slice(self.inner_dim, None)), "b n (t h d) -> t b h n d", t=2, h=self.num_heads)
-        return self.q_norm(q), self.k_norm(k), v
+        return turned(self.q_norm(q), rotate), turned(self.k_norm(k), rotate), v
 
     def _heads(self, x: Tensor) -> Tensor:
         return rearrange(x, "b n (h d) -> b h n d", h=self.num_heads)

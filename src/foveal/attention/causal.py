@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..functional import causal_attention, causal_attention_maps
-from ._base import Cost, NormLayer, QKVAttention, check_channels
+from ._base import Cost, NormLayer, QKVAttention, Rotate, check_channels
 from ._linear import project
 from ._registry import AttentionConfig, register
 
@@ -88,24 +88,28 @@ class CausalAttention(QKVAttention):
             dtype=dtype,
         )
 
-    def attend(self, x: Tensor, context: Tensor | None, options: dict[str, Any]) -> Tensor:
-        cause, complement = causal_attention(*self._qkv(x, context), core=self.core, **options)
+    def attend(self, x: Tensor, context: Tensor | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
+        cause, complement = causal_attention(*self._qkv(x, context, rotate), core=self.core, **options)
         return cause + complement
 
-    def pair(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def pair(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Cause and complement, each ``(B, N, C)``, each through ``proj``; the arguments are those of ``forward``.
 
         Without ``scale_norm`` and ``proj_bias`` their sum is what ``forward`` gives; there a bias of ``proj`` is added once.
         """
         options = self._check(x, attn_mask, is_causal, context)
-        streams = causal_attention(*self._qkv(x, context), core=self.core, dropout_p=self.attn_drop.p if self.training else 0.0, **options)
+        streams = causal_attention(*self._qkv(x, context, rotate), core=self.core, dropout_p=self.attn_drop.p if self.training else 0.0, **options)
         cause, complement = (self.proj_drop(project(self.proj, self.norm(rearrange(out, "b h n d -> b n (h d)")))) for out in streams)
         return cause, complement
 
-    def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None) -> dict[str, Tensor]:
+    def attention_map(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
+    ) -> dict[str, Tensor]:
         """``positive``, ``negative`` and ``combined``, their sum. ``combined`` applied to the values gives the output before ``proj``."""
         options = self._check(x, attn_mask, is_causal, context)
-        q, k, _ = self._qkv(x, context)
+        q, k, _ = self._qkv(x, context, rotate)
         return causal_attention_maps(q, k, core_map=self.core.map, **options)
 
     def macs(self, num_tokens: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError, missing_extra, unknown
 from ..functional import cross_sample_attention, cross_sample_attention_maps
-from ._base import NormLayer, QKVAttention, check_mask
+from ._base import NormLayer, QKVAttention, Rotate, check_mask, turned
 from ._linear import project
 from ._registry import AttentionConfig, register
 
@@ -184,6 +184,7 @@ class CrossSamplePair(QKVAttention):
         is_causal: bool = False,
         dictionary_mask: Tensor | None = None,
         context: Tensor | None = None,
+        rotate: Rotate | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Both streams.
 
@@ -194,6 +195,7 @@ class CrossSamplePair(QKVAttention):
             is_causal: a token looks only at itself and those before it, and at all of the dictionary.
             dictionary_mask: of the entries, broadcastable to ``(B, H, N, K)``, bool (True takes part) or float (added to the logits).
             context: tokens that keys and values of the sample are made from; ``x`` if None.
+            rotate: rotary positions of the sample; the dictionary lies nowhere.
 
         Returns:
             In-sample and cross-sample, each ``(B, N, C)``, projected.
@@ -205,8 +207,8 @@ class CrossSamplePair(QKVAttention):
             full = (x.shape[0], self.num_heads, x.shape[1], dictionary.shape[1])
             dictionary_mask = check_mask(type(self).__name__, "dictionary_mask", dictionary_mask, full, q.dtype)
         own, cross = cross_sample_attention(
-            q,
-            k,
+            turned(q, rotate),
+            turned(k, rotate),
             v,
             dictionary_k=entries_k,
             dictionary_v=entries_v,
@@ -316,7 +318,9 @@ class CrossSampleAttention(CrossSamplePair):
         self.dictionary = CrossSampleDictionary(dictionary_size, dim, init=init, trainable=trainable, prior=prior, device=device, dtype=dtype)
         self.fuse = nn.Linear(2 * dim, dim, bias=proj_bias, device=device, dtype=dtype)
 
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
+    ) -> Tensor:
         """Attend to the sample and to the dictionary.
 
         Args:
@@ -324,6 +328,7 @@ class CrossSampleAttention(CrossSamplePair):
             attn_mask: of the sample's tokens, as in :class:`~foveal.SoftmaxAttention`; the dictionary is seen always.
             is_causal: a token looks only at itself and those before it, and at all of the dictionary.
             context: tokens that keys and values of the sample are made from, ``(B, Nk, C)``; ``x`` if None.
+            rotate: rotary positions of the sample; the dictionary lies nowhere.
 
         Returns:
             ``(B, N, C)``. A token whose every key is masked still has its cross-sample half.
@@ -332,10 +337,12 @@ class CrossSampleAttention(CrossSamplePair):
             ValueError: wrong width, shape or dtype; causality together with a context; a dictionary that was to be fitted and was not.
         """
         self._check_tokens(x)
-        streams = self.pair(x, self.dictionary(x), attn_mask, is_causal, self.dictionary.mask, context)
+        streams = self.pair(x, self.dictionary(x), attn_mask, is_causal, self.dictionary.mask, context, rotate)
         return project(self.fuse, torch.cat(streams, dim=-1))
 
-    def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None) -> dict[str, Tensor]:
+    def attention_map(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
+    ) -> dict[str, Tensor]:
         """``combined``: the in-sample map, all that tokens learn of each other. ``dictionary``: over its entries, ``(B, H, N, K)``. Rows sum to one.
 
         Applied to the values of the sample and of the dictionary they give the two streams before ``proj``.
@@ -343,7 +350,9 @@ class CrossSampleAttention(CrossSamplePair):
         options = self._check(x, attn_mask, is_causal, context)
         q, k, _ = self._qkv(x, context)
         q_cross, entries, _ = self._entries(x, q, self.dictionary(x))
-        return cross_sample_attention_maps(q, k, dictionary_k=entries, q_cross=q_cross, dictionary_mask=self.dictionary.mask, **options)
+        return cross_sample_attention_maps(
+            turned(q, rotate), turned(k, rotate), dictionary_k=entries, q_cross=q_cross, dictionary_mask=self.dictionary.mask, **options
+        )
 
     def macs(self, num_tokens: int) -> int:
         """Those of the dictionary's keys and values are spent once for a batch; here one sample bears them."""

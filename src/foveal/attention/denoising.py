@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..functional import denoising_attention, denoising_attention_maps
 from ..functional.softmax import Core as CoreFunction
-from ._base import NormLayer, QKVAttention
+from ._base import NormLayer, QKVAttention, Rotate, turned
 from ._linear import project
 from ._registry import AttentionConfig, register
 
@@ -114,19 +114,21 @@ class DenoisingAttention(QKVAttention):
         """λ back to ``lambda_init``; the linear maps keep what they, or the host, set."""
         nn.init.constant_(self.lambdas, self.lambda_init)
 
-    def attend(self, x: Tensor, context: Tensor | None, options: dict[str, Any]) -> Tensor:
-        q, k, v = self._qkv(x, context)
+    def attend(self, x: Tensor, context: Tensor | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
+        q, k, v = self._qkv(x, context, rotate)
         v_neg = None if self.v_neg is None else self._heads(project(self.v_neg, x if context is None else context))
-        return denoising_attention(q, k, v, q_neg=self._negative_query(x), v_neg=v_neg, lambdas=self.lambdas, core=self.core, **options)
+        return denoising_attention(q, k, v, q_neg=self._negative_query(x, rotate), v_neg=v_neg, lambdas=self.lambdas, core=self.core, **options)
 
-    def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None) -> dict[str, Tensor]:
+    def attention_map(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
+    ) -> dict[str, Tensor]:
         """``positive``, ``negative`` and ``combined`` = positive − λ · negative.
 
         With shared values ``combined`` applied to the values gives the output before ``proj``; with values apart each map belongs to its own.
         """
         options = self._check(x, attn_mask, is_causal, context)
-        q, k, _ = self._qkv(x, context)
-        return denoising_attention_maps(q, k, q_neg=self._negative_query(x), lambdas=self.lambdas, core_map=self.core.map, **options)
+        q, k, _ = self._qkv(x, context, rotate)
+        return denoising_attention_maps(q, k, q_neg=self._negative_query(x, rotate), lambdas=self.lambdas, core_map=self.core.map, **options)
 
     def macs(self, num_tokens: int) -> int:
         return self._projection_macs(num_tokens, 5 if self.shared_values else 6) + 2 * self.core.macs(num_tokens, self.num_heads)
@@ -137,5 +139,5 @@ class DenoisingAttention(QKVAttention):
     def extra_repr(self) -> str:
         return super().extra_repr() + (", shared_values=True" if self.shared_values else "")
 
-    def _negative_query(self, x: Tensor) -> Tensor:
-        return self.q_neg_norm(self._heads(project(self.q_neg, x)))
+    def _negative_query(self, x: Tensor, rotate: Rotate | None) -> Tensor:
+        return turned(self.q_neg_norm(self._heads(project(self.q_neg, x))), rotate)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..functional import differential_attention, differential_attention_maps
-from ._base import NormLayer, QKVAttention
+from ._base import NormLayer, QKVAttention, Rotate
 from ._linear import project
 from ._registry import AttentionConfig, register
 
@@ -106,16 +106,18 @@ class DifferentialAttention(QKVAttention):
         """λ, one number for the layer."""
         return (self.lambda_q1 * self.lambda_k1).sum().exp() - (self.lambda_q2 * self.lambda_k2).sum().exp() + self.lambda_init
 
-    def attend(self, x: Tensor, context: Tensor | None, options: dict[str, Any]) -> Tensor:
-        q, k, v, q_neg, k_neg = self._halves(x, context)
+    def attend(self, x: Tensor, context: Tensor | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
+        q, k, v, q_neg, k_neg = self._halves(x, context, rotate)
         out = differential_attention(q, k, v, q_neg=q_neg, k_neg=k_neg, lambdas=self.current_lambda(), **options)
         # under autocast the head norm stays in the precision of its weight
         return self.sub_norm(out.to(self.sub_norm.weight.dtype)) * (1 - self.lambda_init)
 
-    def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None) -> dict[str, Tensor]:
+    def attention_map(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
+    ) -> dict[str, Tensor]:
         """``positive``, ``negative`` and ``combined`` = positive − λ · negative. ``combined`` applied to the values gives the output before the head norm."""
         options = self._check(x, attn_mask, is_causal, context)
-        q, k, _, q_neg, k_neg = self._halves(x, context)
+        q, k, _, q_neg, k_neg = self._halves(x, context, rotate)
         return differential_attention_maps(q, k, q_neg=q_neg, k_neg=k_neg, lambdas=self.current_lambda(), **options)
 
     def macs(self, num_tokens: int) -> int:
@@ -124,7 +126,9 @@ class DifferentialAttention(QKVAttention):
     def no_weight_decay(self) -> set[str]:
         return {"lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"}
 
-    def _halves(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _halves(self, x: Tensor, context: Tensor | None, rotate: Rotate | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        if rotate is not None:
+            raise InputError("differential attention reads each head in halves, and rotary positions are made for whole heads; use denoising attention")
         if context is None:
             q, k, v = project(self.qkv, x).chunk(3, dim=-1)
         else:
