@@ -1,6 +1,8 @@
 """Ratios measured side by side in one run: both sides first compute the same thing, then take turns."""
 
-from collections.abc import Callable
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 
@@ -42,6 +44,27 @@ def paired_ratio(ours: Callable[[], object], theirs: Callable[[], object]) -> tu
     count = min(max(round(4 / sum(seconds)), ROUNDS.start), ROUNDS.stop - 1)
     rounds = [[timer.timeit(number).mean for timer, number in zip(timers, repeats, strict=True)] for _ in range(count)]
     return median(a for a, _ in rounds), median(b for _, b in rounds), median(a / b for a, b in rounds)
+
+
+_MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_MAX = -1, -4
+
+
+@contextmanager
+def memory_kept() -> Iterator[None]:
+    """glibc gives large blocks back to the system at once, and every page of the next is faulted in and zeroed. Within this, freed memory stays.
+
+    As with the allocators that PyTorch's guide for CPUs recommends (jemalloc, tcmalloc), or a GPU's.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        raise SystemExit("memory can be kept where the C library is glibc; leave this benchmark out on another system")
+    libc.mallopt(_MALLOC_MMAP_MAX, 0)
+    libc.mallopt(_MALLOC_TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        libc.mallopt(_MALLOC_MMAP_MAX, 65536)
+        libc.mallopt(_MALLOC_TRIM_THRESHOLD, 128 * 1024)
 
 
 def at_most(what: str, setting: str, ours: Callable[[], object], theirs: Callable[[], object], limit: float) -> Row:
