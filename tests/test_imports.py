@@ -9,7 +9,7 @@ from pathlib import Path
 import foveal
 
 ROOT = Path(foveal.__file__).parent
-RANK = {"_errors": 0, "functional": 1, "attention": 2, "convert": 3, "analysis": 3, "models": 4, "official": 5, "data": 6, "tasks": 6}
+RANK = {"_errors": 0, "functional": 1, "attention": 2, "convert": 3, "analysis": 3, "models": 4, "official": 5, "timm": 6, "data": 6, "tasks": 6}
 RANK |= {"training": 7, "compare": 8, "recipes": 8, "cli": 9}
 HEAVY = (
     "timm",
@@ -97,7 +97,7 @@ import foveal
 out = foveal.create_attention("denoising", dim=16, num_heads=2)(torch.randn(1, 5, 16)).shape
 parts = {name.partition(".")[0] for name in set(sys.modules) - before}
 refusals = {}
-for module in ("models", "cli"):
+for module in ("models", "timm", "cli"):
     try:
         importlib.import_module(f"foveal.{module}")
     except Exception as error:
@@ -115,5 +115,6 @@ def test_the_library_itself_needs_torch_and_einops_alone() -> None:
     foreign = {name for name in parts if name not in sys.stdlib_module_names and not name.startswith("_")} - {"foveal", "einops", "torch", "torchgen"}
     assert not foreign, f"import foveal brings in {foreign}"
     assert refusals["models"] == ["InputError", "foveal.models needs timm, which is not installed; remedy: pip install 'foveal[timm]'"]
+    assert refusals["timm"] == ["InputError", "foveal.models needs timm, which is not installed; remedy: pip install 'foveal[timm]'"]
     assert refusals["cli"][0] == "InputError"
     assert "pip install 'foveal[train]'" in refusals["cli"][1]

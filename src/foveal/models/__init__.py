@@ -1,7 +1,8 @@
-"""The published hosts: the vision transformer, on video TimeSformer, T2T-ViT with EAMLP, CATT's encoder, and CaaM's networks."""
+"""The published hosts: the vision transformer, DnA ViT, on video TimeSformer, T2T-ViT with EAMLP, CATT's encoder, and CaaM's networks."""
 
 from .caam import CausalBlock, CausalResNet, EnvironmentHeads, GatedBlock, SplitBlock, Streams, TwoStreamBlock
 from .catt import CattEncoder, CattLayer
+from .dna_vit import DenoisingViT
 from .t2t import T2T, T2T_SIZES, T2TViT, eamlp
 from .timesformer import TimeSformer, inflate_
 from .vit import SIZES, VisionTransformer, ViT, share_initial_weights_
@@ -14,6 +15,7 @@ __all__ = [
     "CattLayer",
     "CausalBlock",
     "CausalResNet",
+    "DenoisingViT",
     "EnvironmentHeads",
     "GatedBlock",
     "SplitBlock",

@@ -28,10 +28,11 @@ from torch.utils.checkpoint import checkpoint
 from .._errors import InputError, missing_extra, unknown
 from ..attention import AttentionConfig, DenoisingAttention, DifferentialAttention, config_from_dict
 from ..attention._grid import on_grid, without_grid
+from ._patches import pair, patch_grid, take_positions
 from .vit import VisionTransformer
 
 try:
-    from timm.layers import LayerNorm, resample_abs_pos_embed
+    from timm.layers import LayerNorm
     from timm.models.vision_transformer import Block
 except ImportError as error:
     raise missing_extra("timm", "timm", "foveal.models") from error
@@ -160,7 +161,7 @@ class TimeSformer(VisionTransformer):
         if attention_type == "joint_space_time":
             config = without_grid(config, "over the patches of several frames")
         else:
-            config = on_grid(config, prefix, None if vit.get("dynamic_img_size") else _grid(vit))
+            config = on_grid(config, prefix, None if vit.get("dynamic_img_size") else patch_grid(vit))
         if divided:
             same = time_attention is None and time_options is None
             time_config = config_from_dict({"attention": time_attention or attention, **((options if same else time_options) or {})})
@@ -196,7 +197,7 @@ class TimeSformer(VisionTransformer):
         """Resample positions, in space and in time, for good."""
         if num_frames is not None and num_frames < 1:
             raise InputError(f"num_frames must be at least 1, got {num_frames}")
-        super().set_input_size(img_size=_pair(img_size), patch_size=_pair(patch_size))
+        super().set_input_size(img_size=pair(img_size), patch_size=pair(patch_size))
         if num_frames is not None:
             if self.time_embed is not None:
                 self.time_embed = nn.Parameter(self._time_embed(num_frames).detach().clone(), requires_grad=self.time_embed.requires_grad)
@@ -315,16 +316,6 @@ class TimeSformer(VisionTransformer):
         return x[:, self.num_prefix_tokens :], x[:, : self.num_prefix_tokens]
 
 
-def _pair(side: Any) -> Any:
-    return (side, side) if isinstance(side, int) else side
-
-
-def _grid(vit: dict[str, Any]) -> tuple[int, int]:
-    """Rows and columns of patches, from the options of timm's ``VisionTransformer``."""
-    size, patch = _pair(vit.get("img_size", 224)), _pair(vit.get("patch_size", 16))
-    return size[0] // patch[0], size[1] // patch[1]
-
-
 @torch.no_grad()
 def inflate_(
     model: TimeSformer,
@@ -358,7 +349,7 @@ def inflate_(
     """
     wanted = model.state_dict()
     source = dict(state_dict)
-    weights = _positions(model, source, grid)
+    weights = take_positions(model, source, grid)
     kept = {key: value for key, value in wanted.items() if key.startswith("head.") and not copy_head}
     if not copy_head:
         source = {key: value for key, value in source.items() if not key.startswith("head.")}
@@ -407,45 +398,3 @@ def _attention(source: dict[str, Tensor], module: nn.Module, warm_start: float) 
         if f"q_norm.{field}" in source:
             out[f"q_neg_norm.{field}"] = source[f"q_norm.{field}"]
     return out
-
-
-def _positions(model: TimeSformer, source: dict[str, Tensor], grid: tuple[int, int] | None) -> dict[str, Tensor]:
-    """Class token, registers and positions, taken out of ``source`` and brought to the model's grid and to its way of placing prefix tokens."""
-    tokens: dict[str, Tensor] = {key: source.pop(key) for key in ("cls_token", "reg_token") if key in source}
-    own = {key for key in ("cls_token", "reg_token") if getattr(model, key) is not None}
-    if own != tokens.keys():
-        has, wanted = (", ".join(sorted(names)) or "no prefix token" for names in (tokens, own))
-        raise InputError(f"the checkpoint has {has}, the model {wanted}; build it with the class_token and reg_tokens of the checkpoint")
-    if "pos_embed" not in source:
-        return tokens
-    positions = source.pop("pos_embed")
-    if positions.ndim != 3 or positions.shape[-1] != model.embed_dim:
-        raise InputError(f"the checkpoint has pos_embed {tuple(positions.shape)}, wanted (1, tokens, {model.embed_dim}); build the model with its embed_dim")
-    rows, prefix = positions.shape[1], sum(value.shape[1] for value in tokens.values())
-    side = model.patch_embed.grid_size
-    squares = [(root, root) for with_prefix in (prefix, 0) if (root := round(max(rows - with_prefix, 0) ** 0.5)) ** 2 == rows - with_prefix > 0]
-    # a table of the patches alone must not be read as one that begins with the class token, nor a square as a row of patches
-    fits = {
-        (size, with_prefix): f"{size[0]}×{size[1]} patches and {with_prefix} prefix tokens"
-        for size in ([side, *squares] if grid is None else [grid])
-        for with_prefix in (prefix, 0)
-        if size[0] * size[1] + with_prefix == rows
-    }
-    if len(fits) != 1:
-        read = f"which may be {' or '.join(fits.values())}" if fits else "which is neither the model's grid of patches nor a square one"
-        if grid is not None:
-            read = f"which is not {grid[0]}×{grid[1]} patches with or without {prefix} prefix tokens"
-        raise InputError(f"the checkpoint's pos_embed has {rows} rows, {read}; give grid=(rows, columns) of its patches")
-    ((size, with_prefix),) = fits
-    positions = resample_abs_pos_embed(positions, new_size=list(side), old_size=list(size), num_prefix_tokens=with_prefix)
-
-    own_prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-    if with_prefix and not own_prefix:
-        # the sum of a prefix token and its position is all that the blocks ever see
-        places, positions = positions.split([with_prefix, positions.shape[1] - with_prefix], dim=1)
-        for key in tokens:
-            own, places = places.split([tokens[key].shape[1], places.shape[1] - tokens[key].shape[1]], dim=1)
-            tokens[key] = tokens[key] + own
-    elif own_prefix and not with_prefix:
-        positions = torch.cat([positions.new_zeros(1, own_prefix, positions.shape[-1]), positions], dim=1)
-    return tokens | {"pos_embed": positions}

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .._errors import InputError, missing_extra
+from .._errors import InputError
 from ..attention import DenoisingAttention
 from ._registry import State, kind
 
@@ -77,11 +77,10 @@ def _probes(dim: int, num_heads: int, sign: Sign) -> nn.Module:
 def _vit(
     img_size: int, patch_size: int, embed_dim: int, depth: int, num_heads: int, num_classes: int, sign: Sign, qkv_bias: bool = True, norm_eps: float = 1e-6
 ) -> nn.Module:
-    try:
-        from timm.models import VisionTransformer
-    except ImportError as error:
-        raise missing_extra("timm", "timm", 'the official kind "dna.vit"') from error
-    return VisionTransformer(
+    # not at the top: it needs timm, and Foveal alone does not
+    from ..models.dna_vit import DenoisingViT
+
+    return DenoisingViT(
         img_size=img_size,
         patch_size=patch_size,
         embed_dim=embed_dim,
@@ -90,9 +89,6 @@ def _vit(
         num_classes=num_classes,
         qkv_bias=qkv_bias,
         norm_layer=partial(nn.LayerNorm, eps=norm_eps),
-        attn_layer=DenoisingAttention,
-        # the authors add positions to the patches and put the class token in front afterwards
-        no_embed_class=True,
     )
 
 

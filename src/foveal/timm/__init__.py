@@ -1,0 +1,9 @@
+"""Importing this registers the published networks with timm, under ``fov_``: then ``timm.create_model("fov_dna_vit_base_patch16_224")`` works.
+
+``timm.list_models("fov_*")`` lists them; ``python -m foveal.timm`` prints what each costs beside what its paper says. Nothing of timm's own is replaced.
+"""
+
+from . import dna_vit
+from ._register import PUBLISHED, Published
+
+__all__ = ["PUBLISHED", "Published", "dna_vit"]
