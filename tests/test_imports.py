@@ -10,7 +10,7 @@ import foveal
 
 ROOT = Path(foveal.__file__).parent
 RANK = {"_errors": 0, "functional": 1, "attention": 2, "convert": 3, "analysis": 3, "models": 4, "official": 5, "timm": 6, "data": 6, "tasks": 6}
-RANK |= {"training": 7, "compare": 8, "recipes": 8, "cli": 9}
+RANK |= {"training": 7, "bench": 8, "compare": 8, "recipes": 8, "cli": 9}
 HEAVY = (
     "timm",
     "torchvision",

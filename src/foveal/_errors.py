@@ -6,6 +6,10 @@ from difflib import get_close_matches
 __all__ = ["InputError", "missing_extra", "unknown"]
 
 
+_SHOWN = 60
+"""Names of a registry that an error lists; timm alone has more than a thousand."""
+
+
 class InputError(ValueError):
     """Something given to Foveal cannot be used. The message says what was expected, what came, and the remedy.
 
@@ -18,7 +22,8 @@ def unknown(what: str, got: str, known: Iterable[str]) -> InputError:
     names = sorted(known)
     near = get_close_matches(got, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return InputError(f"unknown {what} {got!r}; {hint}known: {', '.join(names)}")
+    shown = names if len(names) <= _SHOWN else [*names[:_SHOWN], f"… and {len(names) - _SHOWN} more"]
+    return InputError(f"unknown {what} {got!r}; {hint}known: {', '.join(shown)}")
 
 
 def missing_extra(package: str, extra: str, purpose: str) -> InputError:
