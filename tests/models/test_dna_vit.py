@@ -19,6 +19,7 @@ class TestDenoisingViT(TimmContract):
 
 class TestSharedValues(TimmContract):
     name = "test_fov_dna_shared_vit"
+    traces = False
 
 
 def count(model: nn.Module) -> int:

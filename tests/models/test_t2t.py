@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from timm.optim import create_optimizer_v2
@@ -13,6 +14,7 @@ from foveal import ExternalAttention, InputError, official
 from foveal.attention import config_from_dict, list_attentions
 from foveal.models import T2T, T2TViT, eamlp
 from foveal.models.t2t import TokenBlock, TokensToTokens, _windows, sinusoidal_positions
+from tests.models.timm_contract import TimmContract
 from tests.official.test_golden import part, read, relative
 
 SMALL = {"img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 2, "token_dim": 16, "num_classes": 5}
@@ -63,6 +65,62 @@ def test_t2t_vit_has_the_published_parameters(size, millions) -> None:
     # by hand, of what the attentions of both token blocks have: projections of a window of 147 and of 576
     mha, ea = (147 + 576) * 192, (147 + 576 + 2) * 64 + 2 * (2 * 128 * 64 + 64)
     assert count(softmax) - count(tokens_only) == mha - ea
+
+
+# -- through timm -----------------------------------------------------------------------------------------------------------------------------------------
+
+
+class TestT2TViT(TimmContract):
+    name = "test_fov_t2t_vit"
+
+
+class TestTokenModule(TimmContract):
+    name = "test_fov_t2t_vit_ea"
+    # its halves are those of the other two
+    traces = False
+
+
+class TestEAMLP(TimmContract):
+    name = "test_fov_eamlp"
+
+
+@pytest.mark.parametrize(("size", "parameters"), [("7", 6_146_638), ("14", 29_877_070), ("19", 54_559_054)])
+def test_registered_eamlp_is_the_released_one(size, parameters) -> None:
+    model = timm.create_model(f"fov_eamlp_{size}", device="meta")
+    assert count(model) == parameters
+    released = eamlp(size).build(device="meta")
+    assert {key: value.shape for key, value in model.state_dict().items()} == {key: value.shape for key, value in released.state_dict().items()}
+    assert [block.attn.attn_drop.p for block in (model.patch_embed.attention1, model.patch_embed.attention2)] == [0.1, 0.1]
+    assert all(isinstance(block.drop_path1, torch.nn.Identity) for block in model.blocks), "stochastic depth is of the training"
+
+
+@pytest.mark.parametrize("size", ["7", "14", "19"])
+def test_registered_rows_replace_only_the_token_module(size) -> None:
+    softmax, tokens_only = (timm.create_model(f"fov_t2t_vit_{size}{end}", device="meta") for end in ("", "_ea"))
+    assert {block.attn.name for block in (*softmax.blocks, *tokens_only.blocks)} == {"softmax"}
+    assert (softmax.patch_embed.attention1.attn.name, tokens_only.patch_embed.attention1.attn.name) == ("softmax", "external")
+    assert count(softmax) - count(tokens_only) == (147 + 576) * 192 - (147 + 576 + 2) * 64 - 2 * (2 * 128 * 64 + 64)
+
+
+def test_attention_by_name_in_both_places() -> None:
+    model = timm.create_model("test_fov_t2t_vit", attention="denoising", options={"shared_values": True}, token_attention="linear")
+    assert {block.attn.name for block in model.blocks} == {"denoising"}
+    assert model.blocks[0].attn.shared_values
+    assert model.patch_embed.attention2.attn.name == "linear"
+
+
+def test_the_authors_checkpoint_through_timm(tmp_path) -> None:
+    _, settings, tensors = read("eamlp_t2t")
+    torch.save({"state_dict": part(tensors, "state.", torch.float64)}, tmp_path / "authors.pth")
+    shape = {
+        key: settings[key] for key in ("img_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "num_classes", "in_chans", "token_dim") if key in settings
+    }
+    # the official divisor over slots has this added
+    eps = {"options": {"slots": 64, "expand": 4, "bias": True, "eps": 1e-9}, "token_options": {"slots": 128, "eps": 1e-9}}
+    overlay = {"file": str(tmp_path / "authors.pth"), "num_classes": settings["num_classes"]}
+    model = timm.create_model("test_fov_eamlp", pretrained=True, pretrained_cfg_overlay=overlay, dtype=torch.float64, **shape, **eps).eval()
+    x = part(tensors, "input.", torch.float64)["x"]
+    assert relative(model(x), tensors["output"]) < 1e-10
 
 
 # -- against slow loops and formulas ----------------------------------------------------------------------------------------------------------------------
@@ -212,22 +270,6 @@ def test_gradient_checkpointing_changes_nothing(kind) -> None:
         out.square().sum().backward()
         results.append([out, *(p.grad.clone() for p in model.parameters() if p.requires_grad)])
     assert all(torch.equal(plain, checkpointed) for plain, checkpointed in zip(*results, strict=True))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_compiles_without_a_graph_break(kind) -> None:
-    model, x = stir(build(**KINDS[kind], depth=1)), torch.randn(2, 3, 32, 32)
-    torch._dynamo.reset()
-    torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(x), model(x), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_exports_with_a_dynamic_batch(kind) -> None:
-    model = stir(build(**KINDS[kind], depth=1)).eval()
-    program = torch.export.export(model, (torch.randn(2, 3, 32, 32),), dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1, max=64)}})
-    for batch in (1, 5):
-        x = torch.randn(batch, 3, 32, 32)
-        torch.testing.assert_close(program.module()(x), model(x), rtol=1e-5, atol=1e-5)
 
 
 def test_a_model_off_the_meta_device_starts_as_any_other() -> None:
