@@ -112,9 +112,7 @@ def test_attention_by_name_in_both_places() -> None:
 def test_the_authors_checkpoint_through_timm(tmp_path) -> None:
     _, settings, tensors = read("eamlp_t2t")
     torch.save({"state_dict": part(tensors, "state.", torch.float64)}, tmp_path / "authors.pth")
-    shape = {
-        key: settings[key] for key in ("img_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "num_classes", "in_chans", "token_dim") if key in settings
-    }
+    shape = {key: value for key, value in settings.items() if key != "tokens_type"}
     # the official divisor over slots has this added
     eps = {"options": {"slots": 64, "expand": 4, "bias": True, "eps": 1e-9}, "token_options": {"slots": 128, "eps": 1e-9}}
     overlay = {"file": str(tmp_path / "authors.pth"), "num_classes": settings["num_classes"]}

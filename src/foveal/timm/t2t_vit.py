@@ -1,7 +1,7 @@
 """T2T-ViT and EAMLP in timm, with any attention in the token module (``token_attention``) and in the backbone (``attention``).
 
 ``fov_t2t_vit_…`` has softmax in both; ``…_ea`` external attention in the token module alone, which is what the rows "EA" of the paper's table mean;
-``fov_eamlp_…`` in both, with the expansion of the released code. Dropout of EAMLP's token module belongs to the released network, stochastic depth to its training.
+``fov_eamlp_…`` in both, with the expansion of the released code and its dropout in the token module. Stochastic depth belongs to the training.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,13 @@ from ._register import Published, enter
 
 __all__ = ["checkpoint_filter_fn"]
 
-_T2T = {"paper_ids": "arXiv:2101.11986", "paper_name": "Tokens-to-Token ViT", "origin_url": "https://github.com/yitu-opensource/T2T-ViT"}
-_EA = {"paper_ids": "arXiv:2105.02358", "paper_name": "Beyond Self-attention: External Attention", "origin_url": "https://github.com/MenghaoGuo/EANet"}
-_FIRST = {"first_conv": None, "crop_pct": 0.9}
+_T2T: dict[str, Any] = {"paper_ids": "arXiv:2101.11986", "paper_name": "Tokens-to-Token ViT", "origin_url": "https://github.com/yitu-opensource/T2T-ViT"}
+_EA: dict[str, Any] = {
+    "paper_ids": "arXiv:2105.02358",
+    "paper_name": "Beyond Self-attention: External Attention",
+    "origin_url": "https://github.com/MenghaoGuo/EANet",
+}
+_FIRST: dict[str, Any] = {"first_conv": None, "crop_pct": 0.9}
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
@@ -44,7 +48,7 @@ _GUO = "Guo et al., arXiv 2105.02358"
 _VIP = "; accuracy as in the table of the ViP repository"
 
 # top-1 on ImageNet-1K at 224 pixels unless said otherwise
-_SAYS: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any], dict[str, Published]]] = {
+_SAYS: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Published]]] = {
     "fov_t2t_vit_{}": (
         "test_fov_t2t_vit",
         {},
@@ -78,12 +82,12 @@ _SAYS: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any], dict[str, Publ
 }
 
 _HOST: dict[str, Any] = {"module": __name__, "filter_fn": checkpoint_filter_fn, "feature_cfg": {"out_indices": 3, "feature_cls": "getter"}}
-_MINIATURE = {"embed_dim": 24, "depth": 3, "num_heads": 2, "token_dim": 16}
+_MINIATURE: dict[str, Any] = {"embed_dim": 24, "depth": 3, "num_heads": 2, "token_dim": 16}
 
 for _name, (_small, _options, _paper, _sizes) in _SAYS.items():
     for _size, _about in _sizes.items():
         _dial = asdict(T2T_SIZES[_size])
         enter(_name.format(_size), T2TViT, published=_about, cfg=_paper | _FIRST, embed_dim=_dial.pop("dim"), **_HOST, **_options, **_dial)
     # without dropout, so that a miniature in training is a function of its input
-    _quiet = {name: value for name, value in _options.items() if name != "token_drop"}
+    _quiet: dict[str, Any] = {name: value for name, value in _options.items() if name != "token_drop"}
     enter(_small, T2TViT, cfg=_FIRST | {"input_size": (3, 32, 32), "num_classes": 10}, **_HOST, **_quiet, **_MINIATURE)
