@@ -1,6 +1,7 @@
 """What each attention keeps of softmax attention's weights. One rule a mechanism; what has no rule of its own starts as it is made.
 
 ``qkv`` and ``proj`` mean the same in all attentions of pairs, so the host's own layers are used, with their hooks, adapters and ``requires_grad``.
+Where heads are to have another width than the host's, both are made anew from the host's, see :mod:`foveal.convert._width`.
 
 Paper      the warm start of denoising attention: arXiv 2606.27372; rjccv/DnA scales copies of W_Q and W_V by 1e-4.
 """
@@ -31,6 +32,7 @@ from ..attention import (
 from ..attention._base import QKVAttention
 from ..attention.halo import HaloCore
 from ._host import Place
+from ._width import Widened, of_width
 
 __all__ = ["Transfer", "WarmStart", "build"]
 
@@ -60,7 +62,11 @@ def build(config: AttentionConfig, place: Place, warm_start: WarmStart) -> tuple
         ValueError: heads that the attention cannot have.
     """
     options: dict[str, Any] = {}
-    if place.head_dim * place.num_heads != place.dim:
+    width, widened = getattr(config, "attn_head_dim", None) or place.head_dim, None
+    if width != place.head_dim:
+        widened = of_width(place, width, config.attention)
+        place = widened.place
+    elif place.head_dim * place.num_heads != place.dim:
         if not hasattr(config, "attn_head_dim"):
             raise InputError(f"{config.attention} attention needs dim = heads × width, got {place.dim} and {place.num_heads} × {place.head_dim}")
         options["attn_head_dim"] = place.head_dim
@@ -78,7 +84,18 @@ def build(config: AttentionConfig, place: Place, warm_start: WarmStart) -> tuple
         **(config.options() | options),
     )
     transfer = next(rule for kind, rule in _RULES if isinstance(module, kind))(module, place, warm_start)
-    return module, transfer
+    return module, transfer if widened is None else _made_anew(transfer, widened, width)
+
+
+def _made_anew(transfer: Transfer, widened: Widened, width: int) -> Transfer:
+    """What was the host's own is made from it, and the function is not kept where something of it was cut off."""
+    own = [name for name in transfer.kept if name.startswith(("qkv.", "proj."))]
+    transfer.kept = [name for name in transfer.kept if name not in own]
+    transfer.mapped = own + transfer.mapped
+    if not widened.kept:
+        transfer.function = "changed"
+        transfer.dropped.append(f"beyond width {width}: {widened.logits_lost:.0%} of the logits' map, {widened.values_lost:.0%} of the values'")
+    return transfer
 
 
 def _has_bias(layer: nn.Module) -> bool:
