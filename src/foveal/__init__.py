@@ -2,6 +2,7 @@
 
 from . import analysis, functional, official
 from ._errors import InputError
+from .analysis import attention_maps, cost, lambdas, principal_angles, rollout
 from .attention import (
     AttentionConfig,
     CausalAttention,
@@ -50,17 +51,22 @@ __all__ = [
     "SoftmaxAttention",
     "__version__",
     "analysis",
+    "attention_maps",
     "convert",
     "convert_",
+    "cost",
     "create_attention",
     "every_nth",
     "fit_dictionaries_",
     "functional",
+    "lambdas",
     "last_stage",
     "list_attentions",
     "load_delta",
     "official",
+    "principal_angles",
     "register_host",
     "revert_",
+    "rollout",
     "save_delta",
 ]

@@ -66,11 +66,11 @@ def test_dropout_does_not_show() -> None:
     assert torch.equal(one, other)
 
 
-def test_models_without_our_attention_are_refused() -> None:
-    from timm.models import VisionTransformer
-
-    with pytest.raises(InputError, match="no Foveal attention"):
-        attention_maps(VisionTransformer(img_size=16, patch_size=8, embed_dim=12, depth=1, num_heads=2), torch.randn(1, 3, 16, 16))
+def test_models_without_attention_are_refused() -> None:
+    with pytest.raises(InputError, match="no attention whose maps could be seen"):
+        attention_maps(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Softmax(-1)), torch.randn(1, 3, 16, 16))
+    with pytest.raises(InputError, match=r"no attention that ran is chosen by 'blocks\.9\.\*'"):
+        attention_maps(model(), torch.randn(1, 1, 16, 16), where="blocks.9.*")
 
 
 @pytest.mark.parametrize(("shape", "grid"), [((8, 8), (4, 4)), ((6, 10), (3, 2)), ((5, 7), (5, 7)), ((4, 4), (1, 1)), ((2, 3, 8, 6), (2, 3))])

@@ -1,21 +1,31 @@
-"""Looking and measuring: attention maps, principal angles, cost."""
+"""Looking and measuring: attention maps, rollout, principal angles, cost."""
 
 from .angles import HeadAngles, chance_angles, lambdas, neighbour_angles, principal_angles, value_angles, value_overlap
 from .cost import cost, latency, peak_memory
+from .layout import Layout, fold_to_grid, look_from, token_layout, upsample
 from .maps import attention_maps, mass_on, patch_mask
+from .rollout import gradient_rollout, rollout, rollout_of
 
 __all__ = [
     "HeadAngles",
+    "Layout",
     "attention_maps",
     "chance_angles",
     "cost",
+    "fold_to_grid",
+    "gradient_rollout",
     "lambdas",
     "latency",
+    "look_from",
     "mass_on",
     "neighbour_angles",
     "patch_mask",
     "peak_memory",
     "principal_angles",
+    "rollout",
+    "rollout_of",
+    "token_layout",
+    "upsample",
     "value_angles",
     "value_overlap",
 ]

@@ -17,7 +17,7 @@ from ._host import Host, Place, find_host, host_key, known_hosts, refuse_what_ca
 from ._transfer import Transfer, WarmStart, build
 from .report import ConversionReport, Swap
 
-__all__ = ["Where", "convert", "convert_", "every_nth", "last_stage", "record_of", "revert_"]
+__all__ = ["Where", "convert", "convert_", "every_nth", "last_stage", "matcher", "originals_of", "places_of", "record_of", "revert_"]
 
 Where = str | re.Pattern[str] | Callable[[str, nn.Module], bool]
 """Which modules: a glob on their names (``"blocks.*.attn"``), a compiled regex that must match the whole name, or a predicate on name and module."""
@@ -60,6 +60,16 @@ def record_of(model: nn.Module) -> Record:
     if record is None:
         raise InputError("this model was not converted, or not as a whole: give the module that was given to convert_")
     return record
+
+
+def places_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """What stands in the model now by conversion, and the name of each place; none where the model was not converted."""
+    return [(part.names[0], part.replacement) for part in _parts(model)]
+
+
+def originals_of(model: nn.Module) -> dict[str, nn.Module]:
+    """What stood in the converted places before, by name."""
+    return {name: part.original for part in _parts(model) for name in part.names}
 
 
 def convert_(
@@ -190,17 +200,18 @@ _Choice = tuple[bool, AttentionConfig | None]
 
 def _chooser(config: AttentionConfig | Mapping[str, AttentionConfig | None], where: Where) -> Callable[[str, nn.Module], _Choice]:
     if isinstance(config, AttentionConfig):
-        chosen = _matcher(where)
+        chosen = matcher(where)
         return lambda name, module: (chosen(name, module), config)
     if not isinstance(config, Mapping) or not all(value is None or isinstance(value, AttentionConfig) for value in config.values()):
         raise InputError(f"expected a configuration, such as foveal.DenoisingAttention.Config(), or a mapping from globs to configurations, got {config!r}")
     if where != "*":
         raise InputError("where says nothing beside a mapping, whose globs say it; give one of the two")
-    rules = [(_matcher(glob), value) for glob, value in config.items()]
+    rules = [(matcher(glob), value) for glob, value in config.items()]
     return lambda name, module: next(((True, value) for chosen, value in rules if chosen(name, module)), (False, None))
 
 
-def _matcher(where: Where) -> Callable[[str, nn.Module], bool]:
+def matcher(where: Where) -> Callable[[str, nn.Module], bool]:
+    """Whether a module, given its name and itself, is one of those."""
     if isinstance(where, str):
         return lambda name, module: fnmatch.fnmatchcase(name, where)
     if isinstance(where, re.Pattern):

@@ -1,0 +1,215 @@
+"""Attention through all layers: rollout, and rollout weighted by the gradient of an answer.
+
+Papers     Abnar & Zuidema, "Quantifying Attention Flow in Transformers", 2020 (arXiv 2005.00928): the product of ½(W + I) over layers.
+           Chefer et al., "Generic Attention-model Explainability", 2021 (arXiv 2103.15679), eq. 5 and 6: R ← R + mean_h (∇A ⊙ A)⁺ R.
+Differs    Abnar & Zuidema divide each row by its sum. ½(W + I) has rows that sum to one wherever those of W do, so that we do not; for signed maps there is
+           nothing that such a division would mean.
+
+Shapes     B batch, H heads, N tokens
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ..attention import DenoisingAttention, SoftmaxAttention
+from ..convert import Where, matcher
+from ._watch import Watch, is_ours
+from .maps import attention_maps, call, evaluating, layer_names, nothing_seen
+
+__all__ = ["Heads", "Signed", "gradient_rollout", "rollout", "rollout_of"]
+
+Heads = Literal["mean", "max", "min"]
+Signed = Literal["positive", "negative", "combined", "magnitude"]
+
+_FUSED: dict[str, Callable[[Tensor], Tensor]] = {"mean": lambda x: x.mean(1), "max": lambda x: x.amax(1), "min": lambda x: x.amin(1)}
+
+
+def rollout(model: nn.Module, images: Any, *, where: Where = "*", heads: Heads = "mean", signed: Signed = "positive", residual: float = 0.5) -> Tensor:
+    """How much each token at the end has of each token at the start, if all that layers do is to mix tokens: the product of all layers' maps.
+
+    Layers count whose maps are square and over as many tokens as the first such layer's; a pooling head that asks with one query does not. The maps of one
+    layer at a time are in memory.
+
+    What a signed map (denoising, differential) means along many layers is a choice, and it is yours:
+
+    - ``positive`` follows what is gathered, and forgets what is subtracted. Rows sum to one.
+    - ``negative`` follows what is subtracted, in every layer. Rows sum to one.
+    - ``combined`` follows A⁺ − λA⁻ with its sign, two subtractions being a gain. Rows sum to the product over layers of ``1 − (1 − residual) · mean λ``, and
+      entries may be negative: it is a flow, no distribution. With values apart the two maps carry different values, and this is a summary of where.
+    - ``magnitude`` follows |A⁺ − λA⁻|, its rows divided by their sums: how much was exchanged, for or against.
+
+    Unsigned layers are the same under all four.
+
+    Args:
+        model: as for :func:`attention_maps`.
+        images: as for :func:`attention_maps`.
+        where: which layers.
+        heads: how heads are made one. ``max`` and ``min`` are divided by their row sums afterwards (Abnar & Zuidema's ``mean`` needs no such thing).
+        signed: which map of a signed layer.
+        residual: share of a token that goes past the layer, 0.5 in the paper; from 0 to 1.
+
+    Returns:
+        ``(B, N, N)``; row i is what token i has, so ``[:, 0]`` is the class token's.
+
+    Raises:
+        ValueError: no square maps, or of another number of tokens from a layer on; an option that is not.
+
+    Example:
+        >>> layer = torch.nn.TransformerEncoderLayer(16, 4, batch_first=True)
+        >>> rollout(layer, torch.randn(2, 9, 16)).sum(-1).allclose(torch.ones(2, 9))
+        True
+    """
+    _check(heads, signed, residual)
+    fused = attention_maps(model, images, where=where, reduce=lambda layer, maps: _fuse(_of(maps, signed), heads, signed) if _is_square(maps) else None)
+    return rollout_of([value for value in fused.values() if value is not None], residual=residual)
+
+
+def rollout_of(layers: Iterable[Tensor], *, residual: float = 0.5) -> Tensor:
+    """The product of ``residual · I + (1 − residual) · W`` over layers, the last on the left.
+
+    Args:
+        layers: one map a layer, heads made one, ``(…, N, N)``, first layer first.
+        residual: share of the identity.
+
+    Raises:
+        ValueError: no layers; layers of different numbers of tokens.
+    """
+    out: Tensor | None = None
+    for weights in layers:
+        mixed = (1 - residual) * weights
+        mixed.diagonal(dim1=-2, dim2=-1).add_(residual)
+        if out is not None and out.shape != mixed.shape:
+            raise InputError(
+                f"tokens change between layers, from {tuple(out.shape)} to {tuple(mixed.shape)}: rollout needs one set of tokens, as windows and pyramids have "
+                "not; choose layers of one size with `where`"
+            )
+        out = mixed if out is None else mixed @ out
+    if out is None:
+        raise InputError("rollout needs square maps, of tokens that look at themselves, and there are none")
+    return out
+
+
+def gradient_rollout(model: nn.Module, images: Any, target: int | Tensor | Callable[[Any], Tensor], *, where: Where = "*") -> Tensor:
+    """Which tokens at the start speak for an answer: each map times the answer's gradient by it, what is negative left out, through all layers.
+
+    Signed maps need no choice here. Both branches' maps are in it with their own gradients, in which the sign of the second, λ and the values already are.
+
+    Args:
+        model: plain, of softmax or denoising attention, or a mix. Of ``nn.MultiheadAttention`` the map is off the path of gradients: convert it to softmax
+            attention first, which keeps the function.
+        images: as for :func:`attention_maps`. Not one gradient reaches the model's parameters.
+        target: a class or one for each image, of logits ``(B, classes)``; or ``f(output) -> (B,)`` or a number.
+        where: which layers.
+
+    Returns:
+        ``(B, N, N)``, nothing but I where nothing spoke for the answer; not normalised. Compare columns of a row.
+
+    Raises:
+        ValueError: as for :func:`rollout`; an attention whose maps have no gradient, by name.
+    """
+    names, chosen = layer_names(model), matcher(where)
+    seen: list[tuple[nn.Module, Tensor]] = []
+
+    def wanted(module: nn.Module) -> bool:
+        if not chosen(names[module], module):
+            return False
+        if isinstance(module, nn.MultiheadAttention) or (is_ours(module) and not _has_gradient(module)):
+            raise InputError(
+                f"{names[module] or 'the model'} is a {type(module).__name__}, whose map is off the path of gradients; leave it out of `where`, or if it is an "
+                "nn.MultiheadAttention, call foveal.convert_(model, foveal.SoftmaxAttention.Config()) first, which keeps the function"
+            )
+        return True
+
+    watch = Watch(model, wanted, lambda module, weights: seen.append((module, weights)), into_ours=True)
+    trained = [value for value in model.parameters() if value.requires_grad]
+    for value in trained:
+        value.requires_grad_(False)
+    try:
+        with torch.enable_grad(), evaluating(model), watch.watching():
+            output = call(model, _with_gradient(images))
+            answer = _answer(output, target)
+    finally:
+        for value in trained:
+            value.requires_grad_(True)
+    if not seen:
+        raise nothing_seen(where)
+    layers = [weights for weights in _by_layer(seen) if weights[0].shape[-1] == weights[0].shape[-2]]
+    gradients = iter(torch.autograd.grad(answer, [weights for layer in layers for weights in layer], allow_unused=True))
+    out: Tensor | None = None
+    for layer in layers:
+        # a map that nothing of the answer comes from has no gradient
+        shares = [torch.zeros_like(weights) if gradient is None else gradient * weights for weights, gradient in zip(layer, gradients, strict=False)]
+        relevance = torch.stack([share.detach() for share in shares]).sum(0).clamp_min(0).mean(1)
+        if out is None:
+            out = torch.eye(relevance.shape[-1], dtype=relevance.dtype, device=relevance.device).expand_as(relevance)
+        if out.shape != relevance.shape:
+            raise InputError(f"tokens change between layers, from {tuple(out.shape)} to {tuple(relevance.shape)}; choose layers of one size with `where`")
+        out = out + relevance @ out
+    if out is None:
+        raise InputError("rollout needs square maps, of tokens that look at themselves, and there are none")
+    return out
+
+
+def _by_layer(seen: list[tuple[nn.Module, Tensor]]) -> Iterator[list[Tensor]]:
+    """Denoising attention makes two maps at every call, all others one."""
+    rest = iter(seen)
+    for module, weights in rest:
+        yield [weights, next(rest)[1]] if isinstance(module, DenoisingAttention) else [weights]
+
+
+def _has_gradient(module: nn.Module) -> bool:
+    return isinstance(module, SoftmaxAttention | DenoisingAttention) and module.core.name == "softmax"
+
+
+def _with_gradient(images: Any) -> Any:
+    """Parameters ask for none, so that the input has to."""
+    if isinstance(images, Tensor):
+        return images.detach().requires_grad_()
+    if hasattr(images, "items"):
+        return {name: _with_gradient(value) if isinstance(value, Tensor) and value.is_floating_point() else value for name, value in images.items()}
+    return [_with_gradient(value) for value in images]
+
+
+def _answer(output: Any, target: int | Tensor | Callable[[Any], Tensor]) -> Tensor:
+    if callable(target):
+        return target(output).sum()
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if logits is None or logits.ndim != 2:
+        raise InputError(f"a class needs logits (B, classes), got {type(output).__name__}; give target as a function of what the model returns")
+    index = torch.as_tensor(target, device=logits.device).expand(len(logits))
+    if index.min() < 0 or index.max() >= logits.shape[1]:
+        raise InputError(f"expected classes from 0 to {logits.shape[1] - 1}, got {target}")
+    return logits.gather(1, index[:, None]).sum()
+
+
+def _check(heads: str, signed: str, residual: float) -> None:
+    for what, got, known in (("heads", heads, list(_FUSED)), ("signed", signed, ["positive", "negative", "combined", "magnitude"])):
+        if got not in known:
+            raise InputError(f"expected {what} to be one of {', '.join(known)}, got {got!r}")
+    if not 0 <= residual <= 1:
+        raise InputError(f"expected residual from 0 to 1, got {residual}")
+
+
+def _is_square(maps: dict[str, Tensor]) -> bool:
+    return maps["combined"].shape[-1] == maps["combined"].shape[-2]
+
+
+def _of(maps: dict[str, Tensor], signed: Signed) -> Tensor:
+    combined = maps["combined"]
+    if "negative" not in maps or signed == "combined":
+        return combined
+    if signed == "magnitude":
+        magnitude = combined.abs()
+        return magnitude / magnitude.sum(-1, keepdim=True).clamp_min(torch.finfo(magnitude.dtype).tiny)
+    return maps[signed]
+
+
+def _fuse(maps: Tensor, heads: Heads, signed: Signed) -> Tensor:
+    fused = _FUSED[heads](maps)
+    if heads == "mean" or signed == "combined":
+        return fused
+    return fused / fused.sum(-1, keepdim=True).clamp_min(torch.finfo(fused.dtype).tiny)
