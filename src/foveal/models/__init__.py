@@ -1,6 +1,7 @@
 """The published hosts: the vision transformer, DnA ViT, on video TimeSformer, T2T-ViT with EAMLP, CATT's encoder, and CaaM's networks."""
 
 from .caam import CausalBlock, CausalResNet, EnvironmentHeads, GatedBlock, SplitBlock, Streams, TwoStreamBlock
+from .caam_classifiers import CausalResNetClassifier, CausalT2TViT
 from .catt import CattEncoder, CattLayer
 from .dna_vit import DenoisingViT
 from .t2t import T2T, T2T_SIZES, T2TViT, eamlp
@@ -15,6 +16,8 @@ __all__ = [
     "CattLayer",
     "CausalBlock",
     "CausalResNet",
+    "CausalResNetClassifier",
+    "CausalT2TViT",
     "DenoisingViT",
     "EnvironmentHeads",
     "GatedBlock",

@@ -16,11 +16,12 @@ Shapes     B batch, C channels, (H, W) of a map, N tokens, K classes, E environm
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .._errors import InputError, missing_extra
 from ..attention import CausalAttention, ComplementaryCBAM
@@ -55,19 +56,23 @@ class GatedBlock(nn.Module):
         ``(B, channels, H, W) -> (B, out_channels, ⌈H / stride⌉, ⌈W / stride⌉)``.
     """
 
-    def __init__(self, channels: int, out_channels: int, stride: int = 1, *, reduction: int = 16, kernel_size: int = 3) -> None:
+    def __init__(
+        self, channels: int, out_channels: int, stride: int = 1, *, reduction: int = 16, kernel_size: int = 3, device: Any = None, dtype: Any = None
+    ) -> None:
         super().__init__()
+        factory = {"device": device, "dtype": dtype}
         if kernel_size % 2 == 0:
             raise InputError(f"kernel_size must be odd, got {kernel_size}")
         padding = kernel_size // 2
-        self.conv1 = nn.Conv2d(channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
-        self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size, padding=padding, bias=False)
-        self.bn2 = nn.BatchNorm2d(out_channels)
-        self.gate = ComplementaryCBAM(out_channels, reduction)
+        self.conv1 = nn.Conv2d(channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False, **factory)
+        self.bn1 = nn.BatchNorm2d(out_channels, **factory)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size, padding=padding, bias=False, **factory)
+        self.bn2 = nn.BatchNorm2d(out_channels, **factory)
+        self.gate = ComplementaryCBAM(out_channels, reduction, **factory)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or channels != out_channels:
-            self.downsample = nn.Sequential(nn.Conv2d(channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels))
+            shortcut = nn.Conv2d(channels, out_channels, 1, stride=stride, bias=False, **factory)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(out_channels, **factory))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -101,10 +106,11 @@ class TwoStreamBlock(GatedBlock):
     Arguments and sizes are those of :class:`GatedBlock`; takes cause and complement and gives :class:`Streams`.
     """
 
-    def __init__(self, channels: int, out_channels: int, stride: int = 1, *, reduction: int = 16, kernel_size: int = 3) -> None:
-        super().__init__(channels, out_channels, stride, reduction=reduction, kernel_size=kernel_size)
-        self.bn3 = nn.BatchNorm2d(out_channels)
-        self.bn4 = nn.BatchNorm2d(out_channels)
+    def __init__(self, channels: int, out_channels: int, stride: int = 1, **options: Any) -> None:
+        super().__init__(channels, out_channels, stride, **options)
+        factory: dict[str, Any] = {"device": options.get("device"), "dtype": options.get("dtype")}
+        self.bn3 = nn.BatchNorm2d(out_channels, **factory)
+        self.bn4 = nn.BatchNorm2d(out_channels, **factory)
 
     def forward(self, causal: Tensor, complement: Tensor) -> Streams:  # type: ignore[override]
         h = self._branch(causal) + self.bn4(self.conv2(F.relu(self.bn3(self.conv1(complement)))))
@@ -144,37 +150,56 @@ class CausalResNet(nn.Module):
         depths: Sequence[int] = (2, 2, 2, 2),
         stem: bool = True,
         reduction: int = 16,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
         super().__init__()
+        factory = {"device": device, "dtype": dtype}
         if len(widths) != len(depths) or min(depths) < 1:
             raise InputError(f"expected a width and a depth of at least 1 for each stage, got widths={tuple(widths)} and depths={tuple(depths)}")
         if not 1 <= split_stage < len(depths):
             raise InputError(f"split_stage must leave a stage above it: expected 1 to {len(depths) - 1}, got {split_stage}")
         self.num_features = widths[-1]
-        first = nn.Conv2d(in_chans, widths[0], 7, stride=2, padding=3, bias=False) if stem else nn.Conv2d(in_chans, widths[0], 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
+        self.grad_checkpointing = False
+        first = nn.Conv2d(in_chans, widths[0], 7 if stem else 3, stride=2 if stem else 1, padding=3 if stem else 1, bias=False, **factory)
         pool = nn.MaxPool2d(3, stride=2, padding=1) if stem else nn.Identity()
-        self.stem = nn.Sequential(first, nn.BatchNorm2d(widths[0]), nn.ReLU(), pool)
+        self.stem = nn.Sequential(first, nn.BatchNorm2d(widths[0], **factory), nn.ReLU(), pool)
         one, two = nn.ModuleList(), nn.ModuleList()
         channels = widths[0]
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
             for n in range(depth):
                 stride = 2 if stage > 1 and n == 0 else 1
                 if stage > split_stage:
-                    two.append(TwoStreamBlock(channels, width, stride, reduction=reduction))
+                    two.append(TwoStreamBlock(channels, width, stride, reduction=reduction, **factory))
                 else:
                     splits = stage == split_stage and n == depth - 1
-                    one.append((SplitBlock if splits else GatedBlock)(channels, width, stride, reduction=reduction))
+                    one.append((SplitBlock if splits else GatedBlock)(channels, width, stride, reduction=reduction, **factory))
                 channels = width
         self.one_stream, self.two_streams = one, two
+        # blocks below the end of each stage, counted through both lists
+        self.stage_ends = tuple(sum(depths[: stage + 1]) for stage in range(len(depths)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The authors' Kaiming start of the first convolution; blocks have their own."""
+        first: Any = self.stem[0]
+        nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
+
+    def stages(self, images: Tensor, last: int | None = None) -> list[Tensor | Streams]:
+        """Maps after each stage, up to the ``last``-th from 0 if given: one map below the split, :class:`Streams` from it on."""
+        ends = self.stage_ends if last is None else self.stage_ends[: last + 1]
+        x, found = self.stem(images), []
+        for index, block in enumerate((*self.one_stream, *self.two_streams)):
+            if index >= ends[-1]:
+                break
+            inputs = x[:2] if isinstance(x, Streams) else (x,)
+            x = checkpoint(block, *inputs, use_reentrant=False) if self.grad_checkpointing else block(*inputs)
+            if index + 1 in ends:
+                found.append(x)
+        return found
 
     def forward(self, images: Tensor) -> Streams:
-        x = self.stem(images)
-        for block in self.one_stream:
-            x = block(x)
-        streams: Streams = x
-        for block in self.two_streams:
-            streams = block(streams.causal, streams.complement)
+        streams = self.stages(images)[-1]
         return Streams(*(stream.mean((-2, -1)) for stream in streams))
 
 
@@ -192,13 +217,24 @@ class CausalBlock(nn.Module):
         ``(B, N, dim)`` to :class:`Streams`, each ``(B, N, dim)``. The next block takes ``mixture``.
     """
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 2.0, *, qkv_bias: bool = False, complement_norm: bool = False) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 2.0,
+        *,
+        qkv_bias: bool = False,
+        complement_norm: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
-        self.attn = CausalAttention(dim, num_heads, qkv_bias=qkv_bias)
-        self.norm2 = nn.LayerNorm(dim)
-        self.norm3 = nn.LayerNorm(dim) if complement_norm else None
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        factory = {"device": device, "dtype": dtype}
+        self.norm1 = nn.LayerNorm(dim, **factory)
+        self.attn = CausalAttention(dim, num_heads, qkv_bias=qkv_bias, **factory)
+        self.norm2 = nn.LayerNorm(dim, **factory)
+        self.norm3 = nn.LayerNorm(dim, **factory) if complement_norm else None
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), **factory)
 
     def forward(self, x: Tensor) -> Streams:
         causal, complement = self.attn.pair(self.norm1(x))
@@ -227,13 +263,14 @@ class EnvironmentHeads(nn.Module):
         torch.Size([2, 10])
     """
 
-    def __init__(self, dim: int, num_classes: int, num_environments: int = 4) -> None:
+    def __init__(self, dim: int, num_classes: int, num_environments: int = 4, *, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
+        factory = {"device": device, "dtype": dtype}
         if min(dim, num_classes, num_environments) < 1:
             raise InputError(f"expected widths and numbers of at least 1, got dim={dim}, num_classes={num_classes}, num_environments={num_environments}")
         self.num_environments = num_environments
-        self.weight = nn.Parameter(torch.empty(num_environments, num_classes, dim))
-        self.mixture = nn.Linear(dim, num_classes)
+        self.weight = nn.Parameter(torch.empty(num_environments, num_classes, dim, **factory))
+        self.mixture = nn.Linear(dim, num_classes, **factory)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
