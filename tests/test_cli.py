@@ -118,7 +118,7 @@ def test_eval_prints_and_writes_the_metrics(run, capsys, wide) -> None:
     assert main(["eval", str(run)]) == 0
     printed, written = capsys.readouterr().out, read_json(run / "eval.json")
     recipe, bundle, model = load_run(run)
-    assert written == {name: evaluate(model, split, recipe, 10) for name, split in (("val", bundle.val), ("test", bundle.test))}
+    assert written == {name: evaluate(model, split, recipe, bundle) for name, split in (("val", bundle.val), ("test", bundle.test))}
     assert written["test"]["accuracy"] == read_json(run / "metrics.json")["accuracy"]
     assert f"{written['test']['loss']:.4f}" in printed
 

@@ -144,7 +144,9 @@ def _fit(recipe: Any, run: Path, *, resume: bool) -> None:
         raise _Stopped(str(stopped)) from stopped
     # every process of torchrun comes here
     if os.environ.get("RANK", "0") == "0":
-        print(f"{metrics['split']}: accuracy {metrics['accuracy']:.1%}, loss {metrics['loss']:.3f}\n{run}")
+        headline = recipe.task.headline
+        loss = f", loss {metrics['loss']:.3f}" if "loss" in metrics else ""
+        print(f"{metrics['split']}: {headline.label} {headline.show(metrics[headline.name])}{loss}\n{run}")
 
 
 # -- eval -----------------------------------------------------------------------------------------------------------------------------------------
@@ -154,15 +156,21 @@ def _fit(recipe: Any, run: Path, *, resume: bool) -> None:
 def _eval(words: list[str]) -> None:
     """Print and write the metrics of a finished run: eval RUN"""
     run = _parse(_Eval, "eval", words).run
-    from .training import evaluate, load_run, write_json
+    from .training import evaluate, load_run, scalars, write_json
 
     recipe, bundle, model = load_run(run)
-    splits = {name: evaluate(model, split, recipe, len(bundle.classes)) for name, split in (("val", bundle.val), ("test", bundle.test))}
+    splits = {name: evaluate(model, split, recipe, bundle) for name, split in (("val", bundle.val), ("test", bundle.test))}
     write_json(run / "eval.json", splits)
-    table = Table("split", *splits["test"])
+    table = Table("split", *scalars(splits["test"]))
     for name, metrics in splits.items():
-        table.add_row(name, *(f"{value:.4f}" for value in metrics.values()))
+        table.add_row(name, *(f"{value:.4f}" for value in scalars(metrics).values()))
     Console().print(table)
+    classes = splits["test"].get("per_class")
+    if classes:
+        table = Table("class", *next(iter(classes.values())), title="test, by class", title_justify="left")
+        for name, numbers in classes.items():
+            table.add_row(name, *("–" if value is None else f"{value:.4f}" for value in numbers.values()))
+        Console().print(table)
     print(run / "eval.json")
 
 
@@ -179,10 +187,13 @@ class _Eval:
 class _Compare:
     """Train several attentions on equal budgets and write an honest report."""
 
+    recipe: str | None = None
+    """A recipe out of `foveal list`, of any task; the attentions take turns in its model. cluttered-digits if not given, image-folder with --data."""
     data: Path | None = None
-    """An image folder (train/CLASS, val/CLASS, or CLASS to be split); the embedded cluttered digits if not given."""
+    """Where the recipe's data lies. Without --recipe an image folder (train/CLASS, val/CLASS, or CLASS to be split)."""
     attentions: tuple[str, ...] = ()
-    """Names out of `foveal list`, softmax-wide, denoising-equal, and denoising-halo, -efficient and -linear; five by default. softmax is always among them."""
+    """Names out of `foveal list`, softmax-wide, denoising-equal, and denoising-halo, -efficient and -linear; five by default. The baseline is always among
+    them: softmax in a vision transformer, none in a convolutional network."""
     seeds: int = 3
     """Runs of each attention. Intervals need at least 2; 3 is little."""
     steps: int | None = None
@@ -191,8 +202,8 @@ class _Compare:
     """Instead of steps: about how long the dearest attention may take on one thread. All get the steps that this makes."""
     size: Literal["tiny", "small", "base"] | None = None
     """Of the vision transformer; the recipe's if not given."""
-    img_size: int = 64
-    """Side that images of a folder are brought to."""
+    img_size: int | None = None
+    """Side that images of a folder are brought to; 64, or the recipe's, if not given."""
     jobs: int | None = None
     """Runs at a time, one thread each; one per core if not given."""
     out: Path = Path("runs/compare")
@@ -203,18 +214,18 @@ class _Compare:
 def _compare(words: list[str]) -> None:
     """Train several attentions on equal budgets and write a report."""
     chosen: _Compare = _parse(_Compare, "compare", words)
-    from .compare import DEFAULT_ARMS, Plan, make_plan, run_plan, steps_for_minutes, write_report, write_results, write_summary
-    from .recipes import cluttered_digits, image_folder
+    from .compare import Plan, make_plan, run_plan, steps_for_minutes, write_report, write_results, write_summary
+    from .recipes import get_recipe
     from .training import Interrupted, read_json
 
     if chosen.steps is not None and chosen.minutes_per_run is not None:
         raise InputError("give --steps or --minutes-per-run, not both")
-    recipe = cluttered_digits() if chosen.data is None else image_folder(chosen.data, img_size=chosen.img_size)
-    if chosen.size is not None:
-        recipe = replace(recipe, model=replace(recipe.model, size=chosen.size))
+    recipe = get_recipe(chosen.recipe or ("cluttered-digits" if chosen.data is None else "image-folder"))
+    data = {"root": chosen.data, "img_size": chosen.img_size if chosen.data is None or chosen.recipe or chosen.img_size else 64}
+    recipe = replace(recipe, data=_with(recipe.data, data), model=_with(recipe.model, {"size": chosen.size}))
     if chosen.steps is not None:
         recipe = replace(recipe, steps=chosen.steps, eval_every=max(1, chosen.steps // 10))
-    plan = make_plan(recipe, chosen.attentions or DEFAULT_ARMS, seeds=chosen.seeds)
+    plan = make_plan(recipe, chosen.attentions or None, seeds=chosen.seeds)
     if chosen.minutes_per_run is not None:
         # measured once: a comparison that goes on keeps the steps it began with
         old = Plan.from_dict(read_json(chosen.out / "plan.json")) if (chosen.out / "plan.json").exists() else None
@@ -231,6 +242,15 @@ def _compare(words: list[str]) -> None:
     print(f"\nreport: {report.resolve()}\ndata:   {(chosen.out / 'results.json').resolve()}")
 
 
+def _with(part: Any, changes: dict[str, Any]) -> Any:
+    """A part of a recipe with those options that were given, which it must have."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    for name in given:
+        if not hasattr(part, name):
+            raise InputError(f"--{'data' if name == 'root' else name.replace('_', '-')} means nothing here: {type(part).__name__} has no {name}; leave it out")
+    return replace(part, **given)
+
+
 # -- inspect --------------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -241,32 +261,22 @@ class _Inspect:
     image: Annotated[Path, tyro.conf.Positional]
     """An image file."""
     out: Path | None = None
-    """Folder for maps.png and maps.html; RUN/inspect-IMAGE if not given."""
+    """Folder for what is drawn; RUN/inspect-IMAGE if not given."""
 
 
 @_verb
 def _inspect(words: list[str]) -> None:
-    """Draw what a trained run attends to in one image: inspect RUN IMAGE"""
+    """Draw what a trained run attends to and predicts in one image: inspect RUN IMAGE"""
     chosen: _Inspect = _parse(_Inspect, "inspect", words)
-    import torch
-
-    from .analysis.pictures import write_map_sheet
-    from .compare.look import class_token_maps
+    from .compare.inspect import inspect_image
     from .training import load_run
     from .training.checkpoint import check_folder
 
     out = chosen.out or chosen.run / f"inspect-{chosen.image.stem}"
     check_folder(out)
-    _, bundle, model = load_run(chosen.run)
-    image = bundle.prepare(_open(chosen.image))
-    with torch.no_grad():
-        probabilities = model(image[None]).softmax(-1)[0]
-    grid = model.patch_embed.grid_size
-    maps = {layer: {name: rows[0].unflatten(-1, grid) for name, rows in named.items()} for layer, named in class_token_maps(model, image[None]).items()}
-    best = int(probabilities.argmax())
-    about = f"predicted {bundle.classes[best]} with probability {probabilities[best]:.0%}; where the class token looks, by layer and head"
-    write_map_sheet(image, maps, out, title=f"{chosen.run.name}: {chosen.image.name}", about=about)
-    print(f"{about}\n{out / 'maps.png'}\n{out / 'maps.html'}")
+    recipe, bundle, model = load_run(chosen.run)
+    about, files = inspect_image(recipe, bundle, model, _open(chosen.image), out, title=f"{chosen.run.name}: {chosen.image.name}")
+    print("\n".join([about, *map(str, files)]))
 
 
 def _open(path: Path) -> Any:

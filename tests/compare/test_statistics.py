@@ -10,6 +10,7 @@ from scipy import stats
 
 from foveal.compare.results import _words
 from foveal.compare.statistics import Estimate, estimate, paired_difference, verdict
+from foveal.tasks import Classification, Headline
 
 accuracies = st.lists(st.floats(0, 1), min_size=2, max_size=8)
 
@@ -54,7 +55,7 @@ def test_pairing_removes_what_the_seeds_share() -> None:
         ([0.9], [0.1], "one seed"),
     ],
 )
-def test_words(ours, baseline, says) -> None:
+def testwords_of(ours, baseline, says) -> None:
     assert verdict(paired_difference(ours, baseline)) == says
 
 
@@ -75,13 +76,17 @@ SPANS = {"better": [0.01, 0.02, 0.03], "worse": [-0.01, -0.03, -0.05], "no diffe
 
 def arms(*kinds: str, accuracy: float = 0.8) -> list[dict[str, Any]]:
     """Softmax, and others that did as the words say; intervals reach from the lowest seed to the highest."""
-    out = [{"name": "softmax", "difference": None, "verdict": None, "rival": None, "accuracy": {"mean": accuracy}}]
+    out = [{"name": "softmax", "difference": None, "verdict": None, "rival": None, "metrics": {"accuracy": {"mean": accuracy}}}]
     for number, kind in enumerate(kinds):
         seeds = SPANS[kind]
         low, high = (min(seeds), max(seeds)) if len(seeds) > 1 else (None, None)
         difference = {"mean": sum(seeds) / len(seeds), "low": low, "high": high, "by_seed": seeds}
-        out.append({"name": f"arm{number}", "difference": difference, "verdict": kind, "rival": None, "accuracy": {"mean": accuracy}})
+        out.append({"name": f"arm{number}", "difference": difference, "verdict": kind, "rival": None, "metrics": {"accuracy": {"mean": accuracy}}})
     return out
+
+
+def words_of(compared: list[dict[str, Any]], seeds: int, headline: Headline = Classification.headline, baseline: str = "softmax") -> dict[str, Any]:
+    return _words(compared, seeds, headline, 0.1, baseline)
 
 
 @pytest.mark.parametrize(
@@ -95,23 +100,23 @@ def arms(*kinds: str, accuracy: float = 0.8) -> list[dict[str, Any]]:
     ],
 )
 def test_headlines(kinds, seeds, headline) -> None:
-    assert _words(arms(*kinds), seeds, 0.1)["headline"] == headline
+    assert words_of(arms(*kinds), seeds)["headline"] == headline
 
 
 def test_guessing_is_no_result() -> None:
-    assert "much more than guessing" in _words(arms("better", accuracy=0.14), 3, 0.1)["headline"]
-    assert "much more than guessing" not in _words(arms("better", accuracy=0.16), 3, 0.1)["headline"]
+    assert "much more than guessing" in words_of(arms("better", accuracy=0.14), 3)["headline"]
+    assert "much more than guessing" not in words_of(arms("better", accuracy=0.16), 3)["headline"]
 
 
 def test_lines_say_how_much_and_how_sure() -> None:
-    words = _words(arms("better", "worse", "no difference shown"), 3, 0.1)
+    words = words_of(arms("better", "worse", "no difference shown"), 3)
     assert words["lines"] == [
         {"arm": "arm0", "text": "arm0: better than softmax by 2.0 points (95 % interval +1.0 to +3.0)."},
         {"arm": "arm1", "text": "arm1: worse than softmax by 3.0 points (95 % interval −5.0 to −1.0)."},
         {"arm": "arm2", "text": "arm2: no difference shown (+0.5 points, 95 % interval −2.0 to +3.0, which holds zero)."},
     ]
     assert words["resolution"] == pytest.approx(0.02), "the median of the half-widths 1, 2 and 2.5 points"
-    alone = _words(arms("one seed"), 1, 0.1)
+    alone = words_of(arms("one seed"), 1)
     assert alone["lines"] == [{"arm": "arm0", "text": "arm0: +2.0 points from one seed, which shows nothing."}]
     assert alone["resolution"] is None
 
@@ -119,13 +124,26 @@ def test_lines_say_how_much_and_how_sure() -> None:
 def test_seeds_that_all_point_one_way_are_mentioned() -> None:
     (softmax, arm) = arms("no difference shown")
     arm["difference"]["by_seed"] = [-0.001, -0.002, -0.05]
-    (line,) = _words([softmax, arm], 3, 0.1)["lines"]
+    (line,) = words_of([softmax, arm], 3)["lines"]
     assert line["text"].endswith("though all 3 seeds were below softmax; more seeds would tell.")
 
 
 def test_a_rival_with_as_many_parameters_has_a_line() -> None:
     softmax, arm = arms("better")
     arm["rival"] = {"name": "softmax-wide", **{key: arms("worse")[1][key] for key in ("difference", "verdict")}}
-    lines = _words([softmax, arm], 3, 0.1)["lines"]
+    lines = words_of([softmax, arm], 3)["lines"]
     assert len(lines) == 2
     assert lines[1]["text"].startswith("arm0 against softmax-wide, which has as many parameters: worse than softmax-wide by 3.0 points")
+
+
+def test_where_smaller_is_better_below_is_better() -> None:
+    error = Headline("accuracy", "error", larger_is_better=False, scale=1.0, unit="px", step="px", decimals=3)
+    assert verdict(Estimate(-0.2, -0.3, -0.1), larger_is_better=False) == "better"
+    assert verdict(Estimate(0.2, 0.1, 0.3), larger_is_better=False) == "worse"
+    assert verdict(Estimate(0.0, -0.1, 0.1), larger_is_better=False) == "no difference shown"
+    none, arm = arms("worse")
+    none["name"] = "none"
+    arm["verdict"] = verdict(Estimate(-0.03, -0.05, -0.01), larger_is_better=False)
+    words = words_of([none, arm], 3, error, "none")
+    assert words["lines"][0]["text"] == "arm0: better than the network without attention by 0.030 px (95 % interval −0.050 to −0.010)."
+    assert words["headline"] == "Of 1 attentions compared with the network without attention, 1 did better."

@@ -107,7 +107,32 @@ def test_metrics_are_those_of_the_averaged_weights_on_the_test_split(plain) -> N
     assert metrics["class_accuracy"] == pytest.approx(torch.stack([right[labels == label].float().mean() for label in labels.unique()]).mean().item())
     assert metrics["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     assert (metrics["split"], metrics["step"], metrics["parameters"]) == ("test", 8, sum(p.numel() for p in model.parameters()))
-    assert evaluate(model, bundle.test, recipe, 10) == {name: metrics[name] for name in ("accuracy", "class_accuracy", "loss")}
+    assert evaluate(model, bundle.test, recipe, bundle) == {name: metrics[name] for name in ("accuracy", "class_accuracy", "loss")}
+
+
+@pytest.mark.parametrize(
+    ("optim", "want"),
+    [
+        (Optim(lr=1.0, min_lr=0.0, schedule="poly", power=0.9, warmup=0.0), [(1 - n / 8) ** 0.9 for n in range(8)]),
+        (Optim(lr=1.0, min_lr=0.0, schedule="steps", milestones=(0.5, 0.75), warmup=0.0), [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]),
+        (Optim(lr=1.0, min_lr=0.0, schedule="steps", milestones=(0.5,), warmup=0.25), [0, 0.5, 1, 1, 0.1, 0.1, 0.1, 0.1]),
+    ],
+)
+def test_learning_rates_are_what_the_schedule_says(optim, want) -> None:
+    recipe = replace(PLAIN, optim=optim)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule, got = loop._schedule(optimizer, recipe), []
+    for step in range(recipe.steps):
+        schedule.step_update(step)
+        got.append(optimizer.param_groups[0]["lr"])
+    assert got == pytest.approx(want)
+
+
+def test_sgd_is_plain_momentum() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = loop.create_optimizer_v2(model, **loop._optimizer_options(replace(PLAIN, optim=Optim(optimizer="sgd", momentum=0.8))))
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert (optimizer.defaults["momentum"], optimizer.defaults["nesterov"]) == (0.8, False)
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
@@ -125,7 +150,7 @@ def test_training_learns(tmp_path) -> None:
     recipe = replace(PLAIN, data=data, model=model, optim=Optim(lr=4e-3), steps=60, batch_size=10, eval_every=60, checkpoint_every=60)
     fit(recipe, tmp_path / "run", quiet=True)
     _, bundle, model = load_run(tmp_path / "run")
-    assert evaluate(model, bundle.train, recipe, 10)["accuracy"] >= 0.9
+    assert evaluate(model, bundle.train, recipe, bundle)["accuracy"] >= 0.9
 
 
 def test_dictionaries_of_clusters_are_fitted_before_the_first_step(tmp_path) -> None:
@@ -276,7 +301,7 @@ def test_two_processes_train_to_the_same_loss_as_one(tmp_path) -> None:
     model.load_state_dict(weights(tmp_path / "two"))
     metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
     assert {name: metrics[name] for name in ("accuracy", "loss")} == pytest.approx(
-        {name: value for name, value in evaluate(model.eval(), bundle.test, recipe, 10).items() if name != "class_accuracy"}, rel=1e-5
+        {name: value for name, value in evaluate(model.eval(), bundle.test, recipe, bundle).items() if name != "class_accuracy"}, rel=1e-5
     )
 
 

@@ -11,6 +11,7 @@ from foveal.models import ViT
 from foveal.recipes import get_recipe, list_recipes
 from foveal.tasks import Classification
 from foveal.training import Optim, Recipe, read_json, write_json
+from foveal.training.checkpoint import fingerprint
 from tests.training.helpers import everything, tiny
 
 RECIPES = {
@@ -55,7 +56,7 @@ def test_names_are_alike_with_underscores() -> None:
         ("model", None, "model"),
         ("model", [1], "model"),
         ("optim", "fast", "optim"),
-        ("optim.momentum", 0.9, "field of Optim 'momentum'"),
+        ("optim.nesterov", 0.9, "field of Optim 'nesterov'"),
         ("optim.lr", "fast", "lr"),
         ("optim.lr", 0, "lr above 0"),
         ("optim.betas", [0.9], "betas"),
@@ -116,3 +117,27 @@ def test_json_is_written_for_readers(tmp_path) -> None:
     text = (tmp_path / "x.json").read_text()
     assert text == json.dumps({"a": [1, 2]}, indent=2) + "\n"
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+OLD = (
+    '{"data": {"kind": "ClutteredDigits", "source": "digits", "cells": 2, "digit": 8, "distractors": 2, "distractor_level": 0.5, "noise": 0.1, '
+    '"train_scenes": 70, "val_scenes": 20, "test_scenes": 30, "seed": 0}, "model": {"attention": "denoising", "options": null, "size": "tiny", '
+    '"num_heads": null, "patch_size": null, "drop_path": 0.1}, "task": {"label_smoothing": 0.1, "mixup": 0.3, "cutmix": 0.5, "overlap_weight": 0.1}, '
+    '"optim": {"lr": 0.002, "min_lr": 1e-05, "weight_decay": 0.05, "betas": [0.9, 0.999], "warmup": 0.1, "clip_grad": 1.0, "accumulate": 2, "ema": 0.9}, '
+    '"steps": 8, "batch_size": 12, "eval_every": 3, "checkpoint_every": 4, "seed": 0, "share_initial_weights": false, "precision": "no", "workers": 0, '
+    '"trackers": []}'
+)
+"""As it was written when there was classification alone."""
+
+
+def test_recipes_of_before_there_were_other_tasks_are_read_and_their_runs_go_on() -> None:
+    assert Recipe.from_dict(json.loads(OLD)) == everything()
+    assert fingerprint(everything().to_dict()) == fingerprint(json.loads(OLD)) == "a4f6df2e7a31166c"
+    other = tiny(optim=Optim(lr=2e-3, ema=0.9, accumulate=2, schedule="poly"))
+    assert fingerprint(other.to_dict()) != fingerprint(everything().to_dict())
+
+
+@pytest.mark.parametrize("optim", [{"schedule": "steps"}, {"milestones": (0.5,)}, {"schedule": "steps", "milestones": (1.5,)}])
+def test_milestones_belong_to_their_schedule(optim) -> None:
+    with pytest.raises(InputError, match="milestones"):
+        tiny(optim=Optim(**optim))

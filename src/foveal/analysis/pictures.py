@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._errors import missing_extra
 
-__all__ = ["is_signed", "overlay", "to_pixels", "write_map_sheet"]
+__all__ = ["is_signed", "overlay", "to_pixels", "write_map_sheet", "write_sheet"]
 
 Picture = NDArray[Any]
 
@@ -86,6 +86,42 @@ def write_map_sheet(image: Tensor, maps: dict[str, dict[str, Tensor]], folder: P
     Image.fromarray(_bytes(sheet)).save(folder / "maps.png")
     page = _PAGE.format(title=html.escape(title), about=html.escape(about), rows="".join(f"<tr>{line}</tr>" for line in lines))
     (folder / "maps.html").write_text(page, encoding="utf8")
+
+
+def write_sheet(rows: Sequence[tuple[str, Sequence[tuple[Any, str]]]], folder: Path, *, name: str, title: str, about: str) -> list[Path]:
+    """Write ``name.png`` and ``name.html``: pictures in rows.
+
+    Args:
+        rows: a title, and pictures ``(H, W, 1 or 3)`` from 0 to 255 with their captions.
+        folder: where to; it is made.
+        name: of the files.
+        title: of the page.
+        about: one line below the title.
+
+    Returns:
+        The two files.
+    """
+    from PIL import Image
+
+    drawn = [(label, [(_draw(picture, None, False), caption) for picture, caption in cells]) for label, cells in rows]
+    heights = [max(picture.shape[0] for picture, _ in cells) + _GAP for _, cells in drawn]
+    widths = [sum(picture.shape[1] + _GAP for picture, _ in cells) for _, cells in drawn]
+    sheet = np.ones((sum(heights), max(widths), 3))
+    lines, top = [], 0
+    for (label, cells), height in zip(drawn, heights, strict=True):
+        left, line = 0, f"<th>{html.escape(label)}</th>"
+        for picture, caption in cells:
+            sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+            left += picture.shape[1] + _GAP
+            line += f'<td><img src="{_uri(picture)}" alt="{html.escape(label)}">{html.escape(caption)}</td>'
+        lines.append(line)
+        top += height
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{name}.png", folder / f"{name}.html"]
+    Image.fromarray(_bytes(sheet)).save(files[0])
+    page = _PAGE.format(title=html.escape(title), about=html.escape(about), rows="".join(f"<tr>{line}</tr>" for line in lines))
+    files[1].write_text(page, encoding="utf8")
+    return files
 
 
 def _draw(image: Any, attention: Any, signed: bool) -> Picture:

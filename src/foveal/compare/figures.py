@@ -34,11 +34,11 @@ Draw = Callable[[dict[str, Any]], Figure]
 
 
 def figures(results: dict[str, Any]) -> dict[str, str]:
-    """SVG by name: ``accuracy``, ``difference``, ``curves``, ``cost``, and where there is something to show ``regions``, ``lambdas``, ``angles``."""
+    """SVG by name: ``headline``, ``difference``, ``curves``, ``cost``, and where there is something to show ``regions``, ``lambdas``, ``angles``."""
     arms = results["arms"]
     signed = [arm for arm in arms if arm["lambdas"] and arm["lambdas"][0]]
     wanted: dict[str, tuple[bool, Draw]] = {
-        "accuracy": (True, _accuracy),
+        "headline": (True, _headline),
         "difference": (any(arm["difference"] and arm["difference"]["low"] is not None for arm in arms), _difference),
         "curves": (True, _curves),
         "cost": (True, _cost),
@@ -50,28 +50,37 @@ def figures(results: dict[str, Any]) -> dict[str, str]:
         return {name: _svg(draw(results)) for name, (there, draw) in wanted.items() if there}
 
 
-def _accuracy(results: dict[str, Any]) -> Figure:
-    arms = results["arms"]
+def _headline(results: dict[str, Any]) -> Figure:
+    arms, metric = results["arms"], results["metric"]
     figure, axes = _wide(0.42 * len(arms) + 0.9)
-    for place, arm in enumerate(arms):
-        _estimate(axes, place, arm["accuracy"], _colour(place))
-    axes.axvline(100 / len(results["task"]["classes"]), color="#c9ced6", linestyle=":")
+    scale, found = metric["scale"], [arm["metrics"][metric["name"]] for arm in arms]
+    for place, value in enumerate(found):
+        _estimate(axes, place, value, _colour(place), scale)
+    if metric["chance"] is not None:
+        axes.axvline(scale * metric["chance"], color="#c9ced6", linestyle=":")
     _rows(axes, [arm["name"] for arm in arms])
-    # every interval is seen whole, as far as accuracies go
-    ends = [end for arm in arms for end in (arm["accuracy"]["low"], arm["accuracy"]["high"], *arm["accuracy"]["by_seed"]) if end is not None]
-    axes.set_xlim(max(0, 100 * min(ends) - 3), min(100, 100 * max(ends) + 3))
-    axes.set_xlabel("test accuracy, %: each seed (small), mean and 95 % interval (bold)")
+    # every interval is seen whole, as far as such numbers go
+    ends = [scale * end for value in found for end in (value["low"], value["high"], *value["by_seed"]) if end is not None]
+    margin = 3 if metric["unit"] == "%" else 0.05 * (max(ends) - min(ends)) + 1e-6
+    top = 100 if metric["unit"] == "%" else float("inf")
+    axes.set_xlim(max(0, min(ends) - margin), min(top, max(ends) + margin))
+    axes.set_xlabel(f"test {_label(metric)}: each seed (small), mean and 95 % interval (bold)")
     return figure
+
+
+def _label(metric: dict[str, Any]) -> str:
+    return f"{metric['label']}, {metric['unit']}" if metric["unit"] else metric["label"]
 
 
 def _difference(results: dict[str, Any]) -> Figure:
     arms = [(place, arm) for place, arm in enumerate(results["arms"]) if arm["difference"]]
     figure, axes = _wide(0.42 * len(arms) + 0.9)
     for row, (place, arm) in enumerate(arms):
-        _estimate(axes, row, arm["difference"], _colour(place))
+        _estimate(axes, row, arm["difference"], _colour(place), results["metric"]["scale"])
     axes.axvline(0, color=_INK, linewidth=1)
     _rows(axes, [arm["name"] for _, arm in arms])
-    axes.set_xlabel("difference from softmax with the same seed, points: an interval that crosses the line shows no difference")
+    baseline, step = results["arms"][0]["name"], results["metric"]["step"]
+    axes.set_xlabel(f"difference from {baseline} with the same seed, {step}: an interval that crosses the line shows no difference")
     return figure
 
 
@@ -79,12 +88,12 @@ def _curves(results: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(9, 3.3), layout="constrained")
     left, right = figure.subplots(1, 2)
     for place, arm in enumerate(results["arms"]):
-        for axes, key, factor in ((left, "val_accuracy", 100), (right, "train_loss", 1)):
+        for axes, key, factor in ((left, "value", results["metric"]["scale"]), (right, "train_loss", 1)):
             values = factor * np.array([[entry[key] for entry in curve] for curve in arm["curves"]])
             steps = [entry["step"] for entry in arm["curves"][0]]
             axes.plot(steps, values.mean(0), color=_colour(place), label=arm["name"])
             axes.fill_between(steps, values.min(0), values.max(0), color=_colour(place), alpha=0.12, linewidth=0)
-    left.set(xlabel="step", ylabel="validation accuracy, %")
+    left.set(xlabel="step", ylabel=f"validation {_label(results['metric'])}")
     right.set(xlabel="step", ylabel="training loss")
     left.legend(fontsize=9)
     return figure
@@ -170,11 +179,11 @@ def _wide(height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _estimate(axes: Axes, row: int, value: dict[str, Any], colour: str) -> None:
+def _estimate(axes: Axes, row: int, value: dict[str, Any], colour: str, scale: float) -> None:
     if value["low"] is not None:
-        axes.plot([100 * value["low"], 100 * value["high"]], [row, row], color=colour, linewidth=2.5, solid_capstyle="round")
-    axes.plot([100 * seed for seed in value["by_seed"]], [row] * len(value["by_seed"]), "o", color=colour, markersize=3.5, alpha=0.5)
-    axes.plot([100 * value["mean"]], [row], "o", color=colour, markersize=8)
+        axes.plot([scale * value["low"], scale * value["high"]], [row, row], color=colour, linewidth=2.5, solid_capstyle="round")
+    axes.plot([scale * seed for seed in value["by_seed"]], [row] * len(value["by_seed"]), "o", color=colour, markersize=3.5, alpha=0.5)
+    axes.plot([scale * value["mean"]], [row], "o", color=colour, markersize=8)
 
 
 def _rows(axes: Axes, names: list[str], top: float = -0.6) -> None:

@@ -7,33 +7,58 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis import attention_maps, lambdas, mass_on, neighbour_angles, patch_mask, value_angles
-from ..analysis.pictures import to_pixels
+from ..analysis.pictures import overlay, to_pixels
+from ..attention import TokenAttention
 from ..data import DataBundle
 from ..models import VisionTransformer
+from ..tasks import Row
+from ..training import Recipe
 
-__all__ = ["class_token_maps", "look", "shown_images"]
+__all__ = ["class_token_maps", "drawn_truth", "look", "shown_images"]
 
 MEASURED_IMAGES = 256
 SHOWN_IMAGES = 6
 
 
-def look(model: VisionTransformer, initial: nn.Module, bundle: DataBundle) -> dict[str, Any]:
-    """Everything the report shows of one run besides its accuracy.
+def look(recipe: Recipe, model: Any, initial: nn.Module, bundle: DataBundle) -> dict[str, Any]:
+    """Everything the report shows of one run besides its metrics.
 
-    Where the class token looks, averaged over heads: the share of each map that lies on the target and on the distractors of test scenes, by layer, with what
-    looking everywhere alike would give; λ and the principal angles of denoising attention, now and before training; and the maps of the first test images.
+    Of a vision transformer where the class token looks, averaged over heads: the share of each map that lies on the target and on the distractors of test
+    scenes, by layer, with what looking everywhere alike would give, and the maps of the first test images. Of any network λ and the principal angles of
+    denoising attention, now and before training. Where the task draws, its predictions.
     """
-    images = torch.stack([bundle.test[i][0] for i in range(min(MEASURED_IMAGES, len(bundle.test)))])
-    maps = class_token_maps(model, images)
-    return {
-        "regions": _regions(maps, bundle, len(images), model.patch_embed.grid_size),
+    heads = [module for module in model.modules() if isinstance(module, TokenAttention)]
+    seen = {
+        "regions": [],
         "lambdas": lambdas(model),
-        "head_dim": getattr(model.blocks[0].attn, "head_dim", None),
+        "dim": heads[0].dim if heads else None,
+        "head_dim": getattr(heads[0], "head_dim", None) if heads else None,
         "angles": [asdict(angles) for angles in value_angles(model)],
         "initial_angles": [asdict(angles) for angles in value_angles(initial)],
         "neighbour_angles": [asdict(angles) for angles in neighbour_angles(model)],
-        "pictures": _pictures(model, maps, bundle, images),
+        "pictures": [],
+        "drawn": _rows(recipe.task.shown(model, _samples(bundle), bundle)),
     }
+    if not isinstance(model, VisionTransformer):
+        return seen
+    images = torch.stack([bundle.test[i][0] for i in range(min(MEASURED_IMAGES, len(bundle.test)))])
+    maps = class_token_maps(model, images)
+    return seen | {"regions": _regions(maps, bundle, len(images), model.patch_embed.grid_size), "pictures": _pictures(model, maps, bundle, images)}
+
+
+def _samples(bundle: DataBundle) -> list[tuple[Any, Any]]:
+    return [bundle.test[i] for i in range(min(SHOWN_IMAGES, len(bundle.test)))]
+
+
+def drawn_truth(recipe: Recipe, bundle: DataBundle) -> list[dict[str, Any]]:
+    """The test samples that every run shows its predictions of, where the task draws."""
+    return _rows(recipe.task.draw_truth(_samples(bundle), bundle))
+
+
+def _rows(rows: list[Row]) -> list[dict[str, Any]]:
+    return [
+        {"title": row.title, "cells": [{"picture": overlay(cell.picture), "caption": cell.caption, "wrong": cell.wrong} for cell in row.cells]} for row in rows
+    ]
 
 
 def class_token_maps(model: VisionTransformer, images: Tensor) -> dict[str, dict[str, Tensor]]:
@@ -59,8 +84,13 @@ def _regions(maps: dict[str, dict[str, Tensor]], bundle: DataBundle, count: int,
     return rows
 
 
-def shown_images(bundle: DataBundle) -> list[dict[str, Any]]:
-    """The test images that every run shows its maps of: one of each class as far as they go. Pixels ``(H, W, C)`` from 0 to 255, and the label."""
+def shown_images(recipe: Recipe, bundle: DataBundle) -> list[dict[str, Any]]:
+    """Where targets are labels, the test images that every run shows its maps of: one of each class as far as they go.
+
+    Pixels ``(H, W, C)`` from 0 to 255, and the label.
+    """
+    if recipe.task.targets != "labels":
+        return []
     return [{"image": to_pixels(bundle.test[i][0]).tolist(), "label": bundle.classes[bundle.test[i][1]]} for i in _chosen(bundle)]
 
 

@@ -4,27 +4,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .._errors import InputError, unknown
-from ..attention import CORES, FAMILIES, attention_class, list_attentions
-from ..models import ViT
-from ..models.vit import Size, scaled_heads
-from ..training import Recipe
+from ..models import Arm, ModelConfig, ViT
+from ..training import Recipe, model_from_dict, model_to_dict
 
-__all__ = ["BASELINE", "DEFAULT_ARMS", "RIVALS", "Arm", "Plan", "list_arms", "make_plan"]
+__all__ = ["DEFAULT_ARMS", "Arm", "Plan", "list_arms", "make_plan"]
 
-BASELINE = "softmax"
-RIVALS = {"denoising": "softmax-wide"}
-"""Arms that have more parameters than the baseline, and the softmax attention that has as many."""
-
-DEFAULT_ARMS = ("softmax", "softmax-wide", "denoising", "denoising-equal", "external")
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One side of the comparison."""
-
-    name: str
-    about: str
-    model: ViT
+DEFAULT_ARMS = ViT.default_arms
 
 
 @dataclass(frozen=True)
@@ -37,65 +22,42 @@ class Plan:
         """The recipe of one run: the plan's, but for the attention and the seed."""
         return replace(self.recipe, model=arm.model, seed=seed, share_initial_weights=True, trackers=())
 
+    @property
+    def baseline(self) -> str:
+        return self.recipe.model.baseline
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "recipe": self.recipe.to_dict(),
-            "arms": [{"name": arm.name, "about": arm.about, "model": vars(arm.model)} for arm in self.arms],
+            "arms": [{"name": arm.name, "about": arm.about, "model": model_to_dict(arm.model)} for arm in self.arms],
             "seeds": list(self.seeds),
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Plan":
-        arms = tuple(Arm(arm["name"], arm["about"], ViT(**arm["model"])) for arm in values["arms"])
+        arms = tuple(Arm(arm["name"], arm["about"], model_from_dict(arm["model"])) for arm in values["arms"])
         return cls(Recipe.from_dict(values["recipe"]), arms, tuple(values["seeds"]))
 
 
-def _matched(size: Size) -> dict[str, Arm]:
-    """Arms whose parameters equal those of another, by construction."""
-    return {
-        "softmax-wide": Arm("softmax-wide", "softmax with 1.5 × the heads: as many weights as denoising", ViT(size=size, num_heads=scaled_heads(size, 3, 2))),
-        "denoising-equal": Arm(
-            "denoising-equal",
-            "denoising with 2/3 of the heads: as many weights as softmax",
-            ViT(attention="denoising", size=size, num_heads=scaled_heads(size, 2, 3)),
-        ),
-    }
+def list_arms(model: ModelConfig | None = None) -> list[str]:
+    """Names that a comparison in this model takes; in a vision transformer if None."""
+    return sorted((model or ViT()).arms())
 
 
-def _special(size: Size) -> dict[str, Arm]:
-    return _matched(size) | _over_cores(size)
-
-
-def _over_cores(size: Size) -> dict[str, Arm]:
-    """Denoising over what else tokens can meet in."""
-    return {
-        f"denoising-{core}": Arm(f"denoising-{core}", f"denoising over {core} attention", ViT(attention="denoising", options={"core": core}, size=size))
-        for core in CORES
-        if core != BASELINE
-    }
-
-
-def list_arms() -> list[str]:
-    """Names that a comparison takes: every attention on tokens, denoising over every core, and the matched ones."""
-    return sorted({*list_attentions(form="tokens"), *_special("tiny")})
-
-
-def make_plan(recipe: Recipe, attentions: tuple[str, ...] = DEFAULT_ARMS, *, seeds: int = 3) -> Plan:
-    """Put the arms in order, the baseline first; it is added where it was not asked for.
+def make_plan(recipe: Recipe, attentions: tuple[str, ...] | None = None, *, seeds: int = 3) -> Plan:
+    """Put the arms in order, the baseline first; it is added where it was not asked for. None takes the model's own choice.
 
     Raises:
         ValueError: an unknown or repeated arm, or no seed.
     """
+    attentions = recipe.model.default_arms if attentions is None else attentions
     if seeds < 1:
         raise InputError(f"seeds must be at least 1, got {seeds}")
     if len(set(attentions)) < len(attentions):
         raise InputError(f"each attention can be compared once, got {' '.join(attentions)}")
-    size = recipe.model.size
-    special = _special(size)
-    arms = []
-    for name in dict.fromkeys((BASELINE, *attentions)):
-        if name not in list_arms():
-            raise unknown("attention to compare", name, list_arms())
-        arm = special.get(name) or Arm(name, FAMILIES[attention_class(name).family], ViT(attention=name, size=size))
-        arms.append(replace(arm, model=replace(arm.model, patch_size=recipe.model.patch_size, drop_path=recipe.model.drop_path)))
-    return Plan(recipe, tuple(arms), tuple(range(seeds)))
+    known = recipe.model.arms()
+    names = list(dict.fromkeys((recipe.model.baseline, *attentions)))
+    for name in names:
+        if name not in known:
+            raise unknown("attention to compare", name, known)
+    return Plan(recipe, tuple(known[name] for name in names), tuple(range(seeds)))

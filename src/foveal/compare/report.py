@@ -27,16 +27,20 @@ def write_report(results: dict[str, Any], path: Path) -> Path:
 def render_report(results: dict[str, Any]) -> str:
     """HTML, with figures and pictures inside."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"points": _points, "percent": _percent}
+    metric = results["metric"]
+    environment.filters |= {"points": lambda value: _points(value, metric), "value": lambda value: _value(value, metric)}
     template = environment.from_string(files("foveal.compare").joinpath("report.html.j2").read_text(encoding="utf8"))
     recipe = results["plan"]["recipe"]
     return template.render(
         results=results,
         recipe=recipe,
+        metric=metric,
+        label=_label(metric),
         arms=[arm | {"colour": ARM_COLOURS[place % len(ARM_COLOURS)]} for place, arm in enumerate(results["arms"])],
         baseline=results["arms"][0],
         figures={name: jinja2.filters.Markup(svg) for name, svg in figures(results).items()},
         pictures=_pictures(results),
+        drawn=_drawn(results),
         branches=_branches(results),
         angles=_angles(results),
         false_alarm=1 - 0.95 ** len(results["verdict"]["lines"]),
@@ -45,7 +49,7 @@ def render_report(results: dict[str, Any]) -> str:
 
 def write_summary(results: dict[str, Any], path: Path) -> Path:
     """The verdict and the table as Markdown, to be pasted where no HTML goes."""
-    machine, recipe = results["machine"], results["plan"]["recipe"]
+    machine, recipe, metric = results["machine"], results["plan"]["recipe"], results["metric"]
     how = f"{len(results['arms'])} attentions × {len(results['plan']['seeds'])} seeds × {recipe['steps']} steps on {recipe['data']['kind']}"
     lines = [
         "# What the comparison showed",
@@ -58,9 +62,10 @@ def write_summary(results: dict[str, Any], path: Path) -> Path:
         *(f"- {line['text']}" for line in results["verdict"]["lines"]),
         *(f"- Note: {note}" for note in results["task"]["notes"]),
         "",
-        "| attention | test accuracy, % (95 % interval) | from softmax, points (95 % interval) | parameters | multiply-adds | ms an image |",
+        f"| attention | test {_label(metric)} (95 % interval) | from {results['arms'][0]['name']}, {metric['step']} (95 % interval) "
+        "| parameters | multiply-adds | ms an image |",
         "|---|---|---|---|---|---|",
-        *(_table_row(arm) for arm in results["arms"]),
+        *(_table_row(arm, metric) for arm in results["arms"]),
         "",
         *(f"- {line}" for line in _branches(results) + _angles(results)),
         "",
@@ -69,19 +74,30 @@ def write_summary(results: dict[str, Any], path: Path) -> Path:
     return path
 
 
-def _table_row(arm: dict[str, Any]) -> str:
-    accuracy, difference = arm["accuracy"], arm["difference"]
-    interval = "" if accuracy["low"] is None else f" ({_percent(accuracy['low'])} to {_percent(accuracy['high'])})"
-    against = "baseline" if difference is None else _points(difference["mean"])
+def _label(metric: dict[str, Any]) -> str:
+    return f"{metric['label']}, {metric['unit']}" if metric["unit"] else metric["label"]
+
+
+def _table_row(arm: dict[str, Any], metric: dict[str, Any]) -> str:
+    value, difference = arm["metrics"][metric["name"]], arm["difference"]
+    interval = "" if value["low"] is None else f" ({_value(value['low'], metric)} to {_value(value['high'], metric)})"
+    against = "baseline" if difference is None else _points(difference["mean"], metric)
     if difference is not None and difference["low"] is not None:
-        against += f" ({_points(difference['low'])} to {_points(difference['high'])})"
+        against += f" ({_points(difference['low'], metric)} to {_points(difference['high'], metric)})"
     cost = f"{arm['parameters']:,} | {arm['macs'] / 1e6:.2f} M | {arm['milliseconds_per_image']:.2f}"
-    return f"| {arm['name']} | {_percent(accuracy['mean'])}{interval} | {against} | {cost} |"
+    return f"| {arm['name']} | {_value(value['mean'], metric)}{interval} | {against} | {cost} |"
+
+
+def _drawn(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of pictures: the samples and their truth, then what every arm made of them."""
+    return results["drawn"] + [row | {"title": f"{arm['name']}: {row['title']}"} for arm in results["arms"] for row in arm["drawn"]]
 
 
 def _pictures(results: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of pictures: the images, then every map of every arm under them."""
     images = results["images"]
+    if not any(arm["pictures"] for arm in results["arms"]):
+        return []
     rows: list[dict[str, Any]] = [{"title": "image", "cells": [{"picture": overlay(i["image"]), "caption": i["label"], "wrong": False} for i in images]}]
     for arm in results["arms"]:
         names = list(arm["pictures"][0]["maps"]) if arm["pictures"] else []
@@ -133,9 +149,9 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
+def _points(value: float, metric: dict[str, Any]) -> str:
+    return f"{metric['scale'] * value:+.{metric['decimals']}f}".replace("-", "−")
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}".replace("-", "−")
+def _value(value: float, metric: dict[str, Any]) -> str:
+    return f"{metric['scale'] * value:.{metric['decimals']}f}".replace("-", "−")

@@ -16,16 +16,18 @@ import torch
 
 from .._errors import InputError
 from ..analysis import chance_angles
-from ..models.vit import SIZES
-from ..training import load_data, read_json
+from ..tasks import Headline
+from ..training import load_data, read_json, scalars
 from ..training.checkpoint import replace_file
-from .look import shown_images
-from .plan import BASELINE, RIVALS, Plan
+from .look import drawn_truth, shown_images
+from .plan import Plan
 from .statistics import estimate, paired_difference, verdict
 
 __all__ = ["check_results", "collect", "write_results"]
 
-_METRICS = ("accuracy", "class_accuracy", "loss")
+_NOT_METRICS = ("step", "parameters")
+_BASELINES = {"softmax": "softmax attention", "none": "the network without attention"}
+"""What comparisons are held against, in words."""
 
 
 def write_results(folder: Path) -> Path:
@@ -56,30 +58,37 @@ def collect(folder: Path) -> dict[str, Any]:
     costs = read_json(folder / "costs.json")
     runs = {arm.name: [folder / arm.name / f"seed-{seed}" for seed in plan.seeds] for arm in plan.arms}
     metrics = {name: [read_json(run / "metrics.json") for run in paths] for name, paths in runs.items()}
-    accuracy = {name: [metric["accuracy"] for metric in of_arm] for name, of_arm in metrics.items()}
-    dial = SIZES[plan.recipe.model.size]
+    headline, model = plan.recipe.task.headline, plan.recipe.model
+    judged = {name: [metric[headline.name] for metric in of_arm] for name, of_arm in metrics.items()}
     arms = []
     for arm in plan.arms:
-        rival = RIVALS.get(arm.name)
+        rival = model.rivals.get(arm.name)
         looks = [read_json(run / "look.json") for run in runs[arm.name]]
+        names = [name for name in scalars(metrics[arm.name][0]) if name not in _NOT_METRICS]
+        per_class = [metric["per_class"] for metric in metrics[arm.name] if "per_class" in metric]
         arms.append(
             {
                 "name": arm.name,
                 "about": arm.about,
                 **costs[arm.name],
-                **{name: {"by_seed": [m[name] for m in metrics[arm.name]], **asdict(estimate([m[name] for m in metrics[arm.name]]))} for name in _METRICS},
-                **(_against(accuracy, arm.name, BASELINE) if arm.name != BASELINE else {"difference": None, "verdict": None}),
-                "rival": {"name": rival, **_against(accuracy, arm.name, rival)} if rival in accuracy else None,
-                "curves": [_history(run / "history.jsonl") for run in runs[arm.name]],
+                "metrics": {
+                    name: {"by_seed": [m[name] for m in metrics[arm.name]], **asdict(estimate([m[name] for m in metrics[arm.name]]))} for name in names
+                },
+                "per_class": _mean_classes(per_class),
+                **(_against(judged, arm.name, plan.baseline, headline) if arm.name != plan.baseline else {"difference": None, "verdict": None}),
+                "rival": {"name": rival, **_against(judged, arm.name, rival, headline)} if rival in judged else None,
+                "curves": [_history(run / "history.jsonl", headline) for run in runs[arm.name]],
                 "regions": _mean_regions([look["regions"] for look in looks]),
                 "lambdas": [look["lambdas"] for look in looks],
-                "angles": _angles(looks, dial.dim),
+                "angles": _angles(looks),
                 "neighbour_angles": [row for look in looks for row in look["neighbour_angles"]],
                 "pictures": looks[0]["pictures"],
+                "drawn": looks[0]["drawn"],
             }
         )
+    chance = plan.recipe.task.chance(bundle)
     return {
-        "format": 1,
+        "format": 2,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "processor": _processor(),
@@ -90,30 +99,35 @@ def collect(folder: Path) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("foveal", "torch", "timm", "accelerate")},
         "plan": plan.to_dict(),
         "task": {"classes": bundle.classes, "train_images": len(bundle.train), "test_images": len(bundle.test), "notes": bundle.notes},
-        "images": shown_images(bundle),
+        "metric": {**asdict(headline), "chance": chance},
+        "about_model": model.about,
+        "images": shown_images(plan.recipe, bundle),
+        "drawn": drawn_truth(plan.recipe, bundle),
         "arms": arms,
-        "verdict": _words(arms, len(plan.seeds), 1 / len(bundle.classes)),
+        "verdict": _words(arms, len(plan.seeds), headline, chance, plan.baseline),
     }
 
 
-def _against(accuracy: dict[str, list[float]], name: str, other: str) -> dict[str, Any]:
-    difference = paired_difference(accuracy[name], accuracy[other])
+def _against(judged: dict[str, list[float]], name: str, other: str, headline: Headline) -> dict[str, Any]:
+    difference = paired_difference(judged[name], judged[other])
     return {
-        "difference": asdict(difference) | {"by_seed": [a - b for a, b in zip(accuracy[name], accuracy[other], strict=True)]},
-        "verdict": verdict(difference),
+        "difference": asdict(difference) | {"by_seed": [a - b for a, b in zip(judged[name], judged[other], strict=True)]},
+        "verdict": verdict(difference, larger_is_better=headline.larger_is_better),
     }
 
 
-def _words(arms: list[dict[str, Any]], seeds: int, chance: float) -> dict[str, Any]:
+def _words(arms: list[dict[str, Any]], seeds: int, headline: Headline, chance: float | None, baseline: str) -> dict[str, Any]:
     """The verdict, for somebody who reads nothing else."""
     compared = [arm for arm in arms if arm["difference"]]
+    plain = _BASELINES.get(baseline, baseline)
     if not compared:
-        return {"headline": "Only softmax attention was trained, so there is nothing to compare it with.", "lines": [], "resolution": None}
-    lines = [{"arm": arm["name"], "text": _line(f"{arm['name']}:", "softmax", arm)} for arm in compared]
+        return {"headline": f"Only {plain} was trained, so there is nothing to compare it with.", "lines": [], "resolution": None}
+    other = baseline if baseline == "softmax" else plain
+    lines = [{"arm": arm["name"], "text": _line(f"{arm['name']}:", other, arm, headline)} for arm in compared]
     for arm in compared:
         if arm["rival"]:
             against = f"{arm['name']} against {arm['rival']['name']}, which has as many parameters:"
-            lines.append({"arm": arm["name"], "text": _line(against, arm["rival"]["name"], arm["rival"])})
+            lines.append({"arm": arm["name"], "text": _line(against, arm["rival"]["name"], arm["rival"], headline)})
     if seeds < 2:
         return {
             "headline": "One seed shows nothing: a second run of the same attention may differ as much. Take at least three.",
@@ -123,26 +137,26 @@ def _words(arms: list[dict[str, Any]], seeds: int, chance: float) -> dict[str, A
     kinds = [arm["verdict"] for arm in compared]
     count = {kind: kinds.count(kind) for kind in ("better", "worse", "no difference shown")}
     if count["no difference shown"] == len(compared):
-        headline = "No difference from softmax attention was shown, for any attention compared."
+        words = f"No difference from {plain} was shown, for any attention compared."
     else:
         parts = [(count["better"], "better"), (count["worse"], "worse")]
         found = " and ".join(f"{number} did {word}" for number, word in parts if number)
         rest = count["no difference shown"]
-        headline = f"Of {len(compared)} attentions compared with softmax, {found}" + (f"; for {rest} no difference was shown." if rest else ".")
-    if max(arm["accuracy"]["mean"] for arm in arms) < 1.5 * chance:
-        headline = "No attention learned much more than guessing, so this says nothing about them. Train longer."
+        words = f"Of {len(compared)} attentions compared with {other}, {found}" + (f"; for {rest} no difference was shown." if rest else ".")
+    if chance is not None and headline.larger_is_better and max(arm["metrics"][headline.name]["mean"] for arm in arms) < 1.5 * chance:
+        words = "No attention learned much more than guessing, so this says nothing about them. Train longer."
     halves = sorted((arm["difference"]["high"] - arm["difference"]["low"]) / 2 for arm in compared)
-    return {"headline": headline, "lines": lines, "resolution": halves[len(halves) // 2]}
+    return {"headline": words, "lines": lines, "resolution": halves[len(halves) // 2]}
 
 
-def _line(subject: str, other: str, compared: dict[str, Any]) -> str:
+def _line(subject: str, other: str, compared: dict[str, Any], headline: Headline) -> str:
     difference, shown = compared["difference"], compared["verdict"]
-    points = f"{_signed(difference['mean'])} points"
+    points = f"{_signed(difference['mean'], headline)} {headline.step}"
     if difference["low"] is None:
         return f"{subject} {points} from one seed, which shows nothing."
-    interval = f"95 % interval {_signed(difference['low'])} to {_signed(difference['high'])}"
+    interval = f"95 % interval {_signed(difference['low'], headline)} to {_signed(difference['high'], headline)}"
     if shown != "no difference shown":
-        return f"{subject} {shown} than {other} by {abs(100 * difference['mean']):.1f} points ({interval})."
+        return f"{subject} {shown} than {other} by {_signed(abs(difference['mean']), headline)[1:]} {headline.step} ({interval})."
     line = f"{subject} no difference shown ({points}, {interval}, which holds zero)"
     by_seed = difference["by_seed"]
     if all(value < 0 for value in by_seed) or all(value > 0 for value in by_seed):
@@ -151,9 +165,20 @@ def _line(subject: str, other: str, compared: dict[str, Any]) -> str:
     return f"{line}."
 
 
-def _signed(value: float) -> str:
-    """In points, with a real minus sign."""
-    return f"{100 * value:+.1f}".replace("-", "−")
+def _signed(value: float, headline: Headline) -> str:
+    """As the headline is shown, with a real minus sign."""
+    return f"{headline.scale * value:+.{headline.decimals}f}".replace("-", "−")
+
+
+def _mean_classes(seeds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float | None]]:
+    """Each class's numbers, averaged over seeds; none where a class was never there."""
+    out: dict[str, dict[str, float | None]] = {}
+    for label, numbers in seeds[0].items() if seeds else ():
+        out[label] = {}
+        for name in numbers:
+            there = [seed[label][name] for seed in seeds if seed[label][name] is not None]
+            out[label][name] = sum(there) / len(there) if there else None
+    return out
 
 
 def _mean_regions(looks: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -170,11 +195,11 @@ def _mean_regions(looks: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return [{"map": name, "region": region, "by_seed": masses, "chance": chances[region]} for (name, region), masses in by_key.items()]
 
 
-def _angles(looks: list[dict[str, Any]], space: int) -> dict[str, Any] | None:
+def _angles(looks: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Trained, at the start, and by chance; all in degrees."""
     if not looks[0]["angles"]:
         return None
-    dim = looks[0]["head_dim"]
+    dim, space = looks[0]["head_dim"], looks[0]["dim"]
     smallest, mean = chance_angles(space, dim)
     return {
         "trained": [row for look in looks for row in look["angles"]],
@@ -183,8 +208,9 @@ def _angles(looks: list[dict[str, Any]], space: int) -> dict[str, Any] | None:
     }
 
 
-def _history(path: Path) -> list[dict[str, Any]]:
-    return [{key: entry[key] for key in ("step", "val_accuracy", "train_loss")} for entry in map(json.loads, path.read_text().splitlines())]
+def _history(path: Path, headline: Headline) -> list[dict[str, Any]]:
+    entries = map(json.loads, path.read_text().splitlines())
+    return [{"step": entry["step"], "value": entry[f"val_{headline.name}"], "train_loss": entry["train_loss"]} for entry in entries]
 
 
 def _processor() -> str:

@@ -20,8 +20,8 @@ from rich.live import Live
 from rich.text import Text
 
 from .._errors import InputError
-from ..analysis import cost, latency, peak_memory
-from ..models import ViT
+from ..analysis import latency, peak_memory
+from ..data import DataBundle, Split
 from ..training import Interrupted, Recipe, build_model, fit, load_data, load_run, read_json, write_json
 from ..training.checkpoint import check_folder
 from .look import look
@@ -52,7 +52,10 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
         raise InputError(f"jobs must be at least 1, got {jobs}")
     check_folder(folder)
     # first of all, so that data which cannot be used is an error before anything is written
-    shape = _shape(plan.recipe)
+    bundle = load_data(plan.recipe.data)
+    for arm in plan.arms:
+        # and so is an arm that makes no model for such images
+        build_model(plan.run_recipe(arm, 0), bundle)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         if (folder / "plan.json").exists() and Plan.from_dict(read_json(folder / "plan.json")) != plan:
@@ -61,10 +64,10 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
         todo = [(arm.name, seed) for seed in plan.seeds for arm in plan.arms if not (folder / arm.name / f"seed-{seed}" / "look.json").exists()]
         memories = {arm.name: folder / arm.name / "memory.json" for arm in plan.arms}
         console = Console(quiet=quiet, soft_wrap=True, highlight=False, markup=False)
-        for note in load_data(plan.recipe.data).notes:
+        for note in bundle.notes:
             console.print(f"note: {note}")
         if todo or not all(path.exists() for path in memories.values()):
-            _side_by_side(plan, folder, shape, todo, [name for name, path in memories.items() if not path.exists()], jobs or _default_jobs(), console)
+            _side_by_side(plan, folder, todo, [name for name, path in memories.items() if not path.exists()], jobs or _default_jobs(), console)
         if not (folder / "costs.json").exists():
             console.print("measuring what each attention costs")
             write_json(folder / "costs.json", _costs(plan, {name: read_json(path)["bytes"] for name, path in memories.items()}))
@@ -74,15 +77,16 @@ def steps_for_minutes(recipe: Recipe, plan: Plan, minutes: float) -> int:
     """Steps that the dearest arm takes in that time on one thread, a tenth kept for evaluation; rounded, so that small noise does not show."""
     if minutes <= 0:
         raise InputError(f"minutes-per-run must be above 0, got {minutes}")
-    shape = _shape(recipe)
-    dearest = max((arm.model.build(**shape) for arm in plan.arms), key=lambda model: cost(model, _image_shape(shape)).macs)
-    step = _training_step(dearest, recipe.batch_size, shape)
+    bundle = load_data(recipe.data)
+    macs = {arm.name: recipe.task.cost(build_model(plan.run_recipe(arm, 0), bundle), bundle).macs for arm in plan.arms}
+    dearest = max(plan.arms, key=lambda arm: macs[arm.name])
+    step = _prepare_step(plan.run_recipe(dearest, 0), bundle, _batch(recipe, bundle.train, recipe.batch_size))
     seconds = latency({"step": step}, rounds=3)["step"]
     steps = 0.9 * 60 * minutes / seconds
     return max(10, round(steps / 10) * 10)
 
 
-def _side_by_side(plan: Plan, folder: Path, shape: dict[str, int], todo: list[tuple[str, int]], unmeasured: list[str], jobs: int, console: Console) -> None:
+def _side_by_side(plan: Plan, folder: Path, todo: list[tuple[str, int]], unmeasured: list[str], jobs: int, console: Console) -> None:
     arms = {arm.name: arm for arm in plan.arms}
     total = len(plan.arms) * len(plan.seeds)
     console.print(
@@ -94,7 +98,7 @@ def _side_by_side(plan: Plan, folder: Path, shape: dict[str, int], todo: list[tu
             recipe = plan.run_recipe(arms[name], seed)
             futures[pool.submit(_train_and_look, recipe, folder / name / f"seed-{seed}")] = f"{name} seed {seed}"
         for name in unmeasured:
-            futures[pool.submit(_measure_memory, arms[name].model, plan.recipe.batch_size, shape, folder / name / "memory.json")] = ""
+            futures[pool.submit(_measure_memory, plan.run_recipe(arms[name], 0), folder / name / "memory.json")] = ""
         stopping: Interrupted | None = None
         with _as_interrupt(), _Watch(plan, folder, futures, console) as watch:
             try:
@@ -129,36 +133,31 @@ def _train_and_look(recipe: Recipe, run: Path) -> str:
         _stopped = True
         raise
     recipe, bundle, model = load_run(run)
-    write_json(run / "look.json", look(model, build_model(recipe, bundle), bundle))
-    return f"accuracy {metrics['accuracy']:.1%}"
+    write_json(run / "look.json", look(recipe, model, build_model(recipe, bundle), bundle))
+    headline = recipe.task.headline
+    return f"{headline.label} {headline.show(metrics[headline.name])}"
 
 
-def _measure_memory(model: ViT, batch_size: int, shape: dict[str, int], path: Path) -> str:
+def _measure_memory(recipe: Recipe, path: Path) -> str:
     if _stopped:
         raise Interrupted(path.parent, 0)
-    write_json(path, {"bytes": peak_memory(_prepare_step, model, batch_size, shape)})
+    bundle = load_data(recipe.data)
+    batch = _batch(recipe, bundle.train, recipe.batch_size)
+    write_json(path, {"bytes": peak_memory(_prepare_step, recipe, bundle.described(), batch)})
     return ""
 
 
-def _prepare_step(model: ViT, batch_size: int, shape: dict[str, int]) -> Callable[[], None]:
-    return _training_step(model.build(**shape), batch_size, shape)
+def _batch(recipe: Recipe, split: Split, size: int) -> tuple[Any, Any]:
+    """The first samples, over again where there are few."""
+    return recipe.task.collate([split[i % len(split)] for i in range(size)])
 
 
-def _shape(recipe: Recipe) -> dict[str, int]:
-    bundle = load_data(recipe.data)
-    return {"img_size": bundle.img_size, "in_chans": bundle.in_chans, "num_classes": len(bundle.classes)}
-
-
-def _image_shape(shape: dict[str, int]) -> tuple[int, int, int]:
-    return shape["in_chans"], shape["img_size"], shape["img_size"]
-
-
-def _training_step(model: torch.nn.Module, batch_size: int, shape: dict[str, int]) -> Callable[[], None]:
-    images = torch.randn(batch_size, *_image_shape(shape))
+def _prepare_step(recipe: Recipe, bundle: DataBundle, batch: tuple[Any, Any]) -> Callable[[], None]:
+    model = build_model(recipe, bundle).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step() -> None:
-        model(images).logsumexp(-1).mean().backward()
+        recipe.task.step(model, model, *batch, bundle)[0].backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -166,19 +165,19 @@ def _training_step(model: torch.nn.Module, batch_size: int, shape: dict[str, int
 
 
 def _costs(plan: Plan, memory: dict[str, int]) -> dict[str, Any]:
-    shape = _shape(plan.recipe)
-    models = {arm.name: arm.model.build(**shape).eval() for arm in plan.arms}
-    images = torch.randn(LATENCY_BATCH, *_image_shape(shape))
+    bundle, task = load_data(plan.recipe.data), plan.recipe.task
+    models = {arm.name: build_model(plan.run_recipe(arm, 0), bundle).eval() for arm in plan.arms}
+    inputs, _ = _batch(plan.recipe, bundle.test, LATENCY_BATCH)
 
     def forward(model: torch.nn.Module) -> Callable[[], None]:
         def call() -> None:
             with torch.no_grad():
-                model(images)
+                task.predict(model, inputs)
 
         return call
 
     seconds = latency({name: forward(model) for name, model in models.items()})
-    counted = {name: cost(model, _image_shape(shape)) for name, model in models.items()}
+    counted = {name: task.cost(model, bundle) for name, model in models.items()}
     return {
         name: {
             "parameters": counted[name].parameters,
@@ -287,13 +286,14 @@ class _Watch:
         return sum(bool(name) for name in self._futures.values())
 
     def _render(self) -> Text:
-        steps = self._plan.recipe.steps
+        steps, headline = self._plan.recipe.steps, self._plan.recipe.task.headline
         progress = {name: self._last(name) for future, name in self._futures.items() if name and not future.done()}
         going = {name: entry for name, entry in progress.items() if entry}
         done = self._done + sum(entry["step"] / steps for entry in going.values())
         elapsed = time.monotonic() - self._started
         left = f"{elapsed * (self._total - done) / done / 60:.1f} min left" if done > 0 else "time left unknown yet"
-        lines = [f"  {name:<28} step {entry['step']:>5} of {steps}   validation {entry['val_accuracy']:.1%}" for name, entry in going.items()]
+        judged = {name: headline.show(entry[f"val_{headline.name}"]) for name, entry in going.items()}
+        lines = [f"  {name:<28} step {entry['step']:>5} of {steps}   validation {judged[name]}" for name, entry in going.items()]
         return Text("\n".join([*lines, f"  {self._done} of {self._total} runs, {left}"]))
 
     def _last(self, name: str) -> dict[str, Any] | None:

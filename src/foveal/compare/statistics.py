@@ -35,12 +35,12 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Est
     return estimate([a - b for a, b in zip(values, baseline, strict=True)])
 
 
-def verdict(difference: Estimate) -> Verdict:
+def verdict(difference: Estimate, *, larger_is_better: bool = True) -> Verdict:
     """What a paired difference shows. An interval that holds zero shows no difference; that is not the same as showing that there is none."""
     if difference.low is None or difference.high is None:
         return "one seed"
     if difference.low > 0:
-        return "better"
+        return "better" if larger_is_better else "worse"
     if difference.high < 0:
-        return "worse"
+        return "worse" if larger_is_better else "better"
     return "no difference shown"

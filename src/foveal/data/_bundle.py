@@ -1,24 +1,30 @@
 """What every data set looks like from outside."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["DataBundle", "SceneMasks", "Split", "seed_of"]
+from .._kinds import Kinds
+
+__all__ = ["DATA", "Data", "DataBundle", "SceneMasks", "Split", "register_data", "seed_of"]
 
 
 class Split(Protocol):
-    """Images with labels, ``self[i] -> ((C, H, W) float, int)``."""
+    """Inputs with targets, ``self[i] -> (input, target)``.
+
+    The input is mostly an image ``(C, H, W)`` of floats. What a target is the task says: a label, a mask, boxes, a disparity.
+    """
 
     augments: bool
     """Whether an item is drawn anew each time, from torch's random numbers."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
+    def __getitem__(self, index: int) -> tuple[Any, Any]: ...
 
 
 class SceneMasks(Protocol):
@@ -31,18 +37,61 @@ class SceneMasks(Protocol):
 
 @dataclass(frozen=True)
 class DataBundle:
-    """The three splits of a classification set, and what a model needs to know of them."""
+    """The three splits of a set, and what a model and a task need to know of them. Sets whose tasks need more have a bundle of their own."""
 
     train: Split
     val: Split
     test: Split
     classes: list[str]
+    """Names of classes, in the order of their numbers; empty where the task has none."""
     img_size: int
+    """Side of the images in training. Where a task takes images of any size, evaluation may see others."""
     in_chans: int
     prepare: Callable[[Any], Tensor]
     """A PIL image of any size as the model takes it, ``(C, H, W)``."""
     notes: list[str] = field(default_factory=list)
     """What a reader of the results must know, such as images left out."""
+
+    def described(self) -> "DataBundle":
+        """The same without samples, to be sent to another process."""
+        return replace(self, train=_NOTHING, val=_NOTHING, test=_NOTHING, prepare=_no_image)
+
+
+class Data(ABC):
+    """Settings of a data set, a frozen dataclass; what they load to is decided by them alone."""
+
+    targets: ClassVar[str] = "labels"
+    """What comes with each input. Data, model and task of a recipe must agree on it."""
+
+    @abstractmethod
+    def load(self) -> DataBundle:
+        """Read or make the set.
+
+        Raises:
+            ValueError: it is not there, or cannot be used.
+        """
+
+
+DATA: Kinds[Data] = Kinds("data")
+register_data = DATA.register
+"""Decorates a :class:`Data` class, so that recipes with it go to JSON and back."""
+
+
+class _Nothing:
+    augments = False
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        raise IndexError(index)
+
+
+_NOTHING = _Nothing()
+
+
+def _no_image(image: Any) -> Tensor:
+    raise AssertionError("a bundle that was only described prepares no images")
 
 
 def seed_of(*parts: Any) -> int:

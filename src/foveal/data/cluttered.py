@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
-from ._bundle import DataBundle, grey_digit, seed_of, standardise
+from ._bundle import Data, DataBundle, grey_digit, register_data, seed_of, standardise
 from .digits import Images, Labels, load_digits, split_by_class
 
 __all__ = ["ClutteredDigits"]
@@ -22,8 +22,9 @@ _INK = 0.3
 """Share of full brightness from which a pixel counts as part of its digit."""
 
 
+@register_data
 @dataclass(frozen=True, kw_only=True)
-class ClutteredDigits:
+class ClutteredDigits(Data):
     """Scenes of cluttered digits, decided by these numbers alone.
 
     Raises:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._errors import missing_extra, unknown
-from ._bundle import DataBundle, grey_digit, seed_of, standardise
+from ._bundle import Data, DataBundle, grey_digit, register_data, seed_of, standardise
 
 __all__ = ["Digits", "list_digit_sources", "load_digits", "split_by_class"]
 
@@ -75,8 +75,9 @@ def split_by_class(labels: Labels, fractions: tuple[float, float, float], rng: n
     return train, val, test
 
 
+@register_data
 @dataclass(frozen=True, kw_only=True)
-class Digits:
+class Digits(Data):
     """Single digits, as they lie in the wheel; split 70 / 10 / 20 in every class. Images are padded to a multiple of 8."""
 
     source: str = "mnist"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError, missing_extra
-from ._bundle import DataBundle, seed_of
+from ._bundle import Data, DataBundle, register_data, seed_of
 
 __all__ = ["ImageFolder"]
 
@@ -23,8 +23,9 @@ EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", "
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+@register_data
 @dataclass(frozen=True, kw_only=True)
-class ImageFolder:
+class ImageFolder(Data):
     """An image folder with torchvision augmentation.
 
     Raises:

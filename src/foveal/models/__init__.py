@@ -1,17 +1,22 @@
-"""The published hosts: the vision transformer, DnA ViT, on video TimeSformer, T2T-ViT with EAMLP, CATT's encoder, and CaaM's networks."""
+"""The published hosts: the vision transformer, DnA ViT, on video TimeSformer, T2T-ViT with EAMLP, CATT's encoder, CaaM's and segmentation networks."""
 
+from ._config import MODELS, Arm, ModelConfig, register_model
 from .caam import CausalBlock, CausalResNet, EnvironmentHeads, GatedBlock, SplitBlock, Streams, TwoStreamBlock
 from .caam_classifiers import CausalResNetClassifier, CausalT2TViT
 from .catt import CattEncoder, CattLayer
 from .dna_vit import DenoisingViT
+from .mixing import MappedConfig, PixelMixer, PointwiseControl, list_mixers, make_mixer
+from .segmentation import DilatedNet, DilatedResNet, MAResUNet, MultistageUNet, SmallFCN, SmallNet, SmpConfig
 from .t2t import T2T, T2T_SIZES, T2TViT, eamlp
 from .timesformer import TimeSformer, inflate_
 from .vit import SIZES, VisionTransformer, ViT, share_initial_weights_
 
 __all__ = [
+    "MODELS",
     "SIZES",
     "T2T",
     "T2T_SIZES",
+    "Arm",
     "CattEncoder",
     "CattLayer",
     "CausalBlock",
@@ -19,8 +24,19 @@ __all__ = [
     "CausalResNetClassifier",
     "CausalT2TViT",
     "DenoisingViT",
+    "DilatedNet",
+    "DilatedResNet",
     "EnvironmentHeads",
     "GatedBlock",
+    "MAResUNet",
+    "MappedConfig",
+    "ModelConfig",
+    "MultistageUNet",
+    "PixelMixer",
+    "PointwiseControl",
+    "SmallFCN",
+    "SmallNet",
+    "SmpConfig",
     "SplitBlock",
     "Streams",
     "T2TViT",
@@ -30,5 +46,8 @@ __all__ = [
     "VisionTransformer",
     "eamlp",
     "inflate_",
+    "list_mixers",
+    "make_mixer",
+    "register_model",
     "share_initial_weights_",
 ]

@@ -10,15 +10,16 @@ arm              attention                                     weights
 ===============  ============================================  =======
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
 from .._errors import InputError, missing_extra, unknown
-from ..attention import AttentionConfig, DifferentialAttention, TokenAttention, config_from_dict
+from ..attention import CORES, FAMILIES, AttentionConfig, DifferentialAttention, TokenAttention, attention_class, config_from_dict, list_attentions
 from ..attention._grid import on_grid
+from ._config import Arm, ModelConfig, register_model
 
 try:
     from timm.models import VisionTransformer as _VisionTransformer
@@ -55,9 +56,16 @@ class VisionTransformer(_VisionTransformer):
         return set(super().no_weight_decay()) | own
 
 
+@register_model
 @dataclass(frozen=True, kw_only=True)
-class ViT:
+class ViT(ModelConfig):
     """What to build. Unless ``patch_size`` says otherwise, images of any size are cut in 8×8 patches, or 6×6 where 8 does not divide the side."""
+
+    targets: ClassVar[str] = "labels"
+    about: ClassVar[str] = "a small vision transformer"
+    baseline: ClassVar[str] = "softmax"
+    default_arms: ClassVar[tuple[str, ...]] = ("softmax", "softmax-wide", "denoising", "denoising-equal", "external")
+    rivals: ClassVar[dict[str, str]] = {"denoising": "softmax-wide"}
 
     attention: str = "softmax"
     options: dict[str, Any] | None = None
@@ -100,6 +108,23 @@ class ViT:
             drop_path_rate=self.drop_path,
             attn_layer=on_grid(config, 1, (grid, grid)).layer(),
         )
+
+    def arms(self) -> dict[str, Arm]:
+        """Every attention on tokens, denoising over every core, and arms whose parameters equal those of another, by construction."""
+        found = {name: self._arm(name, FAMILIES[attention_class(name).family], name) for name in list_attentions(form="tokens")}
+        found |= {
+            f"denoising-{core}": self._arm(f"denoising-{core}", f"denoising over {core} attention", "denoising", options={"core": core})
+            for core in CORES
+            if core != self.baseline
+        }
+        about = "softmax with 1.5 × the heads: as many weights as denoising"
+        found["softmax-wide"] = self._arm("softmax-wide", about, "softmax", num_heads=scaled_heads(self.size, 3, 2))
+        about = "denoising with 2/3 of the heads: as many weights as softmax"
+        found["denoising-equal"] = self._arm("denoising-equal", about, "denoising", num_heads=scaled_heads(self.size, 2, 3))
+        return found
+
+    def _arm(self, name: str, about: str, attention: str, *, options: dict[str, Any] | None = None, num_heads: int | None = None) -> Arm:
+        return Arm(name, about, replace(self, attention=attention, options=options, num_heads=num_heads))
 
 
 def scaled_heads(size: Size, numerator: int, denominator: int) -> int:

@@ -2,5 +2,6 @@
 
 from ._registry import get_recipe, list_recipes
 from .classification import cluttered_digits, digits, image_folder
+from .segmentation import flag_swap
 
-__all__ = ["cluttered_digits", "digits", "get_recipe", "image_folder", "list_recipes"]
+__all__ = ["cluttered_digits", "digits", "flag_swap", "get_recipe", "image_folder", "list_recipes"]

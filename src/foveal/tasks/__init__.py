@@ -1,5 +1,36 @@
-"""Tasks: one file each, saying what a batch is, the loss and the metric."""
+"""Tasks: one file each, saying what a batch is, the loss, the metrics and the pictures.
 
+How a task enters the library, so that ``foveal train``, ``eval``, ``compare`` and ``inspect`` work for it:
+
+1. **Data**: a frozen keyword-only dataclass under ``foveal.data``, subclass of ``Data``, decorated with ``@register_data``. Its class variable ``targets`` is
+   the task's word (``labels``, ``masks``, ``boxes``, ``disparity``). ``load()`` returns a ``DataBundle``, or a subclass of it where the task must know more
+   of its data. A split gives ``(input, target)`` of any form; ``augments`` says whether an item is drawn anew each time from torch's random numbers, which
+   are then seeded by seed, epoch and index.
+2. **Model**: a frozen keyword-only dataclass under ``foveal.models``, subclass of ``ModelConfig``, decorated with ``@register_model``: ``build(**needs)``
+   makes the network, ``arms()`` says by name what a comparison may put in the place of its attention, ``baseline`` which of them is the plain one.
+3. **Task**: a frozen keyword-only dataclass here, subclass of ``Task``, decorated with ``@register_task``. Its ``headline`` is the number that runs are
+   judged by, and whether larger is better. :class:`Task` lists the other answers; nearly all have defaults:
+
+   ===================  =============================================================================================
+   ``needs``            keyword arguments of the model's ``build``
+   ``collate``          samples to ``(inputs, targets)``; lists for samples that do not stack; ``len(targets)`` counts
+   ``step``             loss and running sums of a training batch; or only ``loss`` where the network takes inputs alone
+   ``predict``          outputs in evaluation mode
+   ``metrics``          fresh torchmetrics; ``update`` counts a batch, ``summarise`` makes plain numbers, and by class
+                        ``per_class: {class: {name: number}}``
+   ``chance``           the headline of guessing, or None
+   ``cost``             multiply-adds of one sample, where an image alone does not drive the network
+   ``draw_truth``       samples and truth as rows of pictures; ``draw`` predictions and errors below them;
+                        ``draw_prediction`` predictions of an image without truth
+   ===================  =============================================================================================
+
+4. **Recipe**: a function under ``foveal.recipes``, decorated with ``@recipe``, that returns ``Recipe(data=…, model=…, task=…)``. The three must have the same
+   ``targets``.
+
+Nothing else lists kinds: JSON names each by its class.
+"""
+
+from ._task import TASKS, Cell, Headline, Row, Task, register_task
 from .classification import Classification
 from .environments import (
     Partition,
@@ -11,15 +42,24 @@ from .environments import (
     random_partition,
     weight_variance,
 )
+from .segmentation import Segmentation, segmentation_scores
 
 __all__ = [
+    "TASKS",
+    "Cell",
     "Classification",
+    "Headline",
     "Partition",
+    "Row",
+    "Segmentation",
+    "Task",
     "environment_batches",
     "environment_gradients",
     "environment_loss",
     "learn_partition",
     "partition_objective",
     "random_partition",
+    "register_task",
+    "segmentation_scores",
     "weight_variance",
 ]

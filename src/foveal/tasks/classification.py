@@ -1,6 +1,8 @@
 """Image classification: what a batch is, the loss, the metrics."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +12,20 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from .._errors import InputError
 from ..analysis import value_overlap
+from ..data import DataBundle
+from ._task import Headline, Task, register_task
 
 __all__ = ["Classification"]
 
 
+@register_task
 @dataclass(frozen=True, kw_only=True)
-class Classification:
+class Classification(Task):
     """Cross-entropy with the usual regularisers."""
+
+    targets: ClassVar[str] = "labels"
+    headline: ClassVar[Headline] = Headline("accuracy", "accuracy")
+    running: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     label_smoothing: float = 0.0
     mixup: float = 0.0
@@ -41,14 +50,19 @@ class Classification:
         images, labels = choices[int(torch.randint(len(choices), ()))](images, labels)
         return images, labels
 
-    def loss(self, model: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, model: nn.Module, outputs: Any, targets: Any) -> Tensor:
         """The training loss of logits ``(B, K)`` against labels ``(B,)`` or ``(B, K)``."""
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        loss = F.cross_entropy(outputs.float(), targets, label_smoothing=self.label_smoothing)
         return loss + self.overlap_weight * value_overlap(model) if self.overlap_weight else loss
 
-    @staticmethod
-    def metrics(num_classes: int) -> MetricCollection:
+    def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> tuple[Tensor, dict[str, Any]]:
+        mixed, wanted = self.mix(inputs, targets, len(bundle.classes))
+        logits = forward(mixed)
+        return self.loss(model, logits, wanted), {"accuracy": (logits.detach().argmax(-1) == targets).sum()}
+
+    def metrics(self, bundle: DataBundle) -> MetricCollection:
         """``accuracy`` over images, ``class_accuracy`` averaged over classes, ``loss`` without regularisers; shared among processes when computed."""
+        num_classes = len(bundle.classes)
         return MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(num_classes, average="micro"),
@@ -57,9 +71,11 @@ class Classification:
             }
         )
 
-    @staticmethod
-    def update(metrics: MetricCollection, logits: Tensor, labels: Tensor) -> None:
-        logits = logits.float()
-        metrics["accuracy"].update(logits, labels)
-        metrics["class_accuracy"].update(logits, labels)
-        metrics["loss"].update(F.cross_entropy(logits, labels, reduction="none"))
+    def update(self, metrics: MetricCollection, outputs: Any, targets: Any) -> None:
+        logits = outputs.float()
+        metrics["accuracy"].update(logits, targets)
+        metrics["class_accuracy"].update(logits, targets)
+        metrics["loss"].update(F.cross_entropy(logits, targets, reduction="none"))
+
+    def chance(self, bundle: DataBundle) -> float | None:
+        return 1 / len(bundle.classes)

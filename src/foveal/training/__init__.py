@@ -1,8 +1,8 @@
 """Training: a recipe in, a run folder out. The loop is short and ours; accelerate does the plumbing."""
 
 from .checkpoint import latest_checkpoint, read_checkpoint, read_weights
-from .loop import Interrupted, build_model, evaluate, fit, load_data, load_run
-from .recipe import Data, Optim, Recipe, read_json, write_json
+from .loop import Interrupted, build_model, evaluate, fit, load_data, load_run, scalars
+from .recipe import Data, Optim, Recipe, model_from_dict, model_to_dict, read_json, write_json
 
 __all__ = [
     "Data",
@@ -15,8 +15,11 @@ __all__ = [
     "latest_checkpoint",
     "load_data",
     "load_run",
+    "model_from_dict",
+    "model_to_dict",
     "read_checkpoint",
     "read_json",
     "read_weights",
+    "scalars",
     "write_json",
 ]

@@ -32,6 +32,9 @@ __all__ = [
     "write_weights",
 ]
 
+_LATER = {"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "power": 0.9, "milestones": []}
+"""Settings that recipes once did not have, at what they mean where they are absent: a run of then is still the same run."""
+
 Checkpoint = dict[str, Any]
 """``step``, ``weights``, ``ema`` (or None) and ``state``."""
 
@@ -39,6 +42,8 @@ Checkpoint = dict[str, Any]
 def fingerprint(recipe: Mapping[str, Any]) -> str:
     """A short hash of what decides the course of a run. How it is watched does not belong to it."""
     decisive = {key: value for key, value in recipe.items() if key not in ("trackers", "workers", "eval_every", "checkpoint_every")}
+    if "optim" in decisive:
+        decisive["optim"] = {name: value for name, value in decisive["optim"].items() if name not in _LATER or value != _LATER[name]}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -17,8 +17,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
+from accelerate.utils import send_to_device
 from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
+from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
@@ -26,15 +28,13 @@ from torch.utils.data import DataLoader, Subset
 from .._errors import InputError
 from ..attention import CrossSampleDictionary, fit_dictionaries_
 from ..data import DataBundle, Split, seed_of
-from ..models import VisionTransformer, ViT, share_initial_weights_
+from ..models import share_initial_weights_
 from .checkpoint import check_folder, latest_checkpoint, read_checkpoint, read_weights, replace_file, write_checkpoint, write_weights
 from .order import Order, Seeded, StepSampler
 from .progress import Progress
 from .recipe import Data, Recipe, read_json, write_json
 
-__all__ = ["Interrupted", "build_model", "evaluate", "fit", "load_data", "load_run"]
-
-_EMPTY = {"loss": 0.0, "correct": 0.0, "seen": 0}
+__all__ = ["Interrupted", "build_model", "evaluate", "fit", "load_data", "load_run", "scalars"]
 
 
 class Interrupted(Exception):
@@ -55,14 +55,14 @@ def load_data(data: Data) -> DataBundle:
     return data.load()
 
 
-def build_model(recipe: Recipe, bundle: DataBundle) -> VisionTransformer:
+def build_model(recipe: Recipe, bundle: DataBundle) -> Any:
     """The recipe's model with the initial weights that its seed decides."""
-    shape = {"img_size": bundle.img_size, "in_chans": bundle.in_chans, "num_classes": len(bundle.classes)}
+    needs = recipe.task.needs(bundle)
     torch.manual_seed(recipe.seed)
-    model = recipe.model.build(**shape)
+    model = recipe.model.build(**needs)
     if recipe.share_initial_weights:
         torch.manual_seed(recipe.seed)
-        share_initial_weights_(model, ViT(size=recipe.model.size, patch_size=recipe.model.patch_size).build(**shape))
+        share_initial_weights_(model, recipe.model.plain().build(**needs))
     return model
 
 
@@ -103,15 +103,8 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
         raise InputError(f"batch_size {recipe.batch_size} cannot be shared by {world} processes × {recipe.optim.accumulate} micro-batches; make it divisible")
     bundle = load_data(recipe.data)
     model = build_model(recipe, bundle)
-    optimizer = create_optimizer_v2(model, "adamw", lr=recipe.optim.lr, weight_decay=recipe.optim.weight_decay, betas=recipe.optim.betas)
-    schedule = CosineLRScheduler(
-        optimizer,
-        t_initial=recipe.steps,
-        lr_min=recipe.optim.min_lr,
-        warmup_t=round(recipe.optim.warmup * recipe.steps),
-        warmup_lr_init=recipe.optim.min_lr,
-        t_in_epochs=False,
-    )
+    optimizer = create_optimizer_v2(model, **_optimizer_options(recipe))
+    schedule = _schedule(optimizer, recipe)
     first = 0
     state = None
     if checkpoint is None:
@@ -152,50 +145,51 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
 
     order = Order(len(bundle.train), recipe.batch_size, recipe.seed)
     sampler = StepSampler(order, first, recipe.steps, rank=rank, world=world, accumulate=recipe.optim.accumulate)
-    loader = DataLoader(Seeded(bundle.train, recipe.seed), batch_sampler=sampler, num_workers=recipe.workers, pin_memory=accelerator.device.type == "cuda")
+    loader = DataLoader(
+        Seeded(bundle.train, recipe.seed),
+        batch_sampler=sampler,
+        num_workers=recipe.workers,
+        pin_memory=accelerator.device.type == "cuda",
+        collate_fn=recipe.task.collate,
+    )
     batches = iter(loader)
     judged = model if ema is None else ema.module
-    num_classes = len(bundle.classes)
-    with _signals() as stop, Progress(recipe.steps, first, quiet or not accelerator.is_main_process, bundle.notes) as progress:
+    empty: dict[str, Any] = {"loss": 0.0, "seen": 0, **dict.fromkeys(recipe.task.running, 0.0)}
+    with _signals() as stop, Progress(recipe, first, quiet or not accelerator.is_main_process, bundle.notes) as progress:
         started, seen = time.perf_counter(), 0
         # what the main process goes on with is of all processes already
-        window: dict[str, Any] = state["window"] if state is not None and accelerator.is_main_process else _EMPTY
+        window = _named(state["window"], empty) if state is not None and accelerator.is_main_process else empty
         for step in range(first, recipe.steps):
             model.train()
             torch.manual_seed(seed_of(recipe.seed, "step", step, rank))
             schedule.step_update(step)
             for _ in range(recipe.optim.accumulate):
-                images, labels = (part.to(accelerator.device, non_blocking=True) for part in next(batches))
-                mixed, targets = recipe.task.mix(images, labels, num_classes)
+                inputs, targets = send_to_device(next(batches), accelerator.device, non_blocking=True)
                 with accelerator.accumulate(trained), accelerator.autocast():
-                    logits = trained(mixed)
-                    loss = recipe.task.loss(model, logits, targets)
+                    loss, running = recipe.task.step(model, trained, inputs, targets, bundle)
                     accelerator.backward(loss)
                     if accelerator.sync_gradients and recipe.optim.clip_grad is not None:
                         accelerator.clip_grad_norm_(trained.parameters(), recipe.optim.clip_grad)
                     optimizer.step()
                     optimizer.zero_grad()
-                window = {
-                    "loss": window["loss"] + loss.detach() * len(labels),
-                    "correct": window["correct"] + (logits.detach().argmax(-1) == labels).sum(),
-                    "seen": window["seen"] + len(labels),
-                }
+                sums = {"loss": loss.detach() * len(targets), "seen": len(targets), **running}
+                window = {name: value + sums[name] for name, value in window.items()}
             if ema is not None:
                 ema.update(model, step=step)
             done = step + 1
             seen += recipe.batch_size
             progress.advance(window, seen / (time.perf_counter() - started))
             if done % recipe.eval_every == 0 or done == recipe.steps:
-                totals, window = _sum(window, accelerator), _EMPTY
+                totals, window = _sum(window, accelerator), empty
                 loss_mean = totals["loss"] / totals["seen"]
                 _check_loss(loss_mean, done, recipe)
                 entry = {
                     "step": done,
                     "lr": optimizer.param_groups[0]["lr"],
                     "train_loss": loss_mean,
-                    "train_accuracy": totals["correct"] / totals["seen"],
+                    **{f"train_{name}": totals[name] / totals["seen"] for name in recipe.task.running},
                     "images_per_second": seen / (time.perf_counter() - started),
-                    **{f"val_{name}": value for name, value in evaluate(judged, bundle.val, recipe, num_classes, accelerator).items()},
+                    **{f"val_{name}": value for name, value in scalars(evaluate(judged, bundle.val, recipe, bundle, accelerator)).items()},
                 }
                 accelerator.log({name: value for name, value in entry.items() if name != "step"}, step=done)
                 if accelerator.is_main_process:
@@ -209,7 +203,7 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
                 accelerator.end_training()
                 raise Interrupted(run, done)
 
-    metrics = evaluate(judged, bundle.test, recipe, num_classes, accelerator)
+    metrics = evaluate(judged, bundle.test, recipe, bundle, accelerator)
     parameters = sum(p.numel() for p in model.parameters())
     result = {"split": "test", "step": recipe.steps, "parameters": parameters, "notes": bundle.notes, **metrics}
     if accelerator.is_main_process:
@@ -220,19 +214,26 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, split: Split, recipe: Recipe, num_classes: int, accelerator: Accelerator | None = None) -> dict[str, float]:
-    """Metrics of a split. Each process takes its share, and all get the numbers of the whole."""
+def evaluate(model: nn.Module, split: Split, recipe: Recipe, bundle: DataBundle, accelerator: Accelerator | None = None) -> dict[str, Any]:
+    """Metrics of a split: numbers by name, and where a task has them ``per_class``. Each process takes its share, and all get the numbers of the whole."""
+    task = recipe.task
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     device = next(model.parameters()).device
-    metrics = recipe.task.metrics(num_classes).to(device)
+    metrics = task.metrics(bundle).to(device)
     share: Subset[Any] = Subset(split, range(rank, len(split), world))  # type: ignore[arg-type]
     model.eval()
-    for images, labels in DataLoader(share, batch_size=256, num_workers=recipe.workers):
-        recipe.task.update(metrics, model(images.to(device)), labels.to(device))
-    return {name: value.item() for name, value in metrics.compute().items()}
+    for batch in DataLoader(share, batch_size=task.eval_batch_size, num_workers=recipe.workers, collate_fn=task.collate):
+        inputs, targets = send_to_device(batch, device)
+        task.update(metrics, task.predict(model, inputs), targets)
+    return task.summarise(metrics, bundle)
 
 
-def load_run(run: Path) -> tuple[Recipe, DataBundle, VisionTransformer]:
+def scalars(metrics: dict[str, Any]) -> dict[str, float]:
+    """The plain numbers among metrics, for tables, histories and trackers."""
+    return {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
+
+
+def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:
     """A finished run: its recipe, data and trained model in evaluation mode.
 
     Raises:
@@ -254,7 +255,8 @@ class _Images:
 
     def __init__(self, split: Split, recipe: Recipe, device: torch.device) -> None:
         positions = [(0, index) for index in range(len(split))]
-        self._loader = DataLoader(Seeded(split, recipe.seed), sampler=positions, batch_size=256, num_workers=recipe.workers)
+        batch = recipe.task.eval_batch_size
+        self._loader = DataLoader(Seeded(split, recipe.seed), sampler=positions, batch_size=batch, num_workers=recipe.workers, collate_fn=recipe.task.collate)
         self._device = device
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -265,6 +267,30 @@ def _fit_dictionaries(model: nn.Module, split: Split, recipe: Recipe, device: to
     """Dictionaries of clusters are fitted to the whole training set before the first step. Every process does the same."""
     if any(isinstance(module, CrossSampleDictionary) and not module.fitted for module in model.modules()):
         fit_dictionaries_(model.to(device), _Images(split, recipe, device), seed=recipe.seed)
+
+
+def _optimizer_options(recipe: Recipe) -> dict[str, Any]:
+    optim = recipe.optim
+    # timm calls the one without Nesterov's look ahead "momentum"
+    own = {"opt": "momentum", "momentum": optim.momentum} if optim.optimizer == "sgd" else {"opt": optim.optimizer, "betas": optim.betas}
+    return {"lr": optim.lr, "weight_decay": optim.weight_decay, **own}
+
+
+def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Scheduler:
+    optim, steps = recipe.optim, recipe.steps
+    common: dict[str, Any] = {"warmup_t": round(optim.warmup * steps), "warmup_lr_init": optim.min_lr, "t_in_epochs": False}
+    if optim.schedule == "steps":
+        return MultiStepLRScheduler(optimizer, decay_t=[round(share * steps) for share in optim.milestones], decay_rate=0.1, **common)
+    if optim.schedule == "poly":
+        return PolyLRScheduler(optimizer, t_initial=steps, power=optim.power, lr_min=optim.min_lr, **common)
+    return CosineLRScheduler(optimizer, t_initial=steps, lr_min=optim.min_lr, **common)
+
+
+def _named(window: dict[str, Any], empty: dict[str, Any]) -> dict[str, Any]:
+    """A saved window; what is now called by the metric's name was once called ``correct``."""
+    known = {"accuracy" if name == "correct" else name: value for name, value in window.items()}
+    assert known.keys() == empty.keys(), f"a checkpoint's window holds {sorted(known)}, the task reports {sorted(empty)}"
+    return {name: known[name] for name in empty}
 
 
 def _check_loss(loss: float, step: int, recipe: Recipe) -> None:

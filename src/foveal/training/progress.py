@@ -9,27 +9,33 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from ..tasks import Headline
+from .recipe import Recipe
+
 __all__ = ["Progress"]
 
 _REFRESH_SECONDS = 0.2
 
 
 class Progress:
-    """A bar with loss, accuracy, images per second and time left, and a line per evaluation. Where there is no terminal, the lines alone."""
+    """A bar with loss, what the task reports, images per second and time left, and a line per evaluation. Where there is no terminal, the lines alone."""
 
-    def __init__(self, steps: int, first: int, quiet: bool, notes: list[str]) -> None:
+    def __init__(self, recipe: Recipe, first: int, quiet: bool, notes: list[str]) -> None:
+        self._headline: Headline = recipe.task.headline
+        # what a task reports in training is a share, whatever its headline is
+        self._running = recipe.task.running[:1]
         console = Console(quiet=quiet, soft_wrap=True, highlight=False)
         self._bar = Bar(
             TextColumn("step"),
             MofNCompleteColumn(),
             BarColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  accuracy {task.fields[accuracy]:.1%}  {task.fields[speed]:.0f} images/s"),
+            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[running]}{task.fields[speed]:.0f} images/s"),
             TimeRemainingColumn(),
             console=console,
             disable=quiet or not console.is_terminal,
             transient=True,
         )
-        self._task = self._bar.add_task("train", total=steps, completed=first, loss=float("nan"), accuracy=0.0, speed=0.0)
+        self._task = self._bar.add_task("train", total=recipe.steps, completed=first, loss=float("nan"), running="", speed=0.0)
         self._shown = 0.0
         for note in notes:
             console.print(f"note: {note}", markup=False)
@@ -47,10 +53,12 @@ class Progress:
         if time.monotonic() - self._shown > _REFRESH_SECONDS and not self._bar.disable:
             self._shown = time.monotonic()
             seen = max(window["seen"], 1)
-            self._bar.update(self._task, loss=float(window["loss"]) / seen, accuracy=float(window["correct"]) / seen, speed=speed)
+            running = "".join(f"{name} {float(window[name]) / seen:.1%}  " for name in self._running)
+            self._bar.update(self._task, loss=float(window["loss"]) / seen, running=running, speed=speed)
 
     def note(self, entry: Mapping[str, Any]) -> None:
+        running = "".join(f"{name} {entry[f'train_{name}']:.1%}  " for name in self._running)
+        judged = self._headline.show(entry[f"val_{self._headline.name}"])
         self._bar.console.print(
-            f"step {entry['step']:>6}  loss {entry['train_loss']:.3f}  accuracy {entry['train_accuracy']:.1%}  "
-            f"validation {entry['val_accuracy']:.1%}  {entry['images_per_second']:.0f} images/s"
+            f"step {entry['step']:>6}  loss {entry['train_loss']:.3f}  {running}validation {judged}  {entry['images_per_second']:.0f} images/s"
         )

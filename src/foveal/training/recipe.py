@@ -7,25 +7,32 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from .._errors import InputError, unknown
-from ..data import ClutteredDigits, Digits, ImageFolder
-from ..models import ViT
-from ..tasks import Classification
+from .._kinds import Kinds
+from ..data import DATA, Data
+from ..models import MODELS, ModelConfig, ViT
+from ..tasks import TASKS, Classification, Task
 from .checkpoint import replace_file
 
-__all__ = ["Data", "Optim", "Recipe", "read_json", "write_json"]
-
-Data = ClutteredDigits | Digits | ImageFolder
-_DATA: dict[str, type] = {kind.__name__: kind for kind in (ClutteredDigits, Digits, ImageFolder)}
+__all__ = ["Data", "Optim", "Recipe", "model_from_dict", "model_to_dict", "read_json", "write_json"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
-    """AdamW under a cosine with warm-up."""
+    """How weights move: by default AdamW under a cosine with warm-up."""
 
     lr: float = 1e-3
     min_lr: float = 1e-5
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
+    """Of AdamW and Adam."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    momentum: float = 0.9
+    """Of ``sgd``, which is not Nesterov's."""
+    schedule: Literal["cosine", "poly", "steps"] = "cosine"
+    """``poly`` falls as (1 − step / steps)^power, ``steps`` to a tenth at each milestone."""
+    power: float = 0.9
+    milestones: tuple[float, ...] = ()
+    """Shares of the steps."""
     warmup: float = 0.1
     """Share of the steps over which the learning rate rises."""
     clip_grad: float | None = 1.0
@@ -41,8 +48,8 @@ class Recipe:
     """A training run."""
 
     data: Data
-    model: ViT = field(default_factory=ViT)
-    task: Classification = field(default_factory=Classification)
+    model: ModelConfig = field(default_factory=ViT)
+    task: Task = field(default_factory=Classification)
     optim: Optim = field(default_factory=Optim)
     steps: int = 500
     batch_size: int = 64
@@ -61,16 +68,24 @@ class Recipe:
     """``tensorboard``, ``wandb`` or any other that accelerate knows."""
 
     def __post_init__(self) -> None:
+        if not self.data.targets == self.model.targets == self.task.targets:
+            parts = ", ".join(f"{type(part).__name__} has {part.targets}" for part in (self.data, self.model, self.task))
+            raise InputError(f"data, model and task must be made for the same targets, but {parts}")
         if min(self.steps, self.batch_size, self.eval_every, self.checkpoint_every, self.optim.accumulate) < 1:
             raise InputError("steps, batch_size, eval_every, checkpoint_every and accumulate must be at least 1")
         if self.batch_size % self.optim.accumulate:
             raise InputError(f"accumulate must divide batch_size, got {self.optim.accumulate} and {self.batch_size}")
         if self.optim.lr <= 0 or not 0 <= self.optim.warmup < 1:
             raise InputError(f"expected lr above 0 and 0 ≤ warmup < 1, got {self.optim.lr} and {self.optim.warmup}")
+        if any(not 0 < share < 1 for share in self.optim.milestones) or (self.optim.schedule == "steps") != bool(self.optim.milestones):
+            raise InputError(f"milestones are shares between 0 and 1, of the schedule steps and of no other, got {self.optim.milestones}")
 
     def to_dict(self) -> dict[str, Any]:
-        values = asdict(self)
-        values["data"] = {"kind": type(self.data).__name__, **values["data"]}
+        values: dict[str, Any] = asdict(self)
+        values["data"] = _tagged(self.data)
+        # recipes of before there were other kinds name none, and must stay what they were
+        values["model"] = model_to_dict(self.model)
+        values["task"] = _tagged(self.task, unless=Classification)
         return json.loads(json.dumps(values, default=str))
 
     @classmethod
@@ -81,14 +96,36 @@ class Recipe:
             ValueError: a field that no recipe has, a value of the wrong type, or no data.
         """
         values = dict(_object("recipe", values))
-        data = dict(_object("data", values.get("data") or {}))
-        kind = data.pop("kind", None)
-        if kind not in _DATA:
-            raise unknown("kind of data", str(kind), _DATA)
-        values["data"] = _read(_DATA[kind], data)
-        for name, part in (("model", ViT), ("task", Classification), ("optim", Optim)):
-            values[name] = _read(part, _object(name, values.get(name, {})))
+        values["data"] = _of_kind(DATA, "data", values.get("data") or {})
+        values["model"] = model_from_dict(values.get("model", {}))
+        values["task"] = _of_kind(TASKS, "task", values.get("task", {}), Classification)
+        values["optim"] = _read(Optim, _object("optim", values.get("optim", {})))
         return _read(cls, values)
+
+
+def model_to_dict(model: ModelConfig) -> dict[str, Any]:
+    """A model's settings, with the name of its kind unless that is the vision transformer."""
+    return _tagged(model, unless=ViT)
+
+
+def model_from_dict(values: dict[str, Any]) -> ModelConfig:
+    """The inverse of :func:`model_to_dict`.
+
+    Raises:
+        ValueError: an unknown kind or field, or a value of the wrong type.
+    """
+    return _of_kind(MODELS, "model", values, ViT)
+
+
+def _tagged(part: Any, unless: type | None = None) -> dict[str, Any]:
+    values: dict[str, Any] = asdict(part)
+    return values if type(part) is unless else {"kind": type(part).__name__, **values}
+
+
+def _of_kind(kinds: Kinds, what: str, values: Any, default: type | None = None) -> Any:
+    values = dict(_object(what, values))
+    name = values.pop("kind", None if default is None else default.__name__)
+    return _read(kinds[str(name)], values)
 
 
 def _read(cls: type, values: dict[str, Any]) -> Any:

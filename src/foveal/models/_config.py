@@ -1,0 +1,55 @@
+"""What a recipe says of its model: settings that build it, and what a comparison may put in the place of its attention."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from .._kinds import Kinds
+
+__all__ = ["MODELS", "Arm", "ModelConfig", "register_model"]
+
+
+class ModelConfig(ABC):
+    """Settings of a network, a frozen dataclass. Which attention it has is a setting among them."""
+
+    targets: ClassVar[str]
+    """What it is made to predict. Data, model and task of a recipe must agree on it."""
+    about: ClassVar[str]
+    """What kind of network it is, in words that end a sentence: "a small vision transformer"."""
+    baseline: ClassVar[str]
+    """The arm that comparisons hold the others against."""
+    default_arms: ClassVar[tuple[str, ...]]
+    rivals: ClassVar[dict[str, str]] = {}
+    """Arms with more parameters than the baseline, and the arm that has as many."""
+
+    @abstractmethod
+    def build(self, *, img_size: int, in_chans: int, num_classes: int) -> nn.Module:
+        """The network, with random weights drawn from torch's random numbers.
+
+        Raises:
+            ValueError: settings that make no network for such images.
+        """
+
+    @abstractmethod
+    def arms(self) -> dict[str, "Arm"]:
+        """Everything that can be compared in this network, by name: what differs from this very model is its attention alone."""
+
+    def plain(self) -> "ModelConfig":
+        """The network of the baseline, which lends its initial weights to every arm that has the same."""
+        return self.arms()[self.baseline].model
+
+
+MODELS: Kinds[ModelConfig] = Kinds("model")
+register_model = MODELS.register
+"""Decorates a :class:`ModelConfig` class, so that recipes with it go to JSON and back."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of a comparison."""
+
+    name: str
+    about: str
+    model: Any
