@@ -9,8 +9,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+import foveal
 from foveal.analysis import cost, latency, peak_memory
 from foveal.models import SIZES, ViT
+from tests.convert.test_hosts import HOSTS, SIDE
 
 FLOATS = 40_000_000
 
@@ -41,6 +43,32 @@ def test_multiply_adds_by_hand(attention, layer_macs) -> None:
     vit = ViT(attention=attention).build(img_size=16, in_chans=1, num_classes=10)
     assert cost(vit, (1, 16, 16)).macs == want
     assert next(vit.parameters()).device.type == "cpu", "the model itself is not touched"
+
+
+@pytest.mark.parametrize(
+    "name", ["timm ViT", "timm ViT, normed, registers", "torchvision ViT", "transformers ViT", "transformers DINOv2", "transformers SigLIP"]
+)
+@pytest.mark.parametrize("config", [None, foveal.SoftmaxAttention.Config(), foveal.DenoisingAttention.Config()], ids=["plain", "softmax", "denoising"])
+def test_hosts_cost_what_their_layers_cost(name, config) -> None:
+    """Plain and converted, with their fused kernels: 4 × 4 patches of 24 channels; every host has other things around its blocks."""
+    torch.manual_seed(0)
+    model, c = HOSTS[name](), 24
+    prefix = {"timm ViT, normed, registers": 4, "transformers SigLIP": 0}.get(name, 1)
+    n, depth, hidden = 16 + prefix, 3 if "timm" in name else 2, {"timm": 4 * c, "torchvision": 48}.get(name.split()[0], 48)
+    if "DINOv2" in name:
+        hidden = 4 * c
+    projections, maps = (6, 4) if config is not None and config.attention == "denoising" else (4, 2)
+    want = 16 * 3 * 64 * c + depth * (projections * n * c * c + maps * n * n * c + 2 * n * c * hidden)
+    # a head of five classes; a pooler; a pooling head that asks with one query
+    want += {"timm": c * 5, "torchvision": c * 5}.get(name.split()[0], 0) + (c * c if name == "transformers ViT" else 0)
+    if "SigLIP" in name:
+        want += 2 * c * c + 2 * n * c * c + 2 * n * c + 2 * c * hidden
+    if config is not None:
+        foveal.convert_(model, config)
+    got = foveal.cost(model, (3, SIDE, SIDE))
+    assert got.macs == want
+    assert got.parameters == sum(p.numel() for p in model.parameters())
+    assert all(not p.is_meta for p in model.parameters())
 
 
 def test_counting_leaves_the_mode_alone() -> None:

@@ -2,6 +2,7 @@
 
 from .angles import HeadAngles, chance_angles, lambdas, neighbour_angles, principal_angles, value_angles, value_overlap
 from .cost import cost, latency, peak_memory
+from .gradcam import reshape_transform_for, target_layers_for
 from .layout import Layout, fold_to_grid, look_from, token_layout, upsample
 from .maps import attention_maps, mass_on, patch_mask
 from .rollout import gradient_rollout, rollout, rollout_of
@@ -22,8 +23,10 @@ __all__ = [
     "patch_mask",
     "peak_memory",
     "principal_angles",
+    "reshape_transform_for",
     "rollout",
     "rollout_of",
+    "target_layers_for",
     "token_layout",
     "upsample",
     "value_angles",

@@ -13,6 +13,10 @@ from ..convert import find_host, originals_of
 __all__ = ["Layout", "fold_to_grid", "look_from", "token_layout", "upsample"]
 
 
+_ALL_PATCHES = ("swin", "swinv2")
+"""Families of transformers without tokens in front, by ``config.model_type``."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """``num_prefix_tokens`` tokens that lie nowhere (class, registers, distillation), then the rows of ``grid``."""
@@ -50,6 +54,8 @@ def _prefix(model: nn.Module) -> int | None:
     for module in model.modules():
         if isinstance(getattr(module, "num_prefix_tokens", None), int) and hasattr(module, "patch_embed"):
             return module.num_prefix_tokens  # type: ignore[return-value]
+        if getattr(getattr(module, "config", None), "model_type", None) in _ALL_PATCHES:
+            return 0
     originals = originals_of(model)
     for name, module in model.named_modules():
         module = originals.get(name, module)
