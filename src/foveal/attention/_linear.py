@@ -3,25 +3,41 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from .._errors import InputError
 
-__all__ = ["project"]
+__all__ = ["is_plain", "project"]
 
 _CONVOLUTION_PAYS = 2**26
 """Multiply-adds from which oneDNN's packing is repaid; measured by ``benchmarks/projection.py``."""
 
 
+def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether calling a layer is what its class says on its weights, and nothing more, so that the weights can be used without calling it.
+
+    Adapters (LoRA), parametrisations and quantised layers are of another class or have a packed weight; hooks, of the layer or of all modules, see calls;
+    offloading (accelerate) puts another ``forward`` on the layer itself. None of these may be lost.
+    """
+    # exact type: a subclass may have its own forward
+    return (
+        type(layer) is kind
+        and "forward" not in layer.__dict__
+        and type(layer.weight) in (nn.Parameter, Tensor)
+        and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
+        and not _has_any_global_hook()
+    )
+
+
 def project(linear: nn.Module, x: Tensor, rows: slice | None = None) -> Tensor:
     """``linear(x)[..., rows]``, where a plain ``nn.Linear`` computes only those rows.
 
-    A layer that is more than a plain ``nn.Linear`` (a LoRA adapter, a quantised layer, one with hooks) is called whole, so that nothing it adds is lost.
+    A layer that is more than that, see :func:`is_plain`, is called whole.
 
     Raises:
         ValueError: tokens and weights differ in dtype, outside of autocast.
     """
-    # exact type: a subclass may have its own forward
-    if type(linear) is not nn.Linear or linear._forward_hooks or linear._forward_pre_hooks:
+    if not is_plain(linear, nn.Linear):
         out = linear(x)
         return out if rows is None else out[..., rows]
     weight: Tensor = linear.weight

@@ -17,6 +17,7 @@ from ..functional import halo_attention, halo_attention_map, softmax_attention, 
 from ..functional.halo import halo_macs
 from ._base import Cost, NormLayer, QKVAttention, check_channels, is_channels_last
 from ._core import Core, core
+from ._linear import is_plain
 from ._registry import AttentionConfig, Family, Form, register
 
 __all__ = ["HaloAttention", "HaloAttention2d", "HaloCore", "HaloPositions"]
@@ -206,7 +207,7 @@ class HaloAttention2d(nn.Module):
 
     def _read(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, ``(B, H, height, width, D)``."""
-        if self.query_stride == 1 and _is_plain(self.q) and _is_plain(self.kv) and (self.q.bias is None) == (self.kv.bias is None):
+        if self.query_stride == 1 and is_plain(self.q, nn.Conv2d) and is_plain(self.kv, nn.Conv2d) and (self.q.bias is None) == (self.kv.bias is None):
             # one product reads the map once, and rows of weights are cheaper to sort than the maps that they make
             weight = torch.cat([self.q.weight, *self._rows(self.kv.weight)])
             bias = None if self.q.bias is None or self.kv.bias is None else torch.cat([self.q.bias, *self._rows(self.kv.bias)])
@@ -463,14 +464,9 @@ def _head_width(what: str, width: float, num_heads: int, remedy: str) -> int:
     return round(width) // num_heads
 
 
-def _is_plain(conv: nn.Module) -> bool:
-    """A layer that is more (an adapter, one with hooks) is called whole."""
-    return type(conv) is nn.Conv2d and not conv._forward_hooks and not conv._forward_pre_hooks
-
-
 def _pixels(conv: nn.Module, x: Tensor) -> Tensor:
     """A 1×1 convolution with channels last, ``(B, C, height, width) -> (B, height, width, C')``: pixels as the windows need them."""
-    if not isinstance(conv, nn.Conv2d) or not _is_plain(conv):
+    if not isinstance(conv, nn.Conv2d) or not is_plain(conv, nn.Conv2d):
         return conv(x).permute(0, 2, 3, 1)
     return _matrix_product(x[..., :: conv.stride[0], :: conv.stride[1]], conv.weight, conv.bias)
 
