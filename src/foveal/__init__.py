@@ -1,6 +1,6 @@
 """Foveal: visual attention as correct, fast, interchangeable parts."""
 
-from . import analysis, functional, official
+from . import analysis, functional, hub, official
 from ._errors import InputError
 from .analysis import attention_maps, cost, lambdas, principal_angles, rollout
 from .attention import (
@@ -26,6 +26,7 @@ from .attention import (
     list_attentions,
 )
 from .convert import ConversionReport, convert, convert_, every_nth, last_stage, load_delta, register_host, revert_, save_delta
+from .hub import from_pretrained, push_to_hub, save_pretrained
 
 __version__ = "0.1.0"
 
@@ -58,15 +59,19 @@ __all__ = [
     "create_attention",
     "every_nth",
     "fit_dictionaries_",
+    "from_pretrained",
     "functional",
+    "hub",
     "lambdas",
     "last_stage",
     "list_attentions",
     "load_delta",
     "official",
     "principal_angles",
+    "push_to_hub",
     "register_host",
     "revert_",
     "rollout",
     "save_delta",
+    "save_pretrained",
 ]

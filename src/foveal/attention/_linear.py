@@ -1,5 +1,7 @@
 """Linear maps as the attentions use them: some rows of a projection, on the fastest CPU path there is."""
 
+from typing import TypeGuard, TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,11 +11,13 @@ from .._errors import InputError
 
 __all__ = ["is_plain", "project"]
 
+Layer = TypeVar("Layer", bound=nn.Module)
+
 _CONVOLUTION_PAYS = 2**26
 """Multiply-adds from which oneDNN's packing is repaid; measured by ``benchmarks/projection.py``."""
 
 
-def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
+def is_plain(layer: nn.Module, kind: type[Layer]) -> TypeGuard[Layer]:
     """Whether calling a layer is what its class says on its weights, and nothing more, so that the weights can be used without calling it.
 
     Adapters (LoRA), parametrisations and quantised layers are of another class or have a packed weight; hooks, of the layer or of all modules, see calls;

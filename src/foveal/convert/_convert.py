@@ -17,7 +17,7 @@ from ._host import Host, Place, find_host, host_key, known_hosts, refuse_what_ca
 from ._transfer import Transfer, WarmStart, build
 from .report import ConversionReport, Swap
 
-__all__ = ["Where", "convert", "convert_", "every_nth", "last_stage", "matcher", "originals_of", "places_of", "record_of", "revert_"]
+__all__ = ["Where", "convert", "convert_", "every_nth", "is_converted", "last_stage", "matcher", "originals_of", "places_of", "record_of", "revert_"]
 
 Where = str | re.Pattern[str] | Callable[[str, nn.Module], bool]
 """Which modules: a glob on their names (``"blocks.*.attn"``), a compiled regex that must match the whole name, or a predicate on name and module."""
@@ -48,6 +48,13 @@ class Record:
     """Digest of every tensor when it came into being: of the base, or of the conversion."""
     new: set[str]
     """Names of parameters that the base says nothing of."""
+    whole: bool = True
+    """Whether the originals hold the base's weights; a model that was loaded from a folder has only those that conversion kept."""
+
+
+def is_converted(model: nn.Module) -> bool:
+    """Whether :func:`convert_` was called with this very module."""
+    return _RECORD in model.__dict__
 
 
 def record_of(model: nn.Module) -> Record:
@@ -157,9 +164,12 @@ def revert_(model: nn.Module) -> list[str]:
     Layers that the two shared come back as they are now, trained if they were trained. The attention's own parameters are gone.
 
     Raises:
-        ValueError: the model was not converted.
+        ValueError: the model was not converted; or it came out of ``foveal.from_pretrained``, and weights that conversion dropped are not there.
     """
-    parts = record_of(model).parts
+    record = record_of(model)
+    if not record.whole:
+        raise InputError("this model was loaded converted, without the weights that conversion dropped, so there is no way back; take the base model itself")
+    parts = record.parts
     for converted in parts:
         like = next(converted.replacement.parameters())
         original = converted.original.to(like.device, like.dtype).train(converted.replacement.training)
@@ -255,7 +265,7 @@ def _find(model: nn.Module, choose: Callable[[str, nn.Module], _Choice]) -> list
 
 
 def _parts(model: nn.Module) -> list[Converted]:
-    return record_of(model).parts if _RECORD in model.__dict__ else []
+    return record_of(model).parts if is_converted(model) else []
 
 
 def _check_again(converted: Converted, wanted: AttentionConfig | None) -> int:

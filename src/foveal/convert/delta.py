@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError, missing_extra
-from ..attention import config_from_dict
-from ._convert import convert_, record_of
+from ._convert import record_of
 from ._digest import digests, fingerprint
+from ._steps import replay_, steps_of
 from .report import ConversionReport
 
 __all__ = ["load_delta", "save_delta"]
@@ -36,8 +36,7 @@ def save_delta(model: nn.Module, path: str | Path) -> list[str]:
     now = model.state_dict()
     start = record.start
     changed = [name for name, digest in digests(now).items() if name in record.new or start.get(name) != digest]
-    steps = [{"names": part.names, "config": part.wanted.to_dict(), "warm_start": part.warm_start} for part in record.parts]
-    metadata = {"format": _FORMAT, "base": record.base, "steps": json.dumps(steps)}
+    metadata = {"format": _FORMAT, "base": record.base, "steps": json.dumps(steps_of(model))}
     # a tensor that is stored under two names is written once a name: the file has no notion of sharing
     save_file({name: now[name].detach().clone().contiguous().cpu() for name in changed}, str(path), metadata=metadata)
     return changed
@@ -69,25 +68,14 @@ def load_delta(model: nn.Module, path: str | Path) -> ConversionReport:
         raise InputError(f"{path} is no delta of a conversion: expected the format {_FORMAT!r}, got {metadata.get('format')!r}")
     if (base := fingerprint(digests(model.state_dict()))) != metadata["base"]:
         raise InputError(f"{path} belongs to another base: expected the fingerprint {metadata['base']}, this model has {base}; load its weights first")
-    steps: list[dict[str, Any]] = json.loads(metadata["steps"])
-    by_start: dict[str, dict[str, Any]] = {}
-    for step in steps:
-        by_start.setdefault(json.dumps(step["warm_start"]), {})[step["names"][0]] = config_from_dict(step["config"])
-    swaps = []
-    for start, places in by_start.items():
-        swaps += convert_(model, _exactly(places), warm_start=json.loads(start)).swaps
+    report = replay_(model, json.loads(metadata["steps"]))
     own = model.state_dict()
     wrong = [name for name, value in saved.items() if name not in own or own[name].shape != value.shape]
     assert not wrong, f"the same base and the same configurations have the same tensors, but for {wrong}"
     with torch.no_grad():
         for name, value in saved.items():
             own[name].copy_(value)
-    return ConversionReport(swaps)
-
-
-def _exactly(places: dict[str, Any]) -> dict[str, Any]:
-    """Names as globs that match themselves alone."""
-    return {name.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]"): config for name, config in places.items()}
+    return report
 
 
 def _safetensors() -> tuple[Any, Any]:

@@ -1,12 +1,10 @@
 """The grid of a vision transformer's patches, and its class token, registers and positions brought to another's grid and way of placing them."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from .._errors import InputError, missing_extra
-from .vit import VisionTransformer
+from .vit import VisionTransformer, pair, patch_grid
 
 try:
     from timm.layers import resample_abs_pos_embed
@@ -14,17 +12,6 @@ except ImportError as error:
     raise missing_extra("timm", "timm", "foveal.models") from error
 
 __all__ = ["pair", "patch_grid", "take_positions"]
-
-
-def pair(side: Any) -> Any:
-    """A number as height and width; a pair, or None, as it is."""
-    return (side, side) if isinstance(side, int) else side
-
-
-def patch_grid(vit: dict[str, Any]) -> tuple[int, int]:
-    """Rows and columns of patches, from the options of timm's ``VisionTransformer``."""
-    size, patch = pair(vit.get("img_size", 224)), pair(vit.get("patch_size", 16))
-    return size[0] // patch[0], size[1] // patch[1]
 
 
 def take_positions(model: VisionTransformer, source: dict[str, Tensor], grid: tuple[int, int] | None = None) -> dict[str, Tensor]:

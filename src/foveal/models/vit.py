@@ -19,6 +19,7 @@ from torch import nn
 from .._errors import InputError, missing_extra, unknown
 from ..attention import CORES, FAMILIES, AttentionConfig, DifferentialAttention, TokenAttention, attention_class, config_from_dict, list_attentions
 from ..attention._grid import on_grid
+from ..hub._mixin import HubMixin
 from ._config import Arm, ModelConfig, register_model
 
 try:
@@ -29,6 +30,17 @@ except ImportError as error:
 __all__ = ["SIZES", "Size", "ViT", "VisionTransformer", "scaled_heads", "share_initial_weights_"]
 
 Size = Literal["tiny", "small", "base"]
+
+
+def pair(side: Any) -> Any:
+    """A number as height and width; a pair, or None, as it is."""
+    return (side, side) if isinstance(side, int) else side
+
+
+def patch_grid(vit: dict[str, Any]) -> tuple[int, int]:
+    """Rows and columns of patches, from the options of timm's ``VisionTransformer``."""
+    size, patch = pair(vit.get("img_size", 224)), pair(vit.get("patch_size", 16))
+    return size[0] // patch[0], size[1] // patch[1]
 
 
 @dataclass(frozen=True)
@@ -42,11 +54,26 @@ class _Dial:
 SIZES: dict[str, _Dial] = {"tiny": _Dial(48, 3, 6), "small": _Dial(192, 6, 6), "base": _Dial(384, 12, 6)}
 
 
-class VisionTransformer(_VisionTransformer):
-    """timm's, which asks each attention what should not decay and tells it how deep it lies."""
+class VisionTransformer(_VisionTransformer, HubMixin):
+    """timm's, which asks each attention what should not decay and tells it how deep it lies.
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    Args:
+        attention: name of an attention; timm's ``attn_layer`` decides if None.
+        options: its options, as in its ``Config``.
+        vit: the options of timm's ``VisionTransformer``.
+
+    Raises:
+        ValueError: an unknown attention or option; both ``attention`` and ``attn_layer``.
+    """
+
+    def __init__(self, *, attention: str | None = None, options: dict[str, Any] | None = None, **vit: Any) -> None:
+        if attention is not None:
+            if "attn_layer" in vit:
+                raise InputError(f"expected attention or attn_layer, got both: {attention!r} and {vit['attn_layer']}; leave one out")
+            prefix = int(vit.get("class_token", True)) + int(vit.get("reg_tokens", 0))
+            config = config_from_dict({"attention": attention, **(options or {})})
+            vit["attn_layer"] = on_grid(config, prefix, None if vit.get("dynamic_img_size") else patch_grid(vit)).layer()
+        super().__init__(**vit)
         for depth, block in enumerate(self.blocks):
             if isinstance(block.attn, DifferentialAttention):
                 block.attn.set_lambda_init(depth)
@@ -96,8 +123,9 @@ class ViT(ModelConfig):
             if not hasattr(config, "attn_head_dim"):
                 raise InputError(f"{self.attention} attention cannot have {num_heads} heads of a width apart from dim / num_heads; leave num_heads out")
             config = config_from_dict(config.to_dict() | {"attn_head_dim": dial.dim // dial.num_heads})
-        grid = img_size // patch_size
         return VisionTransformer(
+            attention=config.attention,
+            options=config.options(),
             img_size=img_size,
             patch_size=patch_size,
             in_chans=in_chans,
@@ -106,7 +134,6 @@ class ViT(ModelConfig):
             depth=dial.depth,
             num_heads=num_heads,
             drop_path_rate=self.drop_path,
-            attn_layer=on_grid(config, 1, (grid, grid)).layer(),
         )
 
     def arms(self) -> dict[str, Arm]:

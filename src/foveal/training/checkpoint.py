@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from .._errors import InputError
+from .._files import check_folder, flush, flush_folder, replace_file
 
 __all__ = [
     "Checkpoint",
@@ -59,19 +60,19 @@ def write_checkpoint(
     partial = folder / f"partial-{step:08d}-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    _flush(partial / "model.safetensors", save(_contiguous(weights)))
+    flush(partial / "model.safetensors", save(_contiguous(weights)))
     if ema is not None:
-        _flush(partial / "ema.safetensors", save(_contiguous(ema)))
+        flush(partial / "ema.safetensors", save(_contiguous(ema)))
     with (partial / "state.pt").open("wb") as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
     hashes = {path.name: _hash(path) for path in sorted(partial.iterdir())}
     about = {"step": step, "recipe": fingerprint(recipe), "files": hashes, "torch": torch.__version__}
-    _flush(partial / "checkpoint.json", json.dumps({**about, "check": _check(about)}, indent=2).encode())
-    _flush_folder(partial)
+    flush(partial / "checkpoint.json", json.dumps({**about, "check": _check(about)}, indent=2).encode())
+    flush_folder(partial)
     partial.rename(final)
-    _flush_folder(folder)
+    flush_folder(folder)
     for other in folder.iterdir():
         if other != final:
             shutil.rmtree(other, ignore_errors=True)
@@ -126,28 +127,6 @@ def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
     replace_file(path, save(_contiguous(weights)))
 
 
-def check_folder(path: Path) -> None:
-    """Whether results can be put here, before any work is done for them; nothing is made.
-
-    Raises:
-        ValueError: it, or what it would lie in, is a file or cannot be written to.
-    """
-    nearest = next(place for place in (path, *path.parents) if place.exists())
-    if not nearest.is_dir():
-        raise InputError(f"{nearest} is a file; expected a folder, or a path where one can be made")
-    if not os.access(nearest, os.W_OK):
-        raise InputError(f"{nearest} cannot be written to; choose another folder")
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Put a file in place whole, so that whoever reads it sees the old or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    _flush(partial, content)
-    partial.replace(path)
-    _flush_folder(path.parent)
-
-
 def _about(path: Path) -> dict[str, Any]:
     file = path / "checkpoint.json"
     try:
@@ -173,19 +152,3 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(path: Path) -> None:
-    # a rename is on disk when its folder is
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

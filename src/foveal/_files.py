@@ -1,0 +1,46 @@
+"""Files that are whole or not there: written under another name, flushed to disk, and renamed."""
+
+import os
+from pathlib import Path
+
+from ._errors import InputError
+
+__all__ = ["check_folder", "flush", "flush_folder", "replace_file"]
+
+
+def check_folder(path: Path) -> None:
+    """Whether results can be put here, before any work is done for them; nothing is made.
+
+    Raises:
+        ValueError: it, or what it would lie in, is a file or cannot be written to.
+    """
+    nearest = next(place for place in (path, *path.parents) if place.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{nearest} is a file; expected a folder, or a path where one can be made")
+    if not os.access(nearest, os.W_OK):
+        raise InputError(f"{nearest} cannot be written to; choose another folder")
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a file in place whole, so that whoever reads it sees the old or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    flush(partial, content)
+    partial.replace(path)
+    flush_folder(path.parent)
+
+
+def flush(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def flush_folder(path: Path) -> None:
+    # a rename is on disk when its folder is
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,41 @@
+"""A conversion as values: what was done, step by step, and doing it again on another model of the kind."""
+
+import json
+from typing import Any
+
+from torch import nn
+
+from ..attention import config_from_dict
+from ._convert import convert_, record_of
+from .report import ConversionReport
+
+__all__ = ["replay_", "steps_of"]
+
+
+def steps_of(model: nn.Module) -> list[dict[str, Any]]:
+    """Names, configuration and warm start of every replaced module, in the order in which they were replaced; goes to JSON and back.
+
+    Raises:
+        ValueError: the model was not converted.
+    """
+    return [{"names": part.names, "config": part.wanted.to_dict(), "warm_start": part.warm_start} for part in record_of(model).parts]
+
+
+def replay_(model: nn.Module, steps: list[dict[str, Any]]) -> ConversionReport:
+    """Convert in place as :func:`steps_of` says.
+
+    Raises:
+        ValueError: a module of that name is not there, or cannot be converted so.
+    """
+    by_start: dict[str, dict[str, Any]] = {}
+    for step in steps:
+        by_start.setdefault(json.dumps(step["warm_start"]), {})[_literally(step["names"][0])] = config_from_dict(step["config"])
+    swaps = []
+    for start, places in by_start.items():
+        swaps += convert_(model, places, warm_start=json.loads(start)).swaps
+    return ConversionReport(swaps)
+
+
+def _literally(name: str) -> str:
+    """A glob that matches this name alone."""
+    return name.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
