@@ -13,6 +13,7 @@ from torch import Tensor
 from foveal import InputError, official
 from foveal.attention import list_attentions
 from foveal.models import TimeSformer, VisionTransformer, inflate_
+from tests.models.timm_contract import TimmContract
 from tests.official.test_golden import part, read, relative
 
 TYPES = ["divided_space_time", "joint_space_time", "space_only"]
@@ -467,7 +468,7 @@ def test_intermediates(attention_type) -> None:
     (first,) = model.forward_intermediates(x, indices=[0], stop_early=True, intermediates_only=True)
     assert torch.equal(first, maps[0])
     assert [t.shape for t in model.get_intermediate_layers(x, n=1)] == [(2, 24, 24)]
-    for wrong, says in (({"indices": 3}, "1 to 2"), ({"indices": [2]}, "got"), ({"output_fmt": "NCHW"}, "NCTHW"), ({"output_dict": True}, "as a list")):
+    for wrong, says in (({"indices": 3}, "1 to 2"), ({"indices": [2]}, "got"), ({"output_fmt": "NHWC"}, "NCTHW"), ({"output_dict": True}, "as a list")):
         with pytest.raises(InputError, match=says):
             model.forward_intermediates(x, **wrong)
 
@@ -538,3 +539,69 @@ def test_a_file_with_other_settings_is_refused() -> None:
     ):
         with pytest.raises(InputError, match=says):
             official.load("dna.timesformer", state, **settings | change)
+
+
+# -- through timm -----------------------------------------------------------------------------------------------------------------------------------------
+
+
+class OfVideo(TimmContract):
+    shape = (3, 3, 32, 32)
+    attention_type = "divided_space_time"
+
+    def create(self, **options):
+        return super().create(**{"attention_type": self.attention_type, **options})
+
+
+class TestDivided(OfVideo):
+    name = "test_fov_dna_timesformer"
+    traces = False
+
+
+class TestSoftmax(OfVideo):
+    name = "test_fov_timesformer"
+
+
+class TestJoint(OfVideo):
+    name = "test_fov_dna_timesformer"
+    attention_type = "joint_space_time"
+    traces = False
+
+
+class TestSpaceOnly(OfVideo):
+    name = "test_fov_dna_timesformer"
+    attention_type = "space_only"
+    traces = False
+
+
+def test_counts_of_the_registered_models() -> None:
+    """121.57 M with softmax and 149.92 M with denoising attention in space and in time, 400 classes."""
+    counts = {}
+    for name in ("timesformer", "dna_timesformer"):
+        model = timm.create_model(f"fov_{name}_base_patch16_224", device="meta")
+        counts[name] = sum(p.numel() for p in model.parameters())
+    assert [round(count / 1e6, 2) for count in counts.values()] == [121.57, 149.92]
+    # a block has two attentions more, each with two projections with biases and λ
+    assert counts["dna_timesformer"] - counts["timesformer"] == 12 * 2 * (2 * (768**2 + 768) + 12)
+
+
+def test_an_image_checkpoint_is_inflated_through_timm(tmp_path) -> None:
+    """The authors' file of images, as it is: table of the patches alone, fused projections, added branch."""
+    _, settings, tensors = read("dna_vit")
+    torch.save({"model": part(tensors, "state.", torch.float64)}, tmp_path / "image.pth")
+    shape = {key: settings[key] for key in ("img_size", "patch_size", "embed_dim", "depth", "num_heads")}
+    overlay = {"file": str(tmp_path / "image.pth")}
+    model = timm.create_model("test_fov_dna_timesformer", pretrained=True, pretrained_cfg_overlay=overlay, dtype=torch.float64, **shape).eval()
+    source = official.load("dna.vit", part(tensors, "state.", torch.float64), **settings)
+    image, video = standstill(size=settings["img_size"])
+    assert relative(model.forward_features(video)[:, 0], source.forward_features(image)[:, 0]) < 1e-12
+    assert model(video).shape == (2, 10)
+
+
+def test_the_authors_video_checkpoint_through_timm(tmp_path) -> None:
+    _, settings, tensors = read("dna_timesformer_divided_space_time")
+    assert settings.pop("sign") == "+"
+    torch.save({"model_state": part(tensors, "state.", torch.float64)}, tmp_path / "video.pth")
+    options = {key: value for key, value in settings.items() if key not in ("norm_eps",)}
+    overlay = {"file": str(tmp_path / "video.pth"), "num_classes": options["num_classes"]}
+    model = timm.create_model("test_fov_dna_timesformer", pretrained=True, pretrained_cfg_overlay=overlay, dtype=torch.float64, **options).eval()
+    assert relative(model(*part(tensors, "input.", torch.float64).values()), tensors["output"]) < 1e-10

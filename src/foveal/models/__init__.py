@@ -5,6 +5,7 @@ from .caam import CausalBlock, CausalResNet, EnvironmentHeads, GatedBlock, Split
 from .caam_classifiers import CausalResNetClassifier, CausalT2TViT
 from .catt import CattEncoder, CattLayer
 from .dna_vit import DenoisingViT
+from .efficient_resnet import EfficientResNet
 from .mixing import MappedConfig, PixelMixer, PointwiseControl, list_mixers, make_mixer
 from .segmentation import DilatedNet, DilatedResNet, MAResUNet, MultistageUNet, SmallFCN, SmallNet, SmpConfig
 from .t2t import T2T, T2T_SIZES, T2TViT, eamlp
@@ -26,6 +27,7 @@ __all__ = [
     "DenoisingViT",
     "DilatedNet",
     "DilatedResNet",
+    "EfficientResNet",
     "EnvironmentHeads",
     "GatedBlock",
     "MAResUNet",

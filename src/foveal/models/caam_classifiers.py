@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError, missing_extra
+from ._init import reset
 from .caam import CausalBlock, CausalResNet, EnvironmentHeads, Streams
 from .t2t import T2TViT
 
 try:
-    from timm.models import named_apply
     from timm.models._features import feature_take_indices
 except ImportError as error:
     raise missing_extra("timm", "timm", "foveal.models") from error
@@ -87,7 +87,7 @@ class CausalResNetClassifier(nn.Module):
 
     def init_weights(self) -> None:
         """Every weight as at construction; for a model that comes from the meta device."""
-        named_apply(_reset, self)
+        reset(self)
 
     def streams(self, images: Tensor) -> Streams:
         """Features of the three streams, each ``(B, num_features)``; what training reads."""
@@ -249,10 +249,3 @@ def _heads(dim: int, num_classes: int, num_environments: int, **factory: Any) ->
 
 def _causal(stage: Tensor | Streams) -> Tensor:
     return stage.causal if isinstance(stage, Streams) else stage
-
-
-def _reset(module: nn.Module, name: str = "") -> None:
-    # children before their parents, so that what a block sets stands
-    reset = getattr(module, "reset_parameters", None)
-    if reset is not None:
-        reset()

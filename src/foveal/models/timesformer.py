@@ -185,7 +185,7 @@ class TimeSformer(VisionTransformer):
             nn.init.zeros_(positions)
 
     def no_weight_decay(self) -> set[str]:
-        return super().no_weight_decay() | {"time_embed"}
+        return super().no_weight_decay() | ({"time_embed"} if self.time_embed is not None else set())
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         groups = super().group_matcher(coarse)
@@ -236,12 +236,14 @@ class TimeSformer(VisionTransformer):
             return_prefix_tokens: give pairs of features and prefix tokens.
             norm: apply the last norm to each.
             stop_early: leave out blocks behind the last that is asked for.
-            output_fmt: ``"NCTHW"`` for maps ``(B, C, T, h, w)``, ``"NLC"`` for tokens ``(B, T·N, C)``.
+            output_fmt: ``"NCTHW"``, or timm's ``"NCHW"``, for maps ``(B, C, T, h, w)``, ``"NLC"`` for tokens ``(B, T·N, C)``.
             intermediates_only: give the list alone, not ``(features, list)``.
             output_dict: not offered; here, as the last two, to be refused.
             attn_mask: see :meth:`forward`.
             is_causal: see :meth:`forward`.
         """
+        # timm's feature extraction knows no name for maps of video, and asks for maps by this one
+        output_fmt = "NCTHW" if output_fmt == "NCHW" else output_fmt
         if output_fmt not in ("NCTHW", "NLC"):
             raise unknown("output_fmt of a TimeSformer", output_fmt, ("NCTHW", "NLC"))
         if output_dict:
