@@ -25,13 +25,14 @@ from .attention import (
     fit_dictionaries_,
     list_attentions,
 )
-from .convert import ConversionReport, convert, convert_, every_nth, last_stage, load_delta, register_host, revert_, save_delta
+from .convert import CalibrationReport, ConversionReport, calibrate_, convert, convert_, every_nth, last_stage, load_delta, register_host, revert_, save_delta
 from .hub import from_pretrained, push_to_hub, save_pretrained
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AttentionConfig",
+    "CalibrationReport",
     "CausalAttention",
     "ChannelLinearAttention2d",
     "ComplementaryCBAM",
@@ -53,6 +54,7 @@ __all__ = [
     "__version__",
     "analysis",
     "attention_maps",
+    "calibrate_",
     "convert",
     "convert_",
     "cost",
