@@ -9,7 +9,8 @@ from .denoising import DenoisingAttention
 from .differential import DifferentialAttention
 from .efficient import EfficientAttention, EfficientAttention2d
 from .external import ExternalAttention, ExternalAttention2d, ExternalMemory
-from .halo import HaloAttention, HaloAttention2d, HaloPositions
+from .halo import HaloAttention
+from .halo_2d import HaloAttention2d, HaloPositions
 from .linear import ChannelLinearAttention2d, LinearAttention, LinearAttention2d
 from .softmax import SoftmaxAttention
 

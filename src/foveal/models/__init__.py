@@ -1,4 +1,4 @@
-"""The published hosts: the vision transformer, DnA ViT, on video TimeSformer, T2T-ViT with EAMLP, CATT's encoder, CaaM's and segmentation networks."""
+"""The published hosts: the vision transformer, DnA ViT, on video TimeSformer, T2T-ViT with EAMLP, HaloNet, CATT's encoder, CaaM's and segmentation networks."""
 
 from ._config import MODELS, Arm, ModelConfig, register_model
 from .caam import CausalBlock, CausalResNet, EnvironmentHeads, GatedBlock, SplitBlock, Streams, TwoStreamBlock
@@ -6,6 +6,7 @@ from .caam_classifiers import CausalResNetClassifier, CausalT2TViT
 from .catt import CattEncoder, CattLayer
 from .dna_vit import DenoisingViT
 from .efficient_resnet import EfficientResNet
+from .halonet import HALONETS, HaloBlock, HaloNet, HaloNetSize, build_halonet, build_timm_halonet
 from .mixing import MappedConfig, PixelMixer, PointwiseControl, list_mixers, make_mixer
 from .segmentation import DilatedNet, DilatedResNet, MAResUNet, MultistageUNet, SmallFCN, SmallNet, SmpConfig
 from .t2t import T2T, T2T_SIZES, T2TViT, eamlp
@@ -13,6 +14,7 @@ from .timesformer import TimeSformer, inflate_
 from .vit import SIZES, VisionTransformer, ViT, share_initial_weights_
 
 __all__ = [
+    "HALONETS",
     "MODELS",
     "SIZES",
     "T2T",
@@ -30,6 +32,9 @@ __all__ = [
     "EfficientResNet",
     "EnvironmentHeads",
     "GatedBlock",
+    "HaloBlock",
+    "HaloNet",
+    "HaloNetSize",
     "MAResUNet",
     "MappedConfig",
     "ModelConfig",
@@ -46,6 +51,8 @@ __all__ = [
     "TwoStreamBlock",
     "ViT",
     "VisionTransformer",
+    "build_halonet",
+    "build_timm_halonet",
     "eamlp",
     "inflate_",
     "list_mixers",

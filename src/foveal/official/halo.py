@@ -9,41 +9,10 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..attention import HaloAttention2d
+from ..attention._halo_timm import halo_as_timm
 from ._registry import State, kind
 
 __all__: list[str] = []
-
-
-def _timm(
-    dim: int,
-    dim_out: int | None = None,
-    feat_size: tuple[int, int] | None = None,
-    stride: int = 1,
-    num_heads: int = 8,
-    dim_head: int | None = None,
-    block_size: int = 8,
-    halo_size: int = 3,
-    qk_ratio: float = 1.0,
-    qkv_bias: bool = False,
-    avg_down: bool = False,
-    scale_pos_embed: bool = False,
-) -> nn.Module:
-    dim_out = dim_out or dim
-    return HaloAttention2d(
-        dim,
-        dim_out,
-        num_heads,
-        block_size,
-        halo_size,
-        stride,
-        dim_head=dim_head or _make_divisible(dim_out * qk_ratio) // num_heads,
-        qkv_bias=qkv_bias,
-        avg_down=avg_down,
-        scale_pos_embed=scale_pos_embed,
-        mask_border=False,
-        strided_offsets=False,
-        tight_tables=False,
-    )
 
 
 def _masked(dim: int, block_size: int, halo_size: int, dim_head: int = 64, heads: int = 8) -> nn.Module:
@@ -61,7 +30,7 @@ def _masked(dim: int, block_size: int, halo_size: int, dim_head: int = 64, heads
     )
 
 
-@kind("halo.timm", build=_timm)
+@kind("halo.timm", build=halo_as_timm)
 def _translate_timm(state: State, **settings: object) -> dict[str, Tensor]:
     return dict(state)
 
@@ -84,9 +53,3 @@ def _translate_masked(state: State, *, heads: int = 8, **settings: int) -> dict[
             value = value.unflatten(0, (2, heads, -1)).transpose(0, 1).flatten(0, 2)
         out[names[key]] = value[:, :, None, None] if key.startswith("to_") and key.endswith("weight") else value
     return out
-
-
-def _make_divisible(width: float, divisor: int = 8) -> int:
-    """timm's rounding of widths: to a multiple of the divisor, not more than a tenth down."""
-    rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * width else rounded

@@ -3,7 +3,7 @@
 ``timm.list_models("fov_*")`` lists them; ``python -m foveal.timm`` prints what each costs beside what its paper says. Nothing of timm's own is replaced.
 """
 
-from . import caam, dna_vit, efficient_resnet, t2t_vit, timesformer
+from . import caam, dna_vit, efficient_resnet, halonet, t2t_vit, timesformer
 from ._register import PUBLISHED, Published
 
-__all__ = ["PUBLISHED", "Published", "caam", "dna_vit", "efficient_resnet", "t2t_vit", "timesformer"]
+__all__ = ["PUBLISHED", "Published", "caam", "dna_vit", "efficient_resnet", "halonet", "t2t_vit", "timesformer"]
