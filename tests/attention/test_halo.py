@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import foveal
 from foveal import HaloAttention, HaloAttention2d, official
@@ -314,6 +315,17 @@ class TestHaloCore:
 
         for ours, theirs in zip(penalty("tiled"), penalty("explicit"), strict=True):
             assert_close(ours, theirs, 1e-10, "second derivative")
+
+    def test_gradient_checkpointing(self) -> None:
+        """It unpacks what was saved for the backward pass once and no more."""
+        tensors, options = self.inputs((5, 7, 2, 1, 1, 0, True))
+
+        def call(*values):
+            return halo_attention(**dict(zip(tensors, values, strict=True)), **options, path="tiled")
+
+        want = torch.autograd.grad(call(*tensors.values()).square().sum(), tuple(tensors.values()))
+        got = torch.autograd.grad(checkpoint(call, *tensors.values(), use_reentrant=False).square().sum(), tuple(tensors.values()))
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(got, want, strict=True))
 
     def test_some_inputs_without_gradient(self) -> None:
         tensors, options = self.inputs((5, 7, 2, 1, 1, 0, True))

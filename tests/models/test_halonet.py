@@ -1,7 +1,5 @@
 """HaloNet: the published counts and multiply-adds, timm's hybrids with their own weights, any image, and mixes of attention and convolution."""
 
-from dataclasses import replace
-
 import pytest
 import timm
 import torch
@@ -231,14 +229,12 @@ def test_tables_do_not_decay() -> None:
     assert "stages.0.0.self_attn.q.weight" in names
 
 
-def test_compiles_whole_and_channels_last_is_the_same() -> None:
-    size = replace(HALONETS["test"], depths=(1, 1), num_heads=(2, 4))
-    model = build_halonet(size, zero_init_last=False).eval()
-    images = torch.randn(2, 3, 32, 40)
-    torch._dynamo.reset()
+def test_channels_last_is_the_same() -> None:
+    model = build_halonet("test", zero_init_last=False).eval()
+    images = torch.randn(2, 3, 50, 64)
     want = model(images)
-    assert_close(torch.compile(model, fullgraph=True, backend="eager")(images), want, 1e-4, "compiled output")
     model, images = model.to(memory_format=torch.channels_last), images.contiguous(memory_format=torch.channels_last)
+    assert model.stages(model.stem(images)).is_contiguous(memory_format=torch.channels_last)
     assert_close(model(images), want, 1e-4, "output of channels-last")
 
 

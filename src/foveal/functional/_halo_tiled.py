@@ -57,13 +57,15 @@ class _Tiles(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = ctx.saved_tensors[:5]
+        # once: gradient checkpointing unpacks what was saved a single time
+        saved = ctx.saved_tensors
+        inputs = saved[:5]
         if torch.is_grad_enabled():
             # somebody wants second derivatives: differentiate the plain form
             wanted = [value for value, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
             found = iter(torch.autograd.grad(_plain_tiles(*inputs, *ctx.settings), wanted, grads[0], create_graph=True))
             return *(next(found) if needed else None for needed in ctx.needs_input_grad[:5]), None, None, None
-        return *_tiles_backward(ctx.saved_tensors, grads[0], *ctx.settings), None, None, None
+        return *_tiles_backward(saved, grads[0], *ctx.settings), None, None, None
 
 
 def _plain_tiles(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tensor, rows: Axis, columns: Axis, scale: float) -> Tensor:

@@ -71,15 +71,15 @@ HALONETS: dict[str, HaloNetSize] = {
 class HaloNet(ByobNet):
     """timm's network of blocks, which asks halo attention what should not decay, and can start again."""
 
-    def __init__(self, cfg: ByoModelCfg, *args: Any, zero_init_last: bool = True, **options: Any) -> None:
-        super().__init__(cfg, *args, zero_init_last=zero_init_last, **options)
+    def __init__(self, cfg: ByoModelCfg, *, zero_init_last: bool = True, **options: Any) -> None:
+        super().__init__(cfg, zero_init_last=zero_init_last, **options)
         self.zero_init_last = zero_init_last
 
     def init_weights(self) -> None:
         """As at construction, running statistics too: for a model that was made on the meta device."""
         for module in self.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
         named_apply(partial(_init_weights, zero_init_last=self.zero_init_last), self)
 
     def no_weight_decay(self) -> set[str]:
