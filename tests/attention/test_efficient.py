@@ -234,6 +234,23 @@ class TestEfficientFunction:
             assert parts[0].shape == (1, 2, 64, 16)
 
     @pytest.mark.parametrize("normalization", NORMS)
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_pieces_that_nobody_asked_for(self, normalization, masked) -> None:
+        """Without gradients long inputs are read in pieces that stay in the cache: no temporary is as large as the input, and the result is the same."""
+        q, k, v = (torch.randn(1, 2, 5000, width, dtype=torch.float64) for width in (32, 32, 64))
+        options = {"normalization": normalization, "mask": torch.rand(1, 1, 1, 5000) > 0.3 if masked else None}
+        want = efficient_attention(q, k, v, **options)
+        with torch.no_grad(), Largest() as seen:
+            got = efficient_attention(q[..., :3000, :], k, v, **options)
+        assert_close(got, want[..., :3000, :], 1e-12, "output")
+        assert seen.elements == got.numel(), "the output is the largest"
+
+    @pytest.mark.parametrize("chunk", [None, 4])
+    def test_no_query(self, chunk) -> None:
+        q, k, v = self.inputs()
+        assert efficient_attention(q[..., :0, :], k, v, chunk=chunk).shape == (2, 3, 0, 6)
+
+    @pytest.mark.parametrize("normalization", NORMS)
     def test_denoising_over_it(self, normalization) -> None:
         """Denoising composes: two calls over shared keys, the second with the negated negative query."""
         q, k, v = self.inputs()

@@ -223,6 +223,22 @@ class TestLinearFunction:
                 linear_attention(q[..., :64, :], k, v, chunk=chunk)
             assert seen.elements <= most, f"chunk={chunk}"
 
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_pieces_that_nobody_asked_for(self, masked) -> None:
+        """Without gradients long inputs are read in pieces that stay in the cache: no temporary is as large as the input, and the result is the same."""
+        q, k, v = (torch.randn(1, 2, 5000, width, dtype=torch.float64) for width in (32, 32, 64))
+        mask = torch.rand(1, 1, 1, 5000) > 0.3 if masked else None
+        want = linear_attention(q, k, v, mask=mask)
+        with torch.no_grad(), Largest() as seen:
+            got = linear_attention(q[..., :3000, :], k, v, mask=mask)
+        assert_close(got, want[..., :3000, :], 1e-12, "output")
+        assert seen.elements == got.numel(), "the output is the largest"
+
+    @pytest.mark.parametrize("chunk", [None, 4])
+    def test_no_query(self, chunk) -> None:
+        q, k, v = self.inputs()
+        assert linear_attention(q[..., :0, :], k, v, chunk=chunk).shape == (2, 3, 0, 6)
+
     def test_dropout_keeps_the_mean(self) -> None:
         q, k, v = self.inputs()
         draws = linear_attention(*(t.detach()[:1].expand(20000, -1, -1, -1) for t in (q, k, v)), dropout_p=0.3)

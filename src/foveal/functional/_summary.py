@@ -3,7 +3,7 @@
 Shapes     B batch, H heads, Nk keys, D width
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -11,7 +11,12 @@ from torch import Tensor
 
 from .._errors import InputError
 
-__all__ = ["check_chunk", "key_count", "key_mask", "pieces", "scaled", "whole_precision", "wide", "wide_dtype"]
+__all__ = ["check_chunk", "for_each_query", "key_count", "key_mask", "piece_size", "pieces", "scaled", "whole_precision", "wide", "wide_dtype"]
+
+_IN_CACHE = 2**17
+"""Numbers in a piece that stays in the cache of a CPU. What is larger comes from memory at every step, and is asked of the system at every call."""
+_FEWEST = 256
+"""Positions in a piece, below which many small products cost more than they save."""
 
 
 def whole_precision(x: Tensor) -> AbstractContextManager:
@@ -65,6 +70,30 @@ def key_count(mask: Tensor | None, k: Tensor) -> Tensor | int:
 def check_chunk(chunk: int | None) -> None:
     if chunk is not None and chunk < 1:
         raise InputError(f"chunk must be at least 1 position, or None for all at once; got {chunk}")
+
+
+def piece_size(chunk: int | None, x: Tensor) -> int | None:
+    """``chunk``, where it is given. Else, on the CPU without gradients, as many positions of ``x`` as stay in the cache; all elsewhere."""
+    if chunk is not None or torch.compiler.is_compiling() or torch.is_grad_enabled() or x.device.type != "cpu":
+        return chunk
+    fits = _IN_CACHE // max(1, x.numel() // max(1, x.shape[-2]))
+    size = max(_FEWEST, fits)
+    return None if size >= x.shape[-2] else size
+
+
+def for_each_query(compute: Callable[[Tensor], Tensor], q: Tensor, chunk: int | None) -> Tensor:
+    """``compute`` of the queries ``(B, H, Nq, D)``, ``chunk`` positions at a time, joined."""
+    cuts = list(pieces(chunk, q.shape[-2]))
+    if len(cuts) < 2:
+        return compute(q)
+    if torch.is_grad_enabled():
+        return torch.cat([compute(q[..., at, :]) for at in cuts], dim=-2)
+    first = compute(q[..., cuts[0], :])
+    out = first.new_empty(*first.shape[:-2], q.shape[-2], first.shape[-1])
+    out[..., cuts[0], :] = first
+    for at in cuts[1:]:
+        out[..., at, :] = compute(q[..., at, :])
+    return out
 
 
 def pieces(chunk: int | None, positions: int) -> Iterator[slice]:

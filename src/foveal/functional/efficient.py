@@ -25,7 +25,7 @@ from torch import Tensor
 
 from .._errors import unknown
 from ._masks import add_mask
-from ._summary import key_count, key_mask, pieces, scaled, whole_precision, wide, wide_dtype
+from ._summary import for_each_query, key_count, key_mask, piece_size, pieces, scaled, whole_precision, wide, wide_dtype
 
 __all__ = ["EfficientNorm", "efficient_attention", "efficient_attention_map", "efficient_attention_reference"]
 
@@ -54,8 +54,8 @@ def efficient_attention(
         dropout_p: share of what a query takes from each row of the summary that is zeroed; applies whenever it is not 0.
         scale: factor on the logits, which are ``q`` and ``k`` under ``softmax`` and their products under ``scaling``. 1 if None, as in the paper.
         normalization: see :data:`EfficientNorm`.
-        chunk: positions that are read at a time; all if None. The result is the same. Working memory is then that of one piece (the output is held twice
-            while its pieces are joined), unless gradients are kept.
+        chunk: positions that are read at a time; if None all, or without gradients on the CPU as many as its cache holds. The result is the same. Working
+            memory is that of one piece, unless gradients are kept.
 
     Returns:
         ``(B, H, Nq, Dv)`` in the dtype of ``v``; zeros where every key is masked.
@@ -66,11 +66,13 @@ def efficient_attention(
     norm = _find(normalization)
     keep, scale = key_mask("efficient attention", mask, k, floats=norm.floats), 1.0 if scale is None else scale
     with whole_precision(v):
-        summary, out = norm.summary(k, v, keep, scale, chunk), []
-        for at in pieces(chunk, q.shape[-2]):
-            takes = norm.takes(wide(q[..., at, :]), scale)
-            out.append(((F.dropout(takes, dropout_p) if dropout_p else takes) @ summary).to(v.dtype))
-    return out[0] if len(out) == 1 else torch.cat(out, dim=-2)
+        summary = norm.summary(k, v, keep, scale, piece_size(chunk, v))
+
+        def mixed(some: Tensor) -> Tensor:
+            takes = norm.takes(wide(some), scale)
+            return ((F.dropout(takes, dropout_p) if dropout_p else takes) @ summary).to(v.dtype)
+
+        return for_each_query(mixed, q, piece_size(chunk, q))
 
 
 def efficient_attention_map(
@@ -114,7 +116,7 @@ def _softmax_summary(k: Tensor, v: Tensor, keep: Tensor | None, scale: float, ch
         logits = add_mask(scaled(wide(k[..., at, :]), scale), None if keep is None else keep[..., at, :])
         # the result does not depend on the maximum, so no gradient need pass through it
         highest = torch.maximum(top, logits.detach().amax(dim=-2, keepdim=True))
-        weights, shrink = (logits - highest).exp(), (top - highest).exp()
+        weights, shrink = (logits - highest).exp_(), (top - highest).exp_()
         total = total * shrink + weights.sum(dim=-2, keepdim=True)
         summary = summary * shrink.mT + weights.mT @ wide(v[..., at, :])
         top = highest

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._errors import InputError
-from ._summary import key_count, key_mask, pieces, scaled, whole_precision, wide, wide_dtype
+from ._summary import for_each_query, key_count, key_mask, piece_size, pieces, scaled, whole_precision, wide, wide_dtype
 
 __all__ = [
     "channel_linear_attention",
@@ -62,8 +62,8 @@ def linear_attention(
         dropout_p: share of what a query takes from each row of the summary that is zeroed; applies whenever it is not 0.
         scale: factor on the cosine, from -1 to 1 so that weights are not negative. 1 if None, as in the paper.
         eps: added to each component of the sum of k̂. 0 is the paper; the official code has 1e-6.
-        chunk: positions that are read at a time; all if None. The result is the same. Working memory is then that of one piece (the output is held twice
-            while its pieces are joined), unless gradients are kept.
+        chunk: positions that are read at a time; if None all, or without gradients on the CPU as many as its cache holds. The result is the same. Working
+            memory is that of one piece, unless gradients are kept.
 
     Returns:
         ``(B, H, Nq, Dv)`` in the dtype of ``v``; zeros where every key is masked.
@@ -77,7 +77,7 @@ def linear_attention(
         sum_k = k.new_full((*outer, 1, width), eps, dtype=wide_dtype(k))
         sum_v = v.new_zeros((*outer, 1, v.shape[-1]), dtype=wide_dtype(v))
         summary = v.new_zeros((*outer, width, v.shape[-1]), dtype=wide_dtype(v))
-        for at in pieces(chunk, k.shape[-2]):
+        for at in pieces(piece_size(chunk, v), k.shape[-2]):
             direction, values = _direction(wide(k[..., at, :])), wide(v[..., at, :])
             if keep is not None:
                 absent = ~keep[..., at, :]
@@ -87,17 +87,18 @@ def linear_attention(
             summary = summary + direction.mT @ values
         count = key_count(keep, k)
         mean_k, mean_v, summary = sum_k / count, sum_v / count, summary / count
-        out = []
-        for at in pieces(chunk, q.shape[-2]):
-            direction = scaled(_direction(wide(q[..., at, :])), scale)
+
+        def mixed(some: Tensor) -> Tensor:
+            direction = scaled(_direction(wide(some)), scale)
             divisor = (1 + direction @ mean_k.mT).clamp_min(_LEAST_DIVISOR)
             if dropout_p:
                 # the divisor keeps its value, so that the mean over draws is the output without dropout
-                mixed = F.dropout(torch.ones_like(divisor), dropout_p) * mean_v + F.dropout(direction, dropout_p) @ summary
+                sums = F.dropout(torch.ones_like(divisor), dropout_p) * mean_v + F.dropout(direction, dropout_p) @ summary
             else:
-                mixed = mean_v + direction @ summary
-            out.append((mixed / divisor).to(v.dtype))
-    return out[0] if len(out) == 1 else torch.cat(out, dim=-2)
+                sums = mean_v + direction @ summary
+            return (sums / divisor).to(v.dtype)
+
+        return for_each_query(mixed, q, piece_size(chunk, q))
 
 
 def linear_attention_map(q: Tensor, k: Tensor, *, mask: Tensor | None = None, scale: float | None = None, eps: float = 0.0) -> Tensor:
