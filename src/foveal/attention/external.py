@@ -220,7 +220,7 @@ class ExternalAttention(TokenAttention):
             raise InputError("ExternalAttention cannot be causal: every token reads and writes one shared memory; use softmax or denoising attention")
         if attn_mask is None:
             return None
-        if attn_mask.dtype != torch.bool or attn_mask.ndim != 4 or attn_mask.shape not in {(b, 1, 1, x.shape[1]) for b in (1, x.shape[0])}:
+        if attn_mask.dtype != torch.bool or tuple(attn_mask.shape) not in [(x.shape[0], 1, 1, x.shape[1]), (1, 1, 1, x.shape[1])]:
             raise InputError(
                 "ExternalAttention can leave out tokens for all queries at once, "
                 f"by a bool attn_mask of shape (B, 1, 1, N) = {(x.shape[0], 1, 1, x.shape[1])}, got {attn_mask.dtype} of {tuple(attn_mask.shape)}; "

@@ -86,7 +86,7 @@ class HaloCore(Core):
         super().check(what, x, attn_mask, is_causal, context)
         if context is not None:
             raise InputError(f"{what} cannot attend to a context: windows are cut from the grid that the queries lie on; use softmax attention")
-        if attn_mask is not None and (attn_mask.dtype != torch.bool or attn_mask.shape not in {(b, 1, 1, x.shape[1]) for b in (1, x.shape[0])}):
+        if attn_mask is not None and (attn_mask.dtype != torch.bool or tuple(attn_mask.shape) not in [(x.shape[0], 1, 1, x.shape[1]), (1, 1, 1, x.shape[1])]):
             raise InputError(
                 f"{what} can leave out keys for all queries at once, "
                 f"by a bool attn_mask of shape (B, 1, 1, N) = {(x.shape[0], 1, 1, x.shape[1])}, got {attn_mask.dtype} of {tuple(attn_mask.shape)}; "

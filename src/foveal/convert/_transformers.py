@@ -6,6 +6,7 @@ A replacement is an instance of a subclass of the host's class: transformers fin
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
@@ -26,10 +27,20 @@ FAMILIES = {
 
 def _forward(self: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
     """``(B, N, C)`` and the ``combined`` map, ``(B, H, N, N)``, where attentions were asked for: by ``attn_implementation="eager"``, as ever."""
-    options = {"attn_mask": attention_mask, "is_causal": bool(kwargs.get("is_causal") or False)}
+    options = {"attn_mask": _of_keys(self.attn, attention_mask), "is_causal": bool(kwargs.get("is_causal") or False)}
     out = self.attn(hidden_states, **options)
     weights = self.attn.attention_map(hidden_states, **options)["combined"] if self.config._attn_implementation == "eager" else None
     return out, weights
+
+
+def _of_keys(attn: TokenAttention, mask: Tensor | None) -> Tensor | None:
+    """In export transformers gives a mask, ``(B, 1, N, N)``, where there is none to give. Its rows are equal: who has no pairs takes the first.
+
+    In a vision tower, masks leave out keys for all queries. A graph cannot look whether one does; outside of export a mask of pairs is refused as ever.
+    """
+    if mask is None or mask.ndim != 4 or attn.of_pairs or not torch.compiler.is_exporting():
+        return mask
+    return mask[:, :, :1] if mask.dtype == torch.bool else mask[:, :, :1] >= 0
 
 
 @lru_cache
