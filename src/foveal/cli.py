@@ -256,34 +256,60 @@ def _with(part: Any, changes: dict[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class _Inspect:
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a finished run."""
+    """Draw where a model looks in one image."""
+
+    what: Annotated[str, tyro.conf.Positional]
+    """Folder of a finished run; a model by timm's name; hf:NAME, or a folder with config.json, of transformers; a file of weights, with --model."""
     image: Annotated[Path, tyro.conf.Positional]
     """An image file."""
     out: Path | None = None
-    """Folder for what is drawn; RUN/inspect-IMAGE if not given."""
+    """Folder for what is drawn; RUN/inspect-IMAGE, or inspect-MODEL-IMAGE, if not given."""
+    model: str | None = None
+    """timm's name of the model that a file of weights is for."""
+    weights: Literal["pretrained", "random"] = "pretrained"
+    """random builds the model and loads nothing; otherwise weights that cannot be loaded are an error."""
+    attention: str | None = None
+    """Convert the model to this attention first, one out of `foveal list`."""
+    where: str = "*"
+    """Which attentions are converted, or without --attention are looked at; a glob on their names."""
 
 
 @_verb
 def _inspect(words: list[str]) -> None:
-    """Draw what a trained run attends to and predicts in one image: inspect RUN IMAGE"""
+    """Draw where a run or any model looks in one image: inspect RUN|MODEL IMAGE"""
     chosen: _Inspect = _parse(_Inspect, "inspect", words)
-    from .compare.inspect import inspect_image
-    from .training import load_run
     from .training.checkpoint import check_folder
 
-    out = chosen.out or chosen.run / f"inspect-{chosen.image.stem}"
+    run = Path(chosen.what)
+    if (run / "recipe.json").exists():
+        from .compare.inspect import inspect_image
+        from .training import load_run
+
+        if chosen.model or chosen.weights == "random" or chosen.attention or chosen.where != "*":
+            raise InputError(f"{run} is a run, whose model and weights are its own; leave out --model, --weights, --attention and --where")
+        out = chosen.out or run / f"inspect-{chosen.image.stem}"
+        check_folder(out)
+        recipe, bundle, model = load_run(run)
+        about, files = inspect_image(recipe, bundle, model, _open(chosen.image), out, title=f"{run.name}: {chosen.image.name}")
+        print("\n".join([about, *map(str, files)]))
+        return
+    from .looking import inspect_model, open_model
+
+    out = chosen.out or Path(f"inspect-{run.stem.replace(':', '-')}-{chosen.image.stem}")
     check_folder(out)
-    recipe, bundle, model = load_run(chosen.run)
-    about, files = inspect_image(recipe, bundle, model, _open(chosen.image), out, title=f"{chosen.run.name}: {chosen.image.name}")
-    print("\n".join([about, *map(str, files)]))
+    image = _open(chosen.image)
+    opened = open_model(chosen.what, model=chosen.model, random_weights=chosen.weights == "random")
+    lines, files = inspect_model(opened, image, out, attention=chosen.attention, where=chosen.where)
+    print("\n".join([*lines, *map(str, files)]))
 
 
 def _open(path: Path) -> Any:
     from PIL import Image
 
     try:
-        return Image.open(path)
+        image = Image.open(path)
+        image.load()
+        return image
     except OSError as error:
         raise InputError(f"cannot read the image {path}: {error}") from error
 

@@ -155,4 +155,5 @@ def test_the_sheet_has_a_row_for_each_map_and_escapes_names(tmp_path) -> None:
     assert "layer&lt;1&gt;: combined" in page
     assert "<b>" not in page
     with Image.open(tmp_path / "new" / "maps.png") as sheet:
-        assert sheet.size == (4 * 114, 3 * 114)
+        # a line of names above, and one above every row
+        assert sheet.size == (4 * 114, 16 + 3 * (16 + 114))

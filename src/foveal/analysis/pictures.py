@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._errors import missing_extra
+from .layout import upsample
 
-__all__ = ["is_signed", "overlay", "to_pixels", "write_map_sheet", "write_sheet"]
+__all__ = ["is_signed", "overlay", "to_pixels", "write_map_sheet", "write_rollout", "write_sheet"]
 
 Picture = NDArray[Any]
 
 _SMALLEST_SIDE = 108
 _GAP = 6
+_LINE = 16
+"""Height of a line of text on a sheet."""
+_INK = (36, 41, 47)
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; color: #24292f; margin: 2rem; }}
@@ -62,30 +66,57 @@ def write_map_sheet(image: Tensor, maps: dict[str, dict[str, Tensor]], folder: P
         title: of the page.
         about: one line below the title.
     """
-    from PIL import Image
+    from PIL import Image, ImageDraw
 
-    pixels = to_pixels(image)
+    grid = next(iter(next(iter(maps.values())).values())).shape[-2:]
+    pixels = _reduced(to_pixels(image), grid[0])
     drawn = {
         f"{layer}: {name}": [_draw(pixels, None, False)] + [_draw(pixels, cell.cpu().numpy(), is_signed(name, named)) for cell in (value.mean(0), *value)]
         for layer, named in maps.items()
         for name, value in named.items()
     }
     columns = max(map(len, drawn.values()))
+    names = ["image", "mean", *(f"head {n}" for n in range(columns - 2))]
 
-    side_h, side_w = (side + _GAP for side in next(iter(drawn.values()))[0].shape[:2])
-    sheet = np.ones((side_h * len(drawn), side_w * columns, 3))
-    for row, pictures in enumerate(drawn.values()):
+    high, wide = (side + _GAP for side in next(iter(drawn.values()))[0].shape[:2])
+    sheet = Image.new("RGB", (wide * columns, _LINE + (high + _LINE) * len(drawn)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for column, name in enumerate(names):
+        pen.text((column * wide, 2), name, fill=_INK)
+    for row, (label, pictures) in enumerate(drawn.items()):
+        top = _LINE + row * (high + _LINE)
+        pen.text((0, top + 2), label, fill=_INK)
         for column, picture in enumerate(pictures):
-            sheet[row * side_h : (row + 1) * side_h - _GAP, column * side_w : (column + 1) * side_w - _GAP] = picture
+            sheet.paste(Image.fromarray(_bytes(picture)), (column * wide, top + _LINE))
 
-    names = ["", "image", "mean", *(f"head {n}" for n in range(columns - 2))]
-    lines = ["".join(f"<td>{name}</td>" for name in names)]
+    lines = ["".join(f"<td>{name}</td>" for name in ["", *names])]
     for label, pictures in drawn.items():
         lines.append(f"<th>{html.escape(label)}</th>" + "".join(f'<td><img src="{_uri(picture)}" alt="{html.escape(label)}"></td>' for picture in pictures))
     folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(_bytes(sheet)).save(folder / "maps.png")
+    sheet.save(folder / "maps.png")
     page = _PAGE.format(title=html.escape(title), about=html.escape(about), rows="".join(f"<tr>{line}</tr>" for line in lines))
     (folder / "maps.html").write_text(page, encoding="utf8")
+
+
+def write_rollout(image: Tensor, attention: Tensor, folder: Path) -> Path:
+    """Write ``rollout.png``: the image, and beside it a map over it without steps.
+
+    Args:
+        image: the model's input, ``(C, H, W)``.
+        attention: over the grid, ``(grid_h, grid_w)``.
+        folder: where to; it is made.
+
+    Returns:
+        The file.
+    """
+    from PIL import Image
+
+    pixels = to_pixels(image)
+    picture = _draw(pixels, None, False)
+    over = _draw(pixels, upsample(attention.double().cpu(), pixels.shape[:2]).numpy(), False)
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(_bytes(np.concatenate([picture, np.ones((picture.shape[0], _GAP, 3)), over], axis=1))).save(folder / "rollout.png")
+    return folder / "rollout.png"
 
 
 def write_sheet(rows: Sequence[tuple[str, Sequence[tuple[Any, str]]]], folder: Path, *, name: str, title: str, about: str) -> list[Path]:
@@ -122,6 +153,18 @@ def write_sheet(rows: Sequence[tuple[str, Sequence[tuple[Any, str]]]], folder: P
     page = _PAGE.format(title=html.escape(title), about=html.escape(about), rows="".join(f"<tr>{line}</tr>" for line in lines))
     files[1].write_text(page, encoding="utf8")
     return files
+
+
+def _reduced(pixels: NDArray[np.uint8], rows: int) -> NDArray[np.uint8]:
+    """A large image as small as can be looked at, patches as whole pixels, so that many heads fit side by side."""
+    from PIL import Image
+
+    high = rows * max(1, round(_SMALLEST_SIDE / rows))
+    if pixels.shape[0] < 2 * _SMALLEST_SIDE or high >= pixels.shape[0]:
+        return pixels
+    wide = max(1, round(pixels.shape[1] * high / pixels.shape[0]))
+    small = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).resize((wide, high), Image.Resampling.LANCZOS)
+    return np.asarray(small).reshape(high, wide, -1)
 
 
 def _draw(image: Any, attention: Any, signed: bool) -> Picture:
