@@ -23,6 +23,7 @@ from .attention import (
     SoftmaxAttention,
     create_attention,
     fit_dictionaries_,
+    fuse_,
     list_attentions,
 )
 from .convert import CalibrationReport, ConversionReport, calibrate_, convert, convert_, every_nth, last_stage, load_delta, register_host, revert_, save_delta
@@ -63,6 +64,7 @@ __all__ = [
     "fit_dictionaries_",
     "from_pretrained",
     "functional",
+    "fuse_",
     "hub",
     "lambdas",
     "last_stage",

@@ -8,6 +8,7 @@ Source     Björck & Golub, "Numerical methods for computing angles between line
 """
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ def value_angles(model: nn.Module) -> list[HeadAngles]:
     """Principal angles between the row spaces of W_V⁺ and W_V⁻, for every head of every denoising attention with values apart."""
     out = []
     for layer, module in model.named_modules():
-        if isinstance(module, DenoisingAttention) and module.v_neg is not None:
+        if _has_values_apart(module):
             for head, (positive, negative) in enumerate(zip(*_value_weights(module), strict=True)):
                 angles = principal_angles(positive.mT, negative.mT)
                 out.append(HeadAngles(layer, head, angles[0].item(), angles.mean().item()))
@@ -88,7 +89,7 @@ def value_overlap(model: nn.Module) -> Tensor:
     """
     overlaps = []
     for module in model.modules():
-        if isinstance(module, DenoisingAttention) and module.v_neg is not None:
+        if _has_values_apart(module):
             positive, negative = (torch.linalg.qr(weight.mT.float()).Q for weight in _value_weights(module))
             overlaps.append((positive.mT @ negative).square().sum((-2, -1)).mean() / module.head_dim)
     if not overlaps:
@@ -99,6 +100,12 @@ def value_overlap(model: nn.Module) -> Tensor:
 def lambdas(model: nn.Module) -> dict[str, list[float]]:
     """λ of every head of every denoising attention, by layer."""
     return {layer: module.lambdas.tolist() for layer, module in model.named_modules() if isinstance(module, DenoisingAttention)}
+
+
+def _has_values_apart(module: nn.Module) -> TypeGuard[DenoisingAttention]:
+    if isinstance(module, DenoisingAttention) and module.fused and not module.shared_values:
+        raise InputError("the values of a fused denoising attention have λ folded in; take the angles before foveal.fuse_")
+    return isinstance(module, DenoisingAttention) and module.v_neg is not None
 
 
 def _value_weights(module: DenoisingAttention) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from ._base import Cost, TokenAttention
 from ._core import CORES, Core, core
+from ._fuse import fuse_
 from ._registry import FAMILIES, AttentionConfig, attention_class, config_from_dict, create_attention, list_attentions, register
 from .causal import CausalAttention, ComplementaryCBAM
 from .cross_sample import CrossSampleAttention, CrossSampleDictionary, CrossSamplePair, fit_dictionaries_
@@ -45,6 +46,7 @@ __all__ = [
     "core",
     "create_attention",
     "fit_dictionaries_",
+    "fuse_",
     "list_attentions",
     "register",
 ]

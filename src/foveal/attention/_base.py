@@ -227,6 +227,10 @@ class QKVAttention(TokenAttention):
             k, v = rearrange(project(self.qkv, context, slice(self.inner_dim, None)), "b n (t h d) -> t b h n d", t=2, h=self.num_heads)
         return turned(self.q_norm(q), rotate), turned(self.k_norm(k), rotate), v
 
+    def values(self, x: Tensor) -> Tensor:
+        """What tokens are read as, all heads side by side, ``(B, N, H·D)``."""
+        return project(self.qkv, x, slice(2 * self.inner_dim, 3 * self.inner_dim))
+
     def _heads(self, x: Tensor) -> Tensor:
         return rearrange(x, "b n (h d) -> b h n d", h=self.num_heads)
 

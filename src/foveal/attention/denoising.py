@@ -1,15 +1,20 @@
 """Denoising attention as a layer; see :mod:`foveal.functional.denoising` for the mathematics, the paper and what differs from it."""
 
+import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
+from .._errors import InputError
 from ..functional import denoising_attention, denoising_attention_maps
+from ..functional.pair import pair
 from ..functional.softmax import Core as CoreFunction
 from ._base import NormLayer, QKVAttention, Rotate, turned
-from ._linear import project
+from ._core import FunctionCore
+from ._linear import is_plain, project
 from ._registry import AttentionConfig, register
 
 __all__ = ["DenoisingAttention"]
@@ -108,6 +113,7 @@ class DenoisingAttention(QKVAttention):
         self.v_neg = None if shared_values else nn.Linear(dim, self.inner_dim, bias=qkv_bias, **factory)
         self.q_neg_norm = (norm_layer or nn.LayerNorm)(self.head_dim, **factory) if qk_norm else nn.Identity()
         self.lambdas = nn.Parameter(torch.empty(num_heads, **factory))
+        self.fused = False
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -115,6 +121,8 @@ class DenoisingAttention(QKVAttention):
         nn.init.constant_(self.lambdas, self.lambda_init)
 
     def attend(self, x: Tensor, context: Tensor | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
+        if self.fused:
+            return self._attend_fused(x, context, rotate, options)
         q, k, v = self._qkv(x, context, rotate)
         v_neg = None if self.v_neg is None else self._heads(project(self.v_neg, x if context is None else context))
         return denoising_attention(q, k, v, q_neg=self._negative_query(x, rotate), v_neg=v_neg, lambdas=self.lambdas, core=self.core, **options)
@@ -127,8 +135,12 @@ class DenoisingAttention(QKVAttention):
         With shared values ``combined`` applied to the values gives the output before ``proj``; with values apart each map belongs to its own.
         """
         options = self._check(x, attn_mask, is_causal, context)
-        q, k, _ = self._qkv(x, context, rotate)
-        return denoising_attention_maps(q, k, q_neg=self._negative_query(x, rotate), lambdas=self.lambdas, core_map=self.core.map, **options)
+        if self.fused:
+            q, k, _, other, _ = self._fused_heads(x, context, rotate)
+            q_neg = -other
+        else:
+            (q, k, _), q_neg = self._qkv(x, context, rotate), self._negative_query(x, rotate)
+        return denoising_attention_maps(q, k, q_neg=q_neg, lambdas=self.lambdas, core_map=self.core.map, **options)
 
     def macs(self, num_tokens: int) -> int:
         return self._projection_macs(num_tokens, 5 if self.shared_values else 6) + 2 * self.core.macs(num_tokens, self.num_heads)
@@ -137,7 +149,103 @@ class DenoisingAttention(QKVAttention):
         return super().no_weight_decay() | {"lambdas"}
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + (", shared_values=True" if self.shared_values else "")
+        return super().extra_repr() + (", shared_values=True" if self.shared_values else "") + (", fused=True" if self.fused else "")
+
+    def values(self, x: Tensor) -> Tensor:
+        if not self.fused:
+            return super().values(x)
+        return project(self.projections, x, slice(3 * self.inner_dim, 4 * self.inner_dim))
+
+    @torch.no_grad()
+    def fuse_(self) -> Self:
+        """Fold the sign and λ into the weights, and all projections into one, for inference: the outputs are equal but for rounding.
+
+        ``qkv``, ``q_neg`` and ``v_neg`` become ``projections``, with rows [−Q⁻, Q⁺, K, V⁺, −λV⁻]. ``lambdas`` stays for maps and, with shared values or a core
+        that is a function, which need not be linear in the values, for the output. There is no way back: keep the original, or its state dict. A fused module
+        does nothing new when it is fused again.
+
+        Raises:
+            ValueError: in training mode; projections that are more than linear maps, as adapters are before they are merged.
+        """
+        self.check_fusible()
+        if self.fused:
+            return self
+        parts = self._projections()
+        self.fuses_lambdas = self.v_neg is not None and not isinstance(self.core, FunctionCore)
+        sign = self._fold_sign()
+        rows: dict[str, Tensor | None] = {}
+        for field in ("weight", "bias"):
+            # copies: what the parts hold may belong to the module that this one was converted from
+            qkv, q_neg, *v_neg = (getattr(part, field) for part in parts)
+            if qkv is None:
+                rows[field] = None
+                continue
+            if v_neg and self.fuses_lambdas:
+                scale = -self.lambdas.repeat_interleave(self.head_dim)
+                v_neg = [scale.view(-1, *[1] * (qkv.ndim - 1)).to(qkv.dtype) * v_neg[0]]
+            rows[field] = torch.cat([sign * q_neg, qkv, *v_neg])
+        weight, bias = rows["weight"], rows["bias"]
+        assert weight is not None, "a linear map has weights"
+        self.projections = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+        self.projections.weight = nn.Parameter(weight, requires_grad=False)
+        if bias is not None:
+            self.projections.bias = nn.Parameter(bias, requires_grad=False)
+        self.projections.eval()
+        # deleted, so that whoever reads them by name finds out; v_neg is None in other modules too
+        del self.qkv, self.q_neg
+        self.v_neg, self.fused = None, True
+        return self
+
+    def check_fusible(self) -> None:
+        """Refuse what :meth:`fuse_` refuses."""
+        if self.fused:
+            return
+        if self.training:
+            raise InputError("fuse_ folds λ into weights, where it cannot learn on its own: it is for inference; call .eval() first")
+        for part in self._projections():
+            if not is_plain(part, nn.Linear):
+                raise InputError(f"fuse_ expects plain linear projections, got {type(part).__name__} or one with hooks; merge adapters and remove hooks first")
+
+    def _projections(self) -> list[nn.Linear]:
+        return [self.qkv, self.q_neg] + ([] if self.v_neg is None else [self.v_neg])
+
+    def _fold_sign(self) -> int:
+        """Where the sign of the negative query goes: −1 for its rows, or 1 and into its norm, or, where neither can be, to when it runs."""
+        probe = torch.randn(7, self.head_dim, generator=torch.Generator().manual_seed(0)).to(self.lambdas.device, self.lambdas.dtype)
+        self.negates = False
+        want = -self.q_neg_norm(probe)
+        if torch.equal(self.q_neg_norm(-probe), want):
+            return -1
+        # a bias spoils that; a norm that ends with weights and a bias is negated by negating these
+        turned_over = copy.deepcopy(self.q_neg_norm)
+        for parameter in turned_over.parameters():
+            parameter.neg_()
+        if torch.equal(turned_over(probe), want):
+            self.q_neg_norm = turned_over
+        else:
+            self.negates = True
+        return 1
+
+    def _attend_fused(self, x: Tensor, context: Tensor | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
+        if self.training:
+            raise InputError("this denoising attention was fused for inference and cannot train; call .eval(), or train the original")
+        q, k, v, other, v_other = self._fused_heads(x, context, rotate)
+        positive, negative = pair(q, k, v, q_other=other, v_other=v_other, core=self.core, **options)
+        if self.fuses_lambdas:
+            return positive + negative
+        return positive - self.lambdas.to(negative.dtype).view(-1, 1, 1) * negative
+
+    def _fused_heads(self, x: Tensor, context: Tensor | None, rotate: Rotate | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        """Q⁺, K, V⁺, −Q⁻ and, where values are apart, V⁻ with its factor."""
+        if context is None:
+            other, q, k, v, *rest = rearrange(project(self.projections, x), "b n (t h d) -> t b h n d", h=self.num_heads, d=self.head_dim)
+        else:
+            of_queries, of_keys = slice(2 * self.inner_dim), slice(2 * self.inner_dim, None)
+            other, q = rearrange(project(self.projections, x, of_queries), "b n (t h d) -> t b h n d", h=self.num_heads, d=self.head_dim)
+            k, v, *rest = rearrange(project(self.projections, context, of_keys), "b n (t h d) -> t b h n d", h=self.num_heads, d=self.head_dim)
+        other = self.q_neg_norm(other)
+        other = turned(-other if self.negates else other, rotate)
+        return turned(self.q_norm(q), rotate), turned(self.k_norm(k), rotate), v, other, rest[0] if rest else None
 
     def _negative_query(self, x: Tensor, rotate: Rotate | None) -> Tensor:
         return turned(self.q_neg_norm(self._heads(project(self.q_neg, x))), rotate)

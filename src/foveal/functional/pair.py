@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .softmax import Core, softmax_attention, softmax_attention_map
 
-__all__ = ["CoreMap", "signed_pair", "signed_pair_maps"]
+__all__ = ["CoreMap", "pair", "signed_pair", "signed_pair_maps"]
 
 CoreMap = Callable[..., Tensor]
 """The map that belongs to a core: ``f(q, k, *, mask=None, ...) -> (B, H, Nq, Nk)``."""
@@ -35,9 +35,16 @@ def signed_pair(
         is_causal: a query looks only at keys up to its own position. The core must know how.
         options: of the core: ``mask``, ``dropout_p``, ``scale``.
     """
+    return pair(q, k, v, q_other=-q_neg, v_other=v_neg, core=core, is_causal=is_causal, **options)
+
+
+def pair(
+    q: Tensor, k: Tensor, v: Tensor, *, q_other: Tensor, v_other: Tensor | None = None, core: Core = softmax_attention, is_causal: bool = False, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """A core applied twice over the same keys, without a sign; otherwise as :func:`signed_pair`."""
     # a core that cannot be causal need not have the word
     causal = {"is_causal": True} if is_causal else {}
-    return core(q, k, v, **options, **causal), core(-q_neg, k, v if v_neg is None else v_neg, **options, **causal)
+    return core(q, k, v, **options, **causal), core(q_other, k, v if v_other is None else v_other, **options, **causal)
 
 
 def signed_pair_maps(

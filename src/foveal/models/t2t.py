@@ -29,7 +29,6 @@ from torch.utils.checkpoint import checkpoint
 from .._errors import InputError, missing_extra, unknown
 from ..attention import AttentionConfig, CrossSampleAttention, ExternalAttention, config_from_dict
 from ..attention._grid import on_grid
-from ..attention._linear import project
 from .vit import VisionTransformer
 
 try:
@@ -126,7 +125,7 @@ class TokenBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm1(x)
         if self.reduce is None:
-            x = project(self.attn.qkv, x, slice(2 * self.dim, None)) + self.attn(x)
+            x = self.attn.values(x) + self.attn(x)
         else:
             x = self.reduce(x)
             x = x + self.attn(x)
