@@ -58,8 +58,9 @@ def _page(names: list[str], rows: list[Row]) -> str:
             "The same helps our softmax attention, as its lines show: it is no property of denoising.",
             "",
             "Efficient and linear attention do not compute what attention of pairs computes; each was first shown to equal its own reference. At unequal",
-            "widths PyTorch has no fast path on the CPU, which is most of the larger factor. Their time grows with the number of tokens, if memory is not",
-            "asked of the system anew at every call: that takes longer than the attention once a tensor is larger than 32 MB, where glibc gives it back at once.",
+            "widths PyTorch has no fast path on the CPU, which is most of the larger factor. Their time grows with the number of tokens. Without gradients",
+            "long inputs are read in pieces that stay in the cache, so the output alone is asked of the system anew at every call. That costs time too once it",
+            "is larger than 32 MB, where glibc gives it back at once; so growth is given with and without such an allocator.",
             "",
         ]
     )

@@ -256,6 +256,7 @@ class AttentionContract:
         [
             (torch.randn(2, 9, DIM + 1), None, "C=24"),
             (torch.randn(9, DIM), None, r"\(B, N, C\)"),
+            (torch.randn(2, 9, DIM), [True] * 9, "attn_mask to be a tensor"),
             (torch.randint(0, 9, (2, 9, DIM)), None, "floating point"),
             (torch.randn(2, 9, DIM), torch.ones(2, 1, 1, 8, dtype=torch.bool), "attn_mask"),
             (torch.randn(2, 9, DIM), torch.ones(2, 9, dtype=torch.bool), "attn_mask"),
@@ -264,8 +265,9 @@ class AttentionContract:
         ],
     )
     def test_bad_input_is_explained(self, x, attn_mask, says) -> None:
-        with pytest.raises(ValueError, match=says):
-            self.build(torch.float32)(x, attn_mask=attn_mask)
+        for call in (self.build(torch.float32), self.build(torch.float32).attention_map):
+            with pytest.raises(ValueError, match=says):
+                call(x, attn_mask=attn_mask)
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
     def test_another_precision_is_explained(self, dtype) -> None:

@@ -240,6 +240,30 @@ class MapContract:
         with pytest.raises(ValueError, match=r"floating point, got .* of torch\.int64"):
             module(torch.randint(0, 9, (2, self.channels, 5, 5)))
 
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_another_precision_is_explained(self, dtype) -> None:
+        """Nothing is converted in silence. Autocast, which converts by consent, is tested above."""
+        module = self.build(torch.float32)
+        for call in (module, module.attention_map):
+            with pytest.raises(ValueError, match=rf"torch\.float32, got {dtype}; .*\.to\("):
+                call(self.draw(5, 7, dtype=dtype))
+
+    @pytest.mark.parametrize("size", [(0, 7), (5, 0)])
+    def test_maps_without_a_pixel_are_explained(self, size) -> None:
+        module = self.build(torch.float32)
+        for call in (module, module.attention_map):
+            with pytest.raises(ValueError, match="at least one pixel"):
+                call(self.draw(*size, dtype=torch.float32))
+
+    def test_what_overflows_in_half_precision_is_no_nan(self, options) -> None:
+        """Large, finite, and so are the products of two: their sum is beyond float16."""
+        module = self.build(torch.float32, **options)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.clamp_(-0.5, 0.5)
+        out = module.half()(torch.full_like(self.draw(5, 7), 500).half() * self.draw(5, 7).sign().half())
+        assert not out.isnan().any()
+
     def test_empty_batch(self, options) -> None:
         module = self.build(**options)
         assert module(self.draw(5, 7, batch=0)).shape == (0, *module(self.draw(5, 7)).shape[1:])

@@ -159,9 +159,17 @@ def test_gates_that_cannot_be_are_refused(channels, reduction) -> None:
         ComplementaryCBAM(channels, reduction)
 
 
-def test_maps_of_another_width_are_refused() -> None:
-    with pytest.raises(ValueError, match="C=8"):
-        gate()(torch.randn(2, 9, 5, 5))
+@pytest.mark.parametrize(
+    ("h", "says"),
+    [
+        (torch.randn(2, 9, 5, 5), "C=8"),
+        (torch.randn(2, 8, 5, 5), r"torch\.float64, got torch\.float32"),
+        (torch.randn(2, 8, 0, 5, dtype=torch.float64), "at least one pixel"),
+    ],
+)
+def test_maps_that_do_not_fit_the_gate_are_refused(h, says) -> None:
+    with pytest.raises(ValueError, match=says):
+        gate()(h)
 
 
 def test_weights_are_those_of_softmax_attention() -> None:

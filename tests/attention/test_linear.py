@@ -74,6 +74,11 @@ class TestLinearAttention(AttentionContract):
         got = module(x, context=context, attn_mask=present[:, None, None])
         assert_close(got, module.proj(torch.stack(want)), 1e-10, "output over a context")
 
+    def test_a_context_of_nothing(self) -> None:
+        module = self.build()
+        out = module(torch.randn(2, 9, DIM, dtype=torch.float64), context=torch.randn(2, 0, DIM, dtype=torch.float64))
+        assert_close(out, module.proj.bias.expand(2, 9, -1), 1e-12, "output of nothing")
+
     def test_eps_reaches_the_divisor(self) -> None:
         module, exact, x = self.build(eps=0.5), self.build(), torch.randn(2, 9, DIM, dtype=torch.float64)
         v = module._qkv(x, None)[2]
@@ -456,6 +461,11 @@ class TestChannelLinearAttention2d(MapContract):
             return
         with pytest.raises(ValueError, match="legacy"):
             self.build(**options).attention_map(self.draw(4, 6))
+
+    def test_another_precision_is_explained(self) -> None:
+        """It has no weights but a factor, so any precision is its own."""
+        for dtype in (torch.float64, torch.bfloat16):
+            assert self.build(torch.float32)(self.draw(5, 7, dtype=dtype)).dtype == dtype
 
     def test_any_number_of_channels(self) -> None:
         block = ChannelLinearAttention2d()

@@ -264,8 +264,8 @@ The control is two branches of the sample, which have as many weights and no dic
 
 - **One question**: a dictionary loses wherever there is a shortcut, clustered or random, frozen or with weights of its own, as in the pilot. Its answer to a
   question that never changes is a constant vector, which cannot tell one sample from another.
-- **A question each**: here the dictionary is ahead in every seed, more than in the pilot, with clusters and nearly as much with a random start. But the tokens as
-  they are, in a second branch without any dictionary, have half of that gain, and three seeds do not tell them from it. The branch adds the sample's own
+- **A question each**: here the dictionary is ahead in every seed, more than in the pilot, with clusters and nearly as much with a random start. But the tokens
+  as they are, in a second branch without any dictionary, have half of that gain, and three seeds do not tell them from it. The branch adds the sample's own
   tokens to what it reads; when it may not, and what it hands on is of the dictionary alone, it loses. So the gain belongs to a second way for the tokens more
   than to other samples, and how much a dictionary adds is open.
 

@@ -15,10 +15,22 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..functional.softmax import Core as CoreFunction
 from ._core import Core, make_core
-from ._linear import project
+from ._linear import check_dtype, project
 from ._registry import AttentionConfig, Family, Form
 
-__all__ = ["Cost", "NormLayer", "QKVAttention", "Rotate", "TokenAttention", "check_channels", "check_mask", "head_width", "is_channels_last", "turned"]
+__all__ = [
+    "Cost",
+    "NormLayer",
+    "QKVAttention",
+    "Rotate",
+    "TokenAttention",
+    "check_channels",
+    "check_maps",
+    "check_mask",
+    "head_width",
+    "is_channels_last",
+    "turned",
+]
 
 NormLayer = Callable[..., nn.Module]
 Rotate = Callable[[Tensor], Tensor]
@@ -56,6 +68,16 @@ def check_channels(name: str, x: Tensor, dim: int, shape: str, channel: int) -> 
         raise InputError(f"{name} expects {shape} with C={dim} in floating point, got {tuple(x.shape)} of {x.dtype}")
 
 
+def check_maps(name: str, x: Tensor, channels: int, layer: nn.Module | None = None) -> None:
+    """Maps with something on them; in the dtype of the layer that they go through first, where that has a plain weight."""
+    check_channels(name, x, channels, "(B, C, H, W)", 1)
+    if x.shape[2] < 1 or x.shape[3] < 1:
+        raise InputError(f"{name} expects maps of at least one pixel, got {tuple(x.shape)}")
+    weight = getattr(layer, "weight", None)
+    if isinstance(weight, Tensor) and weight.is_floating_point():
+        check_dtype("maps", x, weight)
+
+
 def is_channels_last(x: Tensor) -> bool:
     """Whether maps are laid out so. Those that fit both layouts (one channel, one pixel) are not."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
@@ -63,6 +85,8 @@ def is_channels_last(x: Tensor) -> bool:
 
 def check_mask(name: str, what: str, mask: Tensor, full: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A mask of pairs, ``(Nq, Nk)`` or broadcastable to ``full`` = (B, H, Nq, Nk); float ones in ``dtype``."""
+    if not isinstance(mask, Tensor):
+        raise InputError(f"{name} expects {what} to be a tensor, got {type(mask).__name__}")
     if mask.ndim not in (2, 4) or any(got not in (1, want) for got, want in zip(mask.shape[::-1], full[::-1], strict=False)):
         raise InputError(f"{name} expects {what} to be (Nq, Nk) or broadcastable to (B, H, Nq, Nk) = {full}, got {tuple(mask.shape)}")
     if mask.dtype == torch.bool:

@@ -9,7 +9,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from .._errors import InputError
 
-__all__ = ["is_plain", "project"]
+__all__ = ["check_dtype", "is_plain", "project"]
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -48,12 +48,21 @@ def project(linear: nn.Module, x: Tensor, rows: slice | None = None) -> Tensor:
     bias: Tensor | None = linear.bias
     if rows is not None:
         weight, bias = weight[rows], None if bias is None else bias[rows]
-    if x.dtype != weight.dtype and not (torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)):
-        raise InputError(f"expected tokens in the dtype of the weights, {weight.dtype}, got {x.dtype}; convert the tokens or the module with .to(dtype)")
+    check_dtype("tokens", x, weight)
     if _through_convolution(x, weight):
         image = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
         return F.conv2d(image, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
     return F.linear(x, weight, bias)
+
+
+def check_dtype(what: str, x: Tensor, weight: Tensor) -> None:
+    """Nothing is converted but by autocast.
+
+    Raises:
+        ValueError: input and weights differ in dtype, outside of autocast.
+    """
+    if x.dtype != weight.dtype and not (torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)):
+        raise InputError(f"expected {what} in the dtype of the weights, {weight.dtype}, got {x.dtype}; convert the {what} or the module with .to(dtype)")
 
 
 def _through_convolution(x: Tensor, weight: Tensor) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..functional._summary import check_chunk
-from ._base import Cost, check_channels, is_channels_last
+from ._base import Cost, check_maps, is_channels_last
 from ._core import Core
 from ._registry import Family, Form
 
@@ -86,7 +86,7 @@ class MapAttention(nn.Module, ABC):
 
     def _read(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Queries, keys and values, each ``(B, H, N, D)``, and the mask of keys, ``(B, 1, 1, N)``."""
-        check_channels(type(self).__name__, x, self.channels, "(B, C, H, W)", 1)
+        check_maps(type(self).__name__, x, self.channels, self.qkv)
         q, k, v = self.qkv(x).split((self.key_channels, self.key_channels, self.value_channels), dim=1)
         if mask is not None:
             wanted = (x.shape[0], *x.shape[-2:])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..functional import causal_attention, causal_attention_maps
-from ._base import Cost, NormLayer, QKVAttention, Rotate, check_channels
+from ._base import Cost, NormLayer, QKVAttention, Rotate, check_maps
 from ._linear import project
 from ._registry import AttentionConfig, register
 
@@ -161,7 +161,7 @@ class ComplementaryCBAM(nn.Module):
 
     def gate(self, h: Tensor) -> Tensor:
         """``a``, ``(B, C, H, W)``, between 0 and 1."""
-        check_channels(type(self).__name__, h, self.channels, "(B, C, H, W)", 1)
+        check_maps(type(self).__name__, h, self.channels, self.fc1)
         pooled = torch.stack([h.mean((-2, -1)), h.amax((-2, -1))])
         channel = self.fc2(self.fc1(pooled).relu()).sum(0).sigmoid()[..., None, None]
         gated = channel * h

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .._errors import InputError, unknown
 from ..functional import external_attention, external_attention_map, external_token_map
 from ..functional.external import ExternalNorm
-from ._base import Cost, NormLayer, TokenAttention, check_channels, head_width
+from ._base import Cost, NormLayer, TokenAttention, check_maps, head_width
 from ._linear import project
 from ._registry import AttentionConfig, Family, Form, register
 
@@ -203,7 +203,8 @@ class ExternalAttention(TokenAttention):
 
         ``combined``: the implied map from tokens to tokens, ``(B, H, N, N)``, rows sum to one. It shows who shapes whom; it does not reproduce the output.
         """
-        return self.memory.attention_map(self._queries(x), self._check(x, attn_mask, is_causal))
+        mask = self._check(x, attn_mask, is_causal)
+        return self.memory.attention_map(self._queries(x), mask)
 
     def macs(self, num_tokens: int) -> int:
         return 2 * num_tokens * self.dim * self.num_heads * self.head_dim + self.num_heads * self.memory.macs(num_tokens)
@@ -220,6 +221,8 @@ class ExternalAttention(TokenAttention):
             raise InputError("ExternalAttention cannot be causal: every token reads and writes one shared memory; use softmax or denoising attention")
         if attn_mask is None:
             return None
+        if not isinstance(attn_mask, Tensor):
+            raise InputError(f"ExternalAttention expects attn_mask to be a tensor, got {type(attn_mask).__name__}")
         if attn_mask.dtype != torch.bool or tuple(attn_mask.shape) not in [(x.shape[0], 1, 1, x.shape[1]), (1, 1, 1, x.shape[1])]:
             raise InputError(
                 "ExternalAttention can leave out tokens for all queries at once, "
@@ -266,6 +269,8 @@ class ExternalAttention2d(nn.Module):
         self, channels: int, *, slots: int = 64, tie: Tie = "init", norm: ExternalNorm = "double", eps: float = 0.0, device: Any = None, dtype: Any = None
     ) -> None:
         super().__init__()
+        if channels < 1:
+            raise InputError(f"channels must be at least 1, got {channels}")
         factory = {"device": device, "dtype": dtype}
         self.channels = channels
         self.conv1 = nn.Conv2d(channels, channels, 1, **factory)
@@ -301,5 +306,5 @@ class ExternalAttention2d(nn.Module):
         return f"channels={self.channels}"
 
     def _queries(self, x: Tensor) -> Tensor:
-        check_channels(type(self).__name__, x, self.channels, "(B, C, H, W)", 1)
+        check_maps(type(self).__name__, x, self.channels, self.conv1)
         return rearrange(self.conv1(x), "b c h w -> b 1 (h w) c")

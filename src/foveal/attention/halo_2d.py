@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..functional import halo_attention, halo_attention_map
 from ..functional.halo import halo_macs
-from ._base import Cost, check_channels, is_channels_last
+from ._base import Cost, check_maps, is_channels_last
 from ._linear import is_plain
 from ._registry import AttentionConfig, Family, Form, register
 
@@ -229,7 +229,7 @@ class HaloAttention2d(nn.Module):
         return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) if self.pools else x
 
     def _options(self, x: Tensor, mask: Tensor | None) -> dict[str, Any]:
-        check_channels(type(self).__name__, x, self.dim, "(B, C, H, W)", 1)
+        check_maps(type(self).__name__, x, self.dim, self.kv)
         if mask is not None and (mask.dtype != torch.bool or mask.shape != (x.shape[0], *x.shape[2:])):
             want = (x.shape[0], *x.shape[2:])
             raise InputError(f"HaloAttention2d expects a bool mask of shape (B, height, width) = {want}, got {mask.dtype} of {tuple(mask.shape)}")

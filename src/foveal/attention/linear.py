@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..functional import channel_linear_attention, channel_linear_attention_map, linear_attention, linear_attention_map
 from ..functional._summary import check_chunk
-from ._base import Cost, NormLayer, QKVAttention, check_channels, is_channels_last
+from ._base import Cost, NormLayer, QKVAttention, check_maps, is_channels_last
 from ._core import core
 from ._registry import AttentionConfig, Family, Form, register
 from ._summary import MapAttention, SummaryCore, from_pixels
@@ -287,5 +287,5 @@ class ChannelLinearAttention2d(nn.Module):
 
     def _channels(self, x: Tensor) -> Tensor:
         channels = x.shape[1] if self.channels is None and x.ndim > 1 else self.channels or 0
-        check_channels(type(self).__name__, x, channels, "(B, C, H, W)", 1)
+        check_maps(type(self).__name__, x, channels)
         return rearrange(x, "b c y x -> b 1 c (y x)")

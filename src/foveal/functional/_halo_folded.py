@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._halo_blocks import Axis, Extra, absent_keys, never, pad, position_logits, to_windows, with_global, without_keys
+from ._masks import saturated
 
 __all__ = ["folded"]
 
@@ -19,7 +20,7 @@ def folded(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tenso
     global_k, global_v, mask, dropout_p = extra
     num_global = 0 if global_k is None else global_k.shape[-2]
     absent = absent_keys(mask, num_global, rows, columns)
-    queries = [scale * q, *position_logits(q, rel_height, rel_width, rows, columns)]
+    queries = [scale * q, *map(saturated, position_logits(q, rel_height, rel_width, rows, columns))]
     keys = with_global(to_windows(pad(k, rows, columns), rows, columns), global_k)
     y = torch.eye(rows.window, dtype=q.dtype, device=q.device).repeat_interleave(columns.window, 0)
     x = torch.eye(columns.window, dtype=q.dtype, device=q.device).repeat(rows.window, 1)

@@ -64,7 +64,7 @@ def key_mask(what: str, mask: Tensor | None, k: Tensor, *, floats: bool) -> Tens
 
 def key_count(mask: Tensor | None, k: Tensor) -> Tensor | int:
     """How many keys take part, at least one so that it can divide: an int, or ``(B or 1, H or 1, 1, 1)``."""
-    return k.shape[-2] if mask is None else mask.sum(-2, keepdim=True).clamp_min(1)
+    return max(k.shape[-2], 1) if mask is None else mask.sum(-2, keepdim=True).clamp_min(1)
 
 
 def check_chunk(chunk: int | None) -> None:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._errors import unknown
+from ._masks import saturated
 
 __all__ = ["ExternalNorm", "external_attention", "external_attention_map", "external_attention_reference", "external_token_map"]
 
@@ -71,11 +72,11 @@ def external_attention_map(
     """How much each token takes from each slot, ``(B, H, N, S)``; under ``double`` and ``slot`` the rows of tokens that take part sum to one."""
     if norm not in _NORMS:
         raise unknown("normalisation of external attention", norm, _NORMS)
-    logits = q @ memory_k.mT
-    if bias_k is not None:
-        logits = logits + bias_k
+    logits = saturated(q @ memory_k.mT)
     # half precision would lose the small differences that the two normalisations live on
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    if bias_k is not None:
+        logits = logits + bias_k
     attention = _NORMS[norm](logits, mask, eps)
     return (attention if mask is None else attention.masked_fill(~_present(mask), 0.0)).to(q.dtype)
 

@@ -40,6 +40,7 @@ from ._halo_blocks import (
 )
 from ._halo_folded import folded
 from ._halo_tiled import tiled
+from ._masks import saturated
 
 __all__ = ["HaloPath", "halo_attention", "halo_attention_map", "halo_attention_reference", "halo_macs"]
 
@@ -236,15 +237,16 @@ def _weights(
 ) -> Tensor:
     """The map of every block, (B, H, n, m, Q, K)."""
     num_global = 0 if global_k is None else global_k.shape[-2]
-    by_row, by_column = position_logits(q, rel_height, rel_width, rows, columns)
+    # sums of hundreds of half-precision exponentials are kept in float32, and so are sums of logits where float16 may overflow
+    accumulate = torch.float32 if q.dtype in (torch.float16, torch.bfloat16) else q.dtype
+    wide = torch.float32 if q.dtype == torch.float16 else q.dtype
+    by_row, by_column = position_logits(q.to(wide), rel_height.to(wide), rel_width.to(wide), rows, columns)
     bias = (by_row.unsqueeze(-1) + by_column.unsqueeze(-2)).flatten(-2).flatten(-3, -2)
     keys = with_global(to_windows(pad(k, rows, columns), rows, columns), global_k)
-    logits = (scale * q.flatten(-3, -2)) @ keys.mT + F.pad(bias, (0, num_global))
+    logits = saturated((scale * q.flatten(-3, -2)) @ keys.mT) + F.pad(bias, (0, num_global))
     absent = absent_keys(mask, num_global, rows, columns)
     if absent is not None:
         logits = logits.masked_fill(absent.unsqueeze(-2), never(logits.dtype))
-    # sums of hundreds of half-precision exponentials are kept in float32
-    accumulate = torch.float32 if logits.dtype in (torch.float16, torch.bfloat16) else logits.dtype
     attention = logits.softmax(-1, dtype=accumulate).to(q.dtype)
     return attention if absent is None else attention.masked_fill(without_keys(absent, num_global, rows, columns), 0.0)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._masks import add_mask, join_causal
+from ._masks import add_mask, join_causal, saturated
 
 __all__ = ["Core", "softmax_attention", "softmax_attention_map", "softmax_attention_reference"]
 
@@ -47,7 +47,7 @@ def softmax_attention_map(q: Tensor, k: Tensor, *, mask: Tensor | None = None, i
     """How much each query takes from each key, ``(B, H, Nq, Nk)``; rows sum to one, or to zero where every key is masked."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     mask = join_causal(mask, is_causal, q.shape[-2], k.shape[-2], q.device)
-    attention = add_mask((q * scale) @ k.mT, mask).softmax(dim=-1)
+    attention = add_mask(saturated((q * scale) @ k.mT), mask).softmax(dim=-1)
     return attention if mask is None else attention.nan_to_num(nan=0.0)
 
 
