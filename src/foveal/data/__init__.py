@@ -4,22 +4,44 @@ from ._bundle import DATA, Data, DataBundle, SceneMasks, Split, register_data, s
 from .cluttered import ClutteredDigits
 from .digits import Digits, list_digit_sources, load_digits
 from .folder import ImageFolder
-from .segmentation import IGNORE, FlagSwap, SegmentationBundle
+from .segmentation import (
+    ADE20K,
+    IGNORE,
+    ISPRS,
+    BrainSlabs,
+    Cityscapes,
+    FlagSwap,
+    MaskFolder,
+    Nuclei,
+    PascalVOC,
+    SegmentationBundle,
+    read_brain,
+    read_nuclei,
+)
 
 __all__ = [
+    "ADE20K",
     "DATA",
     "IGNORE",
+    "ISPRS",
+    "BrainSlabs",
+    "Cityscapes",
     "ClutteredDigits",
     "Data",
     "DataBundle",
     "Digits",
     "FlagSwap",
     "ImageFolder",
+    "MaskFolder",
+    "Nuclei",
+    "PascalVOC",
     "SceneMasks",
     "SegmentationBundle",
     "Split",
     "list_digit_sources",
     "load_digits",
+    "read_brain",
+    "read_nuclei",
     "register_data",
     "seed_of",
 ]

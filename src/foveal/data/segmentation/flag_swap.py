@@ -92,9 +92,11 @@ class _Scenes:
             window = np.s_[y : y + SHAPE, x : x + SHAPE]
             image[window][shape] = 1.0
             mask[window][shape] = 1 + (ring ^ flag)
-        free = [(y, x) for y in range(side - 2) for x in range(side - 2) if not mask[max(y - 1, 0) : y + 4, max(x - 1, 0) : x + 4].any()]
         if flag:
-            y, x = np.array(free[rng.integers(len(free))])[:, None] + FLAG.T
+            # where neither the flag nor the pixels around it touch a shape
+            near = np.lib.stride_tricks.sliding_window_view(np.pad(mask, 1), (5, 5)).any((-1, -2))
+            free = np.argwhere(~near)
+            y, x = free[rng.integers(len(free))][:, None] + FLAG.T
             image[y, x] = 1.0
         image += self._settings.noise * rng.standard_normal(image.shape, dtype=np.float32)
         return (image - 0.15) / 0.35, mask
