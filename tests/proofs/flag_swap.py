@@ -12,7 +12,7 @@ from foveal.tasks import Segmentation
 
 from .proof import Arm, Proof, fit, rows_of
 
-STEPS, BATCH, LR = 500, 32, 5e-3
+STEPS, BATCH, LR = 400, 32, 5e-3
 TASK = Segmentation()
 
 
@@ -50,11 +50,11 @@ def train(seed: int, attention: str | None, options: dict[str, Any] | None = Non
 
 
 ARMS = (
-    Arm("no attention, 1×1", partial(train, attention="pointwise"), (0.25, 0.45), "**negative**: shapes are found, labels are guessed", pilot=0.366),
+    Arm("no attention, 1×1", partial(train, attention="pointwise"), (0.15, 0.45), "**negative**: shapes are found, labels are guessed", pilot=0.366),
     Arm(
         "external, slot softmax",
         partial(train, attention="external_2d", options={"slots": 16, "norm": "slot"}),
-        (0.25, 0.45),
+        (0.15, 0.45),
         "**negative**: without the norm over tokens nothing mixes",
         pilot=0.299,
     ),
@@ -75,6 +75,6 @@ Scenes of 24×24 with a square or a ring in each half; a flag of five pixels any
 the block, one 3×3 and one 1×1 convolution: without mixing a pixel sees nine pixels across. Adam, at most {STEPS} steps on 8,000 scenes, learning rate {LR},
 batch {BATCH}; tested on 500 other scenes. The claim: external attention is global context at a cost linear in pixels, and needs its norm over tokens
 (Guo et al. 2021).""",
-    figure="mean IoU of the two classes, 0.333 = shapes without labels",
+    figure="mean IoU of the two classes, 0.250 to 0.333 = shapes without labels",
     rows=rows_of(ARMS),
 )

@@ -2,6 +2,20 @@
 
 from ._registry import get_recipe, list_recipes
 from .classification import cluttered_digits, digits, image_folder
-from .segmentation import flag_swap
+from .segmentation import ade20k, brain, cityscapes, flag_swap, mask_folder, nuclei, vaihingen, voc
 
-__all__ = ["cluttered_digits", "digits", "flag_swap", "get_recipe", "image_folder", "list_recipes"]
+__all__ = [
+    "ade20k",
+    "brain",
+    "cityscapes",
+    "cluttered_digits",
+    "digits",
+    "flag_swap",
+    "get_recipe",
+    "image_folder",
+    "list_recipes",
+    "mask_folder",
+    "nuclei",
+    "vaihingen",
+    "voc",
+]

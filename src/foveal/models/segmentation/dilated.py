@@ -20,7 +20,6 @@ from ._size import resize
 
 __all__ = ["DilatedNet", "DilatedResNet"]
 
-LAYERS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 Head = Literal["eanet", "fcn", "deeplabv3"]
 
 
@@ -56,6 +55,8 @@ class DilatedResNet(MappedConfig):
     multi_grid: tuple[int, int, int] = (1, 2, 4)
     """Dilation of the blocks of stage 4, times that of the stage."""
     dropout: float = 0.1
+    pretrained: bool = False
+    """Start the backbone from timm's ImageNet weights, which are downloaded."""
 
     def build(self, *, img_size: int, in_chans: int, num_classes: int) -> DilatedNet:
         """The network.
@@ -64,14 +65,15 @@ class DilatedResNet(MappedConfig):
             ValueError: an output stride other than 8 and 16, a dilation below 1, an attention that does not fit.
         """
         try:
-            from timm.models.resnet import Bottleneck, ResNet
+            import timm
         except ImportError as error:
             raise missing_extra("timm", "timm", "a dilated ResNet") from error
         if self.output_stride not in (8, 16) or min(self.multi_grid) < 1:
             raise InputError(f"expected output_stride 8 or 16 and dilations of at least 1, got {self.output_stride} and {self.multi_grid}")
-        stem: dict[str, Any] = {"stem_type": "deep", "stem_width": 64} if self.deep_stem else {}
-        block_class: Any = Bottleneck
-        net: Any = ResNet(block_class, LAYERS[self.backbone], num_classes=0, global_pool="", in_chans=in_chans, output_stride=self.output_stride, **stem)
+        # timm's resnet50s and resnet101s have the stem of 64, 64 and 128 channels
+        name = f"{self.backbone}s" if self.deep_stem else self.backbone
+        options = {"num_classes": 0, "global_pool": "", "in_chans": in_chans, "output_stride": self.output_stride}
+        net: Any = timm.create_model(name, pretrained=self.pretrained, **options)
         for block, factor in zip(net.layer4, self.multi_grid, strict=True):
             dilation = 32 // self.output_stride * factor
             block.conv2.dilation = block.conv2.padding = (dilation, dilation)
