@@ -8,7 +8,7 @@ Differs    Abnar & Zuidema divide each row by its sum. ½(W + I) has rows that s
 Shapes     B batch, H heads, N tokens
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -40,7 +40,7 @@ def rollout(model: nn.Module, images: Any, *, where: Where = "*", heads: Heads =
     - ``negative`` follows what is subtracted, in every layer. Rows sum to one.
     - ``combined`` follows A⁺ − λA⁻ with its sign, two subtractions being a gain. Rows sum to the product over layers of ``1 − (1 − residual) · mean λ``, and
       entries may be negative: it is a flow, no distribution. With values apart the two maps carry different values, and this is a summary of where.
-    - ``magnitude`` follows |A⁺ − λA⁻|, its rows divided by their sums: how much was exchanged, for or against.
+    - ``magnitude`` follows the magnitudes of A⁺ − λA⁻, rows divided by their sums: how much was exchanged, for or against.
 
     Unsigned layers are the same under all four.
 
@@ -93,7 +93,7 @@ def rollout_of(layers: Iterable[Tensor], *, residual: float = 0.5) -> Tensor:
     return out
 
 
-def gradient_rollout(model: nn.Module, images: Any, target: int | Tensor | Callable[[Any], Tensor], *, where: Where = "*") -> Tensor:
+def gradient_rollout(model: nn.Module, images: Any, target: int | Sequence[int] | Tensor | Callable[[Any], Tensor], *, where: Where = "*") -> Tensor:
     """Which tokens at the start speak for an answer: each map times the answer's gradient by it, what is negative left out, through all layers.
 
     Signed maps need no choice here. Both branches' maps are in it with their own gradients, in which the sign of the second, λ and the values already are.
@@ -174,7 +174,7 @@ def _with_gradient(images: Any) -> Any:
     return [_with_gradient(value) for value in images]
 
 
-def _answer(output: Any, target: int | Tensor | Callable[[Any], Tensor]) -> Tensor:
+def _answer(output: Any, target: int | Sequence[int] | Tensor | Callable[[Any], Tensor]) -> Tensor:
     if callable(target):
         return target(output).sum()
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
