@@ -51,7 +51,7 @@ def test_least_squares_are_those_of_numpy() -> None:
     """The first layer, whose input no fit changes: features by hand, the ridge written as further equations of an ordinary problem."""
     model, report = external()
     start, ridge, batches = copy.deepcopy(model), 0.01, images()
-    calibrate_(model, report, batches, steps=0, ridge=ridge)
+    calibrate_(model, report, batches, steps=0, ridges=(ridge,))
     x = torch.cat([inputs_of(start, "blocks.0.attn", batch) for batch in batches[:3]]).double()
     attn = copy.deepcopy(start.blocks[0].attn).double()
     original = copy.deepcopy(record_of(start).parts[0].original).double()
@@ -107,7 +107,7 @@ def test_a_fit_that_is_worse_is_not_taken() -> None:
     """Fitted to one image, judged on others."""
     model, report = external(config=SoftmaxAttention.Config(attn_head_dim=3))
     state = copy.deepcopy(model.state_dict())
-    fits = calibrate_(model, report, [images()[0][:1] * 100, *images(1)], steps=30, lr=3.0, ridge=0.0)
+    fits = calibrate_(model, report, [images()[0][:1] * 100, *images(1)], steps=30, lr=3.0, ridges=(0.0,))
     assert {fit.by for fit in fits.layers} == {"start"}
     assert all("no fit was better" in fit.note and fit.after == fit.before > 0.001 for fit in fits.layers)
     assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
@@ -273,7 +273,7 @@ def test_layers_that_are_not_reached_are_named() -> None:
         calibrate_(model, report, list(torch.randn(2, 2, 5, 24)))
 
 
-@pytest.mark.parametrize("options", [{"steps": -1}, {"lr": 0.0}, {"ridge": -1.0}, {"held_out": 1.0}, {"memory": -1}])
+@pytest.mark.parametrize("options", [{"steps": -1}, {"lr": 0.0}, {"ridges": (-1.0,)}, {"ridges": ()}, {"held_out": 1.0}, {"memory": -1}])
 def test_settings_that_make_no_sense_are_refused(options) -> None:
     model, report = external()
     with pytest.raises(InputError, match="expected steps"):

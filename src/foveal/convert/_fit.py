@@ -98,8 +98,8 @@ def relative_error(student: Student, calls: Calls, batches: Sequence[int]) -> fl
 
 
 @torch.no_grad()
-def least_squares(student: Student, calls: Calls, batches: Sequence[int], ridge: float, how: str) -> None:
-    """``proj`` to the best there is on what goes into it, in place; near the one it was where the tokens do not say.
+def least_squares(student: Student, calls: Calls, batches: Sequence[int], ridges: Sequence[float], how: str) -> list[Student]:
+    """Copies, one a ridge, with the best ``proj`` there is on what goes into it; near the one it was where the tokens do not say.
 
     Minimises Σ |W z + b − y|² / n + ridge · s · |W − W₀|², s the mean square of z. What is summed is (I + 1)² numbers, however many tokens there are.
     """
@@ -122,14 +122,18 @@ def least_squares(student: Student, calls: Calls, batches: Sequence[int], ridge:
             cross += y.mT @ z
     assert gram is not None, "there is a batch to fit"
     assert cross is not None, "there is a batch to fit"
-    width = proj.in_features
+    width, solved = proj.in_features, []
     penalty = torch.zeros(len(gram), dtype=gram.dtype, device=gram.device)
-    penalty[:width] = ridge * gram.diagonal()[:width].mean() + torch.finfo(gram.dtype).tiny
-    # pseudo-inverse, since features may be fewer than they seem: heads that give the same, or nothing at all
-    change = cross @ torch.linalg.pinv(gram + penalty.diag(), hermitian=True)
-    proj.weight.add_(change[:, :width].to(proj.weight))
-    if free_bias:
-        proj.bias.add_(change[:, width].to(proj.bias))
+    penalty[:width] = gram.diagonal()[:width].mean()
+    for ridge in ridges:
+        # pseudo-inverse, since features may be fewer than they seem: heads that give the same, or nothing at all
+        change = cross @ torch.linalg.pinv(gram + ridge * penalty.diag(), hermitian=True)
+        other = copy.deepcopy(student)
+        other.attention.proj.weight.add_(change[:, :width].to(proj.weight))
+        if free_bias:
+            other.attention.proj.bias.add_(change[:, width].to(proj.bias))
+        solved.append(other)
+    return solved
 
 
 def take_steps(

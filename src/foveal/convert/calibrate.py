@@ -1,7 +1,8 @@
 """Fit what a conversion put in to what it replaced, layer by layer, on unlabelled images."""
 
+import copy
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -44,7 +45,7 @@ class CalibrationReport:
     layers: list[LayerFit]
     steps: int
     lr: float
-    ridge: float
+    ridges: tuple[float, ...]
     seed: int
     batches: tuple[int, int]
     """Fitted to, and held out."""
@@ -69,7 +70,7 @@ class CalibrationReport:
     def from_json(text: str) -> "CalibrationReport":
         values = json.loads(text)
         layers = [LayerFit(**layer) for layer in values.pop("layers")]
-        return CalibrationReport(**(values | {"layers": layers, "batches": tuple(values["batches"])}))
+        return CalibrationReport(**(values | {"layers": layers, "batches": tuple(values["batches"]), "ridges": tuple(values["ridges"])}))
 
 
 def calibrate_(
@@ -79,7 +80,7 @@ def calibrate_(
     *,
     steps: int = 300,
     lr: float = 1e-3,
-    ridge: float = 1e-4,
+    ridges: tuple[float, ...] = (1e-4, 1e-2, 1.0),
     held_out: float = 0.25,
     memory: int = 2**30,
     seed: int = 0,
@@ -103,7 +104,7 @@ def calibrate_(
             are not looked at. All are held in memory, and of each layer's inputs as much as ``memory`` allows; the rest is computed again when needed.
         steps: of Adam for each layer, a batch a step; 0 for least squares alone.
         lr: of Adam for weights that came from the host; ten times as much for those that are new.
-        ridge: how strongly ``proj`` is held to what it was, relative to the mean square of what goes into it.
+        ridges: how strongly ``proj`` is held to what it was, relative to the mean square of what goes into it; each is tried.
         held_out: share of the batches, one at least, that judge.
         memory: bytes for the inputs and targets of a layer.
         seed: of the order of batches.
@@ -122,9 +123,9 @@ def calibrate_(
         >>> report = convert_(model, ExternalAttention.Config(slots=8))
         >>> fits = calibrate_(model, report, torch.randn(32, 10, 16).split(4), steps=10)
     """
-    if steps < 0 or lr <= 0 or ridge < 0 or not 0 < held_out < 1 or memory < 0:
+    if steps < 0 or lr <= 0 or not ridges or min(ridges) < 0 or not 0 < held_out < 1 or memory < 0:
         raise InputError(
-            f"expected steps, ridge and memory of at least 0, lr above 0 and 0 < held_out < 1, got {steps}, {ridge}, {memory}, {lr} and {held_out}"
+            f"expected steps, ridges and memory of at least 0, lr above 0 and 0 < held_out < 1, got {steps}, {ridges}, {memory}, {lr} and {held_out}"
         )
     _refuse_compiled(model)
     parts = _parts(model, report)
@@ -143,7 +144,7 @@ def calibrate_(
                 for name in times:
                     part, new = parts[name]
                     calls = Calls(model, part.replacement, part.original, name, given, times[name], memory)
-                    fit, best = _fit(part, name, calls, fitting, judging, steps=steps, lr=lr, ridge=ridge, new=new, generator=generator, tick=tick)
+                    fit, best = _fit(part, name, calls, fitting, judging, steps=steps, lr=lr, ridges=ridges, new=new, generator=generator, tick=tick)
                     layers.append(fit)
                     if best is not None:
                         _take_over(part.replacement, best, undo)
@@ -152,7 +153,7 @@ def calibrate_(
                     for value, old in reversed(undo):
                         value.copy_(old)
                 raise
-    return CalibrationReport(layers, steps, lr, ridge, seed, (len(fitting), len(judging)))
+    return CalibrationReport(layers, steps, lr, tuple(ridges), seed, (len(fitting), len(judging)))
 
 
 def _parts(model: nn.Module, report: ConversionReport | None) -> dict[str, tuple[Converted, list[str]]]:
@@ -188,7 +189,7 @@ def _beside(part: Converted) -> nn.Module:
 
 
 def _fit(
-    part: Converted, name: str, calls: Calls, fitting: list[int], judging: list[int], *, steps: int, ridge: float, tick: Any, **options: Any
+    part: Converted, name: str, calls: Calls, fitting: list[int], judging: list[int], *, steps: int, ridges: Sequence[float], tick: Any, **options: Any
 ) -> tuple[LayerFit, Student | None]:
     student = Student(part.replacement)
     before = relative_error(student, calls, judging)
@@ -211,23 +212,20 @@ def _fit(
         )
     tried: list[tuple[float, str, Student]] = []
 
-    def judge(by: str) -> None:
-        candidate = student.rounded()
-        tried.append((relative_error(candidate, calls, judging), by, candidate))
+    def judge(by: str, *candidates: Student) -> None:
+        rounded = (candidate.rounded() for candidate in candidates)
+        tried.append(min(((relative_error(candidate, calls, judging), by, candidate) for candidate in rounded), key=lambda entry: entry[0]))
 
     if how is not None:
-        least_squares(student, calls, fitting, ridge, how)
-        judge("least squares")
-        if tried[0][0] > before:
-            # steps go on from the better of the two
-            student = Student(part.replacement)
+        judge("least squares", *least_squares(student, calls, fitting, ridges, how))
+        if tried[0][0] < before:
+            student = copy.deepcopy(tried[0][2])
     if steps:
         with torch.enable_grad():
             take_steps(student, calls, fitting, steps=steps, tick=tick, **options)
-        judge("steps")
+        judge("steps", student)
         if how is not None:
-            least_squares(student, calls, fitting, ridge, how)
-            judge("steps, least squares")
+            judge("steps, least squares", *least_squares(student, calls, fitting, ridges, how))
     if not tried:
         return left("nothing to try without steps and least squares")
     error, by, best = min(tried, key=lambda entry: entry[0])

