@@ -185,9 +185,9 @@ def test_places_that_are_none_are_explained(where, says) -> None:
 
 def test_attentions_that_are_not_known_are_named() -> None:
     timm = pytest.importorskip("timm")
-    model = timm.models.eva.Eva(img_size=SIDE, patch_size=8, embed_dim=24, depth=1, num_heads=4)
-    with pytest.raises(ValueError, match=r"timm\.models\.eva\.EvaAttention.*foveal\.register_host"):
-        convert_(model, DENOISING, where="blocks.*.attn")
+    model = nn.ModuleDict({"attn": timm.models.nest.Attention(24, 4)})
+    with pytest.raises(ValueError, match=r"timm\.models\.nest\.Attention; known: .*timm\.models\.eva\.EvaAttention.*foveal\.register_host"):
+        convert_(model, DENOISING, where="attn")
 
 
 def test_compiled_and_quantised_models_are_refused() -> None:

@@ -1,9 +1,11 @@
 """Somebody else's model, with our attention in it and their weights kept."""
 
-from . import _timm, _torch, _transformers  # noqa: F401  # each enters its hosts, by name: none of the three libraries is imported
-from ._convert import Where, convert, convert_, every_nth, last_stage, matcher, originals_of, places_of, revert_
+from . import _timm, _timm_class, _timm_rope, _timm_windows, _torch, _torchvision, _transformers, _transformers_video  # noqa: F401  # each enters its hosts
+from ._convert import convert, convert_, originals_of, places_of, revert_
 from ._host import Place, find_host, host_key, known_hosts, register_host
+from ._interface import register_attention_functions
 from ._transfer import WarmStart
+from ._where import Where, every_nth, global_only, last_stage, matcher
 from .calibrate import CalibrationReport, LayerFit, calibrate_
 from .delta import load_delta, save_delta
 from .report import ConversionReport, Swap
@@ -21,6 +23,7 @@ __all__ = [
     "convert_",
     "every_nth",
     "find_host",
+    "global_only",
     "host_key",
     "known_hosts",
     "last_stage",
@@ -28,6 +31,7 @@ __all__ = [
     "matcher",
     "originals_of",
     "places_of",
+    "register_attention_functions",
     "register_host",
     "revert_",
     "save_delta",

@@ -1,8 +1,6 @@
 """Put attentions into a model that somebody else made, in place and all at once, or not at all."""
 
 import copy
-import fnmatch
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,19 +9,17 @@ from torch import nn
 
 from .._errors import InputError
 from ..attention import AttentionConfig, SoftmaxAttention, TokenAttention
-from ..attention._grid import on_grid
+from ..attention._grid import on_grid, without_grid
 from ._digest import digests, fingerprint
 from ._host import Host, Place, find_host, host_key, known_hosts, refuse_what_cannot_be_read
-from ._transfer import Transfer, WarmStart, build
+from ._parts import Copied, carry_hooks
+from ._transfer import Transfer, WarmStart, build, make, refusal
+from ._where import Where, is_everywhere, matcher
 from .report import ConversionReport, Swap
 
-__all__ = ["Where", "convert", "convert_", "every_nth", "is_converted", "last_stage", "matcher", "originals_of", "places_of", "record_of", "revert_"]
-
-Where = str | re.Pattern[str] | Callable[[str, nn.Module], bool]
-"""Which modules: a glob on their names (``"blocks.*.attn"``), a compiled regex that must match the whole name, or a predicate on name and module."""
+__all__ = ["convert", "convert_", "is_converted", "originals_of", "places_of", "record_of", "revert_"]
 
 _RECORD = "_foveal_conversion"
-_STAGE = re.compile(r"(?:^|\.)(?:stages?|layers)\.(\d+)\.blocks\.")
 
 
 @dataclass
@@ -35,6 +31,7 @@ class Converted:
     replacement: nn.Module
     wanted: AttentionConfig
     warm_start: WarmStart
+    copied: tuple[Copied, ...]
 
 
 @dataclass
@@ -95,7 +92,7 @@ def convert_(
         model: of timm, torchvision, transformers, or any with ``nn.MultiheadAttention``; see :func:`known_hosts`.
         config: what to put in, such as ``foveal.DenoisingAttention.Config()``. A mapping from globs to configurations puts different ones in different
             places; the first glob that matches decides, and None leaves a place as it is.
-        where: which modules, see :data:`Where`; :func:`last_stage` and :func:`every_nth` make some. All known attentions by default.
+        where: which modules, see :data:`Where`; :func:`last_stage`, :func:`global_only` and :func:`every_nth` make some. All known attentions by default.
         warm_start: of denoising attention, the size of the negative branch relative to the host's weights, or ``"exact"``: the function is unchanged.
 
     Returns:
@@ -112,22 +109,28 @@ def convert_(
         self_attn kept
     """
     _refuse_compiled(model)
-    choose = _chooser(config, where)
-    found = _find(model, choose)
+    choose = _chooser(model, config, where)
+    found, everywhere = _find(model, choose), is_everywhere(where)
     before = digests(model.state_dict())
     planned: list[tuple[Converted, Swap]] = []
     for names, module, host, wanted in found:
         place = host.read(module, model, names[0])
         if place is None:
-            if where == "*":
+            if everywhere:
                 continue
             raise InputError(f"{names[0]} is asked by other tokens than it reads, which most attentions cannot do; leave it out of `where`")
         refuse_what_cannot_be_read(names[0], iter((part, getattr(place, part)) for part in ("qkv", "proj", "q_norm", "k_norm", "norm")))
+        if reason := refusal(make(wanted, place), place):
+            if place.asks_apart and everywhere:
+                continue
+            raise InputError(f"{names[0]}: {reason}; or leave it out of `where`")
         here = _told_of_grid(wanted, place)
         ours, transfer = build(here, place, warm_start)
         replacement = host.wrap(module, ours).train(module.training)
-        _carry_hooks(module, replacement)
-        planned.append((Converted(names, module, replacement, wanted, warm_start), _swap(names, module, ours, transfer, place, here)))
+        carry_hooks(module, replacement)
+        planned.append(
+            (Converted(names, module, replacement, wanted, warm_start, place.copied), _swap(names, module, replacement, ours, transfer, place, here))
+        )
     # from here on nothing can fail
     for converted, _ in planned:
         _put(model, converted.names, converted.replacement)
@@ -173,32 +176,11 @@ def revert_(model: nn.Module) -> list[str]:
     for converted in parts:
         like = next(converted.replacement.parameters())
         original = converted.original.to(like.device, like.dtype).train(converted.replacement.training)
+        for copied in converted.copied:
+            copied.give_back()
         _put(model, converted.names, original)
     del model.__dict__[_RECORD]
     return [name for converted in parts for name in converted.names]
-
-
-def every_nth(step: int, offset: int = 0) -> Callable[[str, nn.Module], bool]:
-    """Every ``step``-th block, counted by the last number in the name, from ``offset``; for ``where``."""
-    if step < 1:
-        raise InputError(f"step must be at least 1, got {step}")
-
-    def choose(name: str, module: nn.Module) -> bool:
-        numbers = re.findall(r"(?:^|\.)(\d+)(?=\.|$)", name)
-        return find_host(module) is not None and bool(numbers) and int(numbers[-1]) >= offset and (int(numbers[-1]) - offset) % step == 0
-
-    return choose
-
-
-def last_stage(model: nn.Module, share: float = 0.25) -> Callable[[str, nn.Module], bool]:
-    """The attentions of the last stage, or where there are no stages, of the last ``share`` of the blocks; for ``where``."""
-    names = [name for name, module in model.named_modules() if find_host(module) is not None]
-    if not names:
-        raise InputError(f"the model has no attention that is known; known: {', '.join(known_hosts())}")
-    stages = sorted({int(match[1]) for name in names if (match := _STAGE.search(name))})
-    last = [name for name in names if stages and (match := _STAGE.search(name)) and int(match[1]) == stages[-1]]
-    chosen = set(last or names[-max(1, round(share * len(names))) :])
-    return lambda name, module: name in chosen
 
 
 # -- which -----------------------------------------------------------------------------------------------------------------------------------------
@@ -208,25 +190,16 @@ _Choice = tuple[bool, AttentionConfig | None]
 """Whether anything is said of a module, and what; None is to leave it."""
 
 
-def _chooser(config: AttentionConfig | Mapping[str, AttentionConfig | None], where: Where) -> Callable[[str, nn.Module], _Choice]:
+def _chooser(model: nn.Module, config: AttentionConfig | Mapping[str, AttentionConfig | None], where: Where) -> Callable[[str, nn.Module], _Choice]:
     if isinstance(config, AttentionConfig):
-        chosen = matcher(where)
+        chosen = matcher(where, model)
         return lambda name, module: (chosen(name, module), config)
     if not isinstance(config, Mapping) or not all(value is None or isinstance(value, AttentionConfig) for value in config.values()):
         raise InputError(f"expected a configuration, such as foveal.DenoisingAttention.Config(), or a mapping from globs to configurations, got {config!r}")
-    if where != "*":
+    if not is_everywhere(where):
         raise InputError("where says nothing beside a mapping, whose globs say it; give one of the two")
-    rules = [(matcher(glob), value) for glob, value in config.items()]
+    rules = [(matcher(glob, model), value) for glob, value in config.items()]
     return lambda name, module: next(((True, value) for chosen, value in rules if chosen(name, module)), (False, None))
-
-
-def matcher(where: Where) -> Callable[[str, nn.Module], bool]:
-    """Whether a module, given its name and itself, is one of those."""
-    if isinstance(where, str):
-        return lambda name, module: fnmatch.fnmatchcase(name, where)
-    if isinstance(where, re.Pattern):
-        return lambda name, module: where.fullmatch(name) is not None
-    return where
 
 
 def _find(model: nn.Module, choose: Callable[[str, nn.Module], _Choice]) -> list[tuple[list[str], nn.Module, Host, AttentionConfig]]:
@@ -290,19 +263,22 @@ def _refuse_compiled(model: nn.Module) -> None:
 
 
 def _told_of_grid(config: AttentionConfig, place: Place) -> AttentionConfig:
+    if place.no_grid:
+        return without_grid(config, place.no_grid)
     return config if place.num_prefix_tokens is None else on_grid(config, place.num_prefix_tokens, place.grid)
 
 
-def _swap(names: list[str], module: nn.Module, ours: Any, transfer: Transfer, place: Place, config: AttentionConfig) -> Swap:
+def _swap(names: list[str], module: nn.Module, replacement: nn.Module, ours: Any, transfer: Transfer, place: Place, config: AttentionConfig) -> Swap:
     notes = []
     if len(names) > 1:
         notes.append(f"shared, also as {', '.join(names[1:])}")
     if hooks := len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks):
         notes.append(f"{hooks} hooks of the module go on, with what the new attention takes and gives")
+    notes += place.notes
     tokens, macs = place.num_tokens, None
-    if tokens is not None:
+    if tokens is not None and place.windows is not None:
         before = SoftmaxAttention(place.dim, place.num_heads, attn_head_dim=place.head_dim, device="meta").macs(tokens)
-        macs = (before, ours.macs(tokens))
+        macs = (place.windows * before, place.windows * ours.macs(tokens))
     return Swap(
         name=names[0],
         was=host_key(module),
@@ -312,28 +288,10 @@ def _swap(names: list[str], module: nn.Module, ours: Any, transfer: Transfer, pl
         mapped=transfer.mapped,
         new=transfer.new,
         dropped=transfer.dropped,
-        parameters=(sum(p.numel() for p in module.parameters()), sum(p.numel() for p in ours.parameters())),
+        parameters=(sum(p.numel() for p in module.parameters()), sum(p.numel() for p in replacement.parameters())),
         macs=macs,
         notes=notes,
     )
-
-
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_is_full_backward_hook",
-)
-
-
-def _carry_hooks(module: nn.Module, replacement: nn.Module) -> None:
-    """A replacement is called as the module was, so hooks go on. The dictionaries themselves are handed over: handles to remove a hook keep working."""
-    for name in _HOOKS:
-        replacement.__dict__[name] = module.__dict__[name]
 
 
 def _put(model: nn.Module, names: list[str], module: nn.Module) -> None:

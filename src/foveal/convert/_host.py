@@ -3,16 +3,13 @@
 Shapes     C width of the tokens, I = heads · head width
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ._parts import Copied
 
 __all__ = ["HOSTS", "Host", "Place", "find_host", "host_key", "known_hosts", "refuse_what_cannot_be_read", "register_host"]
 
@@ -37,14 +34,26 @@ class Place:
     """Tokens in front that are not of the grid; None where the host does not say."""
     grid: tuple[int, int] | None = None
     """Rows and columns of the other tokens; None where the host does not say, or they change."""
+    no_grid: str = ""
+    """Where the tokens lie that are no grid of one image, as "among the frames of a video"; empty where they are one, or nothing is known."""
+    windows: int | None = 1
+    """In how many windows of ``grid`` the tokens of an image are cut; 1 is an attention over the whole image, None a number that is not known."""
     position: nn.Module | None = None
-    """The host's own bias of pairs, which its ``wrap`` adds; dropped where an attention has no pairs."""
+    """The host's own bias of pairs, without arguments to ``(1, H, N, N)``, which its ``wrap`` adds; dropped where an attention has no pairs."""
+    given_bias: bool = False
+    """Whether the host's model gives a bias of pairs with each call; dropped as well where an attention has no pairs."""
     rotary: bool = False
     """Whether the host turns queries and keys by their positions, and its ``wrap`` says how."""
     needs_pairs: str = ""
     """Why only an attention of pairs can stand here; empty where any can."""
+    asks_apart: bool = False
+    """Whether those who ask are other tokens than those that are read. Such a place is left alone, unless it is meant by name, by attentions without pairs."""
     lost: tuple[str, ...] = ()
     """Parameters of the host that no attention here has a place for, so that the function changes."""
+    notes: tuple[str, ...] = ()
+    """What else the report should say of this place."""
+    copied: tuple[Copied, ...] = ()
+    """Which parameters of the host ``qkv`` and ``proj`` are copies of, so that :func:`foveal.revert_` can give back what was trained."""
 
     @property
     def weight(self) -> Tensor:
@@ -126,82 +135,3 @@ def refuse_what_cannot_be_read(name: str, parts: Iterator[tuple[str, nn.Module]]
 
 def _as_it_is(module: nn.Module, ours: nn.Module) -> nn.Module:
     return ours
-
-
-def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """An ``nn.Linear`` around parameters that exist: nothing is copied or drawn."""
-    with torch.device("meta"):
-        out = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    out.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight)
-    if bias is not None:
-        out.bias = bias if isinstance(bias, nn.Parameter) else nn.Parameter(bias)
-    return out
-
-
-def joined(layers: list[Any]) -> nn.Linear:
-    """Several linear maps of one input as one; a copy. A map without a bias among others with one gets zeros."""
-    biases = [layer.bias for layer in layers]
-    given = [bias for bias in biases if bias is not None]
-    with torch.no_grad():
-        whole = [layer.weight.new_zeros(len(layer.weight)) if bias is None else bias for layer, bias in zip(layers, biases, strict=True)]
-        out = linear_of(torch.cat([layer.weight for layer in layers]), torch.cat(whole) if given else None)
-    out.weight.requires_grad_(layers[0].weight.requires_grad)
-    if given:
-        out.bias.requires_grad_(given[0].requires_grad)
-    return out
-
-
-def with_separate_bias(qkv: Any, q_bias: Tensor | None, v_bias: Tensor | None) -> nn.Linear:
-    """A ``qkv`` whose bias the host keeps beside it, for queries and values alone. The weight is the host's own."""
-    if q_bias is None or v_bias is None:
-        return linear_of(qkv.weight, None)
-    with torch.no_grad():
-        bias = torch.cat([q_bias, torch.zeros_like(q_bias), v_bias])
-    out = linear_of(qkv.weight, bias)
-    out.bias.requires_grad_(q_bias.requires_grad)
-    return out
-
-
-def only(module: nn.Module, kept: tuple[str, ...]) -> nn.Module:
-    """A module of the host's class with its settings and, of its parameters, buffers and submodules, those that are named; they are the same ones.
-
-    What the host computes from them, it goes on to compute.
-    """
-    other = type(module).__new__(type(module))
-    nn.Module.__init__(other)
-    machinery = set(nn.Module().__dict__)
-    other.__dict__.update({name: value for name, value in module.__dict__.items() if name not in machinery})
-    other._parameters.update({name: value for name, value in module._parameters.items() if name in kept})
-    other._buffers.update({name: value for name, value in module._buffers.items() if name in kept})
-    other._modules.update({name: value for name, value in module._modules.items() if name in kept})
-    other._non_persistent_buffers_set |= module._non_persistent_buffers_set & set(kept)
-    return other
-
-
-class Unit(nn.Module):
-    """``(…, D)`` to length one."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x, dim=-1)
-
-
-class ScaledUnit(nn.Module):
-    """Queries of cosine attention, ``(B, H, N, D)``: of the length that the host learns, times √D since a core divides by it."""
-
-    def __init__(self, logit_scale: nn.Parameter) -> None:
-        super().__init__()
-        self.logit_scale = logit_scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x, dim=-1) * (self.logit_scale.clamp(max=math.log(100.0)).exp() * x.shape[-1] ** 0.5)
-
-
-class Turn:
-    """Rotary positions of all but the first tokens."""
-
-    def __init__(self, apply: Callable[[Tensor], Tensor], num_prefix_tokens: int) -> None:
-        self.apply, self.num_prefix_tokens = apply, num_prefix_tokens
-
-    def __call__(self, x: Tensor) -> Tensor:
-        first = self.num_prefix_tokens
-        return torch.cat([x[:, :, :first], self.apply(x[:, :, first:])], dim=2).type_as(x)

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..attention import TokenAttention
-from ._host import Place, linear_of, register_host
+from ._host import Place, register_host
+from ._parts import linear_of
 
 __all__ = ["AsMultiheadAttention"]
 

@@ -34,7 +34,7 @@ from ..attention.halo import HaloCore
 from ._host import Place
 from ._width import Widened, of_width
 
-__all__ = ["Transfer", "WarmStart", "build"]
+__all__ = ["Transfer", "WarmStart", "build", "make", "refusal"]
 
 WarmStart = float | Literal["exact"]
 """How large W_Q⁻ and W_V⁻ start, relative to W_Q and W_V; ``"exact"`` is V⁻ = 0, which leaves the function what it was."""
@@ -61,30 +61,42 @@ def build(config: AttentionConfig, place: Place, warm_start: WarmStart) -> tuple
     Raises:
         ValueError: heads that the attention cannot have.
     """
-    options: dict[str, Any] = {}
     width, widened = getattr(config, "attn_head_dim", None) or place.head_dim, None
     if width != place.head_dim:
         widened = of_width(place, width, config.attention)
         place = widened.place
-    elif place.head_dim * place.num_heads != place.dim:
+    module = make(config, place)
+    transfer = _fill(module, place, warm_start)
+    return module, transfer if widened is None else _made_anew(transfer, widened, width)
+
+
+def make(config: AttentionConfig, place: Place) -> TokenAttention:
+    """The attention without memory: what the host gives need not be made."""
+    options: dict[str, Any] = {}
+    if place.head_dim * place.num_heads != place.dim and getattr(config, "attn_head_dim", None) is None:
         if not hasattr(config, "attn_head_dim"):
             raise InputError(f"{config.attention} attention needs dim = heads × width, got {place.dim} and {place.num_heads} × {place.head_dim}")
         options["attn_head_dim"] = place.head_dim
-    weight = place.weight
-    module: TokenAttention = type(config).module(  # type: ignore[assignment]
+    return type(config).module(  # type: ignore[return-value]
         place.dim,
         place.num_heads,
         qkv_bias=_has_bias(place.qkv),
         proj_bias=_has_bias(place.proj),
         attn_drop=place.attn_drop,
         proj_drop=place.proj_drop,
-        # without memory at first: what the host gives need not be made
         device="meta",
-        dtype=weight.dtype,
+        dtype=place.weight.dtype,
         **(config.options() | options),
     )
-    transfer = next(rule for kind, rule in _RULES if isinstance(module, kind))(module, place, warm_start)
-    return module, transfer if widened is None else _made_anew(transfer, widened, width)
+
+
+def refusal(module: TokenAttention, place: Place) -> str:
+    """Why the attention cannot stand here; empty where it can."""
+    if place.needs_pairs and not module.of_pairs:
+        return f"{place.needs_pairs}; {module.name} attention has no pairs, softmax or denoising attention has"
+    if place.rotary and isinstance(module, DifferentialAttention):
+        return "queries and keys are turned by their positions, which differential attention cannot do with heads that it reads in halves"
+    return ""
 
 
 def _made_anew(transfer: Transfer, widened: Widened, width: int) -> Transfer:
@@ -95,6 +107,26 @@ def _made_anew(transfer: Transfer, widened: Widened, width: int) -> Transfer:
     if not widened.kept:
         transfer.function = "changed"
         transfer.dropped.append(f"beyond width {width}: {widened.logits_lost:.0%} of the logits' map, {widened.values_lost:.0%} of the values'")
+    return transfer
+
+
+def _fill(module: TokenAttention, place: Place, warm_start: WarmStart) -> Transfer:
+    """Give the attention what it can keep of the host's weights."""
+    transfer = next(rule for kind, rule in _RULES if isinstance(module, kind))(module, place, warm_start)
+    dropped = list(place.lost)
+    if place.position is not None:
+        names = [f"position.{name}" for name, _ in place.position.named_parameters()]
+        if module.of_pairs:
+            transfer.kept += names
+        else:
+            dropped += names
+    if place.given_bias and not module.of_pairs:
+        dropped.append("bias of pairs from the model")
+    if place.rotary and not isinstance(module, QKVAttention):
+        dropped.append("rotary positions")
+    if dropped:
+        transfer.dropped += dropped
+        transfer.function = "changed"
     return transfer
 
 

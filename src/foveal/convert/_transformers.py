@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..attention import TokenAttention
-from ._host import Place, joined, linear_of, register_host
+from ._host import Place, register_host
+from ._parts import Turn, joined, linear_of
+from ._placed import Placed
 
-__all__: list[str] = []
+__all__ = ["converted"]
 
 FAMILIES = {
     "vit.modeling_vit.ViTAttention": "o_proj",
@@ -21,13 +23,22 @@ FAMILIES = {
     "dinov2.modeling_dinov2.Dinov2Attention": "o_proj",
     "clip.modeling_clip.CLIPAttention": "out_proj",
     "siglip.modeling_siglip.SiglipAttention": "out_proj",
+    "dinov3_vit.modeling_dinov3_vit.DINOv3ViTAttention": "o_proj",
+    "beit.modeling_beit.BeitAttention": "o_proj",
 }
 """Classes under ``transformers.models``, and the name of their output map."""
 
 
-def _forward(self: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+def _forward(
+    self: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, position_embeddings: tuple[Tensor, Tensor] | None = None, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
     """``(B, N, C)`` and the ``combined`` map, ``(B, H, N, N)``, where attentions were asked for: by ``attn_implementation="eager"``, as ever."""
-    options = {"attn_mask": _of_keys(self.attn, attention_mask), "is_causal": bool(kwargs.get("is_causal") or False)}
+    rotate = None
+    if position_embeddings is not None:
+        cos, sin = position_embeddings
+        rotate = Turn(lambda x: x * cos + torch.cat([-x[..., x.shape[-1] // 2 :], x[..., : x.shape[-1] // 2]], dim=-1) * sin, hidden_states.shape[1] - len(cos))
+    masks = {"bias" if self.given_bias else "mask": _of_keys(self.attn, attention_mask)}
+    options = self.options(**masks, rotate=rotate, is_causal=bool(kwargs.get("is_causal") or False))
     out = self.attn(hidden_states, **options)
     weights = self.attn.attention_map(hidden_states, **options)["combined"] if self.config._attn_implementation == "eager" else None
     return out, weights
@@ -45,7 +56,7 @@ def _of_keys(attn: TokenAttention, mask: Tensor | None) -> Tensor | None:
 
 @lru_cache
 def _subclass(family: Any) -> Any:
-    return type(f"Converted{family.__name__}", (family,), {"forward": _forward, "__module__": __name__, "__reduce_ex__": _reduce})
+    return type(f"Converted{family.__name__}", (family,), {"forward": _forward, "options": Placed.options, "__module__": __name__, "__reduce_ex__": _reduce})
 
 
 def _reduce(self: nn.Module, protocol: Any) -> Any:
@@ -64,31 +75,44 @@ def _read(module: Any, model: nn.Module, name: str) -> Place:
         raise InputError(f"{name} reads text, whose masks are causal; leave it out of `where`, for example with where='vision_model.*'")
     proj = getattr(module, FAMILIES[".".join([*type(module).__module__.split(".")[2:], type(module).__name__])])
     prefix, grid = _tokens(config)
+    qkv, copied = joined([module.q_proj, module.k_proj, module.v_proj])
     return Place(
         dim=proj.out_features,
         num_heads=getattr(module, "num_attention_heads", None) or module.num_heads,
         head_dim=module.head_dim,
-        qkv=joined([module.q_proj, module.k_proj, module.v_proj]),
+        qkv=qkv,
+        copied=copied,
         proj=linear_of(proj.weight, proj.bias),
         attn_drop=getattr(module, "attention_dropout", getattr(module, "dropout", 0.0)),
         num_prefix_tokens=prefix,
         grid=grid,
+        rotary=config.model_type == "dinov3_vit",
+        given_bias=_given_bias(config),
     )
 
 
+def _given_bias(config: Any) -> bool:
+    """BEiT's relative positions come to its attentions with the mask."""
+    return bool(getattr(config, "use_relative_position_bias", False) or getattr(config, "use_shared_relative_position_bias", False))
+
+
 def _tokens(config: Any) -> tuple[int | None, tuple[int, int] | None]:
-    """From the configuration. SigLIP has no class token, DeiT has two, DINOv2 takes images of any size."""
-    prefix = {"siglip_vision_model": 0, "deit": 2}.get(config.model_type, 1)
-    side = config.image_size // config.patch_size if isinstance(config.image_size, int) and config.model_type != "dinov2" else None
+    """From the configuration. SigLIP has no class token, DeiT has two, DINOv3 registers; both DINOs take images of any size."""
+    prefix = {"siglip_vision_model": 0, "deit": 2, "dinov3_vit": 1 + getattr(config, "num_register_tokens", 0)}.get(config.model_type, 1)
+    side = config.image_size // config.patch_size if isinstance(config.image_size, int) and not config.model_type.startswith("dinov") else None
     return prefix, None if side is None else (side, side)
 
 
 def _wrap(module: Any, ours: nn.Module) -> nn.Module:
+    return converted(type(module), module, ours)
+
+
+def converted(family: Any, module: Any, ours: nn.Module) -> Any:
+    """An instance of a subclass of ``family`` that is called as the host calls ``module``."""
     assert isinstance(ours, TokenAttention), "conversion builds these"
-    family: Any = type(module)
     replacement = _empty(family)
     nn.Module.__init__(replacement)
-    replacement.attn = ours
+    replacement.attn, replacement.position, replacement.given_bias = ours, None, _given_bias(module.config)
     for name in ("config", "is_causal", "head_dim", "num_heads", "num_attention_heads", "embed_dim"):
         if hasattr(module, name):
             setattr(replacement, name, getattr(module, name))

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ._host import Place, linear_of
+from ._host import Place
+from ._parts import linear_of
 
 __all__ = ["Widened", "of_width"]
 
