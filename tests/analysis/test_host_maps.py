@@ -269,3 +269,20 @@ def test_a_softmax_between_channels_is_no_map_of_tokens() -> None:
     model = timm.models.Xcit(img_size=SIDE, patch_size=16, embed_dim=24, depth=1, cls_attn_layers=1, num_heads=2, num_classes=5).eval()
     # the class attention behind it is a map of tokens
     assert not any("cls_attn" not in layer for layer in attention_maps(model, torch.randn(IMAGES)))
+
+
+def test_torchvision_swin_shows_its_windows() -> None:
+    """The first block does not shift: its maps, applied to the values of each window, give what the attention gives."""
+    torchvision = pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+    model, seen = stirred(torchvision.models.SwinTransformer([4, 4], 24, [2, 2], [2, 4], [4, 4], num_classes=5)), {}
+    attn = model.features[1][0].attn
+    attn.register_forward_hook(lambda _, args, output: seen.update(x=args[0], y=output))
+    maps = attention_maps(model, torch.randn(IMAGES))
+    assert list(maps) == [f"features.{stage}.{block}.attn" for stage in (1, 3) for block in (0, 1)]
+    assert maps["features.3.1.attn"]["combined"].shape == (2, 4, 16, 16)
+    windows = seen["x"].unflatten(1, (2, 4)).unflatten(3, (2, 4)).permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(0, 2)
+    values = attn.qkv(windows)[..., 48:].unflatten(-1, (2, 12)).transpose(1, 2)
+    out = attn.proj((maps["features.1.0.attn"]["combined"] @ values).transpose(1, 2).flatten(2))
+    want = seen["y"].unflatten(1, (2, 4)).unflatten(3, (2, 4)).permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(0, 2)
+    torch.testing.assert_close(out, want, rtol=1e-4, atol=1e-5)

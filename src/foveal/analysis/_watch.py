@@ -43,7 +43,7 @@ class Watch(TorchFunctionMode):
     def __init__(self, model: nn.Module, wanted: Callable[[nn.Module], bool], keep: Callable[[nn.Module, Tensor], None], *, into_ours: bool = False) -> None:
         super().__init__()
         self.model, self.wanted, self.keep, self.into_ours = model, wanted, keep, into_ours
-        self._running: list[tuple[nn.Module, int | None]] = []
+        self._running: list[tuple[nn.Module, tuple[int, ...]]] = []
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -62,7 +62,7 @@ class Watch(TorchFunctionMode):
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         tokens = args[0] if args else None
-        self._running.append((module, tokens.shape[1] if isinstance(tokens, Tensor) and tokens.ndim == 3 else None))
+        self._running.append((module, tuple(tokens.shape) if isinstance(tokens, Tensor) else ()))
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._running and self._running[-1][0] is module:
@@ -80,7 +80,7 @@ class Watch(TorchFunctionMode):
             self.keep(owner[0], weights)
         return output
 
-    def _owner(self, opened: Callable[..., Any]) -> tuple[nn.Module, int | None] | None:
+    def _owner(self, opened: Callable[..., Any]) -> tuple[nn.Module, tuple[int, ...]] | None:
         """The module that the map belongs to."""
         ours = next((entry for entry in self._running if is_ours(entry[0])), None)
         if ours is not None:
@@ -125,12 +125,17 @@ def _softmax(func: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | Non
     return output, output if output.ndim == 4 and dim in (-1, 3) else None
 
 
-def _is_over_tokens(weights: Tensor, module: nn.Module, tokens: int | None) -> bool:
-    """Attention between channels has a softmax too; its map is no map of tokens."""
-    if tokens is None:
+def _is_over_tokens(weights: Tensor, module: nn.Module, given: tuple[int, ...]) -> bool:
+    """Attention between channels has a softmax too; its map is no map of tokens. Tokens are given as ``(B, N, C)``, or on a grid that falls into windows."""
+    if len(given) not in (3, 4):
         return find_host(module) is not None
-    heads = getattr(module, "num_heads", None) or getattr(module, "num_attention_heads", None)
-    return weights.shape[1] == heads and weights.shape[-1] == tokens and weights.shape[-2] in (1, tokens)
+    if weights.shape[1] != (getattr(module, "num_heads", None) or getattr(module, "num_attention_heads", None)):
+        return False
+    queries, keys = weights.shape[-2:]
+    if len(given) == 3:
+        return keys == given[1] and queries in (1, keys)
+    # a grid that does not fall into windows is padded, which is known of hosts alone
+    return queries == keys and (len(weights) * keys == given[0] * given[1] * given[2] or find_host(module) is not None)
 
 
 _OPENED: dict[Any, Callable[..., Any]] = {
