@@ -138,6 +138,16 @@ def official_kinds() -> str:
 
 
 @table
+def published_models() -> str:
+    """Every network registered with timm, counted, beside what its paper says."""
+    # here: timm takes longer to import than all that the other tables need
+    from foveal.timm._table import HEADER, rows
+
+    table = _markdown(HEADER, rows(), numbers=(1, 3))
+    return table + "\n\n`python -m foveal.timm`, when this page was built; multiply-adds are of one sample at the size of the default configuration."
+
+
+@table
 def public_names(module: str) -> str:
     """The public names of a module, each a link to where it is documented."""
     loaded = importlib.import_module(module)
