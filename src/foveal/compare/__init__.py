@@ -2,6 +2,7 @@
 
 from .plan import DEFAULT_ARMS, Arm, Plan, list_arms, make_plan
 from .report import render_report, write_report, write_summary
+from .resolution import ResolutionPoint, cost_against_resolution, resolution_figure
 from .results import check_results, collect, write_results
 from .run import run_plan, steps_for_minutes
 
@@ -9,11 +10,14 @@ __all__ = [
     "DEFAULT_ARMS",
     "Arm",
     "Plan",
+    "ResolutionPoint",
     "check_results",
     "collect",
+    "cost_against_resolution",
     "list_arms",
     "make_plan",
     "render_report",
+    "resolution_figure",
     "run_plan",
     "steps_for_minutes",
     "write_report",

@@ -72,7 +72,7 @@ class DilatedResNet(MappedConfig):
             raise InputError(f"expected output_stride 8 or 16 and dilations of at least 1, got {self.output_stride} and {self.multi_grid}")
         # timm's resnet50s and resnet101s have the stem of 64, 64 and 128 channels
         name = f"{self.backbone}s" if self.deep_stem else self.backbone
-        options = {"num_classes": 0, "global_pool": "", "in_chans": in_chans, "output_stride": self.output_stride}
+        options: dict[str, Any] = {"num_classes": 0, "global_pool": "", "in_chans": in_chans, "output_stride": self.output_stride}
         net: Any = timm.create_model(name, pretrained=self.pretrained, **options)
         for block, factor in zip(net.layer4, self.multi_grid, strict=True):
             dilation = 32 // self.output_stride * factor
