@@ -191,6 +191,18 @@ def test_converted_places_keep_their_names_and_maps(name) -> None:
     torch.testing.assert_close(signed[report.swaps[0].name]["positive"], want[report.swaps[0].name]["combined"], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", TIMM)
+def test_positions_and_windows_survive_conversion_in_the_maps(name) -> None:
+    torch.manual_seed(0)
+    model, images = stirred(TIMM[name]()), torch.randn(IMAGES)
+    want = attention_maps(model, images)
+    converted, _ = foveal.convert(model, foveal.SoftmaxAttention.Config())
+    got = attention_maps(converted, images)
+    assert list(got) == list(want)
+    for layer, maps in want.items():
+        torch.testing.assert_close(got[layer]["combined"], maps["combined"], rtol=1e-4, atol=1e-6)
+
+
 def test_a_plain_model_is_left_as_it_was() -> None:
     model, images = host("timm ViT").train(), torch.randn(IMAGES)
     before = [(len(m._forward_hooks), len(m._forward_pre_hooks), m.training) for m in model.modules()]
