@@ -14,10 +14,11 @@ Status     layer: outputs and gradients equal to the official one's; the two enc
 Shapes     B batch, N tokens, C channels, K entries of the dictionary
 """
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .._errors import InputError, missing_extra, unknown
 from ..attention import CrossSampleDictionary, CrossSamplePair, SoftmaxAttention
@@ -151,6 +152,7 @@ class CattEncoder(nn.Module):
         self.two_streams = nn.ModuleList(CattLayer(dim, num_heads, mlp_ratio, share=share, drop=drop) for _ in range(depth - single))
         self.dictionary = CrossSampleDictionary(dictionary_size, dim, init=init)
         self.fuse = nn.Linear(2 * dim, dim)
+        self.grad_checkpointing = False
 
     def forward(self, hidden: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """Encode and fuse.
@@ -169,7 +171,7 @@ class CattEncoder(nn.Module):
             wanted = (hidden.shape[0], 1, 1, hidden.shape[1])
             raise InputError(f"CattEncoder expects a bool attn_mask (B, 1, 1, N) = {wanted}, got {attn_mask.dtype} of {tuple(attn_mask.shape)}")
         for layer in self.layers:
-            hidden = layer(hidden, attn_mask)
+            hidden = self._through(layer, hidden, attn_mask)
         entries = self.dictionary(hidden)
         cross, cross_mask = entries, None
         for depth, layer in enumerate(self.two_streams):
@@ -177,6 +179,13 @@ class CattEncoder(nn.Module):
                 cross = torch.cat([cross, entries.expand(hidden.shape[0], -1, -1)], dim=1)
                 if attn_mask is not None:
                     cross_mask = torch.cat([attn_mask, attn_mask.new_ones(hidden.shape[0], 1, 1, entries.shape[1])], dim=-1)
-            hidden, cross = layer(hidden, cross, attn_mask, cross_mask)
+            hidden, cross = self._through(layer, hidden, cross, attn_mask, cross_mask)
             cross_mask = attn_mask
         return self.fuse(torch.cat([hidden, cross], dim=-1))
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep what stands between layers alone, and compute each again in the backward pass."""
+        self.grad_checkpointing = enable
+
+    def _through(self, layer: nn.Module, *inputs: Tensor | None) -> Any:
+        return checkpoint(layer, *inputs, use_reentrant=False) if self.grad_checkpointing else layer(*inputs)
