@@ -27,6 +27,7 @@ from .attention import (
     list_attentions,
 )
 from .convert import CalibrationReport, ConversionReport, calibrate_, convert, convert_, every_nth, last_stage, load_delta, register_host, revert_, save_delta
+from .export import export_model
 from .hub import from_pretrained, push_to_hub, save_pretrained
 
 __version__ = "0.1.0"
@@ -61,6 +62,7 @@ __all__ = [
     "cost",
     "create_attention",
     "every_nth",
+    "export_model",
     "fit_dictionaries_",
     "from_pretrained",
     "functional",
