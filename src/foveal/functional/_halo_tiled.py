@@ -13,7 +13,8 @@ from einops import rearrange
 from torch import Tensor
 
 from .._errors import InputError
-from ._halo_blocks import Axis, Extra, border_logits, pad, relative_logits, to_windows
+from ._halo_blocks import Axis, Extra, border_logits, pad, to_windows
+from ._halo_skew import skewed
 
 __all__ = ["tiled"]
 
@@ -24,9 +25,10 @@ _TILE = 2**20
 def tiled(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, rows: Axis, columns: Axis, scale: float, extra: Extra) -> Tensor:
     if extra[0] is not None or extra[2] is not None or extra[3] or q.dtype not in (torch.float32, torch.float64):
         raise InputError('the tiled path has no global keys, mask, dropout or half precision; use path="auto"')
-    relative = relative_logits(q, rel_height, rel_width, rows, columns)
-    by_row, by_column = (rearrange(bias, "b h n m i j t -> (b h) n m t (i j)").contiguous() for bias in relative)
-    queries = q.flatten(0, 1)
+    queries = q.flatten(0, 1).contiguous()
+    single = queries.flatten(0, 2)
+    by_row = skewed(single, rel_height, rows, "rows").unflatten(0, queries.shape[:3])
+    by_column = skewed(single, rel_width, columns, "columns").unflatten(0, queries.shape[:3])
     # a masked border is left out of every tile, and need not be there
     keys, values = ((part if rows.mask_border else pad(part, rows, columns)).flatten(0, 1) for part in (k, v))
     out = _Tiles.apply(queries, keys, values, by_row, by_column, rows, columns, scale)
@@ -47,7 +49,8 @@ class _Tiles(torch.autograd.Function):
         room, room_k, room_v = tiles.room(q, tiles.num_queries), tiles.room(k, k.shape[-1]), tiles.room(v, v.shape[-1])
         for tile in tiles:
             attention = tiles.attention(tile, room, tiles.queries(tile, q), tiles.keys(tile, k, room_k), by_row, by_column, scale)
-            out[tile.blocks] = torch.bmm(attention.mT, tiles.keys(tile, v, room_v)).view(out[tile.blocks].shape)
+            # a product with few columns is slow, one with few rows is not: heads are narrow
+            tiles.store(tile, out, torch.bmm(tiles.keys(tile, v, room_v).mT, attention))
         return out
 
     @staticmethod
@@ -92,11 +95,11 @@ def _tiles_backward(saved: tuple[Tensor, ...], grad_out: Tensor, rows: Axis, col
         queries, cotangent = tiles.queries(tile, q), tiles.queries(tile, grad_out)
         keys, values = tiles.keys(tile, k, room_k), tiles.keys(tile, v, room_v)
         attention = tiles.attention(tile, room, queries, keys, by_row, by_column, scale)
-        tiles.add_keys(tile, grad_v, torch.bmm(attention, cotangent, out=_part(room_grad_v, values.shape)))
+        tiles.add_keys(tile, grad_v, torch.bmm(attention, _columns_first(cotangent), out=_part(room_grad_v, values.shape)))
         grad = torch.baddbmm(tiles.queries(tile, shared).mT, values, cotangent.mT, beta=-1, out=_part(room_grad, attention.shape))
         grad.mul_(attention)
-        grad_q[tile.blocks] = torch.bmm(grad.mT, keys).mul_(scale).view(grad_q[tile.blocks].shape)
-        tiles.add_keys(tile, grad_k, torch.bmm(grad, queries, out=_part(room_grad_k, keys.shape)).mul_(scale))
+        tiles.store(tile, grad_q, torch.bmm(keys.mT, grad).mul_(scale))
+        tiles.add_keys(tile, grad_k, torch.bmm(grad, _columns_first(queries), out=_part(room_grad_k, keys.shape)).mul_(scale))
         grad = grad.view(*grad_q[tile.blocks].shape[:2], tile.height, tile.width, tiles.num_queries)
         torch.sum(grad, 3, out=grad_row[tile.blocks][:, :, tile.y])
         torch.sum(grad, 2, out=grad_column[tile.blocks][:, :, tile.x])
@@ -150,6 +153,11 @@ class _Tiling:
         # strided, it would be multiplied matrix by matrix
         return rearrange(x[tile.blocks], "h m i j d -> (h m) (i j) d").contiguous()
 
+    def store(self, tile: _Tile, x: Tensor, part: Tensor) -> None:
+        """(G, D, Q) into (B·H, n, m, i, j, D)."""
+        place = x[tile.blocks]
+        place.copy_(part.mT.unflatten(0, place.shape[:2]).unflatten(2, place.shape[2:4]))
+
     def keys(self, tile: _Tile, x: Tensor, room: Tensor) -> Tensor:
         """(B·H, height, width, D) -> (G, K, D)."""
         top, left = self._corner(tile)
@@ -199,6 +207,11 @@ class _Tiling:
                 for left, head in product(range(alike[0], alike[-1] + 1, wide), range(0, self.heads, tall)):
                     columns = slice(left, min(left + wide, alike[-1] + 1))
                     yield _Tile(slice(head, min(head + tall, self.heads)), row, columns, y, x)
+
+
+def _columns_first(x: Tensor) -> Tensor:
+    """The same (G, Q, D), laid out as (G, D, Q): faster as the narrow right side of a product."""
+    return x.mT.contiguous().mT
 
 
 def _part(room: Tensor, shape: Sequence[int]) -> Tensor:

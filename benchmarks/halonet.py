@@ -1,0 +1,73 @@
+"""Networks with halo attention against timm's, with the same weights: inference, and a training step.
+
+What the rest of a network takes is the same on both sides and bounds what attention can give: the lines "no attention" say how much that is.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers.halo_attn import HaloAttn
+from torch import Tensor, nn
+
+from foveal.models import build_timm_halonet
+
+from ._harness import Row, check_equal, faster, inference
+
+NETWORKS = ("halonet26t", "halonet_h1")
+BATCH, SIDE, LIMIT = 2, 256, 2.0
+
+
+class Thinned(nn.Module):
+    """In place of an attention: every ``stride``-th pixel."""
+
+    def __init__(self, attention: HaloAttn) -> None:
+        super().__init__()
+        self.stride = attention.block_stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., :: self.stride, :: self.stride]
+
+
+def without_attention(model: nn.Module) -> nn.Module:
+    model = copy.deepcopy(model)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, HaloAttn):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, Thinned(module))
+    return model
+
+
+def step(model: nn.Module, images: Tensor) -> Callable[[], None]:
+    optimizer, labels = torch.optim.SGD(model.parameters(), 1e-3), torch.arange(len(images))
+
+    def call() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    return call
+
+
+def rows() -> Iterator[Row]:
+    images = torch.randn(BATCH, 3, SIDE, SIDE)
+    layouts = {"": torch.contiguous_format, ", channels-last": torch.channels_last}
+    for name in NETWORKS:
+        # blocks that begin as nothing would hide their attention from the check
+        theirs = timm.create_model(name, zero_init_last=False)
+        ours = build_timm_halonet(name, zero_init_last=False)
+        ours.load_state_dict(theirs.state_dict())
+        for layout, memory_format in layouts.items():
+            x = images.contiguous(memory_format=memory_format)
+            a, b, bare = (copy.deepcopy(model).to(memory_format=memory_format) for model in (ours, theirs, without_attention(theirs)))
+            setting = f"{tuple(images.shape)}{layout}"
+            for train, call in ((False, inference), (True, step)):
+                what = "training step" if train else "forward"
+                for model in (a, b, bare):
+                    model.train(train)
+                check_equal(inference(a, x), inference(b, x))
+                yield faster(f"{name}, {what} / timm", setting, call(a, x), call(b, x), LIMIT)
+                bound = faster(f"{name} with no attention, {what} / timm", setting, call(bare, x), call(b, x), 0.0)
+                yield Row(bound.what, bound.setting, bound.ours, bound.theirs, bound.ratio, "bound", True)
