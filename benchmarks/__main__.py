@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from . import denoising, external, halo, maps, models, projection, summary
+from . import denoising, external, halo, halonet, maps, models, projection, summary
 from ._harness import THREADS, Row
 
-BENCHMARKS = {module.__name__.rpartition(".")[2]: module.rows for module in (denoising, external, halo, maps, models, projection, summary)}
+BENCHMARKS = {module.__name__.rpartition(".")[2]: module.rows for module in (denoising, external, halo, halonet, maps, models, projection, summary)}
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
