@@ -7,7 +7,7 @@ docs/pretrained.md, after each row, so that a run that is cut off has not been f
 import argparse
 import copy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,7 +15,7 @@ from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
-from time import process_time, sleep
+from time import process_time
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ from .proof import SEEDS
 PAGE = Path(__file__).parents[2] / "docs" / "pretrained.md"
 SIDE, BLOCKS, BATCH = 56, 11, 8
 CALIBRATION_BATCHES, CALIBRATION_STEPS, CALIBRATION_LR = 5, 20, 3e-4
-TUNING_STEPS, TUNING_BATCH, TUNING_LR = 8, 16, 1e-5
+TUNING_STEPS, TUNING_BATCH, TUNING_LR = 12, 16, 1e-5
 RIDGE = 1.0
 """Of the linear probe, on standardised features."""
 
@@ -39,14 +39,14 @@ ARMS: dict[str, AttentionConfig | None] = {
     "as it is": None,
     "denoising": foveal.DenoisingAttention.Config(),
     "denoising, two thirds wide": foveal.DenoisingAttention.Config(attn_head_dim=43),
-    "softmax, half as wide": foveal.SoftmaxAttention.Config(attn_head_dim=32),
-    "cross_sample": foveal.CrossSampleAttention.Config(),
-    "halo, blocks of 2, halo 1": foveal.HaloAttention.Config(block_size=2, halo_size=1),
-    "differential": foveal.DifferentialAttention.Config(),
     "external, 64 slots": foveal.ExternalAttention.Config(),
     "efficient": foveal.EfficientAttention.Config(),
     "linear": foveal.LinearAttention.Config(),
+    "halo, blocks of 2, halo 1": foveal.HaloAttention.Config(block_size=2, halo_size=1),
+    "differential": foveal.DifferentialAttention.Config(),
     "causal": foveal.CausalAttention.Config(),
+    "cross_sample": foveal.CrossSampleAttention.Config(),
+    "softmax, half as wide": foveal.SoftmaxAttention.Config(attn_head_dim=32),
 }
 
 
@@ -220,49 +220,40 @@ Means over seeds {", ".join(map(str, SEEDS))}, lowest and highest in brackets wh
 NOTES = ""
 
 
-@lru_cache(maxsize=1)
+@lru_cache
 def prepared(seed: int) -> tuple[nn.Module, Images, Tensor]:
     """The model, the images of a seed, and the tokens of those that judge."""
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
     base, images = encoder(), Images(seed)
     return base, images, tokens(base, images.test[0])
 
 
-def run(seed: int, arms: Sequence[str], done: Callable[[tuple[str, int, Outcome, float]], None]) -> None:
-    """All arms with one seed; each is told when it is there, with its processor seconds."""
+def run(name: str, seed: int) -> tuple[Outcome, float]:
+    """One arm with one seed, and its processor seconds."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    start = process_time()
     base, images, before = prepared(seed)
-    for name in arms:
-        start = process_time()
-        done((name, seed, outcome(ARMS[name], images, base, before), process_time() - start))
+    return outcome(ARMS[name], images, base, before), process_time() - start
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="put the table into docs/pretrained.md")
-    parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each; a seed is done by one")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
     options = parser.parse_args(arguments)
     fetch("tuxpaint-stamps")
-    outcomes: dict[str, dict[int, Outcome]] = {name: {} for name in ARMS}
-    seconds = 0.0
-    with get_context("spawn").Manager() as manager, ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        queue = manager.Queue()
-        futures = [pool.submit(run, seed, list(ARMS), queue.put) for seed in SEEDS]
-        for _ in range(len(ARMS) * len(SEEDS)):
-            while queue.empty():
-                for future in futures:
-                    # an error in a process is one here
-                    if future.done():
-                        future.result()
-                sleep(0.2)
-            name, seed, result, spent = queue.get()
-            seconds += spent
-            outcomes[name][seed] = result
-            if len(outcomes[name]) == len(SEEDS):
-                print(line(name, [outcomes[name][n] for n in SEEDS]), flush=True)
-                rows = [line(key, [found[n] for n in SEEDS]) for key, found in outcomes.items() if len(found) == len(SEEDS)]
-                if options.write:
-                    PAGE.write_text(page(rows, NOTES, seconds / 60), "utf8")
+    torch.set_num_threads(1)
+    rows, seconds = [], 0.0
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        futures = {name: [pool.submit(run, name, seed) for seed in SEEDS] for name in ARMS}
+        for name, parts in futures.items():
+            results = [part.result() for part in parts]
+            seconds += sum(spent for _, spent in results)
+            rows.append(line(name, [found for found, _ in results]))
+            print(rows[-1], flush=True)
+            if options.write:
+                # after each row: a run that is cut off has not been for nothing
+                PAGE.write_text(page(rows, NOTES, seconds / 60), "utf8")
     return 0
 
 

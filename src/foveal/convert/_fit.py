@@ -126,8 +126,10 @@ def least_squares(student: Student, calls: Calls, batches: Sequence[int], ridges
     penalty = torch.zeros(len(gram), dtype=gram.dtype, device=gram.device)
     penalty[:width] = gram.diagonal()[:width].mean()
     for ridge in ridges:
-        # pseudo-inverse, since features may be fewer than they seem: heads that give the same, or nothing at all
-        change = cross @ torch.linalg.pinv(gram + ridge * penalty.diag(), hermitian=True)
+        held = gram + ridge * penalty.diag()
+        # without a penalty features may be fewer than they seem: heads that give the same, or nothing at all
+        sure = ridge > 0 and float(penalty[0]) > 0
+        change = torch.linalg.solve(held, cross.mT).mT if sure else cross @ torch.linalg.pinv(held, hermitian=True)
         other = copy.deepcopy(student)
         other.attention.proj.weight.add_(change[:, :width].to(proj.weight))
         if free_bias:
