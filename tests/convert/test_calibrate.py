@@ -25,6 +25,7 @@ from foveal import (
 )
 from foveal.attention import attention_class, list_attentions
 from foveal.convert._convert import record_of
+from tests.convert.hosts import CASES
 from tests.convert.test_hosts import SIDE, run, stirred, timm_vit, torchvision_vit, transformers_tower
 
 EXTERNAL = ExternalAttention.Config(slots=8)
@@ -285,3 +286,16 @@ def test_compiled_models_are_refused() -> None:
     model.compile()
     with pytest.raises(InputError, match="compiled"):
         calibrate_(model, report, itertools.islice(images(), 2))
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_hosts_with_positions_windows_and_masks(name) -> None:
+    """Causal attention can stand in all their places, and is another function everywhere."""
+    case = CASES[name]
+    torch.manual_seed(0)
+    model, report = convert(case.model(), attention_class("causal").Config())
+    batches = [case.images() + 0.1 * n for n in range(3)]
+    fits = calibrate_(model, report, batches, steps=3)
+    # in the order of the calls, which need not be that of the names
+    assert {fit.name for fit in fits.layers} == {swap.name for swap in report.swaps}
+    assert all(fit.after < fit.before for fit in fits.layers), fits

@@ -30,7 +30,7 @@ from .proof import SEEDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "pretrained.md"
 SIDE, BLOCKS, BATCH = 56, 11, 8
-CALIBRATION_BATCHES, CALIBRATION_STEPS, CALIBRATION_LR = 5, 20, 3e-4
+CALIBRATION_BATCHES, CALIBRATION_STEPS, CALIBRATION_LR = 4, 16, 3e-4
 TUNING_STEPS, TUNING_BATCH, TUNING_LR = 12, 16, 1e-5
 RIDGE = 1.0
 """Of the linear probe, on standardised features."""
@@ -46,7 +46,6 @@ ARMS: dict[str, AttentionConfig | None] = {
     "differential": foveal.DifferentialAttention.Config(),
     "causal": foveal.CausalAttention.Config(),
     "cross_sample": foveal.CrossSampleAttention.Config(),
-    "softmax, half as wide": foveal.SoftmaxAttention.Config(attn_head_dim=32),
 }
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError, missing_extra
-from ..attention import TokenAttention
 from ._capture import Calls, evaluating, order_of_calls, stored
 from ._convert import Converted, _refuse_compiled, record_of
 from ._fit import Student, least_squares, relative_error, take_steps
@@ -175,11 +174,7 @@ def _parts(model: nn.Module, report: ConversionReport | None) -> dict[str, tuple
 
 
 def _describes(swap: Swap, part: Converted) -> bool:
-    return swap.to["attention"] == part.wanted.attention and swap.parameters[1] == sum(p.numel() for p in _attention(part.replacement).parameters())
-
-
-def _attention(replacement: nn.Module) -> TokenAttention:
-    return next(module for module in replacement.modules() if isinstance(module, TokenAttention))
+    return swap.to["attention"] == part.wanted.attention and swap.parameters[1] == sum(p.numel() for p in part.replacement.parameters())
 
 
 def _beside(part: Converted) -> nn.Module:
