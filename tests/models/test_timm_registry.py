@@ -74,3 +74,17 @@ def test_the_names_that_modules_hold_are_the_entrypoints() -> None:
     name = "fov_dna_vit_tiny_patch16_224"
     assert timm.model_entrypoint(name) is getattr(foveal.timm.dna_vit, name)
     assert name in foveal.timm.dna_vit.__all__
+
+
+def test_an_option_of_the_attention_leaves_the_others_as_they_are() -> None:
+    shared = timm.create_model("test_fov_dna_shared_vit", options={"lambda_init": 0.25})
+    assert shared.blocks[0].attn.shared_values
+    assert shared.blocks[0].attn.lambdas.tolist() == [0.25] * 3
+    apart = timm.create_model("test_fov_dna_shared_vit", options={"shared_values": False})
+    assert not apart.blocks[0].attn.shared_values
+    mlp = timm.create_model("test_fov_eamlp", options={"slots": 8})
+    assert (mlp.blocks[0].attn.memory.memory_k.shape[0], mlp.blocks[0].attn.num_heads) == (8, 8)
+    # options of one attention are none of another's
+    other = timm.create_model("test_fov_eamlp", attention="softmax", token_attention="denoising", token_options={"shared_values": True})
+    assert other.blocks[0].attn.name == "softmax"
+    assert other.patch_embed.attention1.attn.shared_values

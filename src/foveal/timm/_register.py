@@ -56,7 +56,7 @@ def enter(
         cfg: of timm's ``PretrainedCfg``, where it differs from images of 224 pixels and 1000 classes.
         filter_fn: reads checkpoints.
         feature_cfg: of timm's feature extraction.
-        options: of ``build``; those a user gives win.
+        options: of ``build``; those a user gives win. Options of an attention are joined one by one, and left out where the user names another attention.
     """
     # a bare prefix is what keeps us off timm's names, present and to come
     assert name.startswith(("fov_", "test_fov_")), f"{name} must begin with fov_ or test_fov_"
@@ -84,7 +84,7 @@ def enter(
         features = dict(feature_cfg or {})
         if "out_indices" in given:
             features["out_indices"] = given.pop("out_indices")
-        return build_model_with_cfg(build, name, pretrained, pretrained_filter_fn=filter_fn, feature_cfg=features, **options | given)
+        return build_model_with_cfg(build, name, pretrained, pretrained_filter_fn=filter_fn, feature_cfg=features, **_with_defaults(given, options))
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__module__ = module
@@ -93,3 +93,17 @@ def enter(
     register_model(entrypoint)
     if published is not None:
         PUBLISHED[name] = published
+
+
+def _with_defaults(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(defaults) | dict(given)
+    for key, default in defaults.items():
+        if not key.endswith("options") or default is None:
+            continue
+        name = key.removesuffix("options") + "attention"
+        if out.get(name) != defaults.get(name):
+            out[key] = given.get(key)
+        else:
+            # a shared value or a number of slots is what the network is; one option more must not undo it
+            out[key] = default | (given.get(key) or {})
+    return out
