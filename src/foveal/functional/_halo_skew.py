@@ -19,7 +19,7 @@ def skewed(q: Tensor, table: Tensor, axis: Axis, along: Literal["rows", "columns
     """Logits of queries ``(N, I, J, D)`` and offsets along an axis, ``(N, W, I·J)``."""
     first = axis.rel_start - axis.rel_stride * (axis.queries - 1)
     read = table[first : axis.rel_start + axis.window].flip(0)
-    return _Skewed.apply(q, read, axis, along).flatten(2)  # type: ignore[no-any-return]
+    return _Skewed.apply(q, read, axis, along).flatten(2)
 
 
 class _Skewed(torch.autograd.Function):
