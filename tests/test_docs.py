@@ -23,7 +23,7 @@ def headings(page: Path) -> list[str]:
 def test_every_attention_belongs_to_a_page_that_names_it() -> None:
     for name in foveal.list_attentions():
         cls = attention_class(name)
-        page = DOCS / "mechanisms" / f"{cls.__module__.rpartition('.')[2]}.md"
+        page = DOCS / "mechanisms" / f"{cls.__module__.rpartition('.')[2].removesuffix('_2d')}.md"
         assert page.exists(), f"{name} has no page: write {page.relative_to(DOCS.parent)}"
         assert f".. autoclass:: foveal.{cls.__name__}" in page.read_text(encoding="utf8"), f"{page.name} does not document {cls.__name__}"
 

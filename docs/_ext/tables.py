@@ -23,7 +23,7 @@ def table(function: Callable[..., str]) -> Callable[..., str]:
 
 def page_of(name: str) -> str:
     """The page of a registered attention: that of its file."""
-    return foveal.attention.attention_class(name).__module__.rpartition(".")[2]
+    return foveal.attention.attention_class(name).__module__.rpartition(".")[2].removesuffix("_2d")
 
 
 @table
