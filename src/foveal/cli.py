@@ -204,6 +204,8 @@ class _Compare:
     """Of the vision transformer; the recipe's if not given."""
     img_size: int | None = None
     """Side that images of a folder are brought to; 64, or the recipe's, if not given."""
+    resolutions: tuple[int, ...] = ()
+    """Sides of maps, growing, at which the report also shows time and memory of each attention as a block of 64 channels."""
     jobs: int | None = None
     """Runs at a time, one thread each; one per core if not given."""
     out: Path = Path("runs/compare")
@@ -214,7 +216,7 @@ class _Compare:
 def _compare(words: list[str]) -> None:
     """Train several attentions on equal budgets and write a report."""
     chosen: _Compare = _parse(_Compare, "compare", words)
-    from .compare import Plan, make_plan, run_plan, steps_for_minutes, write_report, write_results, write_summary
+    from .compare import Plan, make_plan, measure_resolution, run_plan, steps_for_minutes, write_report, write_results, write_summary
     from .recipes import get_recipe
     from .training import Interrupted, read_json
 
@@ -235,6 +237,8 @@ def _compare(words: list[str]) -> None:
         run_plan(plan, chosen.out, jobs=chosen.jobs)
     except Interrupted as stopped:
         raise _Stopped(f"stopped; what is done is kept, and the same command goes on: foveal compare {' '.join(words)}".rstrip()) from stopped
+    if chosen.resolutions:
+        measure_resolution([arm.name for arm in plan.arms], chosen.resolutions, chosen.out)
     results = read_json(write_results(chosen.out))
     report = write_report(results, chosen.out / "report.html")
     write_summary(results, chosen.out / "summary.md")

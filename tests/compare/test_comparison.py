@@ -193,6 +193,21 @@ def test_the_report_is_made_of_the_json_alone(folder, results, tmp_path, monkeyp
     assert "Another &lt;headline&gt; &amp; more" in render_report(changed)
 
 
+def test_cost_against_resolution_is_in_the_report_where_it_was_measured(folder, results, tmp_path) -> None:
+    points = [{"name": "softmax", "side": side, "seconds": side / 1e3, "bytes": side**2, "stopped": ""} for side in (64, 128)]
+    points.append({"name": "softmax", "side": 256, "seconds": None, "bytes": None, "stopped": "about 30 s, of 20 allowed"})
+    write_json(tmp_path / "resolution.json", points)
+    for path in folder.iterdir():
+        if path.name != "resolution.json":
+            (tmp_path / path.name).symlink_to(path)
+    measured = collect(tmp_path)
+    assert measured["resolution"] == points
+    page = render_report(check_results(measured))
+    assert read(page).tags.count("svg") == read(render_report(results)).tags.count("svg") + 1
+    assert "Cost against resolution" in page
+    assert "Cost against resolution" not in render_report(results)
+
+
 def test_the_report_can_be_made_of_one_seed_of_softmax_alone(results, tmp_path) -> None:
     """Nothing to compare, no interval, no mask, no angle: the page must still read."""
     alone = copy.deepcopy(results)

@@ -1,9 +1,11 @@
 """Cost against resolution: what is measured, and what is foreseen and left alone."""
 
+import json
+
 import pytest
 
 from foveal import InputError
-from foveal.compare import ResolutionPoint, cost_against_resolution, resolution, resolution_figure
+from foveal.compare import ResolutionPoint, cost_against_resolution, measure_resolution, resolution, resolution_figure
 
 
 @pytest.fixture
@@ -33,6 +35,17 @@ def test_every_name_has_a_point_at_every_side_and_the_quadratic_one_stops(withou
     assert [line.get_label() for line in figure.axes[0].get_lines() if not line.get_label().startswith("_")] == ["softmax-materialised", "external_2d"]
     crosses = [line for line in figure.axes[1].get_lines() if line.get_marker() == "x"]
     assert [line.get_xdata().tolist() if hasattr(line.get_xdata(), "tolist") else list(line.get_xdata()) for line in crosses] == [[16]]
+
+
+def test_what_was_measured_for_a_comparison_is_kept(without_processes, tmp_path) -> None:
+    measure_resolution(["none", "softmax", "external_2d-slot", "linear_2d"], (4, 8), tmp_path)
+    points = json.loads((tmp_path / "resolution.json").read_text())
+    assert list(dict.fromkeys(point["name"] for point in points)) == ["softmax-materialised", "softmax", "linear_2d"]
+    asked = len(without_processes)
+    measure_resolution(["none", "softmax"], (4, 8), tmp_path)
+    assert len(without_processes) == asked
+    measure_resolution(["none", "softmax"], (4,), tmp_path)
+    assert len(without_processes) == asked + 2
 
 
 def test_time_is_foreseen_from_the_growth_seen() -> None:

@@ -2,7 +2,7 @@
 
 from .plan import DEFAULT_ARMS, Arm, Plan, list_arms, make_plan
 from .report import render_report, write_report, write_summary
-from .resolution import ResolutionPoint, cost_against_resolution, resolution_figure
+from .resolution import ResolutionPoint, cost_against_resolution, measure_resolution, resolution_figure
 from .results import check_results, collect, write_results
 from .run import run_plan, steps_for_minutes
 
@@ -16,6 +16,7 @@ __all__ = [
     "cost_against_resolution",
     "list_arms",
     "make_plan",
+    "measure_resolution",
     "render_report",
     "resolution_figure",
     "run_plan",

@@ -9,10 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["ARM_COLOURS", "figures"]
+from ._colours import ARM_COLOURS
+from .resolution import ResolutionPoint, resolution_figure
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; the baseline is grey
-ARM_COLOURS = ("#6b6b6b", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#b2182b")
+__all__ = ["figures"]
+
 _INK = "#24292f"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -34,7 +35,9 @@ Draw = Callable[[dict[str, Any]], Figure]
 
 
 def figures(results: dict[str, Any]) -> dict[str, str]:
-    """SVG by name: ``headline``, ``difference``, ``curves``, ``cost``, and where there is something to show ``regions``, ``lambdas``, ``angles``."""
+    """SVG by name: ``headline``, ``difference``, ``curves``, ``cost``, and where there is something to show ``resolution``, ``regions``, ``lambdas`` and
+    ``angles``.
+    """
     arms = results["arms"]
     signed = [arm for arm in arms if arm["lambdas"] and arm["lambdas"][0]]
     wanted: dict[str, tuple[bool, Draw]] = {
@@ -42,6 +45,7 @@ def figures(results: dict[str, Any]) -> dict[str, str]:
         "difference": (any(arm["difference"] and arm["difference"]["low"] is not None for arm in arms), _difference),
         "curves": (True, _curves),
         "cost": (True, _cost),
+        "resolution": (bool(results["resolution"]), _resolution),
         "regions": (any(arm["regions"] for arm in arms), _regions),
         "lambdas": (bool(signed), _lambdas),
         "angles": (any(arm["angles"] for arm in arms), _angles),
@@ -114,6 +118,10 @@ def _cost(results: dict[str, Any]) -> Figure:
         axes.grid(axis="y", visible=False)
     _rows(row[0], [arm["name"] for arm in results["arms"]])
     return figure
+
+
+def _resolution(results: dict[str, Any]) -> Figure:
+    return resolution_figure([ResolutionPoint(**point) for point in results["resolution"]])
 
 
 def _regions(results: dict[str, Any]) -> Figure:

@@ -8,7 +8,8 @@ import jinja2
 
 from ..analysis.pictures import is_signed, overlay
 from ..training.checkpoint import replace_file
-from .figures import ARM_COLOURS, figures
+from ._colours import ARM_COLOURS
+from .figures import figures
 from .results import check_results
 
 __all__ = ["render_report", "write_report", "write_summary"]

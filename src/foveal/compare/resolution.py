@@ -4,7 +4,8 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -15,10 +16,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .._errors import InputError
 from ..analysis import peak_memory
-from ..models import make_mixer
-from .figures import ARM_COLOURS
+from ..models import list_mixers, make_mixer
+from ..training import read_json, write_json
+from ._colours import ARM_COLOURS
 
-__all__ = ["MATERIALISED", "ResolutionPoint", "cost_against_resolution", "resolution_figure"]
+__all__ = ["MATERIALISED", "ResolutionPoint", "cost_against_resolution", "measure_resolution", "resolution_figure"]
 
 MATERIALISED = "softmax-materialised"
 """Softmax attention whose map of pixels by pixels lies in memory, as it did before fused kernels."""
@@ -84,6 +86,15 @@ def cost_against_resolution(
     finally:
         torch.set_num_threads(before)
     return points
+
+
+def measure_resolution(arms: Sequence[str], sides: Sequence[int], folder: Path) -> None:
+    """Measure the arms of a comparison that are attentions by name, and softmax with its map in memory; ``resolution.json`` keeps it for these sides."""
+    path = folder / "resolution.json"
+    if path.exists() and {point["side"] for point in read_json(path)} == set(sides):
+        return
+    names = [MATERIALISED, *(name for name in arms if name in list_mixers())]
+    write_json(path, [asdict(point) for point in cost_against_resolution(names, sides)])
 
 
 def resolution_figure(points: Sequence[ResolutionPoint]) -> Figure:

@@ -103,6 +103,7 @@ def collect(folder: Path) -> dict[str, Any]:
         "about_model": model.about,
         "images": shown_images(plan.recipe, bundle),
         "drawn": drawn_truth(plan.recipe, bundle),
+        "resolution": read_json(folder / "resolution.json") if (folder / "resolution.json").exists() else [],
         "arms": arms,
         "verdict": _words(arms, len(plan.seeds), headline, chance, plan.baseline),
     }
