@@ -172,6 +172,7 @@ def line(name: str, outcomes: Sequence[Outcome]) -> str:
 
 def page(rows: Sequence[str], notes: str, minutes: float) -> str:
     processor = next((text.partition(":")[2].strip() for text in Path("/proc/cpuinfo").read_text().splitlines() if text.startswith("model name")), "unknown")
+    missing = list(ARMS)[len(rows) :]
     head = [
         "attention",
         "error of a layer",
@@ -209,6 +210,7 @@ Means over seeds {", ".join(map(str, SEEDS))}, lowest and highest in brackets wh
         [
             *rows,
             "",
+            *([f"Not run yet: {', '.join(missing)}.", ""] if missing else []),
             *([notes.strip(), ""] if notes else []),
             f"`python -m tests.proofs.pretrained --write`, {date.today()}: {processor}, one thread a process, torch {torch.__version__}, "
             f"{minutes:.1f} processor minutes, on a machine shared with other work.",

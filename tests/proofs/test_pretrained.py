@@ -25,6 +25,8 @@ def test_a_row_shows_the_spread() -> None:
     assert head.count("|") == rule.count("|") == row.count("|")
     assert row == text
     assert "1.2 processor minutes" in written
+    assert "Not run yet: denoising, " in written
+    assert "Not run yet" not in page([text] * len(ARMS), "", 1.0)
     assert written.index(text) < written.index("What follows.") < written.index("`python -m tests.proofs.pretrained --write`")
 
 

@@ -29,7 +29,7 @@ class LayerFit:
     name: str
     attention: str
     before: float
-    """Relative error on the held-out batches: norm of the difference to the original's outputs, over their norm."""
+    """Relative error on the held-out batches, the norm of the difference to the original's outputs over their norm."""
     after: float
     by: str
     """``least squares``, ``steps``, ``steps, least squares``, or ``start``: left as it was."""
@@ -78,7 +78,7 @@ def calibrate_(
     batches: Iterable[Any],
     *,
     steps: int = 300,
-    lr: float = 1e-3,
+    lr: float = 3e-4,
     ridges: tuple[float, ...] = (1e-4, 1e-2, 1.0),
     held_out: float = 0.25,
     memory: int = 2**30,
