@@ -5,7 +5,6 @@ from typing import TypeGuard, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from .._errors import InputError
 
@@ -20,8 +19,9 @@ _CONVOLUTION_PAYS = 2**26
 def is_plain(layer: nn.Module, kind: type[Layer]) -> TypeGuard[Layer]:
     """Whether calling a layer is what its class says on its weights, and nothing more, so that the weights can be used without calling it.
 
-    Adapters (LoRA), parametrisations and quantised layers are of another class or have a packed weight; hooks, of the layer or of all modules, see calls;
-    offloading (accelerate) puts another ``forward`` on the layer itself. None of these may be lost.
+    Adapters (LoRA), parametrisations and quantised layers are of another class or have a packed weight; hooks of the layer see calls; offloading
+    (accelerate) puts another ``forward`` on the layer itself. None of these may be lost. Hooks on all modules at once do not count: counters and profilers
+    set them, and must see what is computed without them.
     """
     # exact type: a subclass may have its own forward
     return (
@@ -29,7 +29,6 @@ def is_plain(layer: nn.Module, kind: type[Layer]) -> TypeGuard[Layer]:
         and "forward" not in layer.__dict__
         and type(layer.weight) in (nn.Parameter, Tensor)
         and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
-        and not _has_any_global_hook()
     )
 
 

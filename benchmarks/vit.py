@@ -1,0 +1,44 @@
+"""DnA ViT-B against timm's ViT-B, and against itself with the maps in memory: inference and a training step."""
+
+from collections.abc import Callable, Iterator
+
+import timm
+import torch
+from torch import Tensor, nn
+
+import foveal.timm  # noqa: F401  # registers fov_dna_vit
+from foveal import DenoisingAttention
+from foveal.analysis import cost
+from foveal.functional import softmax_attention_reference
+
+from ._harness import Row, at_most, check_equal, faster, inference
+
+
+def rows() -> Iterator[Row]:
+    for side, batch, forward, step in ((224, 2, 1.25, 1.3), (448, 1, 2.0, 1.8)):
+        setting = f"({batch}, 3, {side}, {side})"
+        x = torch.randn(batch, 3, side, side)
+        ours = timm.create_model("fov_dna_vit_base_patch16_224", img_size=side).eval()
+        # the same weights, another core: a function has none
+        maps = timm.create_model("fov_dna_vit_base_patch16_224", img_size=side).eval()
+        maps.load_state_dict(ours.state_dict())
+        for module in maps.modules():
+            if isinstance(module, DenoisingAttention):
+                module.core = DenoisingAttention(64, 1, core=softmax_attention_reference).core
+        check_equal(inference(ours, x), inference(maps, x))
+        if side == 224:
+            theirs = timm.create_model("vit_base_patch16_224").eval()
+            ratio = cost(ours, (3, side, side)).macs / cost(theirs, (3, side, side)).macs
+            yield at_most(
+                f"DnA ViT-B / timm ViT-B ({ratio:.3f} × its multiply-adds)", setting, inference(ours, x), inference(theirs, x), round(1.03 * ratio, 3)
+            )
+        yield faster("DnA ViT-B, fused against maps in memory", setting, inference(ours, x), inference(maps, x), forward)
+        yield faster("DnA ViT-B, training step, fused against maps in memory", setting, _step(ours, x), _step(maps, x), step)
+
+
+def _step(model: nn.Module, x: Tensor) -> Callable[[], None]:
+    def call() -> None:
+        model.zero_grad()
+        model(x).square().mean().backward()
+
+    return call
