@@ -35,7 +35,7 @@ def blocked_softmax_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float |
     queries, keys, values = (x.expand(*batch, *x.shape[-2:]).flatten(0, -3) for x in (q, k, v))
     queries = queries * (q.shape[-1] ** -0.5 if scale is None else scale)
     count, length = queries.shape[:2]
-    rows = length if length <= 2 * _ROWS else _ROWS
+    rows = max(1, length) if length <= 2 * _ROWS else _ROWS
     heads = max(1, _ENTRIES // max(1, rows * keys.shape[1]))
     out = queries.new_empty(count, length, v.shape[-1])
     for head in range(0, count, heads):
