@@ -314,6 +314,11 @@ class TestEfficientAttention2d(MaskedMapContract):
     def rows_sum_to_one(self, options):
         return options.get("normalization") != "scaling"
 
+    def test_what_overflows_in_half_precision_is_no_nan(self, options) -> None:
+        """Under scaling the output is no mean of values, and is itself beyond float16 here."""
+        if options.get("normalization") != "scaling":
+            super().test_what_overflows_in_half_precision_is_no_nan(options)
+
     @staticmethod
     def behind(module: EfficientAttention2d, x: Tensor, mixed: Tensor) -> Tensor:
         out = module.proj(mixed) * (1 if module.gamma is None else module.gamma)
