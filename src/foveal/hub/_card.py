@@ -21,7 +21,7 @@ class Card:
     """Names and values, with the split in the name."""
     description: str = ""
     license: str | None = None
-    """As the hub names it: ``"apache-2.0"``."""
+    """The hub's name of one, as ``"apache-2.0"``."""
     tags: tuple[str, ...] = ()
 
 
