@@ -159,11 +159,18 @@ def _eval(words: list[str]) -> None:
     from .training import evaluate, load_run, scalars, write_json
 
     recipe, bundle, model = load_run(run)
-    splits = {name: evaluate(model, split, recipe, bundle) for name, split in (("val", bundle.val), ("test", bundle.test))}
+    splits, files = {}, [run / "eval.json"]
+    for name, split in (("val", bundle.val), ("test", bundle.test)):
+        results: list[Any] = []
+        splits[name] = evaluate(model, split, recipe, bundle, results=results)
+        if results:
+            files.append(run / f"results-{name}.json")
+            write_json(files[-1], results)
     write_json(run / "eval.json", splits)
-    table = Table("split", *scalars(splits["test"]))
+    columns = {number: None for metrics in splits.values() for number in scalars(metrics)}
+    table = Table("split", *columns)
     for name, metrics in splits.items():
-        table.add_row(name, *(f"{value:.4f}" for value in scalars(metrics).values()))
+        table.add_row(name, *("–" if metrics[number] is None else f"{metrics[number]:.4f}" for number in columns))
     Console().print(table)
     classes = splits["test"].get("per_class")
     if classes:
@@ -171,7 +178,7 @@ def _eval(words: list[str]) -> None:
         for name, numbers in classes.items():
             table.add_row(name, *("–" if value is None else f"{value:.4f}" for value in numbers.values()))
         Console().print(table)
-    print(run / "eval.json")
+    print("\n".join(map(str, files)))
 
 
 @dataclass(frozen=True)

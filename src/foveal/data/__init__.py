@@ -4,6 +4,7 @@ from ._bundle import DATA, Data, DataBundle, SceneMasks, Split, register_data, s
 from ._fetch import SOURCES, cache_folder, fetch
 from .cluttered import ClutteredDigits
 from .cutouts import Cutouts
+from .detection import DetectionBundle, DigitScenes, FlagSwapBoxes, NucleiInstances, instances_of
 from .digits import Digits, list_digit_sources, load_digits
 from .folder import ImageFolder
 from .segmentation import (
@@ -33,17 +34,22 @@ __all__ = [
     "Cutouts",
     "Data",
     "DataBundle",
+    "DetectionBundle",
+    "DigitScenes",
     "Digits",
     "FlagSwap",
+    "FlagSwapBoxes",
     "ImageFolder",
     "MaskFolder",
     "Nuclei",
+    "NucleiInstances",
     "PascalVOC",
     "SceneMasks",
     "SegmentationBundle",
     "Split",
     "cache_folder",
     "fetch",
+    "instances_of",
     "list_digit_sources",
     "load_digits",
     "read_brain",

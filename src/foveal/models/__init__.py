@@ -1,9 +1,10 @@
-"""The published hosts: the vision transformer, DnA ViT, on video TimeSformer, T2T-ViT with EAMLP, HaloNet, CATT's encoder, CaaM's and segmentation networks."""
+"""The published hosts: vision transformer, DnA ViT, TimeSformer, T2T-ViT with EAMLP, HaloNet, CATT's encoder, CaaM's, segmentation networks and detectors."""
 
 from ._config import MODELS, Arm, ModelConfig, register_model
 from .caam import CausalBlock, CausalResNet, EnvironmentHeads, GatedBlock, SplitBlock, Streams, TwoStreamBlock
 from .caam_classifiers import CausalResNetClassifier, CausalT2TViT
 from .catt import CattEncoder, CattLayer
+from .detection import SmallDetector, SmallDetectorNet
 from .dna_vit import DenoisingViT
 from .efficient_resnet import EfficientResNet
 from .halonet import HALONETS, HaloBlock, HaloNet, HaloNetSize, build_halonet, build_timm_halonet
@@ -42,6 +43,8 @@ __all__ = [
     "MultistageUNet",
     "PixelMixer",
     "PointwiseControl",
+    "SmallDetector",
+    "SmallDetectorNet",
     "SmallFCN",
     "SmallNet",
     "SmpConfig",

@@ -2,6 +2,7 @@
 
 from ._registry import get_recipe, list_recipes
 from .classification import cluttered_digits, digits, image_folder
+from .detection import digit_detection, flag_detection, nuclei_detection
 from .segmentation import ade20k, brain, cityscapes, flag_swap, mask_folder, nuclei, vaihingen, voc
 
 __all__ = [
@@ -9,13 +10,16 @@ __all__ = [
     "brain",
     "cityscapes",
     "cluttered_digits",
+    "digit_detection",
     "digits",
+    "flag_detection",
     "flag_swap",
     "get_recipe",
     "image_folder",
     "list_recipes",
     "mask_folder",
     "nuclei",
+    "nuclei_detection",
     "vaihingen",
     "voc",
 ]

@@ -20,6 +20,7 @@ How a task enters the library, so that ``foveal train``, ``eval``, ``compare`` a
                         ``per_class: {class: {name: number}}``
    ``chance``           the headline of guessing, or None
    ``cost``             multiply-adds of one sample, where an image alone does not drive the network
+   ``results``          what was found in a batch, for a file in the format of a benchmark; none by default
    ``draw_truth``       samples and truth as rows of pictures; ``draw`` predictions and errors below them;
                         ``draw_prediction`` predictions of an image without truth
    ===================  =============================================================================================
@@ -32,6 +33,7 @@ Nothing else lists kinds: JSON names each by its class.
 
 from ._task import TASKS, Cell, Headline, Row, Task, register_task
 from .classification import Classification
+from .detection import Detection
 from .environments import (
     Partition,
     environment_batches,
@@ -48,6 +50,7 @@ __all__ = [
     "TASKS",
     "Cell",
     "Classification",
+    "Detection",
     "Headline",
     "Partition",
     "Row",

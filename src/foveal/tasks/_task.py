@@ -129,6 +129,10 @@ class Task(ABC):
         """Parameters and multiply-adds of one sample."""
         return cost(model, (bundle.in_chans, bundle.img_size, bundle.img_size))
 
+    def results(self, outputs: Any, targets: Any, bundle: DataBundle) -> list[Any]:
+        """A batch of predictions as entries of a results file in the format of the task's benchmark; none where it has no such format."""
+        return []
+
     def draw_truth(self, samples: Sequence[tuple[Any, Any]], bundle: DataBundle) -> list[Row]:
         """The samples and their truth as pictures; none where pictures say nothing."""
         return []

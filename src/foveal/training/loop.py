@@ -214,8 +214,19 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, split: Split, recipe: Recipe, bundle: DataBundle, accelerator: Accelerator | None = None) -> dict[str, Any]:
-    """Metrics of a split: numbers by name, and where a task has them ``per_class``. Each process takes its share, and all get the numbers of the whole."""
+def evaluate(
+    model: nn.Module, split: Split, recipe: Recipe, bundle: DataBundle, accelerator: Accelerator | None = None, results: list[Any] | None = None
+) -> dict[str, Any]:
+    """Metrics of a split: numbers by name, and where a task has them ``per_class``. Each process takes its share, and all get the numbers of the whole.
+
+    Args:
+        model: the network.
+        split: to be judged on.
+        recipe: with the task.
+        bundle: the data the split is of.
+        accelerator: of several processes.
+        results: a list that gets what this process predicted, as the task writes it.
+    """
     task = recipe.task
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     device = next(model.parameters()).device
@@ -224,7 +235,10 @@ def evaluate(model: nn.Module, split: Split, recipe: Recipe, bundle: DataBundle,
     model.eval()
     for batch in DataLoader(share, batch_size=task.eval_batch_size, num_workers=recipe.workers, collate_fn=task.collate):
         inputs, targets = send_to_device(batch, device)
-        task.update(metrics, task.predict(model, inputs), targets)
+        outputs = task.predict(model, inputs)
+        task.update(metrics, outputs, targets)
+        if results is not None:
+            results += task.results(outputs, targets, bundle)
     return task.summarise(metrics, bundle)
 
 

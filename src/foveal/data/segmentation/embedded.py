@@ -100,8 +100,14 @@ class Nuclei(Data):
             raise InputError(f"expected img_size of 8 to 256 that divides 256, and at least one crop, got {self.img_size} and {self.crops}")
 
     def load(self) -> SegmentationBundle:
-        image, instances = read_nuclei()
-        mask = (instances > 0).astype(np.uint8)
+        return self._tiled((read_nuclei()[1] > 0).astype(np.uint8))
+
+    def load_instances(self) -> SegmentationBundle:
+        """The same tiles, with numbers of nuclei in the place of classes."""
+        return self._tiled(read_nuclei()[1])
+
+    def _tiled(self, mask: NDArray[Any]) -> SegmentationBundle:
+        image = read_nuclei()[0]
         left = image[:, :256]
         mean, deviation = float(left.mean()), float(left.std())
         standard = (image - mean) / deviation
@@ -175,7 +181,7 @@ class BrainSlabs(Data):
 class _Slices:
     """Images as they are; in training mirrored, and brighter or darker."""
 
-    def __init__(self, images: Sequence[Pixels], masks: Sequence[Mask], *, augments: bool = False) -> None:
+    def __init__(self, images: Sequence[Pixels], masks: Sequence[NDArray[Any]], *, augments: bool = False) -> None:
         self.augments = augments
         self._images = [torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None] for image in images]
         self._masks = [torch.from_numpy(np.ascontiguousarray(mask)).long() for mask in masks]
@@ -193,7 +199,7 @@ class _Crops:
 
     augments = True
 
-    def __init__(self, image: Pixels, mask: Mask, side: int, count: int) -> None:
+    def __init__(self, image: Pixels, mask: NDArray[Any], side: int, count: int) -> None:
         self._image, self._mask = torch.from_numpy(image.astype(np.float32))[None], torch.from_numpy(mask).long()
         self._side, self._count = side, count
 

@@ -16,6 +16,19 @@ from ._size import resize
 __all__ = ["SmallFCN", "SmallNet"]
 
 
+def stack(in_chans: int, width: int, depth: int, stride: int) -> nn.Sequential:
+    """So many 3×3 convolutions with batch norm and ReLU, of which the first ones halve the map until it is ``stride`` times smaller."""
+    halvings = stride.bit_length() - 1
+    layers: list[nn.Module] = []
+    for number in range(depth):
+        layers += [
+            nn.Conv2d(width if number else in_chans, width, 3, stride=2 if number < halvings else 1, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
 class SmallNet(nn.Module):
     """3×3 convolutions, a place where pixels meet, one more convolution and the classes. A pixel sees ``2 · depth + 3`` pixels across, times the stride.
 
@@ -33,17 +46,9 @@ class SmallNet(nn.Module):
 
     def __init__(self, in_chans: int, num_classes: int, *, width: int, depth: int, stride: int, mixer: nn.Module) -> None:
         super().__init__()
-        halvings = stride.bit_length() - 1
-        layers: list[nn.Module] = []
-        for number in range(depth):
-            layers += [
-                nn.Conv2d(width if number else in_chans, width, 3, stride=2 if number < halvings else 1, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
-            ]
-        self.body = nn.Sequential(*layers)
+        self.body = stack(in_chans, width, depth, stride)
         self.mixer = mixer
-        self.tail = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.tail = stack(width, width, 1, 1)
         self.head = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
