@@ -12,7 +12,7 @@ from foveal.tasks import Segmentation
 
 from .proof import Arm, Proof, fit, rows_of
 
-STEPS, BATCH, LR = 1000, 32, 5e-3
+STEPS, BATCH, LR = 1000, 32, 2e-3
 TASK = Segmentation()
 
 
