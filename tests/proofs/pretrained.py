@@ -224,11 +224,11 @@ What follows, for these weights and so few images:
 
 - Denoising attention with its warm start is the model it was. Two thirds as wide, which makes it as large as softmax attention, it drifts by 0.6, and
   calibration takes a third of that back.
-- Where the function changes, calibration brings layers and features nearer to what they were, everywhere. It does not bring them back: a drift of about 0.7 to
-  0.8 remains for external, efficient, linear and differential attention, and the mean layer of external and of differential attention is off by more than half.
-- **Negative**: of external and differential attention not much is left of what the features knew, after calibration too.
-- **Negative**: the brief tuning helps nobody. It lowers the accuracy of the model as it is too, so it says nothing of the mechanisms; eight steps on all weights
-  are too few to learn and enough to disturb a probe.
+- Where the function changes, calibration brings layers and features nearer to what they were, everywhere. It does not bring them back: a drift of 0.7 to 0.9
+  remains for external, efficient, linear, differential and causal attention, and of all but efficient and linear the mean layer is off by more than half.
+- **Negative**: of external, differential and causal attention not much is left of what the features knew, after calibration too.
+- **Negative**: the brief tuning helps nobody. It lowers the accuracy of the model as it is too, so it says nothing of the mechanisms; eight steps on
+  all weights are too few to learn and enough to disturb a probe.
 """
 
 
