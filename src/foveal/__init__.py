@@ -26,7 +26,21 @@ from .attention import (
     fuse_,
     list_attentions,
 )
-from .convert import CalibrationReport, ConversionReport, calibrate_, convert, convert_, every_nth, last_stage, load_delta, register_host, revert_, save_delta
+from .convert import (
+    CalibrationReport,
+    ConversionReport,
+    calibrate_,
+    convert,
+    convert_,
+    every_nth,
+    global_only,
+    insert_,
+    last_stage,
+    load_delta,
+    register_host,
+    revert_,
+    save_delta,
+)
 from .export import export_model
 from .hub import from_pretrained, push_to_hub, save_pretrained
 
@@ -67,7 +81,9 @@ __all__ = [
     "from_pretrained",
     "functional",
     "fuse_",
+    "global_only",
     "hub",
+    "insert_",
     "lambdas",
     "last_stage",
     "list_attentions",

@@ -8,6 +8,7 @@ from ._transfer import WarmStart
 from ._where import Where, every_nth, global_only, last_stage, matcher
 from .calibrate import CalibrationReport, LayerFit, calibrate_
 from .delta import load_delta, save_delta
+from .insert import insert_
 from .report import ConversionReport, Swap
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "find_host",
     "global_only",
     "host_key",
+    "insert_",
     "known_hosts",
     "last_stage",
     "load_delta",

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -17,7 +17,7 @@ from ._transfer import Transfer, WarmStart, build, make, refusal
 from ._where import Where, is_everywhere, matcher
 from .report import ConversionReport, Swap
 
-__all__ = ["convert", "convert_", "is_converted", "originals_of", "places_of", "record_of", "revert_"]
+__all__ = ["begin_record", "convert", "convert_", "is_converted", "originals_of", "places_of", "record_of", "refuse_compiled", "revert_"]
 
 _RECORD = "_foveal_conversion"
 
@@ -45,6 +45,8 @@ class Record:
     """Digest of every tensor when it came into being: of the base, or of the conversion."""
     new: set[str]
     """Names of parameters that the base says nothing of."""
+    inserted: list[Any] = field(default_factory=list)
+    """Blocks that :func:`insert_` put in; they replace nothing."""
     whole: bool = True
     """Whether the originals hold the base's weights; a model that was loaded from a folder has only those that conversion kept."""
 
@@ -63,6 +65,12 @@ def record_of(model: nn.Module) -> Record:
     record: Record | None = model.__dict__.get(_RECORD)
     if record is None:
         raise InputError("this model was not converted, or not as a whole: give the module that was given to convert_")
+    return record
+
+
+def begin_record(model: nn.Module, before: dict[str, int]) -> Record:
+    """The model's record, which begins with the digests of its weights where there is none."""
+    record: Record = model.__dict__.setdefault(_RECORD, Record(fingerprint(before), [], before, set()))
     return record
 
 
@@ -108,7 +116,7 @@ def convert_(
         >>> print(report.swaps[0].name, report.swaps[0].function)
         self_attn kept
     """
-    _refuse_compiled(model)
+    refuse_compiled(model)
     choose = _chooser(model, config, where)
     found, everywhere = _find(model, choose), is_everywhere(where)
     before = digests(model.state_dict())
@@ -134,7 +142,7 @@ def convert_(
     # from here on nothing can fail
     for converted, _ in planned:
         _put(model, converted.names, converted.replacement)
-    record: Record = model.__dict__.setdefault(_RECORD, Record(fingerprint(before), [], before, set()))
+    record = begin_record(model, before)
     prefixes = tuple(f"{name}." for converted, _ in planned for name in converted.names)
     record.parts += [converted for converted, _ in planned]
     record.start |= digests({name: value for name, value in model.state_dict().items() if name.startswith(prefixes)}) if prefixes else {}
@@ -162,7 +170,7 @@ def convert(
 
 
 def revert_(model: nn.Module) -> list[str]:
-    """Put back the modules that :func:`convert_` replaced, in place; their names.
+    """Put back the modules that :func:`convert_` replaced and take out what :func:`insert_` put in, in place; their names.
 
     Layers that the two shared come back as they are now, trained if they were trained. The attention's own parameters are gone.
 
@@ -179,8 +187,9 @@ def revert_(model: nn.Module) -> list[str]:
         for copied in converted.copied:
             copied.give_back()
         _put(model, converted.names, original)
+    taken = [inserted.take_out(model) for inserted in record.inserted]
     del model.__dict__[_RECORD]
-    return [name for converted in parts for name in converted.names]
+    return [*(name for converted in parts for name in converted.names), *taken]
 
 
 # -- which -----------------------------------------------------------------------------------------------------------------------------------------
@@ -253,7 +262,7 @@ def _attentions(model: nn.Module) -> list[str]:
     return names if len(names) <= 4 else [*names[:2], "…", names[-1]]
 
 
-def _refuse_compiled(model: nn.Module) -> None:
+def refuse_compiled(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
             raise InputError(f"{name or 'the model'} is compiled, and would go on with what it was compiled from; convert first and compile then")

@@ -7,18 +7,21 @@ from torch import nn
 
 from ..attention import config_from_dict
 from ._convert import convert_, record_of
+from .insert import insert_
 from .report import ConversionReport
 
 __all__ = ["replay_", "steps_of"]
 
 
 def steps_of(model: nn.Module) -> list[dict[str, Any]]:
-    """Names, configuration and warm start of every replaced module, in the order in which they were replaced; goes to JSON and back.
+    """Names, configuration and start of every replaced module, in the order in which they were replaced, and of every inserted block; goes to JSON and back.
 
     Raises:
         ValueError: the model was not converted.
     """
-    return [{"names": part.names, "config": part.wanted.to_dict(), "warm_start": part.warm_start} for part in record_of(model).parts]
+    record = record_of(model)
+    replaced = [{"names": part.names, "config": part.wanted.to_dict(), "warm_start": part.warm_start} for part in record.parts]
+    return [*replaced, *(inserted.step() for inserted in record.inserted)]
 
 
 def replay_(model: nn.Module, steps: list[dict[str, Any]]) -> ConversionReport:
@@ -29,10 +32,15 @@ def replay_(model: nn.Module, steps: list[dict[str, Any]]) -> ConversionReport:
     """
     by_start: dict[str, dict[str, Any]] = {}
     for step in steps:
+        if "after" in step:
+            continue
         by_start.setdefault(json.dumps(step["warm_start"]), {})[_literally(step["names"][0])] = config_from_dict(step["config"])
     swaps = []
     for start, places in by_start.items():
         swaps += convert_(model, places, warm_start=json.loads(start)).swaps
+    for step in steps:
+        if "after" in step:
+            swaps += insert_(model, config_from_dict(step["config"]), _literally(step["after"]), channels=step["channels"], start=step["start"]).swaps
     return ConversionReport(swaps)
 
 

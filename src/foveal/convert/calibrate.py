@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError, missing_extra
 from ._capture import Calls, evaluating, order_of_calls, stored
-from ._convert import Converted, _refuse_compiled, record_of
+from ._convert import Converted, record_of, refuse_compiled
 from ._fit import Student, least_squares, relative_error, take_steps
 from .report import ConversionReport, Swap
 
@@ -126,7 +126,7 @@ def calibrate_(
         raise InputError(
             f"expected steps, ridges and memory of at least 0, lr above 0 and 0 < held_out < 1, got {steps}, {ridges}, {memory}, {lr} and {held_out}"
         )
-    _refuse_compiled(model)
+    refuse_compiled(model)
     parts = _parts(model, report)
     given = stored(batches)
     every = max(2, round(1 / held_out))

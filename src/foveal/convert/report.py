@@ -13,7 +13,7 @@ class Swap:
 
     name: str
     was: str
-    """Its class."""
+    """Its class; empty where nothing stood."""
     to: dict[str, Any]
     """The configuration in its place, as :meth:`foveal.AttentionConfig.to_dict` gives it."""
     function: str
@@ -67,6 +67,6 @@ class ConversionReport:
 
 def _row(swap: Swap) -> list[str]:
     macs = "" if swap.macs is None else f"{swap.macs[1] / swap.macs[0] - 1:+.0%}"
-    change = f"{swap.parameters[1] / swap.parameters[0] - 1:+.0%}"
+    change = f"{swap.parameters[1] / swap.parameters[0] - 1:+.0%}" if swap.parameters[0] else f"+{swap.parameters[1]:,}"
     counts = [str(len(part)) for part in (swap.kept, swap.mapped, swap.new, swap.dropped)]
-    return [swap.name, swap.was.rpartition(".")[2], swap.to["attention"], swap.function, *counts, change, macs]
+    return [swap.name, swap.was.rpartition(".")[2] or "—", swap.to["attention"], swap.function, *counts, change, macs]
