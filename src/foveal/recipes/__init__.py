@@ -4,6 +4,7 @@ from ._registry import get_recipe, list_recipes
 from .classification import cluttered_digits, digits, image_folder
 from .detection import digit_detection, flag_detection, nuclei_detection
 from .segmentation import ade20k, brain, cityscapes, flag_swap, mask_folder, nuclei, vaihingen, voc
+from .stereo import kitti_stereo, scene_flow, shift_stereo
 
 __all__ = [
     "ade20k",
@@ -16,10 +17,13 @@ __all__ = [
     "flag_swap",
     "get_recipe",
     "image_folder",
+    "kitti_stereo",
     "list_recipes",
     "mask_folder",
     "nuclei",
     "nuclei_detection",
+    "scene_flow",
+    "shift_stereo",
     "vaihingen",
     "voc",
 ]

@@ -45,6 +45,7 @@ from .environments import (
     weight_variance,
 )
 from .segmentation import Segmentation, segmentation_scores
+from .stereo import StereoErrors, StereoMatching
 
 __all__ = [
     "TASKS",
@@ -55,6 +56,8 @@ __all__ = [
     "Partition",
     "Row",
     "Segmentation",
+    "StereoErrors",
+    "StereoMatching",
     "Task",
     "environment_batches",
     "environment_gradients",
