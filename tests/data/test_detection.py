@@ -1,10 +1,16 @@
 """Detection sets: boxes and masks against what is in the pictures."""
 
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from foveal import InputError
-from foveal.data import DigitScenes, FlagSwap, FlagSwapBoxes, NucleiInstances, instances_of, read_nuclei
+from foveal.data import CocoFolder, DigitScenes, FlagSwap, FlagSwapBoxes, NucleiInstances, instances_of, read_nuclei
 
 DIGITS = DigitScenes(source="digits", side=40, smallest=8, largest=14, train_scenes=30, val_scenes=5, test_scenes=5)
 
@@ -81,3 +87,147 @@ def test_nuclei_are_split_by_place() -> None:
     assert all(len(bundle.train[n][1]["boxes"]) > 0 for n in range(3))
     assert bundle.train.augments
     assert (len(bundle.val), len(bundle.test)) == (16, 16)
+
+
+# -- COCO's format --------------------------------------------------------------------------------------------------------------------------------
+
+
+def polygon(left: float, top: float, right: float, bottom: float) -> list[list[float]]:
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def coco(root: Path, **changes: Any) -> dict[str, Any]:
+    """A miniature of COCO: two images with objects, a crowd, an empty image, and one that is no image. Returns the annotations."""
+    from pycocotools import mask as coco_mask
+
+    rng = np.random.default_rng(0)
+    packed = np.zeros((20, 30), np.uint8)
+    packed[5:9, 10:20] = 1
+    encoded = coco_mask.encode(np.asfortranarray(packed))
+    encoded["counts"] = encoded["counts"].decode()
+    annotations = [
+        {"id": 1, "image_id": 7, "category_id": 3, "bbox": [2, 4, 10, 6], "area": 60, "iscrowd": 0, "segmentation": polygon(2, 4, 12, 10)},
+        {
+            "id": 2,
+            "image_id": 7,
+            "category_id": 90,
+            "bbox": [10, 5, 10, 4],
+            "area": 40,
+            "iscrowd": 0,
+            "segmentation": encoded,
+        },
+        # columns first: 20 high, so that column 1 begins at 20; a crowd of 5 pixels in column 1
+        {"id": 3, "image_id": 7, "category_id": 3, "bbox": [1, 2, 1, 5], "area": 5, "iscrowd": 1, "segmentation": {"size": [20, 30], "counts": [22, 5, 573]}},
+        {"id": 4, "image_id": 9, "category_id": 3, "bbox": [0, 0, 0, 5], "area": 0, "iscrowd": 0, "segmentation": polygon(0, 0, 0, 5)},
+    ]
+    values: dict[str, Any] = {
+        "images": [{"id": number, "file_name": f"{number:012}.jpg", "height": 20, "width": 30} for number in (7, 9, 11)],
+        "annotations": annotations,
+        "categories": [{"id": 90, "name": "toothbrush"}, {"id": 3, "name": "car"}],
+        **changes,
+    }
+    (root / "annotations").mkdir(parents=True, exist_ok=True)
+    for name in ("train2017", "val2017"):
+        (root / name).mkdir(exist_ok=True)
+        for number in (7, 9):
+            Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(root / name / f"{number:012}.jpg", quality=95)
+        (root / name / f"{11:012}.jpg").write_bytes(b"no image")
+        (root / "annotations" / f"instances_{name}.json").write_text(json.dumps(values))
+    return values
+
+
+def test_coco_is_read_as_it_is_stored(tmp_path) -> None:
+    coco(tmp_path)
+    bundle = CocoFolder(root=tmp_path, flip=False).load()
+    assert (bundle.classes, bundle.category_ids) == (["car", "toothbrush"], (3, 90))
+    assert (len(bundle.train), len(bundle.val)) == (1, 2), "training leaves the empty image out, evaluation keeps it"
+    assert any("unreadable" in note and "000000000011.jpg" in note for note in bundle.notes)
+    assert any("1 boxes without width" in note for note in bundle.notes)
+    image, target = bundle.val[0]
+    assert image.shape == (3, 20, 30)
+    assert target["image_id"] == 7
+    assert target["boxes"].tolist() == [[2, 4, 12, 10], [10, 5, 20, 9], [1, 2, 2, 7]]
+    assert target["labels"].tolist() == [0, 1, 0]
+    assert target["iscrowd"].tolist() == [0, 0, 1]
+    assert target["area"].tolist() == [60, 40, 5]
+    for mask, (left, top, right, bottom) in zip(target["masks"], target["boxes"].int().tolist(), strict=True):
+        want = torch.zeros(20, 30, dtype=torch.bool)
+        want[top:bottom, left:right] = True
+        assert torch.equal(mask, want)
+    _, empty = bundle.val[1]
+    assert empty["boxes"].shape == (0, 4)
+    assert empty["masks"].shape == (0, 20, 30)
+    assert len(CocoFolder(root=tmp_path, keep_empty=True).load().train) == 2
+    assert "masks" not in CocoFolder(root=tmp_path, masks=False).load().val[0][1]
+
+
+def test_images_boxes_and_masks_are_mirrored_together(tmp_path) -> None:
+    coco(tmp_path)
+    bundle = CocoFolder(root=tmp_path).load()
+    plain, target = bundle.val[0]
+    plain = CocoFolder(root=tmp_path, flip=False).load().train[0][0]
+    seen = set()
+    for seed in range(6):
+        torch.manual_seed(seed)
+        image, turned = bundle.train[0]
+        mirrored = torch.equal(image, plain.flip(-1))
+        assert mirrored or torch.equal(image, plain)
+        seen.add(mirrored)
+        want = torch.stack([30 - target["boxes"][:, 2], target["boxes"][:, 1], 30 - target["boxes"][:, 0], target["boxes"][:, 3]], 1)
+        assert torch.equal(turned["boxes"], want if mirrored else target["boxes"])
+        assert torch.equal(turned["masks"], target["masks"].flip(-1) if mirrored else target["masks"])
+        assert type(turned["boxes"]) is type(turned["masks"]) is torch.Tensor
+    assert seen == {True, False}
+
+
+def test_a_camera_held_sideways_does_not_turn_the_boxes(tmp_path) -> None:
+    coco(tmp_path)
+    file = tmp_path / "val2017" / f"{7:012}.jpg"
+    with Image.open(file) as image:
+        exif = image.getexif()
+        exif[274] = 6
+        image.save(file, exif=exif)
+    assert CocoFolder(root=tmp_path).load().val[0][0].shape == (3, 20, 30)
+
+
+def without(values: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
+    first, *rest = values["annotations"]
+    return [{name: value for name, value in {**first, **changes}.items() if value is not None}, *rest]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda values: {"annotations": without(values, image_id=8)}, "annotation 1 is of image 8"),
+        (lambda values: {"annotations": without(values, category_id=4)}, "annotation 1 is of category 4"),
+        (lambda values: {"annotations": without(values, segmentation=None)}, "annotation 1 has no mask"),
+        (lambda values: {"annotations": without(values, bbox=None)}, "not in COCO's format: KeyError 'bbox'"),
+        (lambda values: {"annotations": without(values, segmentation={"size": [3, 3], "counts": [1, 2, 6]})}, "mask of annotation 1"),
+        (lambda values: {"categories": None}, "not in COCO's format"),
+        (lambda values: {"images": [{**image, "width": 31} for image in values["images"]]}, "is 30×20, but .* says 31×20"),
+        (lambda values: {"images": values["images"][2:], "annotations": []}, "leaves no image to train with"),
+        (lambda values: {"categories": [{"id": 3, "name": "car"}, {"id": 90, "name": "car"}]}, "categories of one name"),
+    ],
+)
+def test_what_is_wrong_with_annotations_is_named(tmp_path, spoil, message) -> None:
+    values = coco(tmp_path)
+    coco(tmp_path, **spoil(values))
+    with pytest.raises(InputError, match=message):
+        CocoFolder(root=tmp_path).load().val[0]
+
+
+def test_missing_files_are_named(tmp_path) -> None:
+    with pytest.raises(InputError, match="train2017 is no folder"):
+        CocoFolder(root=tmp_path).load()
+    coco(tmp_path)
+    (tmp_path / "val2017" / f"{7:012}.jpg").unlink()
+    assert len(CocoFolder(root=tmp_path).load().val) == 1
+    with pytest.raises(InputError, match=r"cannot read .*000000000007.jpg"):
+        CocoFolder(root=tmp_path, check=False).load().val[0]
+    file = tmp_path / "annotations" / "instances_val2017.json"
+    file.write_text("{")
+    with pytest.raises(InputError, match="is no JSON"):
+        CocoFolder(root=tmp_path).load()
+    file.unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        CocoFolder(root=tmp_path).load()

@@ -10,10 +10,10 @@ from time import process_time
 
 import torch
 
-from . import caam, catt, flag_swap, global_cue, halo_reach, presence_xor, recall
+from . import caam, catt, flag_detection, flag_swap, global_cue, halo_reach, presence_xor, recall
 from .proof import SEEDS, Proof, Row, line
 
-PROOFS = {module.__name__.rpartition(".")[2]: module.PROOF for module in (halo_reach, global_cue, recall, presence_xor, flag_swap, caam, catt)}
+PROOFS = {module.__name__.rpartition(".")[2]: module.PROOF for module in (halo_reach, global_cue, recall, presence_xor, flag_swap, flag_detection, caam, catt)}
 PAGE = Path(__file__).parents[2] / "docs" / "proofs.md"
 HEAD = f"""# Proofs
 

@@ -156,11 +156,11 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     return out
 
 
-def _rgb(image: Any) -> Any:
-    """Upright as the camera was held. Pillow's conversion to RGB cuts 16-bit grey off at 255, and warns of palettes with transparency."""
+def _rgb(image: Any, *, upright: bool = True) -> Any:
+    """Upright as the camera was held, or as it is stored. Pillow's conversion to RGB cuts 16-bit grey off at 255, and warns of palettes with transparency."""
     from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(image)
+    image = ImageOps.exif_transpose(image) if upright else image
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:

@@ -4,7 +4,7 @@ from ._config import MODELS, Arm, ModelConfig, register_model
 from .caam import CausalBlock, CausalResNet, EnvironmentHeads, GatedBlock, SplitBlock, Streams, TwoStreamBlock
 from .caam_classifiers import CausalResNetClassifier, CausalT2TViT
 from .catt import CattEncoder, CattLayer
-from .detection import SmallDetector, SmallDetectorNet
+from .detection import EFFICIENT_PLACES, Detector, PyramidDetector, SmallDetector, SmallDetectorNet
 from .dna_vit import DenoisingViT
 from .efficient_resnet import EfficientResNet
 from .halonet import HALONETS, HaloBlock, HaloNet, HaloNetSize, build_halonet, build_timm_halonet
@@ -17,6 +17,7 @@ from .timesformer import TimeSformer, inflate_
 from .vit import SIZES, VisionTransformer, ViT, share_initial_weights_
 
 __all__ = [
+    "EFFICIENT_PLACES",
     "HALONETS",
     "MODELS",
     "SIZES",
@@ -30,6 +31,7 @@ __all__ = [
     "CausalResNetClassifier",
     "CausalT2TViT",
     "DenoisingViT",
+    "Detector",
     "DilatedNet",
     "DilatedResNet",
     "EfficientResNet",
@@ -45,6 +47,7 @@ __all__ = [
     "PSMNet",
     "PixelMixer",
     "PointwiseControl",
+    "PyramidDetector",
     "PyramidStereoNet",
     "SmallDetector",
     "SmallDetectorNet",

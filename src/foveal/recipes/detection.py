@@ -16,7 +16,7 @@ from ._registry import recipe
 
 __all__ = ["digit_detection", "flag_detection", "nuclei_detection"]
 
-_SMALL = Optim(lr=5e-3, weight_decay=1e-4)
+_SMALL = Optim(lr=2e-3, weight_decay=1e-4)
 
 
 @recipe
@@ -39,10 +39,10 @@ def flag_detection() -> Recipe:
     """Two shapes whose labels a far flag exchanges, as boxes: detection that needs the whole image."""
     return Recipe(
         data=FlagSwapBoxes(),
-        model=SmallDetector(attention="external_2d", options={"slots": 16}, depth=3, stride=2),
+        model=SmallDetector(attention="external_2d", options={"slots": 16}, depth=2, stride=2),
         task=Detection(),
         optim=_SMALL,
-        steps=500,
+        steps=700,
         batch_size=32,
         eval_every=100,
         checkpoint_every=250,

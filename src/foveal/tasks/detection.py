@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from .. import timm  # noqa: F401  so that Foveal's networks can be named as backbones of timm's
 from .._errors import InputError, missing_extra
 from ..analysis import cost
 from ..attention import Cost
@@ -180,8 +181,8 @@ class _Everywhere(nn.Module):
 
 def _encoded(masks: Tensor) -> list[dict[str, Any]]:
     try:
-        from pycocotools import mask as coco
+        from faster_coco_eval.core import mask as coco
     except ImportError as error:
-        raise missing_extra("pycocotools", "det", "writing masks in COCO's format") from error
+        raise missing_extra("faster-coco-eval", "det", "writing masks in COCO's format") from error
     encoded = (coco.encode(np.asfortranarray(mask.numpy().astype(np.uint8))) for mask in masks.cpu())
     return [{"size": [int(side) for side in entry["size"]], "counts": entry["counts"].decode("ascii")} for entry in encoded]

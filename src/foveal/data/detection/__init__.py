@@ -1,8 +1,9 @@
 """Images with boxes, and masks of single objects."""
 
 from ._bundle import DetectionBundle, instances_of
+from .coco import CocoFolder
 from .digits import DigitScenes
 from .flag_swap import FlagSwapBoxes
 from .nuclei import NucleiInstances
 
-__all__ = ["DetectionBundle", "DigitScenes", "FlagSwapBoxes", "NucleiInstances", "instances_of"]
+__all__ = ["CocoFolder", "DetectionBundle", "DigitScenes", "FlagSwapBoxes", "NucleiInstances", "instances_of"]
