@@ -15,7 +15,7 @@ from foveal import InputError
 from foveal.data import KITTIStereo, MiddleburyStereo, SceneFlow, ShiftStereo, read_scene, shifted_pair
 from foveal.data.stereo._bundle import prepare_pair, shrink
 from foveal.data.stereo.scenes import SCENES, RealScenes
-from foveal.data.stereo.shifts import Layers, draw_layers
+from foveal.data.stereo.shifts import Layers, _blob, draw_layers
 from foveal.training.order import Seeded
 
 RNG = np.random.default_rng(0)
@@ -65,6 +65,20 @@ def test_made_pairs_equal_a_loop_over_pixels() -> None:
         _, there = front([source(n, x - d, y) for n in range(count)], y)
         assert got.occluded[y, x] == (x - d < 0 or there > d + 1e-4)
     assert 0 < got.occluded.mean() < 0.6
+
+
+def test_a_shape_is_a_circle_whose_radius_swings() -> None:
+    got = _blob(30, 40, 50, np.random.default_rng(5))
+    rng = np.random.default_rng(5)
+    y, x = rng.uniform(0, 30), rng.uniform(0, 40)
+    radius, stretch = rng.uniform(0.1, 0.4) * 30, rng.uniform(0.5, 2)
+    swings = [(rng.uniform(-0.35, 0.35) / k, rng.uniform(0, 2 * np.pi)) for k in range(1, 6)]
+    for row, column in itertools.product(range(30), range(50)):
+        dy, dx = row - y, (column - x) / stretch
+        angle = np.arctan2(dy, dx)
+        reach = radius * (1 + sum(amplitude * np.cos(k * angle + phase) for k, (amplitude, phase) in enumerate(swings, 1)))
+        assert got[row, column] == (np.hypot(dy, dx) < reach)
+    assert 0 < got.mean() < 1
 
 
 def test_disparities_keep_their_limits() -> None:
@@ -126,6 +140,19 @@ def test_the_motorcycle_is_what_its_disparity_says() -> None:
     assert number == 0
     assert 3 < np.nanmin(truth) < np.nanmax(truth) < 32
     assert RealScenes(("motorcycle",), 64)[0][0].shape == (6, 500, 741)
+
+
+@pytest.mark.data
+def test_the_aloe_is_what_its_disparity_says() -> None:
+    try:
+        scene = read_scene("aloe")
+    except InputError as error:
+        pytest.skip(str(error))
+    assert scene.left.shape == scene.right.shape == (1110, 1282, 3)
+    known = np.isfinite(scene.disparity)
+    assert round(known.mean(), 3) == 0.965
+    left, right = scene.left / 255, scene.right / 255
+    assert warp_error(left, right, scene.disparity, known) < 0.3 * warp_error(left, right, 0 * scene.disparity, known)
 
 
 def test_an_aloe_of_the_same_kind_is_read(tmp_path, monkeypatch) -> None:

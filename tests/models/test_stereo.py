@@ -26,7 +26,7 @@ def count(model: nn.Module) -> int:
 
 
 def test_psmnet_has_the_published_size() -> None:
-    """5.22 million, as tables of later papers and the official code's own output, 5224768, say."""
+    """5224768 is what the official code counts (feihuzhang/GANet, issue 91)."""
     with torch.device("meta"):
         plain, attentive, basic = build(PSMNet(attention=None)), build(PSMNet()), build(PSMNet(attention=None, aggregation="basic"))
     assert count(plain) == 5_224_768

@@ -195,12 +195,15 @@ class EfficientAttention2d(MapAttention):
             nn.init.constant_(self.gamma, self.gamma_init)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        q, k, v, mask = self._read(x, mask)
-        out = efficient_attention(q, k, v, mask=mask, normalization=self.normalization, chunk=self.chunk)
-        out = self.proj(from_pixels(out, x))
+        out = self.proj(from_pixels(self._mixed(x, mask), x))
         if self.gamma is not None:
             out = self.gamma.to(out.dtype) * out
         return x + out if self.residual else out
+
+    def _mixed(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """By itself, so that queries, keys and values are gone before the projection asks for memory."""
+        q, k, v, mask = self._read(x, mask)
+        return efficient_attention(q, k, v, mask=mask, normalization=self.normalization, chunk=self.chunk)
 
     def attention_map(self, x: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         """``combined``: the implied map from pixels to pixels, ``(B, head_count, H·W, H·W)``. Applied to the values it gives the input of ``proj``."""

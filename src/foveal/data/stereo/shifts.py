@@ -151,10 +151,15 @@ def _blob(height: int, width: int, reach: int, rng: np.random.Generator) -> NDAr
     """A shape around a point: a circle whose radius swings with the angle."""
     y, x = rng.uniform(0, height), rng.uniform(0, width)
     radius, stretch = rng.uniform(0.1, 0.4) * height, rng.uniform(0.5, 2)
-    dy, dx = np.arange(height)[:, None] - y, (np.arange(reach) - x) / stretch
-    angle = np.arctan2(dy, dx)
-    swing = sum(rng.uniform(-0.35, 0.35) / k * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(1, 6))
-    return np.hypot(dy, dx) < radius * (1 + swing)
+    swings = [rng.uniform(-0.35, 0.35) / k * np.exp(1j * rng.uniform(0, 2 * np.pi)) for k in range(1, 6)]
+    offset = (np.arange(reach) - x) / stretch + 1j * (np.arange(height)[:, None] - y)
+    distance = np.abs(offset)
+    unit = offset / np.maximum(distance, 1e-6)
+    # the real part of a sum over k of swing · unit^k, which is amplitude · cos(k · angle + phase)
+    swing = np.zeros_like(unit)
+    for amplitude in reversed(swings):
+        swing = (swing + amplitude) * unit
+    return distance < radius * (1 + swing.real)
 
 
 @register_data
