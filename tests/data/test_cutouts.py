@@ -109,7 +109,7 @@ def apt(folder: str = SOURCES["tuxpaint-stamps"].folder, code: int = 0, packages
             for n in range(packages):
                 (cwd / f"tuxpaint-stamps-default_{n}_all.deb").touch()
         else:
-            (cwd / "out" / folder).mkdir(parents=True)
+            (cwd / "out" / folder).mkdir(parents=True, exist_ok=True)
         return subprocess.CompletedProcess(command, code, "", "E: Unable to locate package\n" if code else "")
 
     run.calls = []

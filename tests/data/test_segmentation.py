@@ -261,11 +261,12 @@ def test_brain_slabs_keep_apart() -> None:
     assert mean[0] < mean[2] < mean[3], "in T1 white matter is the brightest"
 
 
-def test_a_wheel_that_is_missing_is_named(monkeypatch) -> None:
+def test_a_wheel_that_is_missing_is_named(monkeypatch, tmp_path) -> None:
     from foveal.data.segmentation import embedded
 
     embedded.read_nuclei.cache_clear()
-    monkeypatch.setattr(embedded, "find_spec", lambda name: None)
+    monkeypatch.setattr("foveal.data._fetch.find_spec", lambda name: None)
+    monkeypatch.setenv("FOVEAL_CACHE", str(tmp_path))
     with pytest.raises(InputError, match=r"the image of nuclei needs stardist, which is not installed; remedy: pip install 'foveal\[data\]'"):
         Nuclei().load()
 

@@ -119,7 +119,7 @@ def test_a_few_steps_learn_two_objects() -> None:
     assert box_iou(found["boxes"][sure][order], objects()[0]["boxes"]).diagonal().min() > 0.6
 
 
-@pytest.mark.parametrize("options", [{"stride": 3}, {"stride": 8}, {"width": 0}, {"prototypes": -1}])
+@pytest.mark.parametrize("options", [{"stride": 3}, {"stride": 8}, {"width": 0}, {"prototypes": -1}, {"box_weight": -1.0}])
 def test_numbers_that_make_no_small_detector_are_refused(options) -> None:
     with pytest.raises(InputError, match="expected width"):
         small(**options)

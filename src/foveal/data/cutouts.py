@@ -5,7 +5,7 @@ The things are real, the scenes composed. 229 files are few: give several seeds,
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -62,6 +62,8 @@ class Cutouts(Data):
     Raises:
         ValueError: the package was not fetched; numbers that make no scene.
     """
+
+    package: ClassVar[str] = "tuxpaint-stamps"
 
     img_size: int = 112
     views: int = 4

