@@ -12,7 +12,7 @@ from foveal.tasks import Detection
 
 from .proof import Arm, Proof, fit, rows_of
 
-STEPS, BATCH, LR = 700, 32, 2e-3
+STEPS, BATCH, LR = 500, 32, 2e-3
 DEPTH, STRIDE = 2, 2
 TASK = Detection()
 

@@ -2,7 +2,17 @@
 
 from ._registry import get_recipe, list_recipes
 from .classification import cluttered_digits, digits, image_folder
-from .detection import digit_detection, flag_detection, nuclei_detection
+from .detection import (
+    coco_cascade_rcnn,
+    coco_efficient,
+    coco_faster_rcnn,
+    coco_halo,
+    coco_mask_rcnn,
+    coco_retinanet,
+    digit_detection,
+    flag_detection,
+    nuclei_detection,
+)
 from .segmentation import ade20k, brain, cityscapes, flag_swap, mask_folder, nuclei, vaihingen, voc
 from .stereo import kitti_stereo, scene_flow, shift_stereo
 
@@ -11,6 +21,12 @@ __all__ = [
     "brain",
     "cityscapes",
     "cluttered_digits",
+    "coco_cascade_rcnn",
+    "coco_efficient",
+    "coco_faster_rcnn",
+    "coco_halo",
+    "coco_mask_rcnn",
+    "coco_retinanet",
     "digit_detection",
     "digits",
     "flag_detection",
