@@ -30,7 +30,7 @@ class StereoBundle(DataBundle):
     crop: tuple[int, int] = (256, 512)
     """Height and width in training."""
     scenes: tuple[str, ...] = ()
-    """Names of the scenes that samples of the test split are numbered by, where there are few: each is then scored by itself."""
+    """Names of the scenes that samples of the test split are numbered by, where there are few and each is scored by itself."""
 
 
 def as_sample(left: Pixels, right: Pixels, disparity: Pixels, scene: int = -1) -> StereoSample:
