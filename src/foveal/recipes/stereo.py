@@ -1,7 +1,8 @@
 """Stereo matching.
 
 shift_stereo  foveal train shift-stereo
-              two CPU cores, minutes; learns on pieces of photographs that are shifted, and is tested on the motorcycle pair, made half as large
+              two CPU cores, minutes; learns on pieces of photographs that are shifted, and is tested on the motorcycle pair, made half as large:
+              end-point error 1.8 px (7.4 px for the best constant answer)
 
 The benchmarks, each with what is published. We have not reproduced these; they need the data, and days on several GPUs.
 
