@@ -17,7 +17,7 @@ class ModelConfig(ABC):
     targets: ClassVar[str]
     """What it is made to predict. Data, model and task of a recipe must agree on it."""
     about: ClassVar[str]
-    """What kind of network it is, in words that end a sentence: "a small vision transformer"."""
+    """What kind of network it is, in words that end a sentence, such as "a small vision transformer"."""
     baseline: ClassVar[str]
     """The arm that comparisons hold the others against."""
     default_arms: ClassVar[tuple[str, ...]]

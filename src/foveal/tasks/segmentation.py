@@ -39,13 +39,13 @@ class Segmentation(Task):
 
     label_smoothing: float = 0.0
     window: int | None = None
-    """In evaluation: side of square windows that the image is covered with, logits averaged where they overlap. The whole image at once if None."""
+    """Side of the square windows that cover the image in evaluation, logits averaged where they overlap. The whole image at once if None."""
     window_step: int | None = None
     """From window to window; two thirds of its side if None."""
     scales: tuple[float, ...] = (1.0,)
-    """In evaluation: sizes of the image, relative to its own, whose logits are averaged."""
+    """Sizes of the image in evaluation, relative to its own, whose logits are averaged."""
     flip: bool = False
-    """In evaluation: average with the mirrored image."""
+    """Average with the mirrored image in evaluation."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1 or not self.scales or min(self.scales) <= 0:
