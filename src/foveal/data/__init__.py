@@ -4,7 +4,7 @@ from ._bundle import DATA, Data, DataBundle, SceneMasks, Split, register_data, s
 from ._fetch import SOURCES, cache_folder, fetch
 from .cluttered import ClutteredDigits
 from .cutouts import Cutouts
-from .detection import CocoFolder, DetectionBundle, DigitScenes, FlagSwapBoxes, NucleiInstances, instances_of
+from .detection import CocoFolder, CutoutScenes, DetectionBundle, DigitScenes, FlagSwapBoxes, NucleiInstances, instances_of
 from .digits import Digits, list_digit_sources, load_digits
 from .folder import ImageFolder
 from .segmentation import (
@@ -45,6 +45,7 @@ __all__ = [
     "Cityscapes",
     "ClutteredDigits",
     "CocoFolder",
+    "CutoutScenes",
     "Cutouts",
     "Data",
     "DataBundle",

@@ -131,15 +131,25 @@ def _read(path: Path, side: int) -> Tensor:
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
 
 
-def _compose(cutout: Tensor, side: int, rng: np.random.Generator) -> Tensor:
-    """At half to nine tenths of the side, anywhere inside, mirrored or not."""
-    longest = int(side * rng.uniform(0.5, 0.9))
+def fitted(cutout: Tensor, longest: int, *, mirrored: bool) -> Tensor:
+    """Colour weighted by alpha, and alpha, ``(4, h, w)``: what lies under full transparency has any colour, and would bleed into the rim.
+
+    Args:
+        cutout: colour and alpha.
+        longest: its longer side then.
+        mirrored: left and right exchanged.
+    """
     scale = longest / max(cutout.shape[1:])
     height, width = (max(1, round(n * scale)) for n in cutout.shape[1:])
-    # colour weighted by alpha: what lies under full transparency has any colour, and would bleed into the rim
     weighted = torch.cat([cutout[:3] * cutout[3:], cutout[3:]])
     small = torch.nn.functional.interpolate(weighted[None], size=(height, width), mode="bilinear", antialias=True, align_corners=False)[0]
-    small = small.flip(-1) if rng.random() < 0.5 else small
+    return small.flip(-1) if mirrored else small
+
+
+def _compose(cutout: Tensor, side: int, rng: np.random.Generator) -> Tensor:
+    """At half to nine tenths of the side, anywhere inside, mirrored or not."""
+    small = fitted(cutout, int(side * rng.uniform(0.5, 0.9)), mirrored=bool(rng.random() < 0.5))
+    height, width = small.shape[1:]
     coarse = torch.from_numpy(rng.random((1, 3, 3, 3), dtype=np.float32))
     scene = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear", align_corners=True)[0]
     top, left = rng.integers(0, side - height + 1), rng.integers(0, side - width + 1)

@@ -2,8 +2,9 @@
 
 from ._bundle import DetectionBundle, instances_of
 from .coco import CocoFolder
+from .cutouts import CutoutScenes
 from .digits import DigitScenes
 from .flag_swap import FlagSwapBoxes
 from .nuclei import NucleiInstances
 
-__all__ = ["CocoFolder", "DetectionBundle", "DigitScenes", "FlagSwapBoxes", "NucleiInstances", "instances_of"]
+__all__ = ["CocoFolder", "CutoutScenes", "DetectionBundle", "DigitScenes", "FlagSwapBoxes", "NucleiInstances", "instances_of"]
