@@ -5,6 +5,7 @@ from typing import TypeGuard, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from .._errors import InputError
 
@@ -20,8 +21,8 @@ def is_plain(layer: nn.Module, kind: type[Layer]) -> TypeGuard[Layer]:
     """Whether calling a layer is what its class says on its weights, and nothing more, so that the weights can be used without calling it.
 
     Adapters (LoRA), parametrisations and quantised layers are of another class or have a packed weight; hooks of the layer see calls; offloading
-    (accelerate) puts another ``forward`` on the layer itself. None of these may be lost. Hooks on all modules at once do not count: counters and profilers
-    set them, and must see what is computed without them.
+    (accelerate) puts another ``forward`` on the layer itself. None of these may be lost. Hooks on all modules at once are not asked for here: counters set
+    them, and must count what is computed without them; :func:`project` shows them every call that costs nothing more.
     """
     # exact type: a subclass may have its own forward
     return (
@@ -40,7 +41,7 @@ def project(linear: nn.Module, x: Tensor, rows: slice | None = None) -> Tensor:
     Raises:
         ValueError: tokens and weights differ in dtype, outside of autocast.
     """
-    if not is_plain(linear, nn.Linear):
+    if not is_plain(linear, nn.Linear) or (rows is None and _has_any_global_hook()):
         out = linear(x)
         return out if rows is None else out[..., rows]
     weight: Tensor = linear.weight

@@ -294,8 +294,9 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Scheduler:
     optim, steps = recipe.optim, recipe.steps
     common: dict[str, Any] = {"warmup_t": round(optim.warmup * steps), "warmup_lr_init": optim.min_lr, "t_in_epochs": False}
     if optim.schedule == "steps":
-        # timm counts the step that is about to come
-        return MultiStepLRScheduler(optimizer, decay_t=[round(share * steps) + 1 for share in optim.milestones], decay_rate=0.1, **common)
+        # timm counts the step that is about to come, and by default from the end of the warm-up
+        milestones = [round(share * steps) + 1 for share in optim.milestones]
+        return MultiStepLRScheduler(optimizer, decay_t=milestones, decay_rate=0.1, warmup_prefix=False, **common)
     if optim.schedule == "poly":
         return PolyLRScheduler(optimizer, t_initial=steps, power=optim.power, lr_min=optim.min_lr, **common)
     return CosineLRScheduler(optimizer, t_initial=steps, lr_min=optim.min_lr, **common)
