@@ -96,9 +96,9 @@ PROOF = Proof(
     title="Flag swap, as detection",
     about=f"""\
 The scenes of flag swap, to be found as boxes of two classes by the small detector without anchors: {DEPTH} convolutions of width 32 at stride {STRIDE}, the
-block, one convolution and the heads; without mixing a centre sees 15 pixels across. Adam, {STEPS} steps, {LONGER:,} for the last arm, on 4,000 scenes, learning rate {LR}, batch {BATCH};
-tested on 500 other scenes. The claim: one external attention block before a detector's heads gives boxes the context of the whole image, which its 1×1
-convolutions alone do not (Guo et al. 2021 put one behind stage 5 of a ResNet).""",
+block, one convolution and the heads; without mixing a centre sees 15 pixels across. Adam, {STEPS} steps, {LONGER:,} for the last arm, on 4,000 scenes,
+learning rate {LR}, batch {BATCH}; tested on 500 other scenes. The claim: one external attention block before a detector's heads gives boxes the context of the
+whole image, which its 1×1 convolutions alone do not (Guo et al. 2021 put one behind stage 5 of a ResNet).""",
     figure="AP50 of boxes with their labels, about 0.5 = labels guessed. With labels left out every run is held to 0.95",
     rows=rows_of(ARMS),
 )

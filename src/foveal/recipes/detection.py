@@ -74,9 +74,9 @@ def flag_detection() -> Recipe:
         model=SmallDetector(attention="external_2d", options={"slots": 16}, depth=2, stride=2),
         task=Detection(),
         optim=replace(_SMALL, lr=2e-3),
-        steps=500,
+        steps=1_000,
         batch_size=32,
-        eval_every=100,
+        eval_every=200,
         checkpoint_every=250,
     )
 
