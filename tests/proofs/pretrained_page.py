@@ -42,9 +42,9 @@ For these weights, so few images and so little training:
   0.36 to 0.55.
 - **Negative**: external, differential and causal attention have accuracies of 0.34 to 0.36 after calibration, where the model has 0.45, and their ranges do
   not meet its. Those of efficient, linear and halo attention do, with means of 0.43.
-- **Negative**: the brief tuning settles nothing for the ViT either. Validation chose the smallest rate of the grid for every seed. The model as it is stays where
-  it was, 0.45 and 0.46; external, differential and causal attention stay below 0.37; linear attention loses, 0.43 to 0.36; efficient attention gains, 0.43 to
-  0.46, with a range as wide as 0.14.
+- **Negative**: the brief tuning settles nothing for the ViT either. Validation chose the smallest rate of the grid for every seed. The model as it is stays
+  where it was, 0.45 and 0.46. External, differential and causal attention stay below 0.37, linear attention loses, 0.43 to 0.36, and efficient attention
+  gains, 0.43 to 0.46, with a range as wide as 0.14.
 """
 """What follows from the tables."""
 
@@ -129,8 +129,8 @@ Features are all tokens behind the last norm.
 - *Error of a layer*: relative error of an attention's outputs on held-out images, mean over layers; as converted → calibrated.
 - *Drift* as above; *cosine* between tokens before and after, 1 is no change.
 - *Accuracy*: a linear probe on the class token, fitted anew at each stage.
-- *Calibrated*: `calibrate_` on {CALIBRATION_BATCHES} batches of {BATCH} unlabelled training images, a quarter of them held out, {CALIBRATION_STEPS} steps a layer,
-  learning rate {CALIBRATION_LR:g}.
+- *Calibrated*: `calibrate_` on {CALIBRATION_BATCHES} batches of {BATCH} unlabelled training images, a quarter of them held out;
+  {CALIBRATION_STEPS} steps a layer, learning rate {CALIBRATION_LR:g}.
 - *Tuned*: as above, from the calibrated model and its probe.
 """,
         _table(_TOKENS, tables.tokens),
