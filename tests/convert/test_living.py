@@ -123,9 +123,9 @@ def test_gradient_checkpointing_gives_the_same_gradients(name) -> None:
 
 
 def test_two_processes_find_every_parameter_used_and_average_gradients() -> None:
-    script = Path(__file__).with_name("two_processes.py")
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.convert.two_processes"],
+        cwd=Path(__file__).parents[2],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

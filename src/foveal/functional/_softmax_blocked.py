@@ -32,7 +32,8 @@ def blocked_softmax_pays(q: Tensor) -> bool:
 def blocked_softmax_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
     """``softmax(scale · q kᵀ) v``, ``(B, H, Nq, Dv)``, with no more than a block of the map in memory."""
     batch = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
-    queries, keys, values = (x.expand(*batch, *x.shape[-2:]).flatten(0, -3) for x in (q, k, v))
+    # heads lie apart in a projection's output, and a product of such a block would copy it every time
+    queries, keys, values = (x.expand(*batch, *x.shape[-2:]).flatten(0, -3).contiguous() for x in (q, k, v))
     queries = queries * (q.shape[-1] ** -0.5 if scale is None else scale)
     count, length = queries.shape[:2]
     rows = max(1, length) if length <= 2 * _ROWS else _ROWS
