@@ -1,40 +1,37 @@
 """``python -m benchmarks [--write] [NAME …]``: run all or those named, print the table, and with ``--write`` put it into docs/benchmarks.md."""
 
+import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
 
 import torch
 
 from . import bfloat16, convert, denoising, dense, external, halo, halonet, maps, models, projection, summary, vit
-from ._harness import THREADS, Row
+from ._harness import THREADS, Row, line, run
 
 _MODULES = (dense, denoising, bfloat16, convert, external, halo, halonet, maps, models, projection, summary, vit)
-BENCHMARKS = {module.__name__.rpartition(".")[2]: module.rows for module in _MODULES}
+BENCHMARKS = [module.__name__.rpartition(".")[2] for module in _MODULES]
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
 def main() -> int:
     write = "--write" in sys.argv
-    names = [name for name in sys.argv[1:] if name != "--write"] or list(BENCHMARKS)
+    names = [name for name in sys.argv[1:] if name != "--write"] or BENCHMARKS
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         print(f"unknown benchmark {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
-    torch.set_num_threads(THREADS)
     rows: list[Row] = []
     for name in names:
-        for row in BENCHMARKS[name]():
-            rows.append(row)
-            print(_line(row), flush=True)
+        # each in a process of its own: what one leaves behind in the allocator changes the times of the next
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            rows += pool.submit(run, name).result()
     if write:
         PAGE.write_text(_page(names, rows), encoding="utf8")
         print(f"written to {PAGE}")
     return 0
-
-
-def _line(row: Row) -> str:
-    return f"| {row.what} | {row.setting} | {row.ours} | {row.theirs} | {row.ratio:.2f} | {row.target} | {'yes' if row.met else '**no**'} |"
 
 
 def _page(names: list[str], rows: list[Row]) -> str:
@@ -51,7 +48,7 @@ def _page(names: list[str], rows: list[Row]) -> str:
             "",
             "| what | size | ours | other side | ratio | target | met |",
             "|---|---|---|---|---|---|---|",
-            *map(_line, rows),
+            *map(line, rows),
             "",
             "Denoising attention has 1.5 × the projections and 2 × the maps of softmax attention. Where it takes less than that ratio of",
             "multiply-adds, the reason is that PyTorch sends float32 linear maps to a library that is slower on this processor than the one",

@@ -4,6 +4,7 @@ import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from statistics import median
 
 import torch
@@ -26,6 +27,21 @@ class Row:
     ratio: float
     target: str
     met: bool
+
+
+def line(row: Row) -> str:
+    """A line of the table in Markdown."""
+    return f"| {row.what} | {row.setting} | {row.ours} | {row.theirs} | {row.ratio:.2f} | {row.target} | {'yes' if row.met else '**no**'} |"
+
+
+def run(name: str) -> list[Row]:
+    """All rows of a benchmark, printed as they are done; called in a process of its own."""
+    torch.set_num_threads(THREADS)
+    rows = []
+    for row in import_module(f"benchmarks.{name}").rows():
+        rows.append(row)
+        print(line(row), flush=True)
+    return rows
 
 
 def check_equal(ours: Callable[[], Tensor], theirs: Callable[[], Tensor], tolerance: float = 1e-4) -> None:
