@@ -13,7 +13,7 @@ from PIL import Image
 
 import foveal
 from foveal.attention import list_attentions
-from foveal.cli import _VERBS, main
+from foveal.cli import VERBS, main
 from foveal.official import list_kinds
 from foveal.recipes import list_recipes
 from foveal.training import Recipe, evaluate, load_run, read_json, write_json
@@ -214,7 +214,7 @@ def test_from_a_shell(tmp_path) -> None:
     command = Path(sys.executable).with_name("foveal")
     done = subprocess.run([command, "trian"], capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1] == f"foveal: unknown command 'trian'; did you mean train? known: {', '.join(sorted(_VERBS))}"
+    assert done.stderr.splitlines()[-1] == f"foveal: unknown command 'trian'; did you mean train? known: {', '.join(sorted(VERBS))}"
     assert "Traceback" not in done.stderr
 
 

@@ -1,0 +1,81 @@
+"""``foveal compare``."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from .._errors import InputError
+from ._base import Stopped, parse
+
+__all__ = ["compare"]
+
+
+@dataclass(frozen=True)
+class _Compare:
+    """Train several attentions on equal budgets and write an honest report."""
+
+    recipe: str | None = None
+    """A recipe out of `foveal list`, of any task; the attentions take turns in its model. cluttered-digits if not given, image-folder with --data."""
+    data: Path | None = None
+    """Where the recipe's data lies. Without --recipe an image folder (train/CLASS, val/CLASS, or CLASS to be split)."""
+    attentions: tuple[str, ...] = ()
+    """Names out of `foveal list`, softmax-wide, denoising-equal, and denoising-halo, -efficient and -linear; five by default. The baseline is always among
+    them: softmax in a vision transformer, none in a convolutional network."""
+    seeds: int = 3
+    """Runs of each attention. Intervals need at least 2; 3 is little."""
+    steps: int | None = None
+    """Training steps of every run; the recipe's if not given."""
+    minutes_per_run: float | None = None
+    """Instead of steps: about how long the dearest attention may take on one thread. All get the steps that this makes."""
+    size: Literal["tiny", "small", "base"] | None = None
+    """Of the vision transformer; the recipe's if not given."""
+    img_size: int | None = None
+    """Side that images of a folder are brought to; 64, or the recipe's, if not given."""
+    resolutions: tuple[int, ...] = ()
+    """Sides of maps, growing, at which the report also shows time and memory of each attention as a block of 64 channels."""
+    jobs: int | None = None
+    """Runs at a time, one thread each; one per core if not given."""
+    out: Path = Path("runs/compare")
+    """Where the comparison lives. The same command goes on where it stopped."""
+
+
+def compare(words: list[str]) -> None:
+    """Train several attentions on equal budgets and write a report."""
+    chosen: _Compare = parse(_Compare, "compare", words)
+    from ..compare import Plan, make_plan, measure_resolution, run_plan, steps_for_minutes, write_report, write_results, write_summary
+    from ..recipes import get_recipe
+    from ..training import Interrupted, read_json
+
+    if chosen.steps is not None and chosen.minutes_per_run is not None:
+        raise InputError("give --steps or --minutes-per-run, not both")
+    recipe = get_recipe(chosen.recipe or ("cluttered-digits" if chosen.data is None else "image-folder"))
+    data = {"root": chosen.data, "img_size": chosen.img_size if chosen.data is None or chosen.recipe or chosen.img_size else 64}
+    recipe = replace(recipe, data=_with(recipe.data, data), model=_with(recipe.model, {"size": chosen.size}))
+    if chosen.steps is not None:
+        recipe = replace(recipe, steps=chosen.steps, eval_every=max(1, chosen.steps // 10))
+    plan = make_plan(recipe, chosen.attentions or None, seeds=chosen.seeds)
+    if chosen.minutes_per_run is not None:
+        # measured once: a comparison that goes on keeps the steps it began with
+        old = Plan.from_dict(read_json(chosen.out / "plan.json")) if (chosen.out / "plan.json").exists() else None
+        steps = old.recipe.steps if old else steps_for_minutes(recipe, plan, chosen.minutes_per_run)
+        plan = replace(plan, recipe=replace(recipe, steps=steps, eval_every=max(1, steps // 10)))
+    try:
+        run_plan(plan, chosen.out, jobs=chosen.jobs)
+    except Interrupted as stopped:
+        raise Stopped(f"stopped; what is done is kept, and the same command goes on: foveal compare {' '.join(words)}".rstrip()) from stopped
+    if chosen.resolutions:
+        measure_resolution([arm.name for arm in plan.arms], chosen.resolutions, chosen.out)
+    results = read_json(write_results(chosen.out))
+    report = write_report(results, chosen.out / "report.html")
+    write_summary(results, chosen.out / "summary.md")
+    print("\n".join(["", results["verdict"]["headline"], *(f"  {line['text']}" for line in results["verdict"]["lines"])]))
+    print(f"\nreport: {report.resolve()}\ndata:   {(chosen.out / 'results.json').resolve()}")
+
+
+def _with(part: Any, changes: dict[str, Any]) -> Any:
+    """A part of a recipe with those options that were given, which it must have."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    for name in given:
+        if not hasattr(part, name):
+            raise InputError(f"--{'data' if name == 'root' else name.replace('_', '-')} means nothing here: {type(part).__name__} has no {name}; leave it out")
+    return replace(part, **given)

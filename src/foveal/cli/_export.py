@@ -1,0 +1,43 @@
+"""``foveal export``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ._base import parse
+
+__all__ = ["export"]
+
+
+@dataclass(frozen=True)
+class _Export:
+    """Write a model as one file that other programs run. The file is run and compared with the model before it gets its name."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """Folder of a run, of a checkpoint or of a saved model; a name of timm's; a repository of the hub."""
+    to: Literal["onnx", "pt2"] = "onnx"
+    """ONNX, or PyTorch's exported program."""
+    out: Path | None = None
+    """The file; MODEL.onnx or MODEL.pt2 here, or model.onnx in the folder, if not given."""
+    img_size: int | None = None
+    """Side of the images; the model's own if not given. Their number is free."""
+    attention: str | None = None
+    """Convert to this first: a name out of `foveal list`, or a configuration as JSON."""
+    where: str = "*"
+    """Which modules are converted: a glob on their names."""
+    pretrained: bool = False
+    """Fetch the weights of timm's model; they are random if not."""
+
+
+def export(words: list[str]) -> None:
+    """Write a model as ONNX or as a PyTorch program, checked: export RUN|MODEL"""
+    chosen: _Export = parse(_Export, "export", words)
+    from ..export import example_images, export_model, find_model
+
+    model = find_model(chosen.model, attention=chosen.attention, where=chosen.where, img_size=chosen.img_size, pretrained=chosen.pretrained)
+    folder = Path(chosen.model)
+    out = chosen.out or (folder / f"model.{chosen.to}" if folder.is_dir() else Path(f"{chosen.model.rpartition('/')[2]}.{chosen.to}"))
+    done = export_model(model, out, example_images(model, chosen.img_size), to=chosen.to)
+    print(f"{done.format}: images (any number, {', '.join(map(str, done.shape))}); differs from the model by at most {done.error:.1e}\n{done.path}")
