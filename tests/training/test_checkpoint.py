@@ -101,6 +101,12 @@ def test_every_decisive_field_is_in_the_fingerprint() -> None:
         {"model": replace(tiny().model, attention="softmax")},
         {"model": replace(tiny().model, options={"lambda_init": 0.1})},
         {"task": replace(tiny().task, mixup=0.1)},
+        {"task": replace(tiny().task, bce=True)},
+        {"repeats": 3},
+        {"optim": replace(tiny().optim, decay_all=True)},
+        {"optim": replace(tiny().optim, warmup_lr=1e-6)},
+        {"optim": replace(tiny().optim, cooldown=0.1)},
+        {"optim": replace(tiny().optim, optimizer="sgd", nesterov=True)},
         {"optim": replace(tiny().optim, betas=(0.9, 0.99))},
     ]
     prints = [fingerprint(RECIPE), *(fingerprint(replace(tiny(), **change).to_dict()) for change in changes)]

@@ -116,6 +116,10 @@ def test_metrics_are_those_of_the_averaged_weights_on_the_test_split(plain) -> N
         (Optim(lr=1.0, min_lr=0.0, schedule="poly", power=0.9, warmup=0.0), [(1 - n / 8) ** 0.9 for n in range(8)]),
         (Optim(lr=1.0, min_lr=0.0, schedule="steps", milestones=(0.5, 0.75), warmup=0.0), [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]),
         (Optim(lr=1.0, min_lr=0.0, schedule="steps", milestones=(0.5,), warmup=0.25), [0, 0.5, 1, 1, 0.1, 0.1, 0.1, 0.1]),
+        (
+            Optim(lr=1.0, min_lr=0.1, warmup=0.25, warmup_lr=0.5, cooldown=0.25),
+            [0.5, 0.75, *(0.1 + 0.9 * (1 + math.cos(math.pi * n / 6)) / 2 for n in range(2, 6)), 0.1, 0.1],
+        ),
     ],
 )
 def test_learning_rates_are_what_the_schedule_says(optim, want) -> None:
@@ -130,9 +134,36 @@ def test_learning_rates_are_what_the_schedule_says(optim, want) -> None:
 
 def test_sgd_is_plain_momentum() -> None:
     model = nn.Linear(3, 2)
-    optimizer = loop.create_optimizer_v2(model, **loop._optimizer_options(replace(PLAIN, optim=Optim(optimizer="sgd", momentum=0.8))))
+    optimizer = loop._optimizer(model, replace(PLAIN, optim=Optim(optimizer="sgd", momentum=0.8)))
     assert isinstance(optimizer, torch.optim.SGD)
     assert (optimizer.defaults["momentum"], optimizer.defaults["nesterov"]) == (0.8, False)
+
+
+@pytest.mark.parametrize(
+    ("optim", "kind", "settings"),
+    [
+        (Optim(optimizer="sgd", nesterov=True), "SGD", {"nesterov": True, "momentum": 0.9}),
+        (Optim(optimizer="lamb", betas=(0.8, 0.99)), "Lamb", {"betas": (0.8, 0.99)}),
+    ],
+)
+def test_other_optimizers(optim, kind, settings) -> None:
+    optimizer = loop._optimizer(nn.Linear(3, 2), replace(PLAIN, optim=optim))
+    assert type(optimizer).__name__ == kind
+    assert settings.items() <= optimizer.defaults.items()
+
+
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_what_decays(decay_all) -> None:
+    model = ViT(attention="denoising").build(img_size=16, in_chans=1, num_classes=10)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    optimizer = loop._optimizer(model, replace(PLAIN, optim=Optim(decay_all=decay_all)))
+    spared = {names[id(parameter)] for group in optimizer.param_groups if group["weight_decay"] == 0 for parameter in group["params"]}
+    if decay_all:
+        assert not spared
+    else:
+        assert {"pos_embed", "cls_token", "blocks.0.attn.lambdas", "blocks.0.norm1.weight", "blocks.0.mlp.fc1.bias"} <= spared
+        assert "blocks.0.attn.qkv.weight" not in spared
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

@@ -17,6 +17,23 @@ def test_every_sample_comes_once_an_epoch(length, batch_size, seed) -> None:
         assert sorted(walk[epoch * length : (epoch + 1) * length]) == [(epoch, index) for index in range(length)]
 
 
+@given(length=st.integers(1, 20), batch_size=st.integers(1, 30), repeats=st.integers(1, 4))
+@settings(deadline=None, max_examples=60)
+def test_repeated_samples_come_so_many_times_each_as_a_draw_of_its_own(length, batch_size, repeats) -> None:
+    order, plain = Order(length, batch_size, 0, repeats), Order(length, 1, 0)
+    steps = repeats * length // batch_size + 1
+    walk = [position for step in range(steps) for position in order.batch(step)]
+    assert len(set(walk)) == len(walk) == steps * batch_size
+    want = [(repeats * epoch + draw, index) for n in range(len(walk)) for epoch, index in plain.batch(n) for draw in range(repeats)][: len(walk)]
+    assert sorted(walk) == sorted(want)
+
+
+def test_draws_of_one_sample_are_no_neighbours() -> None:
+    indices = [index for _, index in Order(50, 12, 0, repeats=3).batch(0)]
+    assert indices == indices[:4] * 3
+    assert len(set(indices)) == 4
+
+
 @given(
     micro=st.integers(1, 4),
     world=st.integers(1, 4),

@@ -36,6 +36,10 @@ class ModelConfig(ABC):
     def arms(self) -> dict[str, "Arm"]:
         """Everything that can be compared in this network, by name: what differs from this very model is its attention alone."""
 
+    def miniature(self) -> "ModelConfig":
+        """A small network of the same kind without pretrained weights, with which a training is tried out in seconds; itself if it is small."""
+        return self
+
     def plain(self) -> "ModelConfig":
         """The network of the baseline, which lends its initial weights to every arm that has the same."""
         return self.arms()[self.baseline].model

@@ -1,6 +1,6 @@
 """Recipes: functions that return a whole training run. A variant is another function that edits two fields."""
 
-from ._registry import get_recipe, list_recipes
+from ._registry import get_recipe, list_recipes, smoke
 from .classification import cluttered_digits, digits, image_folder
 from .detection import (
     coco_cascade_rcnn,
@@ -40,6 +40,7 @@ __all__ = [
     "nuclei_detection",
     "scene_flow",
     "shift_stereo",
+    "smoke",
     "vaihingen",
     "voc",
 ]

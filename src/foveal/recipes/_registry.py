@@ -1,11 +1,12 @@
 """Names of recipes: those of their functions."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from .._errors import unknown
 from ..training import Recipe
 
-__all__ = ["get_recipe", "list_recipes", "recipe"]
+__all__ = ["get_recipe", "list_recipes", "recipe", "smoke"]
 
 _RECIPES: dict[str, Callable[[], Recipe]] = {}
 
@@ -31,3 +32,24 @@ def get_recipe(name: str) -> Recipe:
     if name not in _RECIPES:
         raise unknown("recipe", name, _RECIPES)
     return _RECIPES[name]()
+
+
+def smoke(recipe: Recipe, *, steps: int = 20, batch_size: int = 8) -> Recipe:
+    """The same training in miniature: a small network of the same kind on data that come inside a package, for seconds.
+
+    Optimizer, schedule, loss, augmentation, averaging and precision stay the recipe's, and micro-batches as far as the batch can be divided. That it ends
+    shows that the recipe runs; its numbers show nothing.
+    """
+    accumulate = max(n for n in range(1, min(recipe.optim.accumulate, batch_size) + 1) if batch_size % n == 0)
+    return replace(
+        recipe,
+        data=recipe.data.stand_in(),
+        model=recipe.model.miniature(),
+        optim=replace(recipe.optim, accumulate=accumulate),
+        steps=steps,
+        batch_size=batch_size,
+        eval_every=max(1, steps // 2),
+        checkpoint_every=steps,
+        workers=0,
+        trackers=(),
+    )

@@ -5,9 +5,10 @@ How a task enters the library, so that ``foveal train``, ``eval``, ``compare`` a
 1. **Data**: a frozen keyword-only dataclass under ``foveal.data``, subclass of ``Data``, decorated with ``@register_data``. Its class variable ``targets`` is
    the task's word (``labels``, ``masks``, ``boxes``, ``disparity``). ``load()`` returns a ``DataBundle``, or a subclass of it where the task must know more
    of its data. A split gives ``(input, target)`` of any form; ``augments`` says whether an item is drawn anew each time from torch's random numbers, which
-   are then seeded by seed, epoch and index.
+   are then seeded by seed, epoch and index. ``stand_in()`` gives a small set out of a package for a smoke run.
 2. **Model**: a frozen keyword-only dataclass under ``foveal.models``, subclass of ``ModelConfig``, decorated with ``@register_model``: ``build(**needs)``
-   makes the network, ``arms()`` says by name what a comparison may put in the place of its attention, ``baseline`` which of them is the plain one.
+   makes the network, ``miniature()`` a small one of its kind for a smoke run, ``arms()`` says by name what a comparison may put in the place of its
+   attention, ``baseline`` which of them is the plain one.
 3. **Task**: a frozen keyword-only dataclass here, subclass of ``Task``, decorated with ``@register_task``. Its ``headline`` is the number that runs are
    judged by, and whether larger is better. :class:`Task` lists the other answers; nearly all have defaults:
 

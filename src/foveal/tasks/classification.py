@@ -17,6 +17,9 @@ from ._task import Headline, Task, register_task
 
 __all__ = ["Classification"]
 
+PRESENT = 0.2
+"""Share of a mixture above which binary cross-entropy takes a class to be there."""
+
 
 @register_task
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +35,15 @@ class Classification(Task):
     """Alpha of mixup; 0 is none."""
     cutmix: float = 0.0
     """Alpha of cutmix; 0 is none. With both, each batch draws one of them."""
+    bce: bool = False
+    """Binary cross-entropy, averaged over classes, in which every class with more than a fifth of a mixture is present (Wightman et al. 2021, arXiv 2110.00476;
+    the threshold is timm's setting for it)."""
     overlap_weight: float = 0.0
     """Weight of :func:`foveal.analysis.value_overlap`, our extension for denoising attention."""
 
     def __post_init__(self) -> None:
+        if self.bce and self.label_smoothing:
+            raise InputError(f"label_smoothing is of cross-entropy; with bce leave it at 0, got {self.label_smoothing}")
         if not 0 <= self.label_smoothing < 1 or min(self.mixup, self.cutmix, self.overlap_weight) < 0:
             raise InputError(f"expected 0 ≤ label_smoothing < 1, and mixup, cutmix and overlap_weight of at least 0, got {self}")
 
@@ -52,7 +60,12 @@ class Classification(Task):
 
     def loss(self, model: nn.Module, outputs: Any, targets: Any) -> Tensor:
         """The training loss of logits ``(B, K)`` against labels ``(B,)`` or ``(B, K)``."""
-        loss = F.cross_entropy(outputs.float(), targets, label_smoothing=self.label_smoothing)
+        logits = outputs.float()
+        if self.bce:
+            shares = targets if targets.ndim == 2 else F.one_hot(targets, logits.shape[-1])
+            loss = F.binary_cross_entropy_with_logits(logits, (shares > PRESENT).to(logits.dtype))
+        else:
+            loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         return loss + self.overlap_weight * value_overlap(model) if self.overlap_weight else loss
 
     def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> tuple[Tensor, dict[str, Any]]:
@@ -61,20 +74,25 @@ class Classification(Task):
         return self.loss(model, logits, wanted), {"accuracy": (logits.detach().argmax(-1) == targets).sum()}
 
     def metrics(self, bundle: DataBundle) -> MetricCollection:
-        """``accuracy`` over images, ``class_accuracy`` averaged over classes, ``loss`` without regularisers; shared among processes when computed."""
+        """``accuracy`` over images, ``class_accuracy`` averaged over classes, ``loss``, a cross-entropy without regularisers; shared among processes.
+
+        Where there are more than 20 classes also ``top5_accuracy``: the truth is among the five likeliest.
+        """
         num_classes = len(bundle.classes)
         return MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(num_classes, average="micro"),
                 "class_accuracy": MulticlassAccuracy(num_classes, average="macro"),
                 "loss": MeanMetric(),
+                **({"top5_accuracy": MulticlassAccuracy(num_classes, average="micro", top_k=5)} if num_classes > 20 else {}),
             }
         )
 
     def update(self, metrics: MetricCollection, outputs: Any, targets: Any) -> None:
         logits = outputs.float()
-        metrics["accuracy"].update(logits, targets)
-        metrics["class_accuracy"].update(logits, targets)
+        for name, metric in metrics.items():
+            if name != "loss":
+                metric.update(logits, targets)
         metrics["loss"].update(F.cross_entropy(logits, targets, reduction="none"))
 
     def chance(self, bundle: DataBundle) -> float | None:

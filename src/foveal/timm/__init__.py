@@ -5,5 +5,6 @@
 
 from . import caam, dna_vit, efficient_resnet, halonet, t2t_vit, timesformer
 from ._register import PUBLISHED, Published
+from .model import TimmModel
 
-__all__ = ["PUBLISHED", "Published", "caam", "dna_vit", "efficient_resnet", "halonet", "t2t_vit", "timesformer"]
+__all__ = ["PUBLISHED", "Published", "TimmModel", "caam", "dna_vit", "efficient_resnet", "halonet", "t2t_vit", "timesformer"]

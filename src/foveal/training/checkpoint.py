@@ -33,8 +33,15 @@ __all__ = [
     "write_weights",
 ]
 
-_LATER = {"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "power": 0.9, "milestones": []}
-"""Settings that recipes once did not have, at what they mean where they are absent: a run of then is still the same run."""
+_LATER: dict[str, Any] = {"repeats": 1}
+_LATER_IN: dict[str, dict[str, Any]] = {
+    "task": {"bce": False},
+    "optim": {
+        **{"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "power": 0.9, "milestones": []},
+        **{"nesterov": False, "decay_all": False, "warmup_lr": None, "cooldown": 0.0},
+    },
+}
+"""Settings that recipes once did not have, of the whole and by part, at what they mean where they are absent: a run of then is still the same run."""
 
 Checkpoint = dict[str, Any]
 """``step``, ``weights``, ``ema`` (or None) and ``state``."""
@@ -42,10 +49,14 @@ Checkpoint = dict[str, Any]
 
 def fingerprint(recipe: Mapping[str, Any]) -> str:
     """A short hash of what decides the course of a run. How it is watched does not belong to it."""
-    decisive = {key: value for key, value in recipe.items() if key not in ("trackers", "workers", "eval_every", "checkpoint_every")}
-    if "optim" in decisive:
-        decisive["optim"] = {name: value for name, value in decisive["optim"].items() if name not in _LATER or value != _LATER[name]}
+    watching = ("trackers", "workers", "eval_every", "checkpoint_every")
+    decisive = _as_of_then({key: value for key, value in recipe.items() if key not in watching}, _LATER)
+    decisive |= {part: _as_of_then(decisive[part], later) for part, later in _LATER_IN.items() if part in decisive}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _as_of_then(values: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in later or value != later[name]}
 
 
 def write_checkpoint(

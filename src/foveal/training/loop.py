@@ -103,7 +103,7 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
         raise InputError(f"batch_size {recipe.batch_size} cannot be shared by {world} processes × {recipe.optim.accumulate} micro-batches; make it divisible")
     bundle = load_data(recipe.data)
     model = build_model(recipe, bundle)
-    optimizer = create_optimizer_v2(model, **_optimizer_options(recipe))
+    optimizer = _optimizer(model, recipe)
     schedule = _schedule(optimizer, recipe)
     first = 0
     state = None
@@ -143,7 +143,7 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
             )
         accelerator.wait_for_everyone()
 
-    order = Order(len(bundle.train), recipe.batch_size, recipe.seed)
+    order = Order(len(bundle.train), recipe.batch_size, recipe.seed, recipe.repeats)
     sampler = StepSampler(order, first, recipe.steps, rank=rank, world=world, accumulate=recipe.optim.accumulate)
     loader = DataLoader(
         Seeded(bundle.train, recipe.seed),
@@ -283,23 +283,27 @@ def _fit_dictionaries(model: nn.Module, split: Split, recipe: Recipe, device: to
         fit_dictionaries_(model.to(device), _Images(split, recipe, device), seed=recipe.seed)
 
 
-def _optimizer_options(recipe: Recipe) -> dict[str, Any]:
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     optim = recipe.optim
     # timm calls the one without Nesterov's look ahead "momentum"
-    own = {"opt": "momentum", "momentum": optim.momentum} if optim.optimizer == "sgd" else {"opt": optim.optimizer, "betas": optim.betas}
-    return {"lr": optim.lr, "weight_decay": optim.weight_decay, **own}
+    sgd = {"opt": "sgd" if optim.nesterov else "momentum", "momentum": optim.momentum}
+    own = sgd if optim.optimizer == "sgd" else {"opt": optim.optimizer, "betas": optim.betas}
+    # given a module, timm spares what should not decay; given parameters it knows nothing of them
+    decayed = model.parameters() if optim.decay_all else model
+    return create_optimizer_v2(decayed, lr=optim.lr, weight_decay=optim.weight_decay, **own)
 
 
 def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Scheduler:
     optim, steps = recipe.optim, recipe.steps
-    common: dict[str, Any] = {"warmup_t": round(optim.warmup * steps), "warmup_lr_init": optim.min_lr, "t_in_epochs": False}
+    start = optim.min_lr if optim.warmup_lr is None else optim.warmup_lr
+    common: dict[str, Any] = {"warmup_t": round(optim.warmup * steps), "warmup_lr_init": start, "t_in_epochs": False}
     if optim.schedule == "steps":
         # timm counts the step that is about to come, and by default from the end of the warm-up
         milestones = [round(share * steps) + 1 for share in optim.milestones]
         return MultiStepLRScheduler(optimizer, decay_t=milestones, decay_rate=0.1, warmup_prefix=False, **common)
     if optim.schedule == "poly":
         return PolyLRScheduler(optimizer, t_initial=steps, power=optim.power, lr_min=optim.min_lr, **common)
-    return CosineLRScheduler(optimizer, t_initial=steps, lr_min=optim.min_lr, **common)
+    return CosineLRScheduler(optimizer, t_initial=steps - round(optim.cooldown * steps), lr_min=optim.min_lr, **common)
 
 
 def _named(window: dict[str, Any], empty: dict[str, Any]) -> dict[str, Any]:

@@ -12,20 +12,25 @@ from ..data import Split, seed_of
 __all__ = ["Order", "Seeded", "StepSampler"]
 
 Position = tuple[int, int]
-"""Epoch and index."""
+"""Which time round, and index."""
 
 
 class Order:
-    """An endless walk over ``length`` samples, shuffled anew each time round."""
+    """An endless walk over ``length`` samples, shuffled anew each time round; every sample comes ``repeats`` times in a row, as another time round each."""
 
-    def __init__(self, length: int, batch_size: int, seed: int) -> None:
-        self._length, self._batch_size, self._seed = length, batch_size, seed
+    def __init__(self, length: int, batch_size: int, seed: int, repeats: int = 1) -> None:
+        self._length, self._batch_size, self._seed, self._repeats = length, batch_size, seed, repeats
         self._permutation = lru_cache(maxsize=2)(self._permute)
 
     def batch(self, step: int) -> list[Position]:
         """The samples of a step, over all processes."""
-        positions = range(step * self._batch_size, (step + 1) * self._batch_size)
-        return [(p // self._length, int(self._permutation(p // self._length)[p % self._length])) for p in positions]
+        draws = [divmod(p, self._repeats) for p in range(step * self._batch_size, (step + 1) * self._batch_size)]
+        # the draws of one sample lie far apart, so that mixing neighbours mixes samples, and processes share them
+        draws.sort(key=lambda draw: draw[1])
+        return [self._position(*divmod(p, self._length), repeat) for p, repeat in draws]
+
+    def _position(self, epoch: int, place: int, repeat: int) -> Position:
+        return epoch * self._repeats + repeat, int(self._permutation(epoch)[place])
 
     def _permute(self, epoch: int) -> Tensor:
         return torch.randperm(self._length, generator=torch.Generator().manual_seed(seed_of(self._seed, "order", epoch)))

@@ -11,6 +11,7 @@ from .._kinds import Kinds
 from ..data import DATA, Data
 from ..models import MODELS, ModelConfig, ViT
 from ..tasks import TASKS, Classification, Task
+from ..timm import TimmModel  # noqa: F401 (registers a kind of model)
 from .checkpoint import replace_file
 
 __all__ = ["Data", "Optim", "Recipe", "model_from_dict", "model_to_dict", "read_json", "write_json"]
@@ -24,10 +25,14 @@ class Optim:
     min_lr: float = 1e-5
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
-    """Of AdamW and Adam."""
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Of AdamW, Adam and LAMB."""
+    optimizer: Literal["adamw", "adam", "lamb", "sgd"] = "adamw"
     momentum: float = 0.9
-    """Of ``sgd``, which is not Nesterov's."""
+    """Of ``sgd``."""
+    nesterov: bool = False
+    """Whether ``sgd`` looks ahead."""
+    decay_all: bool = False
+    """Decay biases, norms, positions and scalars too, and not the matrices alone."""
     schedule: Literal["cosine", "poly", "steps"] = "cosine"
     """``poly`` falls as (1 − step / steps)^power, ``steps`` to a tenth at each milestone."""
     power: float = 0.9
@@ -35,6 +40,10 @@ class Optim:
     """Shares of the steps."""
     warmup: float = 0.1
     """Share of the steps over which the learning rate rises."""
+    warmup_lr: float | None = None
+    """Where it rises from; ``min_lr`` if None."""
+    cooldown: float = 0.0
+    """Share of the steps, at the end, that a cosine stays at ``min_lr``."""
     clip_grad: float | None = 1.0
     """Largest norm of the gradient."""
     accumulate: int = 1
@@ -57,6 +66,8 @@ class Recipe:
     eval_every: int = 50
     """Steps between evaluations on the validation split."""
     checkpoint_every: int = 100
+    repeats: int = 1
+    """Repeated augmentation: every sample comes so many times in a row, each time drawn anew."""
     seed: int = 0
     """Decides initial weights, data order, augmentation and dropout."""
     share_initial_weights: bool = False
@@ -71,12 +82,16 @@ class Recipe:
         if not self.data.targets == self.model.targets == self.task.targets:
             parts = ", ".join(f"{type(part).__name__} has {part.targets}" for part in (self.data, self.model, self.task))
             raise InputError(f"data, model and task must be made for the same targets, but {parts}")
-        if min(self.steps, self.batch_size, self.eval_every, self.checkpoint_every, self.optim.accumulate) < 1:
-            raise InputError("steps, batch_size, eval_every, checkpoint_every and accumulate must be at least 1")
+        if min(self.steps, self.batch_size, self.eval_every, self.checkpoint_every, self.repeats, self.optim.accumulate) < 1:
+            raise InputError("steps, batch_size, eval_every, checkpoint_every, repeats and accumulate must be at least 1")
         if self.batch_size % self.optim.accumulate:
             raise InputError(f"accumulate must divide batch_size, got {self.optim.accumulate} and {self.batch_size}")
         if self.optim.lr <= 0 or not 0 <= self.optim.warmup < 1:
             raise InputError(f"expected lr above 0 and 0 ≤ warmup < 1, got {self.optim.lr} and {self.optim.warmup}")
+        if not 0 <= self.optim.cooldown < 1 - self.optim.warmup or (self.optim.cooldown and self.optim.schedule != "cosine"):
+            raise InputError(f"a cooldown is a share of a cosine's steps, less than the warm-up leaves, got {self.optim.cooldown}")
+        if self.optim.nesterov and self.optim.optimizer != "sgd":
+            raise InputError(f"nesterov is of sgd alone, got optimizer {self.optim.optimizer}")
         if any(not 0 < share < 1 for share in self.optim.milestones) or (self.optim.schedule == "steps") != bool(self.optim.milestones):
             raise InputError(f"milestones are shares between 0 and 1, of the schedule steps and of no other, got {self.optim.milestones}")
 

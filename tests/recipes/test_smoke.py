@@ -1,0 +1,42 @@
+"""Every recipe runs from data to metrics in miniature, with its own optimizer, schedule, loss and augmentation."""
+
+import math
+
+import pytest
+
+from foveal.recipes import get_recipe, list_recipes, smoke
+from foveal.training import Recipe, fit, load_run, read_json
+
+
+def stands_in(name: str) -> bool:
+    """Whether its data, or what stands in for them, come without a folder of the user's."""
+    data = get_recipe(name).data
+    return not hasattr(data, "root") or data.stand_in() is not data
+
+
+@pytest.mark.parametrize("name", [name for name in list_recipes() if stands_in(name)])
+def test_every_recipe_runs(name, tmp_path) -> None:
+    recipe = smoke(get_recipe(name), steps=4, batch_size=4)
+    metrics = fit(recipe, tmp_path / "run", quiet=True)
+    assert math.isfinite(metrics[recipe.task.headline.name])
+    assert metrics["step"] == 4
+    history = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
+    assert len(history) == 2
+    # what was run can be taken up by its name alone
+    assert Recipe.from_dict(read_json(tmp_path / "run" / "recipe.json")) == recipe
+    assert load_run(tmp_path / "run")[0] == recipe
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_smoke_keeps_what_makes_the_training(name) -> None:
+    recipe = get_recipe(name)
+    tried = smoke(recipe)
+    assert (tried.task, tried.precision, tried.repeats) == (recipe.task, recipe.precision, recipe.repeats)
+    assert (tried.optim.optimizer, tried.optim.schedule, tried.optim.ema, tried.optim.lr) == (
+        recipe.optim.optimizer,
+        recipe.optim.schedule,
+        recipe.optim.ema,
+        recipe.optim.lr,
+    )
+    assert tried.data.stand_in() is tried.data, "a stand-in needs no other"
+    assert (tried.workers, tried.trackers) == (0, ())
