@@ -7,6 +7,7 @@ from .cutouts import Cutouts
 from .detection import CocoFolder, CutoutScenes, DetectionBundle, DigitScenes, FlagSwapBoxes, NucleiInstances, instances_of
 from .digits import Digits, list_digit_sources, load_digits
 from .folder import ImageFolder
+from .imagenet import ImageNet
 from .segmentation import (
     ADE20K,
     IGNORE,
@@ -55,6 +56,7 @@ __all__ = [
     "FlagSwap",
     "FlagSwapBoxes",
     "ImageFolder",
+    "ImageNet",
     "KITTIStereo",
     "MaskFolder",
     "MiddleburyStereo",

@@ -1,0 +1,327 @@
+"""ImageNet-1K, and every set of photographs in one of its two forms: folders of classes, or tar shards.
+
+Folders  ``root/train/CLASS/*.JPEG`` and ``root/val/CLASS/*.JPEG``; classes are the folders in the order of their names, as everybody numbers ImageNet's.
+Shards   ``*train*.tar`` and ``*val*.tar`` under ``root``, or ``train/*.tar`` and ``val/*.tar``; members ``KEY.jpg`` and ``KEY.cls``. Classes are numbers,
+         unless ``root/classnames.txt`` names them, one a line.
+
+Either way every image can be read at any time, from a disk that allows it: training shuffles over all of them and goes on after an interruption as if there had
+been none, on any number of processes. See ``_shards.py`` for why shards are not streamed.
+
+Augmentation is timm's, which the published trainings used: crop, mirror, RandAugment, erasing. It draws from Python's and NumPy's random numbers; here these
+are seeded from torch's for every image. Photographs are decoded whole. JPEG's cheap decoding at half the size is left alone: it gives other pixels, and a crop
+of a usual photograph, 500 by 375, is too small for it.
+"""
+
+import random
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .._errors import InputError, missing_extra
+from .._files import check_folder
+from ._bundle import Data, DataBundle, register_data, seed_of
+from ._fetch import cache_folder
+from ._listing import Listing, list_classes
+from ._shards import Shards, index_shards
+from .digits import load_digits
+from .folder import _rgb
+
+__all__ = ["ImageNet"]
+
+_COLOURS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+"""Mean and deviation."""
+_CLASSNAMES = "classnames.txt"
+# timm passes over a section without a number, such as mnine, as if it were not there
+_AUGMENT = re.compile(r"(rand|augmix|originalr?|v0r?|3a)(-(t[a-z_]+|[a-z]+\d[\d.]*))*")
+_AUGMENT_EXAMPLES = "expected such as rand-m9-mstd0.5-inc1, augmix-m3-w3, original, v0 or 3a"
+
+
+@register_data
+@dataclass(frozen=True, kw_only=True)
+class ImageNet(Data):
+    """ImageNet, or any set in its two forms: folders of classes, or tar shards; with timm's augmentation.
+
+    Test labels of ImageNet are not public: the final numbers are those of ``val``. Settings that were chosen on it flatter themselves; ``hold_out`` keeps
+    images of ``train`` to choose on.
+
+    Raises:
+        ValueError: neither form is there, or both; a split is missing; a shard is damaged; a label is missing or out of range; an unknown augmentation.
+    """
+
+    root: Path
+    img_size: int = 224
+    min_scale: float = 0.08
+    """Smallest share of the image that a training crop shows."""
+    hflip: float = 0.5
+    """How often a training image is mirrored."""
+    interpolation: Literal["bicubic", "bilinear", "random"] = "bicubic"
+    """``random`` draws one of both for each crop, and evaluates with bicubic."""
+    auto_augment: str | None = "rand-m9-mstd0.5-inc1"
+    """In timm's words: ``rand-…``, ``augmix-…``, ``original``, ``v0``, ``3a``; none if None."""
+    color_jitter: float = 0.0
+    """Of brightness, contrast and saturation; together with no ``auto_augment`` but ``3a``."""
+    random_erasing: float = 0.0
+    """How often a rectangle is replaced by noise."""
+    crop_pct: float = 0.875
+    """Share of the shorter side that evaluation shows, in the middle."""
+    colours: Literal["imagenet", "half"] = "imagenet"
+    """Which mean and deviation are taken off: those of ImageNet, or 0.5 and 0.5."""
+    hold_out: int = 0
+    """Images of ``train``, drawn once, that validate in the place of ``val``, which is then for the end alone."""
+
+    def __post_init__(self) -> None:
+        shares = {"min_scale": self.min_scale, "crop_pct": self.crop_pct}
+        odds = {"hflip": self.hflip, "random_erasing": self.random_erasing, "color_jitter": self.color_jitter}
+        wrong = [name for name, value in shares.items() if not 0 < value <= 1] + [name for name, value in odds.items() if not 0 <= value <= 1]
+        if self.img_size < 1 or self.hold_out < 0 or wrong:
+            raise InputError(f"expected img_size of at least 1, hold_out of at least 0 and shares between 0 and 1, got {self}")
+        if self.auto_augment is not None and not _AUGMENT.fullmatch(self.auto_augment):
+            raise InputError(f"cannot read auto_augment {self.auto_augment!r}; {_AUGMENT_EXAMPLES}")
+        if self.color_jitter and self.auto_augment not in (None, "3a"):
+            raise InputError(f"timm jitters no colours beside auto_augment {self.auto_augment!r}; leave color_jitter at 0, or set auto_augment to None")
+
+    def load(self) -> DataBundle:
+        train, evaluate = self._transforms()
+        sources, classes = self._sources()
+        chosen, held = self._hold_out(len(sources["train"]))
+        val = _Items(sources["val"], None, evaluate, augments=False)
+        notes = ["test labels are not public: the final numbers are those of val"]
+        if held is not None:
+            notes = [f"{len(held)} images of train validate; the final numbers are those of val"]
+        return DataBundle(
+            train=_Items(sources["train"], chosen, train, augments=True),
+            val=val if held is None else _Items(sources["train"], held, evaluate, augments=False),
+            test=val,
+            classes=classes,
+            img_size=self.img_size,
+            in_chans=3,
+            prepare=lambda image: evaluate(_rgb(image)),
+            notes=notes,
+        )
+
+    def stand_in(self) -> "ImageNet":
+        """A few hundred digits out of a wheel in shards of 32 pixels, which are written once; everything else stays."""
+        return replace(self, root=_digit_shards(), img_size=32, hold_out=min(self.hold_out, 40))
+
+    def _transforms(self) -> tuple[Callable[[Any], Tensor], Callable[[Any], Tensor]]:
+        try:
+            from timm.data.transforms_factory import transforms_imagenet_eval, transforms_imagenet_train
+        except ImportError as error:
+            raise missing_extra("timm", "train", "the augmentation of ImageNet") from error
+        mean, std = _COLOURS[self.colours]
+        try:
+            train = transforms_imagenet_train(
+                self.img_size,
+                scale=(self.min_scale, 1.0),
+                hflip=self.hflip,
+                color_jitter=self.color_jitter,
+                auto_augment=self.auto_augment,
+                interpolation=self.interpolation,
+                mean=mean,
+                std=std,
+                re_prob=self.random_erasing,
+                re_mode="pixel",
+            )
+        except (AssertionError, KeyError, ValueError) as error:
+            raise InputError(f"timm cannot read auto_augment {self.auto_augment!r}: {error or 'unknown'}; {_AUGMENT_EXAMPLES}") from error
+        _allow_no_bits(train)
+        interpolation = "bilinear" if self.interpolation == "bilinear" else "bicubic"
+        evaluate = transforms_imagenet_eval(self.img_size, crop_pct=self.crop_pct, interpolation=interpolation, mean=mean, std=std)
+        return train, evaluate
+
+    def _sources(self) -> tuple[dict[str, "_Source"], list[str]]:
+        root = Path(self.root)
+        if not root.is_dir():
+            raise InputError(f"{root} is no folder; expected one with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or with *train*.tar and *val*.tar")
+        shards, folders = _shards(root), {split: _has_folders(root / split) for split in ("train", "val")}
+        if any(shards.values()) and any(folders.values()):
+            one = next(path for paths in shards.values() for path in paths)
+            raise InputError(f"{root} holds shards, {one.name} among them, and class folders; expected one of the two: move the other elsewhere")
+        if any(shards.values()):
+            missing = [split for split in shards if not shards[split]]
+            if missing:
+                raise InputError(f"{root} has no shards of {missing[0]}; expected *{missing[0]}*.tar there or {missing[0]}/*.tar")
+            found = {split: index_shards(paths) for split, paths in shards.items()}
+            return dict(found), _numbered(root, found)
+        return _listed(root)
+
+    def _hold_out(self, length: int) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
+        if not self.hold_out:
+            return None, None
+        if self.hold_out >= length:
+            raise InputError(f"hold_out must leave images to train on, got {self.hold_out} of {length}")
+        order = np.random.default_rng(seed_of("imagenet", "hold_out")).permutation(length)
+        return np.sort(order[self.hold_out :]), np.sort(order[: self.hold_out])
+
+
+class _Source(Protocol):
+    """Files with labels."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+    def __len__(self) -> int: ...
+    def read(self, index: int) -> bytes: ...
+    def name(self, index: int) -> str: ...
+
+
+class _Items:
+    """A split: the chosen images of a source, or all."""
+
+    def __init__(self, source: _Source, chosen: NDArray[np.int64] | None, transform: Callable[[Any], Tensor], *, augments: bool) -> None:
+        self._source, self._chosen, self._transform, self.augments = source, chosen, transform, augments
+
+    def __len__(self) -> int:
+        return len(self._source) if self._chosen is None else len(self._chosen)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        place = range(len(self))[index]
+        place = place if self._chosen is None else int(self._chosen[place])
+        image = self._picture(place)
+        if not self.augments:
+            return self._transform(image), int(self._source.labels[place])
+        with _drawn_from_torch():
+            return self._transform(image), int(self._source.labels[place])
+
+    def _picture(self, place: int) -> Any:
+        from PIL import Image
+
+        content = self._source.read(place)
+        try:
+            # as it is stored, not as the camera was held: so it was in the published trainings
+            with Image.open(BytesIO(content)) as image:
+                return _rgb(image, upright=False)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise InputError(f"cannot decode {self._source.name(place)}: {error}; get it again, or take it out") from error
+
+
+def _allow_no_bits(train: Any) -> None:
+    """timm's posterize may be asked to keep no bit, about once in 600 images at magnitude 9; Pillow 13 refuses what was black before, and a run would end."""
+    for step in train.transforms:
+        for op in [*getattr(step, "ops", ()), *(op for policy in getattr(step, "policy", ()) for op in policy)]:
+            if op.name.startswith("Posterize"):
+                op.aug_fn = _Posterize(op.aug_fn)
+
+
+class _Posterize:
+    def __init__(self, posterize: Callable[..., Any]) -> None:
+        self._posterize = posterize
+
+    def __call__(self, image: Any, bits: int, **options: Any) -> Any:
+        from PIL import Image
+
+        return self._posterize(image, bits, **options) if bits > 0 else Image.new(image.mode, image.size)
+
+
+@contextmanager
+def _drawn_from_torch() -> Iterator[None]:
+    """Python's and NumPy's random numbers follow from torch's for a while, and then go on where they were."""
+    seed = int(torch.randint(2**32, ()))
+    python, numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def _shards(root: Path) -> dict[str, list[Path]]:
+    found = {}
+    for split in ("train", "val"):
+        # ILSVRC2012_img_train.tar, the archive as it is downloaded, is often left beside what was unpacked
+        loose = [path for path in root.glob(f"*{split}*.tar") if not path.name.startswith("ILSVRC2012_img_")]
+        found[split] = sorted([*loose, *(root / split).glob("*.tar")])
+    both = set(found["train"]) & set(found["val"])
+    if both:
+        raise InputError(f"{min(both)} is named as a shard of train and of val; rename it")
+    return found
+
+
+def _has_folders(folder: Path) -> bool:
+    return folder.is_dir() and any(child.is_dir() and not child.name.startswith(".") for child in folder.iterdir())
+
+
+def _listed(root: Path) -> tuple[dict[str, _Source], list[str]]:
+    for split in ("train", "val"):
+        if not (root / split).is_dir():
+            raise InputError(f"{root} has neither {split}/ nor shards *{split}*.tar; expected {split}/CLASS/*.JPEG, or shards of train and of val")
+    found: dict[str, Listing] = {split: list_classes(root / split) for split in ("train", "val")}
+    strangers = sorted(set(found["train"].classes) ^ set(found["val"].classes))
+    if strangers:
+        raise InputError(f"{root}: train and val must have the same classes, but {', '.join(strangers[:5])} lie in one of them only")
+    return dict(found), found["train"].classes
+
+
+def _numbered(root: Path, found: dict[str, Shards]) -> list[str]:
+    """Names of the classes of shards. Every label has one, or it is out of range."""
+    file = root / _CLASSNAMES
+    if file.exists():
+        names = file.read_text(encoding="utf8").splitlines()
+        # two of ImageNet's thousand are called crane, and two maillot
+        names = [f"{name} ({number})" if names.count(name) > 1 else name for number, name in enumerate(names)]
+        said = f"{file} names {len(names)} classes"
+    else:
+        present = np.unique(found["train"].labels)
+        names = [str(number) for number in range(int(present[-1]) + 1)]
+        absent = sorted(set(range(len(names))) - set(present.tolist()))
+        if absent:
+            raise InputError(f"no training image of {root} has the label {absent[0]}, but one has {len(names) - 1}; number from 0, or add {_CLASSNAMES}")
+        said = f"the labels of train go to {len(names) - 1}"
+    if len(names) < 2:
+        raise InputError(f"{root} has {len(names)} class; at least 2 are needed")
+    for split, source in found.items():
+        wrong = np.flatnonzero(source.labels >= len(names))
+        if wrong.size:
+            place = int(wrong[0])
+            raise InputError(f"{source.name(place)} has the label {int(source.labels[place])}, but {said}; the label or {split} is wrong")
+    return names
+
+
+def _digit_shards() -> Path:
+    """Digits of a wheel as such shards, of whose making no process sees a half."""
+    root = cache_folder() / "stand-ins" / "digit-shards-1"
+    if root.exists():
+        return root
+    check_folder(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(root.with_suffix(".lock")):
+        if not root.exists():
+            with TemporaryDirectory(dir=root.parent) as text:
+                made = Path(text) / "made"
+                made.mkdir()
+                _write_digits(made)
+                made.rename(root)
+    return root
+
+
+def _write_digits(folder: Path) -> None:
+    from PIL import Image
+
+    images, labels = load_digits("mnist")
+    order = np.random.default_rng(seed_of("imagenet", "stand-in")).permutation(len(labels))[:400]
+    (folder / _CLASSNAMES).write_text("".join(f"{number}\n" for number in range(10)), encoding="utf8")
+    for name, part in zip(("train-0", "train-1", "val-0", "val-1"), np.split(order, (160, 320, 360)), strict=True):
+        with tarfile.open(folder / f"digits-{name}.tar", "w") as tar:
+            for index in part:
+                picture = BytesIO()
+                Image.fromarray(images[index]).convert("RGB").save(picture, "PNG")
+                for ending, content in (("png", picture.getvalue()), ("cls", str(labels[index]).encode())):
+                    member = tarfile.TarInfo(f"{index:04d}.{ending}")
+                    member.size = len(content)
+                    tar.addfile(member, BytesIO(content))
