@@ -13,13 +13,15 @@ from foveal.tasks import Segmentation
 from .proof import Arm, Proof, fit, rows_of
 
 STEPS, BATCH, LR = 1000, 32, 2e-3
+FRESH = 1000
+"""Added to each seed, of scenes and of weights: the settings were chosen on seeds from 0 on, and these are others."""
 TASK = Segmentation()
 
 
 @lru_cache(maxsize=1)
 def scenes(seed: int) -> SegmentationBundle:
     """Train and test scenes are made of different random numbers."""
-    return FlagSwap(train_scenes=8_000, val_scenes=1, test_scenes=500, seed=seed).load()
+    return FlagSwap(train_scenes=8_000, val_scenes=1, test_scenes=500, seed=FRESH + seed).load()
 
 
 def stacked(split: Any) -> tuple[Tensor, Tensor]:
@@ -31,8 +33,8 @@ def train(seed: int, attention: str | None, options: dict[str, Any] | None = Non
     """Mean IoU of the two classes on fresh scenes."""
     bundle = scenes(seed)
     images, masks = stacked(bundle.train)
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(FRESH + seed)
+    generator = torch.Generator().manual_seed(FRESH + seed)
     model = SmallFCN(attention=attention, options=options).build(**TASK.needs(bundle))
 
     def batch() -> tuple[Tensor, Tensor]:
@@ -77,4 +79,5 @@ batch {BATCH}; tested on 500 other scenes. The claim: external attention is glob
 (Guo et al. 2021).""",
     figure="mean IoU of the two classes, 0.250 to 0.333 = shapes without labels",
     rows=rows_of(ARMS),
+    notes=f"The settings were chosen on other scenes and other weights: seed n here is {FRESH:,} + n of both, and none of these was looked at before.",
 )

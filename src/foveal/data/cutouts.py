@@ -14,7 +14,7 @@ from torch import Tensor
 from .._errors import InputError, missing_extra
 from ._bundle import Data, DataBundle, register_data, seed_of
 from ._fetch import find
-from .digits import split_by_class
+from .digits import Digits, split_by_class
 
 __all__ = ["CLASSES", "Cutouts", "list_cutouts"]
 
@@ -94,6 +94,10 @@ class Cutouts(Data):
             prepare=self._prepare,
             notes=["scenes are composed: cut-out photographs on smooth colour"],
         )
+
+    def stand_in(self) -> Data:
+        """Digits: cut-outs are fetched."""
+        return Digits()
 
     def _prepare(self, image: Any) -> Tensor:
         small = image.convert("RGB").resize((self.img_size, self.img_size))

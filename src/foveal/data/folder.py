@@ -6,7 +6,7 @@ Images that cannot be decoded are left out and named, before training starts.
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .._errors import InputError, missing_extra
 from ._bundle import Data, DataBundle, register_data, seed_of
+from ._miniature import image_folder
 
 __all__ = ["ImageFolder"]
 
@@ -68,6 +69,10 @@ class ImageFolder(Data):
             prepare=lambda image: evaluate(_rgb(image)),
             notes=notes,
         )
+
+    def stand_in(self) -> "ImageFolder":
+        """A folder of handwritten digits."""
+        return replace(self, root=image_folder(), img_size=32)
 
     def _find(self) -> tuple[dict[str, dict[str, list[Path]]], list[str]]:
         root = Path(self.root)

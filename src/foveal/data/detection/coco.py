@@ -16,6 +16,7 @@ from .._bundle import Data, register_data
 from ..folder import _MEAN, _STD, _rgb
 from ..segmentation._files import need_folder
 from ._bundle import DetectionBundle
+from ._miniature import coco
 
 __all__ = ["CocoFolder"]
 
@@ -86,6 +87,11 @@ class CocoFolder(Data):
             masks=self.masks,
             category_ids=ids,
         )
+
+    def stand_in(self) -> "CocoFolder":
+        """Scenes of digits in the same format."""
+        # its files lie where COCO's own do
+        return CocoFolder(root=coco(), img_size=64, masks=self.masks, flip=self.flip, jitter=self.jitter, keep_empty=self.keep_empty, check=self.check)
 
     def _transforms(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Image and target together, by torchvision's transforms."""

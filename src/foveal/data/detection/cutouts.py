@@ -14,6 +14,7 @@ from .._fetch import packaged
 from ..cutouts import CLASSES, _read, _standardise, fitted, list_cutouts
 from ..digits import split_by_class
 from ._bundle import DetectionBundle, instances_of
+from .digits import DigitScenes
 
 __all__ = ["CutoutScenes"]
 
@@ -78,6 +79,10 @@ class CutoutScenes(Data):
             prepare=self._prepare,
             notes=["scenes are composed: cut-out photographs on photographs"],
         )
+
+    def stand_in(self) -> Data:
+        """Scenes of digits: cut-outs are fetched."""
+        return DigitScenes().stand_in()
 
     def _prepare(self, image: Any) -> Tensor:
         small = image.convert("RGB").resize((self.img_size, self.img_size))

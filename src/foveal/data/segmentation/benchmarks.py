@@ -7,12 +7,13 @@
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from ..._errors import InputError
 from .._bundle import register_data
+from . import _miniature
 from ._bundle import IGNORE
 from ._files import MaskPairs, Pair, need_folder
 from ._labels import Labels
@@ -38,6 +39,10 @@ class PascalVOC(MaskPairs):
 
     def pairs(self) -> dict[str, list[Pair]]:
         return {"train": self._listed(self.train_list), "val": self._listed("val")}
+
+    def stand_in(self) -> "PascalVOC":
+        """Pieces of the image of nuclei in the same format."""
+        return replace(self, root=_miniature.voc(), img_size=33)
 
     def _listed(self, name: str) -> list[Pair]:
         root = Path(self.root)
@@ -72,6 +77,10 @@ class ADE20K(MaskPairs):
     def pairs(self) -> dict[str, list[Pair]]:
         return {"train": self._part("training"), "val": self._part("validation")}
 
+    def stand_in(self) -> "ADE20K":
+        """Pieces of the image of nuclei in the same format."""
+        return replace(self, root=_miniature.ade20k(), img_size=32)
+
     def _part(self, name: str) -> list[Pair]:
         images = need_folder(Path(self.root) / "images" / name, "ADEChallengeData2016 as it unpacks, with images/training and annotations/training")
         masks = Path(self.root) / "annotations" / name
@@ -103,6 +112,10 @@ class Cityscapes(MaskPairs):
 
     def pairs(self) -> dict[str, list[Pair]]:
         return {"train": self._part("train"), "val": self._part("val")}
+
+    def stand_in(self) -> "Cityscapes":
+        """Pieces of the image of nuclei in the same format."""
+        return replace(self, root=_miniature.cityscapes(tuple(CITY_CLASSES.values())), img_size=32)
 
     def _part(self, name: str) -> list[Pair]:
         images = need_folder(Path(self.root) / "leftImg8bit" / name, "Cityscapes as it unpacks, with leftImg8bit/train/CITY and gtFine/train/CITY")
@@ -153,6 +166,11 @@ class ISPRS(MaskPairs):
             part = "test" if tile in ISPRS_TEST[self.city] else "val" if tile in ISPRS_VAL[self.city] else "train"
             out[part].append((images[tile], masks[tile]))
         return {name: part for name, part in out.items() if part or name != "test"}
+
+    def stand_in(self) -> "ISPRS":
+        """Pieces of the image of nuclei as tiles of the city."""
+        made = _miniature.isprs(self.city, tuple(ISPRS_COLOURS.values()), ISPRS_VAL[self.city], ISPRS_TEST[self.city])
+        return replace(self, root=made, img_size=32)
 
     def _tiles(self, folder: Path) -> dict[str, Path]:
         pattern = r"area(\d+)" if self.city == "vaihingen" else r"potsdam_0?(\d+_\d+)"

@@ -1,12 +1,13 @@
 """Any folder of images and masks: ``DIR/images/NAME.jpg`` with ``DIR/masks/NAME.png``, or the same under ``DIR/train``, ``DIR/val`` and ``DIR/test``."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..._errors import InputError
 from .._bundle import register_data, seed_of
 from ..folder import EXTENSIONS
+from . import _miniature
 from ._bundle import IGNORE
 from ._files import MaskPairs, Pair, need_folder
 from ._labels import Labels
@@ -54,6 +55,11 @@ class MaskFolder(MaskPairs):
         order = random.Random(seed_of(self.seed, "masks")).sample(found, len(found))
         cut = min(max(1, round(self.val_fraction * len(found))), len(found) - 1)
         return {"train": sorted(order[cut:]), "val": sorted(order[:cut])}
+
+    def stand_in(self) -> "MaskFolder":
+        """A folder with pieces of the image of nuclei: background is the first class, nuclei are the second."""
+        named = self if len(self.classes) >= 2 else replace(self, classes=("background", "nucleus"), unscored=())
+        return replace(named, root=_miniature.mask_folder(), img_size=32, ignore=(IGNORE,))
 
 
 def _matched(folder: Path) -> list[Pair]:

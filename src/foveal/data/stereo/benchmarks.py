@@ -11,7 +11,7 @@ truth of one, and pairing by position, as torchvision does, would give most imag
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 
 from ..._errors import InputError, missing_extra
 from .._bundle import Data, register_data, seed_of
+from . import _miniature
 from ._bundle import Pixels, StereoBundle, StereoSample, as_sample, prepare_pair, shrink
 
 __all__ = ["KITTIStereo", "MiddleburyStereo", "SceneFlow"]
@@ -211,6 +212,10 @@ class SceneFlow(StereoFiles):
         val, train = self._split([pair for pair in pairs if "TEST" not in pair.left.parts[below:]], self.val_pairs)
         return {"train": train, "val": val, "test": test}, ()
 
+    def stand_in(self) -> "SceneFlow":
+        """Made pairs in the same format."""
+        return replace(self, root=_miniature.scene_flow(self.variants, self.pass_name), crop=_miniature.CROP, shrink=1, val_pairs=2)
+
 
 def _scene_flow(sets: Any, **settings: Any) -> Any:
     return sets.SceneFlowStereo(**settings)
@@ -235,6 +240,10 @@ class KITTIStereo(StereoFiles):
         pairs = self._listed(lambda sets: getattr(sets, f"Kitti{self.year}Stereo")(self.root), f"Kitti{self.year}/training with {folders}")
         val, train = self._split(pairs, self.val_pairs)
         return {"train": train, "val": val, "test": val}, ()
+
+    def stand_in(self) -> "KITTIStereo":
+        """Made pairs in the same format."""
+        return replace(self, root=_miniature.kitti(self.year), crop=_miniature.CROP, shrink=1, val_pairs=2)
 
     def truth(self, path: Path, reader: Any) -> Pixels:
         from PIL import Image
@@ -263,3 +272,7 @@ class MiddleburyStereo(StereoFiles):
         test = listed("train")
         val, train = self._split(listed("additional"), self.val_pairs)
         return {"train": train, "val": val, "test": test}, tuple(pair.left.parent.name.removesuffix("-perfect") for pair in test)
+
+    def stand_in(self) -> "MiddleburyStereo":
+        """Made pairs in the same format."""
+        return replace(self, root=_miniature.middlebury(), crop=_miniature.CROP, shrink=1, val_pairs=2)

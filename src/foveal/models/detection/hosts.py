@@ -70,14 +70,14 @@ class Detector(nn.Module):
         levels = list(features.values())
         if not hasattr(self.net, "roi_heads"):
             return list(self.net.head(levels).values())
-        regions = self.net.roi_heads
+        regions, width = self.net.roi_heads, self.net.backbone.out_channels
         out = [level for part in self.net.rpn.head(levels) for level in part]
         pairs = [(regions.box_head, regions.box_predictor)]
         pairs += list(zip(getattr(regions, "later_heads", ()), getattr(regions, "later_predictors", ()), strict=True))
         for head, predictor in pairs:
-            out += list(predictor(head(images.new_zeros(_REGIONS, 256, 7, 7))))
+            out += list(predictor(head(images.new_zeros(_REGIONS, width, 7, 7))))
         if self.has_masks:
-            out.append(regions.mask_predictor(regions.mask_head(images.new_zeros(_MASKS, 256, 14, 14))))
+            out.append(regions.mask_predictor(regions.mask_head(images.new_zeros(_MASKS, width, 14, 14))))
         return out
 
 
@@ -105,6 +105,10 @@ class PyramidDetector(MappedConfig):
     """… unless the longer one would pass this."""
     anchor_scale: float = 1.0
     """Anchors are 32 to 512 pixels times this."""
+    pyramid_width: int = 256
+    """Channels of the pyramid, and of the heads on it; behind their fully connected layers there are four times as many."""
+    regions: int = 512
+    """Of an image that the heads of boxes learn from."""
     pretrained: bool = False
     """Start the backbone from ImageNet weights, which are downloaded; its norms are then frozen in version 1, and the first two stages do not move."""
 
@@ -116,8 +120,8 @@ class PyramidDetector(MappedConfig):
             raise InputError(f"places must be among {', '.join((*STAGES, *FPN))}, each once, got {', '.join(self.places)}")
         if not set(self.halo_stages) <= {1, 2, 3, 4} or (self.halo_stages and self.backbone.startswith("timm:")):
             raise InputError(f"halo_stages must be among 1 to 4 of a ResNet of torchvision's, got {self.halo_stages} of {self.backbone}")
-        if min(self.min_size, self.max_size) < 1 or self.anchor_scale <= 0:
-            raise InputError(f"expected sizes of at least 1 and an anchor_scale above 0, got {self.min_size}, {self.max_size} and {self.anchor_scale}")
+        if min(self.min_size, self.max_size, self.pyramid_width, self.regions) < 1 or self.anchor_scale <= 0:
+            raise InputError(f"expected sizes of at least 1, pyramid_width and regions likewise, and an anchor_scale above 0, got {self}")
 
     def arms(self) -> dict[str, Arm]:
         """Those of every network of maps, and halo attention in the last stage or the last two in the place of 3×3 convolutions."""
@@ -127,6 +131,11 @@ class PyramidDetector(MappedConfig):
                 about = f"halo attention for the 3×3 convolutions of {'the last stage' if len(stages) == 1 else 'the last two stages'}"
                 found[name] = Arm(name, about, replace(self, attention=None, options=None, halo_stages=stages))
         return found
+
+    def miniature(self) -> "PyramidDetector":
+        """For images of 64 pixels: narrow heads that learn from few regions, on a ResNet-18, or on the same network where only that has the places."""
+        backbone = self.backbone if self.halo_stages or self.backbone.startswith("timm:") else "resnet18"
+        return replace(self, backbone=backbone, min_size=64, max_size=96, anchor_scale=0.25, pyramid_width=32, regions=32, pretrained=False)
 
     def build(self, *, img_size: int, in_chans: int, num_classes: int) -> Detector:
         """The network.
@@ -149,7 +158,7 @@ class PyramidDetector(MappedConfig):
         if self.host == "retinanet":
             return Detector(self._retinanet(backbone, num_classes, common), background=False)
         masks = self.host in ("mask_rcnn", "cascade_mask_rcnn")
-        net: Any = (MaskRCNN if masks else FasterRCNN)(backbone, num_classes + 1, **self._parts(masks), **common)
+        net: Any = (MaskRCNN if masks else FasterRCNN)(backbone, **self._parts(masks, num_classes + 1), **common)
         if self.host.startswith("cascade"):
             net.roi_heads = self._cascade(net.roi_heads, num_classes + 1)
         return Detector(net, background=True)
@@ -162,13 +171,20 @@ class PyramidDetector(MappedConfig):
         retina = self.host == "retinanet"
         returned = (2, 3, 4) if retina else (1, 2, 3, 4)
         places = self.places if self.attention is not None else ()
-        norm = nn.BatchNorm2d if self.version == 2 and not retina else None
-        shared: dict[str, Any] = {"in_chans": in_chans, "places": places, "mixer": self.mixer, "pretrained": self.pretrained, "returned": returned}
+        norm, width = nn.BatchNorm2d if self.version == 2 and not retina else None, self.pyramid_width
+        shared: dict[str, Any] = {
+            "in_chans": in_chans,
+            "places": places,
+            "mixer": self.mixer,
+            "pretrained": self.pretrained,
+            "returned": returned,
+            "width": width,
+        }
         if self.backbone.startswith("timm:"):
-            extra = LastLevelP6P7(256, 256) if retina else LastLevelMaxPool()
+            extra = LastLevelP6P7(width, width) if retina else LastLevelMaxPool()
             return timm_pyramid(self.backbone.removeprefix("timm:"), extra_blocks=extra, norm_layer=norm, **shared)
         # version 1 makes levels 6 and 7 of the pyramid's last map, version 2 of stage 5
-        extra = LastLevelP6P7(2048 if self.version == 2 else 256, 256) if retina else LastLevelMaxPool()
+        extra = LastLevelP6P7(2048 if self.version == 2 else width, width) if retina else LastLevelMaxPool()
         return resnet_pyramid(
             self.backbone,
             halo_stages=self.halo_stages,
@@ -194,40 +210,45 @@ class PyramidDetector(MappedConfig):
 
         anchors = self._anchors(octaves=True)
         norm = {"norm_layer": partial(nn.GroupNorm, 32)} if self.version == 2 else {}
-        head = RetinaNetHead(256, anchors.num_anchors_per_location()[0], num_classes, **norm)
+        head = RetinaNetHead(self.pyramid_width, anchors.num_anchors_per_location()[0], num_classes, **norm)
         if self.version == 2:
             head.regression_head._loss_type = "giou"
         return RetinaNet(backbone, num_classes, anchor_generator=anchors, head=head, **common)
 
-    def _parts(self, masks: bool) -> dict[str, Any]:
-        from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
-        from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
+    def _box_head(self) -> nn.Module:
+        from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPHead
+
+        width = self.pyramid_width
+        if self.version == 2:
+            return FastRCNNConvFCHead((width, 7, 7), [width] * 4, [4 * width], norm_layer=nn.BatchNorm2d)
+        return TwoMLPHead(width * 7 * 7, 4 * width)
+
+    def _parts(self, masks: bool, num_classes: int) -> dict[str, Any]:
+        from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+        from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
         from torchvision.models.detection.rpn import RPNHead
 
-        anchors = self._anchors(octaves=False)
-        parts: dict[str, Any] = {"rpn_anchor_generator": anchors}
-        if self.version == 2:
-            parts["rpn_head"] = RPNHead(256, anchors.num_anchors_per_location()[0], conv_depth=2)
-            parts["box_head"] = FastRCNNConvFCHead((256, 7, 7), [256] * 4, [1024], norm_layer=nn.BatchNorm2d)
-            if masks:
-                parts["mask_head"] = MaskRCNNHeads(256, [256] * 4, 1, norm_layer=nn.BatchNorm2d)
+        anchors, width = self._anchors(octaves=False), self.pyramid_width
+        parts: dict[str, Any] = {
+            "rpn_anchor_generator": anchors,
+            "rpn_head": RPNHead(width, anchors.num_anchors_per_location()[0], conv_depth=self.version),
+            "box_head": self._box_head(),
+            "box_predictor": FastRCNNPredictor(4 * width, num_classes),
+            "box_batch_size_per_image": self.regions,
+        }
+        if masks:
+            parts["mask_head"] = MaskRCNNHeads(width, [width] * 4, 1, norm_layer=nn.BatchNorm2d if self.version == 2 else None)
+            parts["mask_predictor"] = MaskRCNNPredictor(width, width, num_classes)
         return parts
 
     def _cascade(self, plain: Any, num_classes: int) -> nn.Module:
         """The same heads three times, without shared weights."""
-        from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPHead
-
         from .cascade import CascadeHeads
-
-        def head() -> nn.Module:
-            if self.version == 2:
-                return FastRCNNConvFCHead((256, 7, 7), [256] * 4, [1024], norm_layer=nn.BatchNorm2d)
-            return TwoMLPHead(256 * 7 * 7, 1024)
 
         sampler = plain.fg_bg_sampler
         return CascadeHeads(
-            [plain.box_head, head(), head()],
-            1024,
+            [plain.box_head, self._box_head(), self._box_head()],
+            4 * self.pyramid_width,
             num_classes,
             box_roi_pool=plain.box_roi_pool,
             batch_size_per_image=sampler.batch_size_per_image,

@@ -13,7 +13,7 @@ from ...attention import config_from_dict
 
 try:
     from torchvision.models import resnet
-    from torchvision.models.detection.backbone_utils import BackboneWithFPN, _resnet_fpn_extractor
+    from torchvision.models.detection.backbone_utils import BackboneWithFPN
     from torchvision.ops import FeaturePyramidNetwork
     from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 except ImportError as error:
@@ -48,13 +48,13 @@ class TimmPyramid(nn.Module):
     """A network of timm's that gives features, and torchvision's pyramid on them.
 
     Shape:
-        ``(B, in_chans, H, W)`` to maps ``(B, 256, H / s, W / s)`` by name.
+        ``(B, in_chans, H, W)`` to maps ``(B, width, H / s, W / s)`` by name.
     """
 
-    def __init__(self, body: Any, extra_blocks: ExtraFPNBlock | None, norm_layer: Any, last: nn.Module, mixers: dict[int, nn.Module]) -> None:
+    def __init__(self, body: Any, extra_blocks: ExtraFPNBlock | None, norm_layer: Any, last: nn.Module, mixers: dict[int, nn.Module], width: int) -> None:
         super().__init__()
         self.body, self.last = body, last
-        self.out_channels = 256
+        self.out_channels = width
         self.fpn = FeaturePyramidNetwork(body.feature_info.channels(), self.out_channels, extra_blocks, norm_layer)
         self.mixed = _Mixed(mixers)
 
@@ -79,6 +79,7 @@ def resnet_pyramid(
     extra_blocks: ExtraFPNBlock | None,
     norm_layer: Any,
     frozen_norm: bool,
+    width: int,
 ) -> nn.Module:
     """A ResNet of torchvision's with a pyramid.
 
@@ -96,7 +97,11 @@ def resnet_pyramid(
         if pretrained:
             raise InputError(f"torchvision's weights are for 3 channels, got {in_chans}; give pretrained=False")
         net.conv1 = nn.Conv2d(in_chans, 64, 7, stride=2, padding=3, bias=False)
-    built = _resnet_fpn_extractor(net, trainable, list(returned), extra_blocks, norm_layer)
+    learned = ("layer4", "layer3", "layer2", "layer1", "conv1", "bn1")[: trainable + (trainable == 5)]
+    for key, parameter in net.named_parameters():
+        parameter.requires_grad_(key.startswith(learned))
+    widths = [net.inplanes // 8 * 2 ** (stage - 1) for stage in returned]
+    built: Any = ResNetPyramid(net, {f"layer{stage}": str(number) for number, stage in enumerate(returned)}, widths, width, extra_blocks, norm_layer)
     # what was there is under way already; what comes now is new, and trained wherever it stands
     for stage in halo_stages:
         _to_halo(built.body[f"layer{stage}"], halo, num_heads)
@@ -104,8 +109,7 @@ def resnet_pyramid(
         if place in STAGES:
             layer = built.body[f"layer{STAGES.index(place) + 1}"]
             layer.append(mixer(_width(layer)))
-    built.__class__ = ResNetPyramid
-    built.mixed = _Mixed({FPN.index(place): mixer(256) for place in places if place in FPN})
+    built.mixed = _Mixed({FPN.index(place): mixer(width) for place in places if place in FPN})
     return built
 
 
@@ -125,7 +129,16 @@ def _to_halo(layer: Any, options: dict[str, Any], num_heads: int) -> None:
 
 
 def timm_pyramid(
-    name: str, *, in_chans: int, places: Sequence[str], mixer: Mixer, pretrained: bool, returned: Sequence[int], extra_blocks: Any, norm_layer: Any
+    name: str,
+    *,
+    in_chans: int,
+    places: Sequence[str],
+    mixer: Mixer,
+    pretrained: bool,
+    returned: Sequence[int],
+    extra_blocks: Any,
+    norm_layer: Any,
+    width: int,
 ) -> nn.Module:
     """A network of timm's with a pyramid; attention behind its last stage or on the pyramid.
 
@@ -151,4 +164,4 @@ def timm_pyramid(
         raise InputError(f"{name} has maps {reductions} times smaller than the image, but {[4 * 2 ** (stage - 1) for stage in returned]} are needed")
     body: Any = timm.create_model(name, features_only=True, in_chans=in_chans, out_indices=tuple(stages), pretrained=pretrained)
     last = mixer(body.feature_info.channels()[-1]) if "res5" in places else nn.Identity()
-    return TimmPyramid(body, extra_blocks, norm_layer, last, {FPN.index(place): mixer(256) for place in places if place in FPN})
+    return TimmPyramid(body, extra_blocks, norm_layer, last, {FPN.index(place): mixer(width) for place in places if place in FPN}, width)

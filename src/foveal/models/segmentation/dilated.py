@@ -8,7 +8,7 @@ Differs    The mechanism is a choice. FCN and DeepLabV3 are torchvision's heads,
 Shapes     B batch, C channels, K classes
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class DilatedResNet(MappedConfig):
     about: ClassVar[str] = "a dilated ResNet with a segmentation head"
 
     attention: str | None = "external_2d"
-    backbone: Literal["resnet50", "resnet101"] = "resnet50"
+    backbone: Literal["resnet18", "resnet50", "resnet101"] = "resnet50"
     head: Head = "eanet"
     output_stride: Literal[8, 16] = 8
     deep_stem: bool = True
@@ -70,15 +70,24 @@ class DilatedResNet(MappedConfig):
             raise missing_extra("timm", "timm", "a dilated ResNet") from error
         if self.output_stride not in (8, 16) or min(self.multi_grid) < 1:
             raise InputError(f"expected output_stride 8 or 16 and dilations of at least 1, got {self.output_stride} and {self.multi_grid}")
-        # timm's resnet50s and resnet101s have the stem of 64, 64 and 128 channels
-        name = f"{self.backbone}s" if self.deep_stem else self.backbone
         options: dict[str, Any] = {"num_classes": 0, "global_pool": "", "in_chans": in_chans, "output_stride": self.output_stride}
+        # timm's resnet50s and resnet101s have the stem of 64, 64 and 128 channels; of 18 layers it has no such network and no weights for one
+        deep_small = self.deep_stem and self.backbone == "resnet18"
+        if deep_small:
+            if self.pretrained:
+                raise InputError("there are no weights for resnet18 with a deep stem; give deep_stem=False or pretrained=False")
+            options |= {"stem_width": 64, "stem_type": "deep"}
+        name = f"{self.backbone}s" if self.deep_stem and not deep_small else self.backbone
         net: Any = timm.create_model(name, pretrained=self.pretrained, **options)
-        for block, factor in zip(net.layer4, self.multi_grid, strict=True):
+        # resnet18 has two blocks in stage 4, which take the first two
+        for block, factor in zip(net.layer4, self.multi_grid, strict=False):
             dilation = 32 // self.output_stride * factor
             block.conv2.dilation = block.conv2.padding = (dilation, dilation)
         make = {"eanet": self._eanet, "fcn": self._fcn, "deeplabv3": self._deeplab}[self.head]
         return DilatedNet(net, make(net.num_features, num_classes), align_corners=self.head == "eanet")
+
+    def miniature(self) -> "DilatedResNet":
+        return replace(self, backbone="resnet18", pretrained=False)
 
     def _eanet(self, channels: int, num_classes: int) -> nn.Module:
         return nn.Sequential(*_conv(channels, 512), self.mixer(512), *_conv(512, 256), nn.Dropout2d(self.dropout), nn.Conv2d(256, num_classes, 1))

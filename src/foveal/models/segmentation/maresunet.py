@@ -10,7 +10,7 @@ Differs    Rectangular images of any size (the official code needs squares, mult
 Shapes     B batch, C channels, H height, W width, N = H·W, K classes
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -140,6 +140,9 @@ class MAResUNet(MappedConfig):
     encoder: Literal["resnet18", "resnet34"] = "resnet34"
     pretrained: bool = False
     """Start the encoder from timm's ImageNet weights, which are downloaded."""
+
+    def miniature(self) -> "MAResUNet":
+        return replace(self, encoder="resnet18", pretrained=False)
 
     def build(self, *, img_size: int, in_chans: int, num_classes: int) -> MultistageUNet:
         try:

@@ -1,7 +1,7 @@
 """The decoders of segmentation_models.pytorch, with an attention behind the encoder's last stage."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -51,6 +51,9 @@ class SmpConfig(MappedConfig):
     encoder: str = "resnet18"
     weights: str | None = None
     """``imagenet`` or another name of the library; random if None."""
+
+    def miniature(self) -> "SmpConfig":
+        return replace(self, encoder="resnet18", weights=None)
 
     def build(self, *, img_size: int, in_chans: int, num_classes: int) -> nn.Module:
         """The network.

@@ -230,6 +230,9 @@ class PSMNet(MappedConfig):
             _load(net, Path(self.start))
         return net
 
+    def miniature(self) -> "PSMNet":
+        return replace(self, width=8, blocks=(1, 1, 1, 1), pools=(8, 4), max_disparity=32, start=None)
+
     def arms(self) -> dict[str, Arm]:
         """Those of every network of maps that fit the place."""
         if self.place == "features":
