@@ -37,15 +37,17 @@ def get_recipe(name: str) -> Recipe:
 def smoke(recipe: Recipe, *, steps: int = 20, batch_size: int = 8) -> Recipe:
     """The same training in miniature: a small network of the same kind on data that come inside a package, for seconds.
 
-    Optimizer, schedule, loss, augmentation, averaging and precision stay the recipe's, and micro-batches as far as the batch can be divided. That it ends
-    shows that the recipe runs; its numbers show nothing.
+    Optimizer, schedule, loss, augmentation, averaging and precision stay the recipe's, and micro-batches as far as the batch can be divided. A warm-up takes
+    at least half of the steps. That it ends shows that the recipe runs; its numbers show nothing.
     """
+    # a share of so few steps is none, where the whole training has hundreds of steps to rise in
+    warmup = max(recipe.optim.warmup, 0.5) if recipe.optim.warmup else 0.0
     accumulate = max(n for n in range(1, min(recipe.optim.accumulate, batch_size) + 1) if batch_size % n == 0)
     return replace(
         recipe,
         data=recipe.data.stand_in(),
         model=recipe.model.miniature(),
-        optim=replace(recipe.optim, accumulate=accumulate),
+        optim=replace(recipe.optim, accumulate=accumulate, warmup=warmup),
         steps=steps,
         batch_size=batch_size,
         eval_every=max(1, steps // 2),

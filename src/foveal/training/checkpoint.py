@@ -36,6 +36,7 @@ __all__ = [
 _LATER: dict[str, Any] = {"repeats": 1}
 _LATER_IN: dict[str, dict[str, Any]] = {
     "task": {"bce": False},
+    "model": {"pyramid_width": 256, "regions": 512},
     "optim": {
         **{"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "power": 0.9, "milestones": []},
         **{"nesterov": False, "decay_all": False, "warmup_lr": None, "cooldown": 0.0},

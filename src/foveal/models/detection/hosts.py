@@ -133,9 +133,9 @@ class PyramidDetector(MappedConfig):
         return found
 
     def miniature(self) -> "PyramidDetector":
-        """For images of 64 pixels: narrow heads that learn from few regions, on a ResNet-18, or on the same network where only that has the places."""
+        """For images of 48 pixels: narrow heads that learn from few regions, on a ResNet-18, or on the same network where only that has the places."""
         backbone = self.backbone if self.halo_stages or self.backbone.startswith("timm:") else "resnet18"
-        return replace(self, backbone=backbone, min_size=64, max_size=96, anchor_scale=0.25, pyramid_width=32, regions=32, pretrained=False)
+        return replace(self, backbone=backbone, min_size=48, max_size=96, anchor_scale=0.25, pyramid_width=32, regions=32, pretrained=False)
 
     def build(self, *, img_size: int, in_chans: int, num_classes: int) -> Detector:
         """The network.
