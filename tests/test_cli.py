@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import foveal
 from foveal.attention import list_attentions
 from foveal.cli import VERBS, main
 from foveal.official import list_kinds
-from foveal.recipes import list_recipes
+from foveal.recipes import get_recipe, list_recipes, smoke
 from foveal.training import Recipe, evaluate, load_run, read_json, write_json
 from tests.training.helpers import assert_same_weights, tiny, weights
 
@@ -63,11 +64,12 @@ def test_train_help_names_every_recipe_and_option(capsys) -> None:
     assert main(["train", "--help"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in list_recipes())
+    assert "RECIPE [--smoke]" in printed
     with pytest.raises(SystemExit) as left:
         main(["train", "digits", "--help"])
     assert left.value.code == 0
     printed = capsys.readouterr().out
-    for option in ("--steps", "--optim.lr", "--data.seed", "--model.attention", "--task.mixup", "--out"):
+    for option in ("--smoke", "--steps", "--optim.lr", "--data.seed", "--model.attention", "--task.mixup", "--out"):
         assert option in printed
 
 
@@ -96,6 +98,27 @@ def test_a_recipe_by_name_with_options(tmp_path, monkeypatch, capsys) -> None:
     assert folder.name.startswith("digits-")
     assert str(Path("runs") / folder.name) in capsys.readouterr().out
     assert Recipe.from_dict(read_json(folder / "recipe.json")).steps == 1
+
+
+@pytest.mark.parametrize("words", [["digits", "--smoke"], ["--smoke", "digits"], ["--from", "recipe.json", "--smoke"]], ids=" ".join)
+def test_a_smoke_is_small_keeps_the_options_and_says_what_it_is(words, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_json(tmp_path / "recipe.json", get_recipe("digits").to_dict())
+    options = ["--data.source", "digits", "--optim.lr", "0.01", "--task.mixup", "0.3", "--share-initial-weights", "True"]
+    assert main(["train", *words, *options]) == 0
+    assert "a smoke run" in capsys.readouterr().out.splitlines()[-1]
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("smoke-")
+    recipe = Recipe.from_dict(read_json(folder / "recipe.json"))
+    asked = get_recipe("digits")
+    asked = replace(asked, data=replace(asked.data, source="digits"), optim=replace(asked.optim, lr=0.01), task=replace(asked.task, mixup=0.3))
+    assert recipe == smoke(replace(asked, share_initial_weights=True))
+    assert recipe.steps < asked.steps
+
+
+def test_a_run_that_is_no_smoke_does_not_say_so(run, tmp_path, capsys) -> None:
+    assert main(["train", "--from", str(run / "recipe.json"), "--out", str(tmp_path / "again")]) == 0
+    assert "a smoke run" not in capsys.readouterr().out
 
 
 def test_resume_goes_on_to_the_same_weights(run, tmp_path) -> None:
@@ -152,6 +175,8 @@ BAD = [
     (["train", "--from", "broken.json"], "broken.json holds no JSON"),
     (["train", "--from", "list.json"], "expected recipe to be a JSON object"),
     (["train", "--from", "typo.json"], "unknown field of Recipe 'stepps'; did you mean steps"),
+    (["train", "--smoke"], "unknown recipe '--smoke'"),
+    (["train", "--resume", "nowhere", "--smoke"], "--smoke"),
     (["train", "--resume", "nowhere"], "recipe.json does not exist"),
     (["train", "--from", "RUN/recipe.json", "--out", "RUN"], "holds a run already; continue it with --resume"),
     (["train", "--from", "RUN/recipe.json", "--model.attention", "sofmax", "--out", "new"], "unknown attention 'sofmax'; did you mean softmax"),

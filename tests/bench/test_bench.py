@@ -43,6 +43,23 @@ def test_every_line_is_what_it_says() -> None:
     assert bench.rows[0].parameters == sum(p.numel() for p in softmax.parameters())
 
 
+def test_quartiles_lie_among_the_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two times one extrapolates, and is no time at all."""
+    from torch.utils.benchmark import Timer
+
+    seen = iter([0.001, 1.0])
+    monkeypatch.setattr(Timer, "blocked_autorange", lambda self, **options: type("Times", (), {"times": [next(seen)]})())
+    (row,) = run_bench(small("softmax", tokens=(4,), rounds=2)).rows
+    assert row.quartiles == pytest.approx((0.25 * 1.0 + 0.75 * 0.001, 0.75 * 1.0 + 0.25 * 0.001))
+
+
+def test_the_reference_is_computed_once_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, real = [], measure._reference
+    monkeypatch.setattr(measure, "_reference", lambda thing, size, settings: asked.append((thing.name, size)) or real(thing, size, settings))
+    run_bench(small("softmax", "linear", tokens=(4, 9), precisions=("float32", "bfloat16")))
+    assert asked == [("softmax", 4), ("linear", 4), ("softmax", 9), ("linear", 9)]
+
+
 def test_a_training_step_is_checked_by_its_gradient_too(monkeypatch: pytest.MonkeyPatch) -> None:
     class RightOutputWrongGradient(nn.Module):
         def __init__(self) -> None:

@@ -23,6 +23,10 @@ class Nothing:
     """No options."""
 
 
-def parse(kind: Any, verb: str, words: list[str], **options: Any) -> Any:
-    """Words as a value of a dataclass: ``verb`` is what stands before them, and ``options`` are those of ``tyro.cli``."""
-    return tyro.cli(kind, args=words, prog=f"foveal {verb}", config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands), **options)
+def parse(kind: Any, verb: str, words: list[str], *, flags: bool = False, **options: Any) -> Any:
+    """Words as a value of a dataclass: ``verb`` is what stands before them, and ``options`` are those of ``tyro.cli``.
+
+    What is true or false takes a value, ``--memory False``; with ``flags`` only where a field is marked so.
+    """
+    markers = (tyro.conf.AvoidSubcommands,) if flags else (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
+    return tyro.cli(kind, args=words, prog=f"foveal {verb}", config=markers, **options)

@@ -69,7 +69,8 @@ def bench(words: list[str]) -> None:
         shown.add_column(title, no_wrap=True, justify="left" if place < 2 else "right")
     for line in lines:
         shown.add_row(*line)
-    Console(width=max(100, Console().width)).print(shown)
+    # what is cut cannot be read: a line that is too long for a terminal breaks there
+    Console(width=max(Console().width, Console(width=1000).measure(shown).maximum)).print(shown)
     ceilings = ", ".join(f"{name} {rate / 1e9:.0f} GMAC/s" for name, rate in bench.ceilings.items())
     print(f"{bench.machine['device']}, {bench.machine['threads']} threads, torch {bench.machine['torch']}; ceiling: {ceilings}; batch {bench.batch}")
     print("\n".join(str(path) for path in write_bench(bench, chosen.out)))

@@ -16,14 +16,18 @@ __all__ = ["train"]
 
 def train(words: list[str]) -> None:
     """Train a recipe, go on with a run, or repeat one: train RECIPE | --resume RUN | --from recipe.json"""
-    from ..recipes import get_recipe, list_recipes
+    from ..recipes import get_recipe, list_recipes, smoke
     from ..training import Recipe, read_json
 
     if not words or words[0] in ("-h", "--help"):
         recipes = "\n".join(f"  {name:<18}{about}" for name, about in list_recipes().items())
-        print(f"usage: foveal train RECIPE [OPTIONS]\n       foveal train --resume RUN\n       foveal train --from recipe.json [OPTIONS]\n\n{recipes}")
+        uses = ("RECIPE [--smoke] [OPTIONS]", "--from recipe.json [--smoke] [OPTIONS]", "--resume RUN")
+        print("\n".join(f"{'       ' if place else 'usage: '}foveal train {use}" for place, use in enumerate(uses)) + f"\n\n{recipes}")
         print("\nfoveal train RECIPE --help shows every option with its default.")
         return
+    if words[0] == "--smoke" and len(words) > 1:
+        # before the recipe it means what it means behind it
+        words = [*words[1:], words[0]]
     if words[0] == "--resume":
         run = parse(_Resume, "train", words).resume
         _fit(Recipe.from_dict(read_json(run / "recipe.json")), run, resume=True)
@@ -34,9 +38,11 @@ def train(words: list[str]) -> None:
         name, recipe, rest = f"--from {words[1]}", Recipe.from_dict(read_json(Path(words[1]))), words[2:]
     else:
         name, recipe, rest = words[0], get_recipe(words[0]), words[1:]
-    chosen = parse(_Train, f"train {name}", rest, default=_Train(recipe))
-    out = chosen.out or Path("runs") / f"{words[0].strip('-')}-{datetime.now():%Y%m%d-%H%M%S}"
-    _fit(chosen.recipe, out, resume=False)
+    chosen = parse(_Train, f"train {name}", rest, flags=True, default=_Train(recipe))
+    out = chosen.out or Path("runs") / f"{'smoke-' * chosen.smoke}{words[0].strip('-')}-{datetime.now():%Y%m%d-%H%M%S}"
+    _fit(smoke(chosen.recipe) if chosen.smoke else chosen.recipe, out, resume=False)
+    if chosen.smoke and _first_process():
+        print("a smoke run, with a small network on data that stand in: that it ended shows that the recipe runs, and its numbers mean nothing else")
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,10 @@ class _Resume:
 
 @dataclass(frozen=True)
 class _Train:
-    recipe: Annotated[Any, tyro.conf.arg(name="")]
+    # its fields are JSON's: true or false is said, whichever the recipe has
+    recipe: Annotated[Any, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+    smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """See in seconds that recipe and options run: a small network, few steps of few samples, and data out of a package where the recipe's are a folder."""
     out: Path | None = None
     """Folder for the run; runs/RECIPE-TIME if not given."""
 
@@ -59,8 +68,12 @@ def _fit(recipe: Any, run: Path, *, resume: bool) -> None:
         metrics = fit(recipe, run, resume=resume)
     except Interrupted as stopped:
         raise Stopped(str(stopped)) from stopped
-    # every process of torchrun comes here
-    if os.environ.get("RANK", "0") == "0":
+    if _first_process():
         headline = recipe.task.headline
         loss = f", loss {metrics['loss']:.3f}" if "loss" in metrics else ""
         print(f"{metrics['split']}: {headline.label} {headline.show(metrics[headline.name])}{loss}\n{run}")
+
+
+def _first_process() -> bool:
+    """Every process of torchrun comes to the end, and one of them says so."""
+    return os.environ.get("RANK", "0") == "0"
