@@ -559,5 +559,6 @@ def test_the_stand_in_is_the_same_pipeline_on_digits(cache) -> None:
     made = {path: path.stat().st_mtime_ns for path in small.root.iterdir()}
     assert len(made) == 5
     assert data.stand_in() == small
+    assert small.stand_in() is small
     assert {path: path.stat().st_mtime_ns for path in small.root.iterdir()} == made, "written once"
     assert {path.name for path in small.root.parent.iterdir()} == {small.root.name, f"{small.root.name}.lock"}
