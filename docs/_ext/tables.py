@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import torch
+
 import foveal
 import foveal.attention
 
@@ -160,6 +162,36 @@ def public_names(module: str) -> str:
         about = _first_sentence(value) if role != "data" else ""
         rows.append((f"{{py:{role}}}`{name} <{documented_as(module, name)}>`", about))
     return _markdown(("name", "what it is"), rows)
+
+
+@table
+def imagenet_recipes() -> str:
+    """Every recipe on ImageNet: its network, its training, and what is published of the network."""
+    from foveal.data import ImageNet
+    from foveal.recipes import get_recipe, list_recipes
+    from foveal.recipes.imagenet import IMAGES
+    from foveal.timm import PUBLISHED, TimmModel
+
+    rows = []
+    for name in list_recipes():
+        recipe = get_recipe(name)
+        if not (isinstance(recipe.data, ImageNet) and isinstance(recipe.model, TimmModel)):
+            continue
+        with torch.device("meta"):
+            network = recipe.model.build(img_size=recipe.data.img_size, in_chans=3, num_classes=1000)
+        optim, published = recipe.optim, PUBLISHED.get(recipe.model.name)
+        rows.append(
+            (
+                f"`{name}`",
+                f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M",
+                str(recipe.data.img_size),
+                str(recipe.steps // (IMAGES // recipe.batch_size)),
+                f"{recipe.batch_size:,}" + (f", each image {recipe.repeats} times" if recipe.repeats > 1 else ""),
+                f"{optim.optimizer}, {optim.lr:g}, {optim.weight_decay:g}",
+                (published.result if published else "") or "none known",
+            )
+        )
+    return _markdown(("recipe", "parameters", "pixels", "epochs", "batch", "optimizer, learning rate, decay", "a source says"), rows, numbers=(1, 2, 3))
 
 
 def documented_as(module: str, name: str) -> str:

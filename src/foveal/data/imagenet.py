@@ -72,7 +72,7 @@ class ImageNet(Data):
     interpolation: Literal["bicubic", "bilinear", "random"] = "bicubic"
     """``random`` draws one of both for each crop, and evaluates with bicubic."""
     auto_augment: str | None = "rand-m9-mstd0.5-inc1"
-    """In timm's words: ``rand-…``, ``augmix-…``, ``original``, ``v0``, ``3a``; none if None."""
+    """As timm writes it, such as ``rand-…``, ``augmix-…``, ``original``, ``v0`` or ``3a``; none if None."""
     color_jitter: float = 0.0
     """Of brightness, contrast and saturation; together with no ``auto_augment`` but ``3a``."""
     random_erasing: float = 0.0
@@ -80,7 +80,7 @@ class ImageNet(Data):
     crop_pct: float = 0.875
     """Share of the shorter side that evaluation shows, in the middle."""
     colours: Literal["imagenet", "half"] = "imagenet"
-    """Which mean and deviation are taken off: those of ImageNet, or 0.5 and 0.5."""
+    """Mean and deviation that are taken off, those of ImageNet or 0.5 and 0.5."""
     hold_out: int = 0
     """Images of ``train``, drawn once, that validate in the place of ``val``, which is then for the end alone."""
 

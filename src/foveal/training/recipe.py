@@ -67,7 +67,7 @@ class Recipe:
     """Steps between evaluations on the validation split."""
     checkpoint_every: int = 100
     repeats: int = 1
-    """Repeated augmentation: every sample comes so many times in a row, each time drawn anew."""
+    """Every sample comes so many times in a row, each time drawn anew, which is called repeated augmentation."""
     seed: int = 0
     """Decides initial weights, data order, augmentation and dropout."""
     share_initial_weights: bool = False
