@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.models import EnvironmentHeads, GatedBlock, SplitBlock, Streams, TwoStreamBlock
-from foveal.tasks import environment_batches, environment_loss, learn_partition, random_partition
+from foveal.tasks import complement_logits, environment_batches, environment_loss, learn_partition, random_partition
 
 from .proof import Proof, Row
 
@@ -216,26 +216,13 @@ def _environments(arm: Contender, seed: int, stage: int, train: Scenes, net: Net
     net.eval()
     with torch.no_grad():
         if stage:
-            logits = on_complement(net(train.images).complement, train.labels)
+            logits = complement_logits(net(train.images).complement, train.labels, CLASSES)
         else:
             # the authors' first partition, too, is that of a reference network on its own logits
             reference, heads = trained(CBAM, seed)
             logits = heads.mixture(reference(train.images).mixture)
     net.train()
     return learn_partition(logits, train.labels, NAMES, ENVIRONMENTS, epochs=30, seed=10 * seed + stage)[0].of(NAMES)
-
-
-@torch.enable_grad()
-def on_complement(features: Tensor, labels: Tensor, steps: int = 200) -> Tensor:
-    """Logits of a linear classifier that was fitted to the complement."""
-    classifier = nn.Linear(features.shape[1], CLASSES)
-    optimizer = torch.optim.Adam(classifier.parameters(), lr=0.05)
-    features = (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        F.cross_entropy(classifier(features), labels).backward()
-        optimizer.step()
-    return classifier(features).detach()
 
 
 @cache

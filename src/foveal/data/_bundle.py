@@ -51,10 +51,12 @@ class DataBundle:
     """A PIL image of any size as the model takes it, ``(C, H, W)``."""
     notes: list[str] = field(default_factory=list)
     """What a reader of the results must know, such as images left out."""
+    probes: dict[str, Split] = field(default_factory=dict)
+    """Further tests by name, such as parts of the test split; a run is judged on each when it ends, beside the test."""
 
     def described(self) -> "DataBundle":
         """The same without samples, to be sent to another process."""
-        return replace(self, train=_NOTHING, val=_NOTHING, test=_NOTHING, prepare=_no_image)
+        return replace(self, train=_NOTHING, val=_NOTHING, test=_NOTHING, prepare=_no_image, probes={})
 
 
 class Data(ABC):

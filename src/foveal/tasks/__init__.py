@@ -16,6 +16,9 @@ How a task enters the library, so that ``foveal train``, ``eval``, ``compare`` a
    ``needs``            keyword arguments of the model's ``build``
    ``collate``          samples to ``(inputs, targets)``; lists for samples that do not stack; ``len(targets)`` counts
    ``step``             loss and running sums of a training batch; or only ``loss`` where the network takes inputs alone
+   ``trained``          the network as training calls it, where that is another call than evaluation's
+   ``order``            which samples a step sees, where that is not all in turn; ``renew`` learns something of the data
+                        at the steps that ``renewals`` names, to be saved with the weights, and ``record`` writes it down
    ``predict``          outputs in evaluation mode
    ``metrics``          fresh torchmetrics; ``update`` counts a batch, ``summarise`` makes plain numbers, and by class
                         ``per_class: {class: {name: number}}``
@@ -32,11 +35,13 @@ How a task enters the library, so that ``foveal train``, ``eval``, ``compare`` a
 Nothing else lists kinds: JSON names each by its class.
 """
 
-from ._task import TASKS, Cell, Headline, Row, Task, register_task
+from ._task import TASKS, Cell, Headline, Row, State, Task, Walk, register_task
+from .causal_learning import CausalLearning
 from .classification import Classification
 from .detection import Detection
 from .environments import (
     Partition,
+    complement_logits,
     environment_batches,
     environment_gradients,
     environment_loss,
@@ -50,6 +55,7 @@ from .stereo import StereoErrors, StereoMatching
 
 __all__ = [
     "TASKS",
+    "CausalLearning",
     "Cell",
     "Classification",
     "Detection",
@@ -57,9 +63,12 @@ __all__ = [
     "Partition",
     "Row",
     "Segmentation",
+    "State",
     "StereoErrors",
     "StereoMatching",
     "Task",
+    "Walk",
+    "complement_logits",
     "environment_batches",
     "environment_gradients",
     "environment_loss",

@@ -1,9 +1,9 @@
 """What every task says of itself, so that training, comparison and command line need to know none of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -17,10 +17,24 @@ from ..analysis import cost
 from ..attention import Cost
 from ..data import DataBundle
 
-__all__ = ["TASKS", "Cell", "Headline", "Row", "Task", "register_task"]
+__all__ = ["TASKS", "Cell", "Headline", "Row", "State", "Task", "Walk", "register_task"]
 
 Metrics = dict[str, Any]
 """Numbers by name, and where there are classes ``per_class``: by class, numbers by name."""
+
+State = dict[str, Tensor]
+"""What a task learns of its data between steps; it is saved with the weights. Empty for nearly all."""
+
+
+class Walk(Protocol):
+    """An order of samples."""
+
+    def batch(self, step: int) -> list[tuple[int, ...]]:
+        """The samples of a step, over all processes: the number of the draw, which decides its augmentation, the sample's index, and what the task adds.
+
+        Processes and micro-batches take equal pieces of it, in a row.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,37 @@ class Task(ABC):
         """Samples to a batch ``(inputs, targets)``; ``len(targets)`` is their number. Tensors, and lists, tuples and dicts of them go to the device."""
         inputs, targets = default_collate(list(samples))
         return inputs, targets
+
+    def trained(self, model: nn.Module) -> nn.Module:
+        """What :meth:`step` calls as ``forward``, with the model's parameters and no others."""
+        return model
+
+    def renewals(self, steps: int) -> tuple[int, ...]:
+        """Steps of a run before which :meth:`renew` is asked; step 0 is the start."""
+        return ()
+
+    def renew(self, step: int, model: nn.Module, samples: Iterable[tuple[Any, Any]], bundle: DataBundle, seed: int) -> State:
+        """Learn something of the training data, from the network as it is.
+
+        A run that was stopped and goes on asks again, so this must follow from its arguments and torch's random numbers alone. The first process decides for
+        all.
+
+        Args:
+            step: that is about to come.
+            model: the network, in evaluation mode, without gradients.
+            samples: the training split in its order, in batches of :meth:`collate`, on the device.
+            bundle: the data.
+            seed: of this step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} names steps for renewals but gives no renew")
+
+    def order(self, bundle: DataBundle, batch_size: int, seed: int, state: State) -> Walk | None:
+        """Which samples a step sees until the next renewal; None for all in turn, shuffled. What it adds to a sample follows it into :meth:`collate`."""
+        return None
+
+    def record(self, state: State, bundle: DataBundle) -> dict[str, bytes]:
+        """The state as files of the run's folder, by name, for people and other machines."""
+        return {}
 
     def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> tuple[Tensor, dict[str, Any]]:
         """One forward pass of training.

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._errors import InputError
 from ..models.caam import EnvironmentHeads, Streams
@@ -36,6 +36,7 @@ __all__ = [
     "LAM_REL",
     "Partition",
     "PartitionReport",
+    "complement_logits",
     "environment_batches",
     "environment_gradients",
     "environment_loss",
@@ -143,18 +144,23 @@ class Partition:
         counts = Counter(self.environments.values())
         return [counts[e] for e in range(max(counts, default=-1) + 1)]
 
+    def to_json(self) -> str:
+        return json.dumps(self.environments, indent=0, sort_keys=True) + "\n"
+
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(self.environments, indent=0, sort_keys=True) + "\n", encoding="utf8")
+        path.write_text(self.to_json(), encoding="utf8")
 
     @staticmethod
     def load(path: Path) -> "Partition":
         """Read what :meth:`save` wrote.
 
         Raises:
-            ValueError: the file holds something else.
+            ValueError: there is no such file, or it holds something else.
         """
         try:
             values = json.loads(path.read_text(encoding="utf8"))
+        except OSError as error:
+            raise InputError(f"cannot read a partition from {path}: {error.strerror}") from None
         except ValueError as error:
             raise InputError(f"{path} is no partition: {error}") from None
         if not isinstance(values, dict) or not all(isinstance(e, int) and e >= 0 for e in values.values()):
@@ -268,6 +274,22 @@ def learn_partition(
     found = value(F.one_hot(environments, num_environments).double()).item()
     sizes, sizes_before = (e.bincount(minlength=num_environments).tolist() for e in (environments, before))
     return Partition(dict(zip(names, environments.tolist(), strict=True))), PartitionReport(found, chance, sizes, sizes_before)
+
+
+@torch.enable_grad()
+def complement_logits(features: Tensor, labels: Tensor, num_classes: int, *, steps: int = 200, lr: float = 0.05) -> Tensor:
+    """Logits ``(N, K)`` of a linear classifier that is fitted to features ``(N, C)``, standardised, by Adam on all at once.
+
+    It starts from torch's random numbers.
+    """
+    classifier = nn.Linear(features.shape[1], num_classes)
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=lr)
+    features = (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(classifier(features), labels).backward()
+        optimizer.step()
+    return classifier(features).detach()
 
 
 def _check_partition(names: Sequence[str], num_environments: int, min_size: int) -> None:

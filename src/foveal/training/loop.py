@@ -30,7 +30,7 @@ from ..attention import CrossSampleDictionary, fit_dictionaries_
 from ..data import DataBundle, Split, seed_of
 from ..models import share_initial_weights_
 from .checkpoint import check_folder, latest_checkpoint, read_checkpoint, read_weights, replace_file, write_checkpoint, write_weights
-from .order import Order, Seeded, StepSampler
+from .course import Course, Samples
 from .progress import Progress
 from .recipe import Data, Recipe, read_json, write_json
 
@@ -119,7 +119,7 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
         ema = ModelEmaV3(model, decay=recipe.optim.ema, device=accelerator.device)
         if checkpoint is not None:
             ema.module.load_state_dict(saved["ema"])
-    trained, optimizer = accelerator.prepare(model, optimizer)
+    trained, optimizer = accelerator.prepare(recipe.task.trained(model), optimizer)
     if state is not None and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
 
@@ -138,21 +138,12 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
                 step,
                 weights=model.state_dict(),
                 ema=None if ema is None else ema.module.state_dict(),
-                state={"optimizer": optimizer.state_dict(), "scaler": scaler, "window": totals},
+                state={"optimizer": optimizer.state_dict(), "scaler": scaler, "window": totals, **course.saved()},
                 recipe=recipe.to_dict(),
             )
         accelerator.wait_for_everyone()
 
-    order = Order(len(bundle.train), recipe.batch_size, recipe.seed, recipe.repeats)
-    sampler = StepSampler(order, first, recipe.steps, rank=rank, world=world, accumulate=recipe.optim.accumulate)
-    loader = DataLoader(
-        Seeded(bundle.train, recipe.seed),
-        batch_sampler=sampler,
-        num_workers=recipe.workers,
-        pin_memory=accelerator.device.type == "cuda",
-        collate_fn=recipe.task.collate,
-    )
-    batches = iter(loader)
+    course = Course(recipe, bundle, model, accelerator, run, {} if state is None else state.get("task", {}))
     judged = model if ema is None else ema.module
     empty: dict[str, Any] = {"loss": 0.0, "seen": 0, **dict.fromkeys(recipe.task.running, 0.0)}
     with _signals() as stop, Progress(recipe, first, quiet or not accelerator.is_main_process, bundle.notes) as progress:
@@ -160,6 +151,7 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
         # what the main process goes on with is of all processes already
         window = _named(state["window"], empty) if state is not None and accelerator.is_main_process else empty
         for step in range(first, recipe.steps):
+            batches = course.batches(step)
             model.train()
             torch.manual_seed(seed_of(recipe.seed, "step", step, rank))
             schedule.step_update(step)
@@ -204,6 +196,8 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
                 raise Interrupted(run, done)
 
     metrics = evaluate(judged, bundle.test, recipe, bundle, accelerator)
+    for name, probe in bundle.probes.items():
+        metrics |= {f"{name}_{key}": value for key, value in scalars(evaluate(judged, probe, recipe, bundle, accelerator)).items()}
     parameters = sum(p.numel() for p in model.parameters())
     result = {"split": "test", "step": recipe.steps, "parameters": parameters, "notes": bundle.notes, **metrics}
     if accelerator.is_main_process:
@@ -264,17 +258,11 @@ def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:
     return recipe, bundle, model.eval()
 
 
-class _Images:
-    """A split's images as training sees them first, in batches on a device, as often as they are asked for."""
-
-    def __init__(self, split: Split, recipe: Recipe, device: torch.device) -> None:
-        positions = [(0, index) for index in range(len(split))]
-        batch = recipe.task.eval_batch_size
-        self._loader = DataLoader(Seeded(split, recipe.seed), sampler=positions, batch_size=batch, num_workers=recipe.workers, collate_fn=recipe.task.collate)
-        self._device = device
+class _Images(Samples):
+    """Inputs alone."""
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (images.to(self._device) for images, _ in self._loader)
+        return (images for images, _ in super().__iter__())
 
 
 def _fit_dictionaries(model: nn.Module, split: Split, recipe: Recipe, device: torch.device) -> None:

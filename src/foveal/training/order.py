@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ..data import Split, seed_of
+from ..tasks import Walk
 
 __all__ = ["Order", "Seeded", "StepSampler"]
 
-Position = tuple[int, int]
-"""Which time round, and index."""
+Position = tuple[int, ...]
+"""Which time round, and index, and what the task's own order adds."""
 
 
 class Order:
@@ -39,7 +41,7 @@ class Order:
 class StepSampler(Sampler[list[Position]]):
     """This process's micro-batches, from a step on."""
 
-    def __init__(self, order: Order, first: int, last: int, *, rank: int = 0, world: int = 1, accumulate: int = 1) -> None:
+    def __init__(self, order: Walk, first: int, last: int, *, rank: int = 0, world: int = 1, accumulate: int = 1) -> None:
         self._order, self._steps = order, range(first, last)
         self._rank, self._parts = rank, world * accumulate
         self._accumulate = accumulate
@@ -50,22 +52,23 @@ class StepSampler(Sampler[list[Position]]):
     def __iter__(self) -> Iterator[list[Position]]:
         for step in self._steps:
             batch = self._order.batch(step)
-            size = len(batch) // self._parts
+            size, left = divmod(len(batch), self._parts)
+            assert not left, f"{len(batch)} samples of step {step} cannot be shared by {self._parts}"
             for micro in range(self._accumulate):
                 start = (self._rank * self._accumulate + micro) * size
                 yield batch[start : start + size]
 
 
-class Seeded(Dataset[tuple[Tensor, int]]):
-    """A split whose augmentation depends on seed, epoch and index alone, whichever process reads it."""
+class Seeded(Dataset[tuple[Any, ...]]):
+    """A split whose augmentation depends on seed, epoch and index alone, whichever process reads it. What a position adds is added to the sample."""
 
     def __init__(self, split: Split, seed: int) -> None:
         self._split, self._seed = split, seed
 
-    def __getitem__(self, position: Position) -> tuple[Tensor, int]:
-        epoch, index = position
+    def __getitem__(self, position: Position) -> tuple[Any, ...]:
+        epoch, index, *added = position
         if not self._split.augments:
-            return self._split[index]
+            return (*self._split[index], *added)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self._seed, "augment", epoch, index))
-            return self._split[index]
+            return (*self._split[index], *added)
