@@ -3,6 +3,7 @@
 from ._bundle import DATA, Data, DataBundle, SceneMasks, Split, register_data, seed_of
 from ._fetch import SOURCES, cache_folder, fetch
 from .cluttered import ClutteredDigits
+from .contexts import NICO, ContextedDigits, ImageNet9
 from .cutouts import Cutouts
 from .detection import CocoFolder, CutoutScenes, DetectionBundle, DigitScenes, FlagSwapBoxes, NucleiInstances, instances_of
 from .digits import Digits, list_digit_sources, load_digits
@@ -40,12 +41,14 @@ __all__ = [
     "DATA",
     "IGNORE",
     "ISPRS",
+    "NICO",
     "SCENES",
     "SOURCES",
     "BrainSlabs",
     "Cityscapes",
     "ClutteredDigits",
     "CocoFolder",
+    "ContextedDigits",
     "CutoutScenes",
     "Cutouts",
     "Data",
@@ -57,6 +60,7 @@ __all__ = [
     "FlagSwapBoxes",
     "ImageFolder",
     "ImageNet",
+    "ImageNet9",
     "KITTIStereo",
     "MaskFolder",
     "MiddleburyStereo",

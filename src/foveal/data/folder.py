@@ -133,6 +133,11 @@ class _Files:
         self.files = [(file, label) for label, name in enumerate(names) for file in classes[name]]
         self._transform = transform
 
+    @property
+    def names(self) -> list[str]:
+        """``CLASS/FILE``, the same on another machine."""
+        return [str(Path(file.parent.name, file.name)) for file, _ in self.files]
+
     def __len__(self) -> int:
         return len(self.files)
 

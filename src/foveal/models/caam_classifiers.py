@@ -37,6 +37,7 @@ class CausalResNetClassifier(nn.Module):
         in_chans: channels of the images.
         num_environments: E, heads on the causal stream.
         drop_rate: dropout before the heads, in training.
+        drop_path_rate: timm's name for stochastic depth, which this network has not; anything but 0 is refused.
         split_stage: see :class:`CausalResNet`: 2 for NICO, 3 for ImageNet-9.
         widths: channels of the stages.
         depths: blocks of the stages.
@@ -47,7 +48,7 @@ class CausalResNetClassifier(nn.Module):
         ``(B, in_chans, H, W) -> (B, K)``.
 
     Raises:
-        ValueError: what :class:`CausalResNet` and :class:`EnvironmentHeads` refuse; a pooling other than the mean.
+        ValueError: what :class:`CausalResNet` and :class:`EnvironmentHeads` refuse; a pooling other than the mean; stochastic depth.
 
     Example:
         >>> model = CausalResNetClassifier(num_classes=10, widths=(16, 32), depths=(1, 1), split_stage=1)
@@ -64,6 +65,7 @@ class CausalResNetClassifier(nn.Module):
         in_chans: int = 3,
         num_environments: int = 4,
         drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
         split_stage: int = 2,
         widths: Sequence[int] = (64, 128, 256, 512),
         depths: Sequence[int] = (2, 2, 2, 2),
@@ -74,6 +76,8 @@ class CausalResNetClassifier(nn.Module):
     ) -> None:
         super().__init__()
         factory = {"device": device, "dtype": dtype}
+        if drop_path_rate:
+            raise InputError(f"CaaM's ResNet has no stochastic depth, got drop_path_rate={drop_path_rate}; leave it at 0")
         self.trunk = CausalResNet(split_stage=split_stage, in_chans=in_chans, widths=widths, depths=depths, stem=stem, reduction=reduction, **factory)
         self.num_features = self.head_hidden_size = self.trunk.num_features
         self.num_classes, self.in_chans, self.num_environments = num_classes, in_chans, num_environments

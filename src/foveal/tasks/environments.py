@@ -206,6 +206,7 @@ def random_partition(names: Sequence[str], num_environments: int, *, seed: int) 
     return Partition(dict(zip(names, environments.tolist(), strict=True)))
 
 
+@torch.enable_grad()
 def learn_partition(
     logits: Tensor,
     labels: Tensor,

@@ -39,7 +39,7 @@ _LATER_IN: dict[str, dict[str, Any]] = {
     "model": {"pyramid_width": 256, "regions": 512},
     "optim": {
         **{"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "power": 0.9, "milestones": []},
-        **{"nesterov": False, "decay_all": False, "warmup_lr": None, "cooldown": 0.0},
+        **{"nesterov": False, "decay_all": False, "warmup_lr": None, "cooldown": 0.0, "factor": 0.1},
     },
 }
 """Settings that recipes once did not have, of the whole and by part, at what they mean where they are absent: a run of then is still the same run."""

@@ -288,7 +288,7 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Scheduler:
     if optim.schedule == "steps":
         # timm counts the step that is about to come, and by default from the end of the warm-up
         milestones = [round(share * steps) + 1 for share in optim.milestones]
-        return MultiStepLRScheduler(optimizer, decay_t=milestones, decay_rate=0.1, warmup_prefix=False, **common)
+        return MultiStepLRScheduler(optimizer, decay_t=milestones, decay_rate=optim.factor, warmup_prefix=False, **common)
     if optim.schedule == "poly":
         return PolyLRScheduler(optimizer, t_initial=steps, power=optim.power, lr_min=optim.min_lr, **common)
     return CosineLRScheduler(optimizer, t_initial=steps - round(optim.cooldown * steps), lr_min=optim.min_lr, **common)

@@ -34,10 +34,12 @@ class Optim:
     decay_all: bool = False
     """Decay biases, norms, positions and scalars too, and not the matrices alone."""
     schedule: Literal["cosine", "poly", "steps"] = "cosine"
-    """``poly`` falls as (1 − step / steps)^power, ``steps`` to a tenth at each milestone."""
+    """``poly`` falls as (1 − step / steps)^power, ``steps`` by ``factor`` at each milestone."""
     power: float = 0.9
     milestones: tuple[float, ...] = ()
     """Shares of the steps."""
+    factor: float = 0.1
+    """Of ``steps``."""
     warmup: float = 0.1
     """Share of the steps over which the learning rate rises."""
     warmup_lr: float | None = None
@@ -92,6 +94,8 @@ class Recipe:
             raise InputError(f"a cooldown is a share of a cosine's steps, less than the warm-up leaves, got {self.optim.cooldown}")
         if self.optim.nesterov and self.optim.optimizer != "sgd":
             raise InputError(f"nesterov is of sgd alone, got optimizer {self.optim.optimizer}")
+        if not 0 < self.optim.factor < 1:
+            raise InputError(f"expected 0 < factor < 1, got {self.optim.factor}")
         if any(not 0 < share < 1 for share in self.optim.milestones) or (self.optim.schedule == "steps") != bool(self.optim.milestones):
             raise InputError(f"milestones are shares between 0 and 1, of the schedule steps and of no other, got {self.optim.milestones}")
 
