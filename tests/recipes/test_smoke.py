@@ -16,7 +16,7 @@ def stands_in(name: str) -> bool:
 
 @pytest.mark.parametrize("name", [name for name in list_recipes() if stands_in(name)])
 def test_every_recipe_runs(name, tmp_path) -> None:
-    recipe = smoke(get_recipe(name), steps=4, batch_size=4)
+    recipe = smoke(get_recipe(name), steps=4, batch_size=8)
     metrics = fit(recipe, tmp_path / "run", quiet=True)
     assert math.isfinite(metrics[recipe.task.headline.name])
     assert metrics["step"] == 4

@@ -106,6 +106,8 @@ def test_every_decisive_field_is_in_the_fingerprint() -> None:
         {"optim": replace(tiny().optim, decay_all=True)},
         {"optim": replace(tiny().optim, warmup_lr=1e-6)},
         {"optim": replace(tiny().optim, cooldown=0.1)},
+        {"optim": replace(tiny().optim, schedule="steps", milestones=(0.5,))},
+        {"optim": replace(tiny().optim, schedule="steps", milestones=(0.5,), factor=0.2)},
         {"optim": replace(tiny().optim, optimizer="sgd", nesterov=True)},
         {"optim": replace(tiny().optim, betas=(0.9, 0.99))},
     ]

@@ -115,6 +115,7 @@ def test_metrics_are_those_of_the_averaged_weights_on_the_test_split(plain) -> N
     [
         (Optim(lr=1.0, min_lr=0.0, schedule="poly", power=0.9, warmup=0.0), [(1 - n / 8) ** 0.9 for n in range(8)]),
         (Optim(lr=1.0, min_lr=0.0, schedule="steps", milestones=(0.5, 0.75), warmup=0.0), [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]),
+        (Optim(lr=1.0, min_lr=0.0, schedule="steps", milestones=(0.5, 0.75), factor=0.2, warmup=0.0), [1, 1, 1, 1, 0.2, 0.2, 0.04, 0.04]),
         (Optim(lr=1.0, min_lr=0.0, schedule="steps", milestones=(0.5,), warmup=0.25), [0, 0.5, 1, 1, 0.1, 0.1, 0.1, 0.1]),
         (
             Optim(lr=1.0, min_lr=0.1, warmup=0.25, warmup_lr=0.5, cooldown=0.25),

@@ -160,7 +160,7 @@ def _in9(root: Path, model: TimmModel, task: CausalLearning, optim: Optim) -> Re
 @recipe
 def in9_caam_resnet18(root: Path = Path("IN9")) -> Recipe:
     """ImageNet-9 by CaaM, ResNet-18 from scratch, split at stage 3."""
-    model = TimmModel(name=_RESNET.name, options={"split_stage": 3}, miniature_name=_RESNET.miniature_name)
+    model = TimmModel(name=_RESNET.name, options={"split_stage": 3}, miniature_name="test_fov_caam_resnet_4")
     return _in9(root, model, _learned("imagenet9_resnet18", _IN9_EPOCHS, 10), _optim(_IN9_EPOCHS, (50, 80, 100), 2, **_SGD, lr=0.1))
 
 

@@ -89,6 +89,7 @@ class CausalLearning(Task):
             streams: Any = model.streams
             seen = [(streams(inputs).complement.float().cpu(), labels.cpu()) for inputs, labels in samples]
             features, labels = (torch.cat(parts) for parts in zip(*seen, strict=True))
+            torch.manual_seed(seed)
             logits = complement_logits(features, labels, len(bundle.classes))
             floor = int(self.min_share * len(names) / self.environments)
             partition, _ = learn_partition(logits, labels, names, self.environments, epochs=self.partition_epochs, min_size=floor, seed=seed)

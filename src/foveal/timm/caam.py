@@ -48,6 +48,18 @@ enter(
     reduction=4,
 )
 
+enter(
+    "test_fov_caam_resnet_4",
+    CausalResNetClassifier,
+    module=__name__,
+    cfg=_NICO | _RESNET | {"input_size": (3, 24, 24)},
+    feature_cfg=_FEATURES | {"out_indices": (0, 1, 2, 3)},
+    widths=(16, 16, 24, 32),
+    depths=(1, 1, 1, 1),
+    stem=False,
+    reduction=4,
+)
+
 _DIAL = asdict(T2T_SIZES["7"])
 _TOKENS: dict[str, Any] = {"first_conv": None}
 enter(

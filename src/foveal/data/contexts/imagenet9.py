@@ -84,7 +84,7 @@ class ImageNet9(Data):
         )
 
     def stand_in(self) -> ContextedDigits:
-        return ContextedDigits(train_scenes=64, val_scenes=20, test_scenes=40)
+        return ContextedDigits().stand_in()
 
     def _split(self, pictures: list[Picture], transform: Any, root: Path, notes: list[str], *, augments: bool = False) -> Pictures:
         return Pictures(readable(pictures, notes) if self.check else pictures, list(NINE), transform, root, augments=augments)

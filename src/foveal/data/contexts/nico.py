@@ -81,9 +81,7 @@ class NICO(Data):
         classes = sorted(order)
         train, evaluate = self._transforms()
         root = Path(self.root)
-        splits = {
-            name: Pictures(pictures, classes, train if name == "train" else evaluate, root, augments=name == "train") for name, pictures in parts.items()
-        }
+        splits = {name: Pictures(pictures, classes, train if name == "train" else evaluate, root, augments=name == "train") for name, pictures in parts.items()}
         for name, split in splits.items():
             checked(split, f"{name} of {root}")
         rank = {(label, context): n for label, contexts in order.items() for n, context in enumerate(contexts)}
@@ -117,7 +115,7 @@ class NICO(Data):
         return sorted(kept)
 
     def stand_in(self) -> ContextedDigits:
-        return ContextedDigits(train_scenes=64, val_scenes=20, test_scenes=40)
+        return ContextedDigits().stand_in()
 
     def _order(self) -> dict[str, tuple[str, ...]]:
         if self.contexts is None:
@@ -163,7 +161,9 @@ class NICO(Data):
             raise InputError(f"{root} is no folder; expected NICO there, CLASS/CONTEXT/*.jpg or multi_classification and label_file")
         folders = {_plain(child.name): child for child in sorted(root.iterdir()) if child.is_dir()}
         if absent := sorted(set(order) - set(folders)):
-            raise InputError(f"{root} has no folder for {', '.join(absent)}; it has {', '.join(sorted(folders)) or 'none'}. NICO's animals lie in one folder each")
+            raise InputError(
+                f"{root} has no folder for {', '.join(absent)}; it has {', '.join(sorted(folders)) or 'none'}; NICO's animals have a folder each"
+            )
         parts: dict[str, list[Picture]] = {"train": [], "val": [], "test": []}
         for label in sorted(order):
             for folder in sorted(child for child in folders[label].iterdir() if child.is_dir()):
