@@ -20,7 +20,7 @@ def evaluate_run(words: list[str]) -> None:
 
     recipe, bundle, model = load_run(run)
     splits, files = {}, [run / "eval.json"]
-    for name, split in (("val", bundle.val), ("test", bundle.test)):
+    for name, split in {"val": bundle.val, "test": bundle.test, **bundle.probes}.items():
         results: list[Any] = []
         splits[name] = evaluate(model, split, recipe, bundle, results=results)
         if results:

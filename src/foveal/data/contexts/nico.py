@@ -161,9 +161,7 @@ class NICO(Data):
             raise InputError(f"{root} is no folder; expected NICO there, CLASS/CONTEXT/*.jpg or multi_classification and label_file")
         folders = {_plain(child.name): child for child in sorted(root.iterdir()) if child.is_dir()}
         if absent := sorted(set(order) - set(folders)):
-            raise InputError(
-                f"{root} has no folder for {', '.join(absent)}; it has {', '.join(sorted(folders)) or 'none'}; NICO's animals have a folder each"
-            )
+            raise InputError(f"{root} has no folder for {', '.join(absent)}; it has {', '.join(sorted(folders)) or 'none'}; NICO's animals have a folder each")
         parts: dict[str, list[Picture]] = {"train": [], "val": [], "test": []}
         for label in sorted(order):
             for folder in sorted(child for child in folders[label].iterdir() if child.is_dir()):
