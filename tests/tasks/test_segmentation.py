@@ -198,7 +198,7 @@ def test_eval_and_inspect_from_the_command_line(run, tmp_path, capsys, monkeypat
     assert main(["inspect", str(run), str(tmp_path / "scene.png"), "--out", str(tmp_path / "out")]) == 0
     assert "prediction" in capsys.readouterr().out
     page = (tmp_path / "out" / "prediction.html").read_text()
-    assert page.count("<img ") == 3
+    assert page.count("<img ") == 3 + 4, "image, prediction, probability, and the four slots"
     with Image.open(tmp_path / "out" / "prediction.png") as sheet:
         assert sheet.height > 3 * 100
 

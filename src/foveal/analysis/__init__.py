@@ -4,7 +4,7 @@ from .angles import HeadAngles, chance_angles, lambdas, neighbour_angles, princi
 from .cost import cost, latency, peak_memory
 from .gradcam import reshape_transform_for, target_layers_for
 from .layout import Layout, fold_to_grid, look_from, token_layout, upsample
-from .maps import attention_maps, mass_on, patch_mask
+from .maps import attention_maps, mass_on, patch_mask, summary_maps
 from .rollout import gradient_rollout, rollout, rollout_of
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "reshape_transform_for",
     "rollout",
     "rollout_of",
+    "summary_maps",
     "target_layers_for",
     "token_layout",
     "upsample",

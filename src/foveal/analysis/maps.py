@@ -11,7 +11,7 @@ from .._errors import InputError
 from ..convert import Where, known_hosts, matcher, places_of
 from ._watch import Watch, is_ours
 
-__all__ = ["attention_maps", "mass_on", "patch_mask"]
+__all__ = ["attention_maps", "mass_on", "patch_mask", "summary_maps"]
 
 Maps = dict[str, dict[str, Tensor]]
 Reduced = TypeVar("Reduced")
@@ -78,6 +78,33 @@ def attention_maps(model: nn.Module, images: Any, *, where: Where = "*", reduce:
             handle.remove()
     if not found:
         raise nothing_seen(where)
+    return found
+
+
+@torch.no_grad()
+def summary_maps(model: nn.Module, images: Any) -> dict[str, Tensor]:
+    """The maps over the image of every block whose pixels meet in a summary, by layer, ``(B, K, h, w)``: of slots in external attention, of channels of the
+    keys in efficient and linear attention.
+
+    They are linear in pixels where maps from pixels to pixels are quadratic. The model runs once, in evaluation mode.
+
+    Args:
+        model: with blocks on maps, such as ``external_2d``, ``efficient_2d`` and ``linear_2d``; of a model without any nothing comes back.
+        images: what the model is called with.
+    """
+    names, found = layer_names(model), dict[str, Tensor]()
+
+    def show(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        again = sum(1 for other in found if other.partition(":")[0] == names[module])
+        found[names[module] if not again else f"{names[module]}:{again + 1}"] = module.summary_maps(args[0])  # type: ignore[operator]
+
+    handles = [module.register_forward_hook(show) for module in model.modules() if hasattr(module, "summary_maps")]
+    try:
+        with evaluating(model):
+            call(model, images)
+    finally:
+        for handle in handles:
+            handle.remove()
     return found
 
 

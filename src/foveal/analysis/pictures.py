@@ -14,7 +14,7 @@ from torch import Tensor
 from .._errors import missing_extra
 from .layout import upsample
 
-__all__ = ["is_signed", "overlay", "to_pixels", "write_map_sheet", "write_rollout", "write_sheet"]
+__all__ = ["is_signed", "overlaid", "overlay", "to_pixels", "write_map_sheet", "write_rollout", "write_sheet"]
 
 Picture = NDArray[Any]
 
@@ -42,6 +42,17 @@ def overlay(image: Any, attention: Any = None, *, signed: bool = False) -> str:
         signed: from blue (against) over white to red (for), instead of from dark to bright.
     """
     return _uri(_draw(image, attention, signed))
+
+
+def overlaid(image: Any, attention: Tensor, *, signed: bool = False) -> NDArray[np.uint8]:
+    """The picture of :func:`overlay` as bytes, ``(h, w, 3)``; a large image is made smaller.
+
+    Args:
+        image: ``(H, W, 1 or 3)``, 0 to 255.
+        attention: over cells of the image, ``(grid_h, grid_w)``.
+        signed: as in :func:`overlay`.
+    """
+    return _bytes(_draw(_reduced(image, attention.shape[0]), attention.double().cpu().numpy(), signed))
 
 
 def is_signed(name: str, maps: Collection[str]) -> bool:

@@ -71,6 +71,18 @@ class MapAttention(nn.Module, ABC):
             ValueError: wrong number of channels or dtype; a mask of another shape or dtype.
         """
 
+    @abstractmethod
+    def _gathers(self, k: Tensor) -> Tensor:
+        """With what weight each channel of the summary gathers every pixel, ``(B, H, N, D)`` as the keys."""
+
+    def summary_maps(self, x: Tensor) -> Tensor:
+        """With what weight each channel of the keys gathers every pixel, ``(B, key_channels, H, W)``: all queries read these, and choose among them alone.
+
+        It is linear in pixels, and can be drawn over an image of any size.
+        """
+        _, k, _, _ = self._read(x, None)
+        return rearrange(self._gathers(k), "b h (y x) d -> b (h d) y x", y=x.shape[-2])
+
     def cost(self, height: int, width: int) -> Cost:
         """Parameters, and multiply-adds for one sample of that size."""
         return Cost(parameters=sum(p.numel() for p in self.parameters()), macs=height * width * self._macs_per_pixel())

@@ -210,6 +210,10 @@ class EfficientAttention2d(MapAttention):
         q, k, _, mask = self._read(x, mask)
         return {"combined": efficient_attention_map(q, k, mask=mask, normalization=self.normalization)}
 
+    def _gathers(self, k: Tensor) -> Tensor:
+        wide = k.float() if k.dtype in (torch.float16, torch.bfloat16) else k
+        return wide.softmax(dim=-2) if self.normalization == "softmax" else wide / k.shape[-2]
+
     def extra_repr(self) -> str:
         return super().extra_repr() + f", normalization={self.normalization!r}"
 

@@ -294,6 +294,11 @@ class ExternalAttention2d(nn.Module):
         """``slots``, ``(B, 1, H·W, S)``, and the implied ``combined``, ``(B, 1, H·W, H·W)``, as in :meth:`ExternalAttention.attention_map`."""
         return self.memory.attention_map(self._queries(x))
 
+    def summary_maps(self, x: Tensor) -> Tensor:
+        """How much of each slot every pixel takes, ``(B, S, H, W)``: what is linear in pixels and can be drawn over an image of any size."""
+        slots = external_attention_map(self._queries(x), self.memory.memory_k, **self.memory._map_options(None))
+        return rearrange(slots, "b 1 (h w) s -> b s h w", h=x.shape[-2])
+
     def cost(self, height: int, width: int) -> Cost:
         """Parameters, and multiply-adds for one sample of that size."""
         pixels = height * width

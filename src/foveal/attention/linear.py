@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..functional import channel_linear_attention, channel_linear_attention_map, linear_attention, linear_attention_map
 from ..functional._summary import check_chunk
+from ..functional.linear import _direction
 from ._base import Cost, NormLayer, QKVAttention, check_maps, is_channels_last
 from ._core import core
 from ._registry import AttentionConfig, Family, Form, register
@@ -189,6 +190,9 @@ class LinearAttention2d(MapAttention):
         """``combined``: the implied map from pixels to pixels, ``(B, head_count, H·W, H·W)``. Applied to the values it gives what ``gamma`` multiplies."""
         q, k, _, mask = self._read(x, mask)
         return {"combined": linear_attention_map(q, k, mask=mask, eps=self.eps)}
+
+    def _gathers(self, k: Tensor) -> Tensor:
+        return _direction(k.float() if k.dtype in (torch.float16, torch.bfloat16) else k)
 
     def _macs_per_pixel(self) -> int:
         return super()._macs_per_pixel() + self.key_channels
