@@ -29,6 +29,7 @@ HEAVY = (
     "safetensors",
     "tensorboard",
     "torchmetrics",
+    "av",
 )
 
 

@@ -1,13 +1,14 @@
 """Recipes to JSON and back; what no recipe can be is refused by name."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from foveal import InputError
 from foveal.data import Digits, ImageFolder
-from foveal.models import ViT
+from foveal.models import PSMNet, ViT
 from foveal.recipes import get_recipe, list_recipes
 from foveal.tasks import Classification
 from foveal.training import Optim, Recipe, read_json, write_json
@@ -145,3 +146,10 @@ def test_recipes_of_before_there_were_other_tasks_are_read_and_their_runs_go_on(
 def test_milestones_belong_to_their_schedule(optim) -> None:
     with pytest.raises(InputError, match="milestones"):
         tiny(optim=Optim(**optim))
+
+
+def test_paths_that_may_be_absent_go_to_json_and_back(tmp_path) -> None:
+    recipe = replace(get_recipe("shift-stereo"), model=PSMNet(start=tmp_path / "model.safetensors"))
+    write_json(tmp_path / "recipe.json", recipe.to_dict())
+    assert Recipe.from_dict(read_json(tmp_path / "recipe.json")) == recipe
+    assert Recipe.from_dict(get_recipe("shift-stereo").to_dict()).model.start is None

@@ -39,7 +39,8 @@ def look(recipe: Recipe, model: Any, initial: nn.Module, bundle: DataBundle) -> 
         "pictures": [],
         "drawn": _rows(recipe.task.shown(model, _samples(bundle), bundle)),
     }
-    if not isinstance(model, VisionTransformer):
+    # a TimeSformer is one too, but its maps are of many frames
+    if not isinstance(model, VisionTransformer) or recipe.task.targets != "labels":
         return seen
     images = torch.stack([bundle.test[i][0] for i in range(min(MEASURED_IMAGES, len(bundle.test)))])
     maps = class_token_maps(model, images)

@@ -35,6 +35,7 @@ from .stereo import (
     read_scene,
     shifted_pair,
 )
+from .video import MovingDigits, VideoBundle, VideoFolder
 
 __all__ = [
     "ADE20K",
@@ -64,6 +65,7 @@ __all__ = [
     "KITTIStereo",
     "MaskFolder",
     "MiddleburyStereo",
+    "MovingDigits",
     "Nuclei",
     "NucleiInstances",
     "PascalVOC",
@@ -75,6 +77,8 @@ __all__ = [
     "Split",
     "StereoBundle",
     "StereoScene",
+    "VideoBundle",
+    "VideoFolder",
     "cache_folder",
     "fetch",
     "instances_of",

@@ -41,6 +41,7 @@ from .imagenet import (
 )
 from .segmentation import ade20k, brain, cityscapes, flag_swap, mask_folder, nuclei, vaihingen, voc
 from .stereo import kitti_stereo, scene_flow, shift_stereo
+from .video import dna_timesformer_k400, dna_timesformer_ntu, dna_timesformer_smarthome, moving_digits, timesformer_k400
 
 __all__ = [
     "ade20k",
@@ -57,6 +58,9 @@ __all__ = [
     "contexted_digits_erm",
     "digit_detection",
     "digits",
+    "dna_timesformer_k400",
+    "dna_timesformer_ntu",
+    "dna_timesformer_smarthome",
     "dna_vit_base",
     "eamlp_7_384",
     "eamlp_14",
@@ -75,6 +79,7 @@ __all__ = [
     "kitti_stereo",
     "list_recipes",
     "mask_folder",
+    "moving_digits",
     "nico_caam_resnet18",
     "nico_caam_t2t_vit_7",
     "nico_erm_resnet18",
@@ -88,6 +93,7 @@ __all__ = [
     "t2t_vit_7_ea",
     "t2t_vit_14_ea",
     "t2t_vit_19_ea",
+    "timesformer_k400",
     "vaihingen",
     "vit_base",
     "voc",

@@ -52,6 +52,7 @@ from .environments import (
 )
 from .segmentation import Segmentation, segmentation_scores
 from .stereo import StereoErrors, StereoMatching
+from .video import VideoClassification
 
 __all__ = [
     "TASKS",
@@ -67,6 +68,7 @@ __all__ = [
     "StereoErrors",
     "StereoMatching",
     "Task",
+    "VideoClassification",
     "Walk",
     "complement_logits",
     "environment_batches",

@@ -6,5 +6,6 @@
 from . import caam, dna_vit, efficient_resnet, halonet, t2t_vit, timesformer
 from ._register import PUBLISHED, Published
 from .model import TimmModel
+from .video import VideoTransformer
 
-__all__ = ["PUBLISHED", "Published", "TimmModel", "caam", "dna_vit", "efficient_resnet", "halonet", "t2t_vit", "timesformer"]
+__all__ = ["PUBLISHED", "Published", "TimmModel", "VideoTransformer", "caam", "dna_vit", "efficient_resnet", "halonet", "t2t_vit", "timesformer"]

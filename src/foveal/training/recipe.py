@@ -156,7 +156,7 @@ def _read(cls: type, values: dict[str, Any]) -> Any:
             raise unknown(f"field of {cls.__name__}", name, known)
         # JSON has no tuples and no paths
         value = tuple(value) if isinstance(value, list) else value
-        value = Path(value) if known[name].type is Path and isinstance(value, str) else value
+        value = Path(value) if isinstance(value, str) and _is_path(known[name].type) else value
         if not _fits(value, known[name].type):
             wanted = getattr(known[name].type, "__name__", known[name].type)
             raise InputError(f"{name} of {cls.__name__} must be {wanted}, got {value!r}")
@@ -165,6 +165,10 @@ def _read(cls: type, values: dict[str, Any]) -> Any:
         return cls(**converted)
     except TypeError as error:
         raise InputError(f"cannot make a {cls.__name__} of {values!r}: {error}") from error
+
+
+def _is_path(kind: Any) -> bool:
+    return kind is Path or (get_origin(kind) in (Union, UnionType) and set(get_args(kind)) == {Path, type(None)})
 
 
 def _object(what: str, value: Any) -> dict[str, Any]:

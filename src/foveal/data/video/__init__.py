@@ -1,0 +1,8 @@
+"""Video: clips of labelled videos, as files, as folders of frames, and made of moving digits."""
+
+from ._bundle import VideoBundle
+from ._reader import VideoClip, open_clip
+from .folder import VideoFolder
+from .moving_digits import MovingDigits
+
+__all__ = ["MovingDigits", "VideoBundle", "VideoClip", "VideoFolder", "open_clip"]

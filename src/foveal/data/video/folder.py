@@ -1,0 +1,268 @@
+"""Your own videos, in folders of classes or in list files.
+
+Two layouts, told apart by what is there:
+
+==========  ==================================================================================================================================
+folders     ``ROOT/train/CLASS/*.mp4``, ``ROOT/val/CLASS/*.mp4`` and, if there is one, ``ROOT/test/CLASS/*.mp4``
+lists       ``train.csv``, ``val.csv`` and, if there is one, ``test.csv``, a line a video: its path, absolute or below ROOT, and the number of its
+            class, with a space or a comma between, as lists of Kinetics are written. ``classes.txt`` beside them names the classes, a line each
+==========  ==================================================================================================================================
+
+In both a folder of pictures may stand for a video, whose frames they are.
+
+Sampling and crops are those of TimeSformer's official code, see ``_sampling.py`` for what differs.
+"""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..._errors import InputError
+from .._bundle import Data, register_data
+from ._bundle import TARGETS, VideoBundle, no_single_image
+from ._reader import VIDEO_EXTENSIONS, is_frame_folder, open_clip
+from ._sampling import crop_thirds, frame_places, random_window, resize_short
+from ._stand_in import stand_in_folder
+
+__all__ = ["VideoFolder"]
+
+SPLITS = ("train", "val", "test")
+_EXPECTED = "expected train/CLASS/*.mp4 and val/CLASS/*.mp4, or train.csv and val.csv with a path and a class number a line"
+_SHOWN = 20
+"""Files that a note names."""
+
+Videos = list[tuple[Path, int]]
+
+
+@register_data
+@dataclass(frozen=True, kw_only=True)
+class VideoFolder(Data):
+    """Labelled videos in class folders or list files: a clip of each, drawn anew in training, from the middle in evaluation.
+
+    Raises:
+        ValueError: numbers that make no clip. In ``load``: files, classes or lists that are missing or cannot be read.
+    """
+
+    targets: ClassVar[str] = TARGETS
+
+    root: Path
+    lists: Path | None = None
+    """Folder of train.csv, val.csv and test.csv, absolute or below ROOT; ROOT if None. One set may have several, such as one for each protocol."""
+    img_size: int = 224
+    num_frames: int = 8
+    """T, frames of a clip."""
+    stride: int = 32
+    """The clip is cut out of ``stride · num_frames`` frames of the video."""
+    target_fps: float | None = 30.0
+    """At so many a second; at the video's own rate if None. Folders of pictures have no rate: theirs is this one."""
+    jitter: tuple[int, int] | None = None
+    """Training resizes the shorter side to a number drawn between these, before it cuts out a square; 256 to 320 for ``img_size`` 224, and in
+    proportion, if None."""
+    hflip: bool = True
+    """Mirror half of the training clips. Not for classes that have a left and a right."""
+    test_crops: Literal[1, 3] = 3
+    """3: the test split shows both ends and the middle of the longer side, as three views. 1: the middle, as in validation."""
+    mean: float = 0.45
+    std: float = 0.225
+    check: bool = True
+    """Open every video once at the start, to leave out those that are missing or broken. Without it such a video stops the run with its name."""
+
+    def __post_init__(self) -> None:
+        if min(self.img_size, self.num_frames, self.stride) < 1 or self.std <= 0 or (self.target_fps is not None and self.target_fps <= 0):
+            raise InputError(f"expected img_size, num_frames and stride of at least 1, target_fps and std above 0, got {self}")
+        low, high = self.sides
+        if not self.img_size <= low <= high:
+            raise InputError(f"expected img_size ≤ smallest ≤ largest jitter, got img_size={self.img_size} and jitter={self.jitter}")
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Smallest and largest shorter side in training."""
+        return self.jitter or (round(self.img_size * 256 / 224), round(self.img_size * 320 / 224))
+
+    def load(self) -> VideoBundle:
+        root = Path(self.root)
+        if not root.is_dir():
+            raise InputError(f"{root} {'is a file' if root.exists() else 'does not exist'}; {_EXPECTED}")
+        listed = self._list_files(root)
+        splits, classes = _from_lists(listed, root) if listed else _from_folders(root)
+        notes: list[str] = []
+        if self.check:
+            splits = {name: self._readable(name, videos, notes) for name, videos in splits.items()}
+        seen = {label for _, label in splits["train"]}
+        unseen = [name for label, name in enumerate(classes) if label not in seen]
+        if unseen:
+            notes.append(f"{len(unseen)} of {len(classes)} classes have no training video: {_few(unseen)}")
+        if "test" not in splits:
+            notes.append("there is no test split: the final numbers are those of the videos of val, in the views of a test")
+        return VideoBundle(
+            train=_Videos(self, splits["train"], "train"),
+            val=_Videos(self, splits["val"], "val"),
+            test=_Videos(self, splits.get("test", splits["val"]), "test"),
+            classes=classes,
+            img_size=self.img_size,
+            in_chans=3,
+            prepare=no_single_image,
+            notes=notes,
+            num_frames=self.num_frames,
+        )
+
+    def stand_in(self) -> "VideoFolder":
+        """Small videos of moving digits, written once into the cache and read like these, from lists or folders as these are."""
+        folder = stand_in_folder()
+        if Path(self.root) == folder:
+            return self
+        by_list = self.lists is not None or bool(_split_files(Path(self.root)))
+        return replace(self, root=folder, lists=Path("lists") if by_list else None, img_size=32, num_frames=3, stride=4, target_fps=None, jitter=None)
+
+    def _list_files(self, root: Path) -> dict[str, Path]:
+        if self.lists is None:
+            return _split_files(root)
+        found = _split_files(root / self.lists)
+        if not found:
+            raise InputError(f"{root / self.lists} has no train.csv and val.csv")
+        return found
+
+    def _readable(self, split: str, videos: Videos, notes: list[str]) -> Videos:
+        with ThreadPoolExecutor() as pool:
+            problems = {path: problem for (path, _), problem in zip(videos, pool.map(_problem, [path for path, _ in videos]), strict=True) if problem}
+        kept = [(path, label) for path, label in videos if path not in problems]
+        if problems:
+            notes.append(f"{len(problems)} of {len(videos)} videos of {split} were left out: {_few(list(problems.values()))}")
+        if not kept:
+            raise InputError(f"none of the {len(videos)} videos of {split} can be read: {next(iter(problems.values()))}")
+        return kept
+
+
+class _Videos:
+    def __init__(self, settings: VideoFolder, videos: Videos, split: str) -> None:
+        self.augments = split == "train"
+        self.videos = videos
+        self._settings, self._split = settings, split
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        s, (path, label) = self._settings, self.videos[index]
+        share = float(torch.rand(())) if self.augments else 0.5
+        with open_clip(path) as clip:
+            rate = clip.rate if clip.rate is not None and s.target_fps is not None else None
+            length = s.stride * s.num_frames * (1.0 if rate is None or s.target_fps is None else rate / s.target_fps)
+            numbers = clip.numbers_at(frame_places(clip.count, length, s.num_frames, share))
+            pictures = clip.read(numbers)
+        frames = torch.stack([torch.from_numpy(picture) for picture in pictures]).permute(0, 3, 1, 2).to(torch.float32)
+        views = [((view / 255 - s.mean) / s.std).transpose(0, 1) for view in self._views(frames)]
+        # contiguous, and no part of a larger picture, when it goes to another process
+        return (views[0].contiguous() if len(views) == 1 else torch.stack(views)), label
+
+    def _views(self, frames: Tensor) -> Iterator[Tensor]:
+        s = self._settings
+        low, high = s.sides
+        if self.augments:
+            side = round(low + (high - low) * float(torch.rand(())))
+            view = random_window(resize_short(frames, side), s.img_size)
+            yield view.flip(-1) if s.hflip and torch.rand(()) < 0.5 else view
+        elif self._split == "test" and s.test_crops == 3:
+            frames = resize_short(frames, s.img_size)
+            for place in (0, 1, 2):
+                yield crop_thirds(frames, s.img_size, place)
+        else:
+            yield crop_thirds(resize_short(frames, low), s.img_size, 1)
+
+
+def _split_files(folder: Path) -> dict[str, Path]:
+    found = {name: folder / f"{name}.csv" for name in SPLITS if (folder / f"{name}.csv").is_file()}
+    for name in ("train", "val"):
+        if found and name not in found:
+            raise InputError(f"{folder} has {next(iter(found.values())).name} but no {name}.csv; add it")
+    return found
+
+
+def _from_lists(files: dict[str, Path], root: Path) -> tuple[dict[str, Videos], list[str]]:
+    splits = {name: _read_list(file, root) for name, file in files.items()}
+    most = max(label for videos in splits.values() for _, label in videos)
+    named = files["train"].with_name("classes.txt")
+    if not named.is_file():
+        return splits, [str(label) for label in range(most + 1)]
+    classes = [line.strip() for line in _lines(named) if line.strip()]
+    if len(set(classes)) < len(classes) or len(classes) <= most:
+        raise InputError(f"{named} has {len(classes)} lines; expected different names, one for each class of the lists, which go up to number {most}")
+    return splits, classes
+
+
+def _read_list(file: Path, root: Path) -> Videos:
+    videos = []
+    for number, line in enumerate(_lines(file), 1):
+        if not line.strip():
+            continue
+        # a path may have spaces and commas in it, a class number has none
+        found = re.fullmatch(r"\s*(\S.*?)(?:\s*,\s*|\s+)(\d+)\s*", line)
+        if not found:
+            raise InputError(f"{file}, line {number}: expected a path and the number of a class, with a space or a comma between, got {line!r}")
+        videos.append((root / found[1], int(found[2])))
+    if not videos:
+        raise InputError(f"{file} names no video")
+    return videos
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {file}: {error}") from error
+
+
+def _from_folders(root: Path) -> tuple[dict[str, Videos], list[str]]:
+    for name in ("train", "val"):
+        if not (root / name).is_dir():
+            raise InputError(f"{root} has neither {name}.csv nor {name}/; {_EXPECTED}")
+    found = {name: _classes(root / name) for name in SPLITS if (root / name).is_dir()}
+    classes = sorted(found["train"])
+    for name, members in found.items():
+        strangers = sorted(set(members) ^ set(classes))
+        if strangers:
+            raise InputError(f"{root}: {name} and train must have the same classes, but {', '.join(strangers[:5])} lie in one of them only")
+    return {name: [(path, label) for label, own in enumerate(classes) for path in members[own]] for name, members in found.items()}, classes
+
+
+def _classes(folder: Path) -> dict[str, list[Path]]:
+    names = sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    if len(names) < 2:
+        raise InputError(f"{folder} has {len(names)} class folders; at least 2 are needed, as {folder}/CLASS/*.mp4")
+    out = {name: sorted(_videos_in(folder / name)) for name in names}
+    empty = [name for name, videos in out.items() if not videos]
+    if empty:
+        endings = ", ".join(sorted(VIDEO_EXTENSIONS))
+        raise InputError(f"{folder}: no videos for {_few(empty)}; expected files ending in {endings}, or folders of pictures; or remove the empty folders")
+    return out
+
+
+def _videos_in(folder: Path) -> Iterator[Path]:
+    for child in folder.iterdir():
+        if child.is_dir():
+            if is_frame_folder(child):
+                yield child
+            else:
+                yield from _videos_in(child)
+        elif child.suffix.lower() in VIDEO_EXTENSIONS:
+            yield child
+
+
+def _problem(path: Path) -> str:
+    """Why its first frame cannot be read."""
+    try:
+        with open_clip(path) as clip:
+            clip.read([0])
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _few(names: list[str]) -> str:
+    return "; ".join(names[:_SHOWN]) + (f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
