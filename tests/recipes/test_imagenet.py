@@ -1,16 +1,21 @@
 """Recipes on ImageNet: networks with the published counts, and trainings of which every number is worked out again from what was published."""
 
+import itertools
 import math
+import os
+import signal
+from dataclasses import replace
 
 import pytest
 import torch
 from timm.layers import DropPath
 from torch import nn
 
-from foveal.data import ImageNet
+from foveal.data import ImageNet, imagenet
 from foveal.recipes import get_recipe, list_recipes, smoke
-from foveal.training import Recipe
+from foveal.training import Interrupted, Recipe, fit
 from foveal.training.loop import _optimizer, _schedule
+from tests.training.helpers import assert_same_weights, weights
 
 IMAGES = 1_281_167
 # the official model's, timm's own network's, a sum over layers by hand, or in words what a table prints in millions
@@ -148,6 +153,26 @@ def test_stochastic_depth_of_t2t_grows() -> None:
     drops = [module.drop_prob for module in built(get_recipe("t2t-vit-14-ea")).modules() if isinstance(module, DropPath)]
     assert drops == sorted(drops)
     assert drops[-1] == pytest.approx(0.1)
+
+
+def test_a_run_on_shards_that_was_stopped_goes_on_to_the_same_weights_whoever_reads(tmp_path, monkeypatch) -> None:
+    """The first run reads by itself and is stopped in the middle; the second leaves reading to other processes."""
+    recipe = smoke(get_recipe("dna-vit-base"), steps=4, batch_size=8)
+    fit(recipe, tmp_path / "whole", quiet=True)
+    read, count = imagenet._Items.__getitem__, itertools.count()
+
+    def stopping(split: imagenet._Items, index: int) -> tuple[torch.Tensor, int]:
+        if split.augments and next(count) == 10:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(split, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(imagenet._Items, "__getitem__", stopping)
+        with pytest.raises(Interrupted) as stopped:
+            fit(recipe, tmp_path / "cut", quiet=True)
+    assert stopped.value.step == 2
+    fit(replace(recipe, workers=2), tmp_path / "cut", resume=True, quiet=True)
+    assert_same_weights(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
 
 
 def test_the_baseline_differs_from_dna_in_its_network_alone() -> None:
