@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from . import bfloat16, convert, denoising, dense, external, halo, halonet, maps, models, projection, reading, summary, vit
+from . import bfloat16, convert, denoising, dense, detection, external, halo, halonet, loader, maps, models, projection, reading, summary, vit
 from ._harness import THREADS, Row, line, run
 
-_MODULES = (dense, denoising, bfloat16, convert, external, halo, halonet, maps, models, projection, reading, summary, vit)
+_MODULES = (dense, detection, loader, denoising, bfloat16, convert, external, halo, halonet, maps, models, projection, reading, summary, vit)
 BENCHMARKS = [module.__name__.rpartition(".")[2] for module in _MODULES]
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 

@@ -70,5 +70,6 @@ class Seeded(Dataset[tuple[Any, ...]]):
         if not self._split.augments:
             return (*self._split[index], *added)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(self._seed, "augment", epoch, index))
+            # torch.manual_seed seeds accelerators too, and where there is none keeps the traceback of every call
+            torch.default_generator.manual_seed(seed_of(self._seed, "augment", epoch, index))
             return (*self._split[index], *added)

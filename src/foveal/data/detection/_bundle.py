@@ -37,11 +37,11 @@ def instances_of(numbers: Tensor, labels: Sequence[int], image_id: int, *, small
         smallest: instances of fewer pixels are left out.
     """
     counts = torch.bincount(numbers.flatten(), minlength=len(labels) + 1)
-    seen = [number for number in range(1, len(labels) + 1) if counts[number] >= smallest]
-    masks = numbers == torch.tensor(seen, dtype=numbers.dtype).view(-1, 1, 1)
+    seen = (counts[1 : len(labels) + 1] >= smallest).nonzero().flatten() + 1
+    masks = numbers == seen.to(numbers.dtype).view(-1, 1, 1)
     return {
         "boxes": boxes_of(masks),
-        "labels": torch.tensor([labels[number - 1] for number in seen], dtype=torch.int64),
+        "labels": torch.tensor([labels[number - 1] for number in seen.tolist()], dtype=torch.int64),
         "masks": masks,
         "image_id": torch.tensor(image_id),
     }
