@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from foveal import InputError
 from foveal.data import ContextedDigits, seed_of
 from foveal.models import ViT
-from foveal.tasks import CausalLearning, Partition, learn_partition, random_partition
+from foveal.tasks import CausalLearning, Classification, Partition, learn_partition, random_partition
 from foveal.tasks.causal_learning import EnvironmentWalk, names_of
 from foveal.tasks.environments import complement_logits
 from foveal.timm import TimmModel
-from foveal.training import Interrupted, Optim, Recipe, build_model, fit, latest_checkpoint, load_data, loop
+from foveal.training import Interrupted, Optim, Recipe, build_model, fit, latest_checkpoint, load_data, load_run, loop
+from foveal.training.reference import main
 from tests.training.helpers import assert_same_weights, weights
 from tests.training.test_loop import launch, sgd
 
@@ -281,3 +282,24 @@ def test_micro_batches_that_break_the_shares_are_refused(tmp_path) -> None:
 def test_settings_that_make_no_training_are_refused(settings) -> None:
     with pytest.raises(InputError):
         CausalLearning(**settings)
+
+
+# -- environments of a reference -----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_ordinary_run_gives_the_first_environments(tmp_path, capsys) -> None:
+    """Those that its logits on the training set make, by name."""
+    erm = replace(RECIPE, task=Classification(), steps=2)
+    fit(erm, tmp_path / "erm", quiet=True)
+    assert main([str(tmp_path / "erm"), str(tmp_path / "first.json"), "--environments", "2"]) == 0
+    _, bundle, model = load_run(tmp_path / "erm")
+    images, labels = gathered(bundle, list(range(60)), torch.float32)
+    with torch.no_grad():
+        want, _ = learn_partition(model(images), labels, names_of(bundle.train), 2, min_size=3)
+    written = Partition.load(tmp_path / "first.json")
+    assert written == want
+    assert f"environments of {written.sizes[0]}, {written.sizes[1]} samples" in capsys.readouterr().out
+    fit(replace(RECIPE, task=CausalLearning(environments=2, first=str(tmp_path / "first.json")), steps=1), tmp_path / "run", quiet=True)
+    assert Partition.load(tmp_path / "run" / "environments.json") == want
+    assert main([str(tmp_path / "none"), str(tmp_path / "x.json")]) == 2
+    assert "is no run" in capsys.readouterr().err

@@ -5,7 +5,7 @@ Official   Wangt-CN/CaaM ``0-NICO/train_module.py``, ``1-Imagenet9/train_module.
 Batch      b images of each environment and as many of all data: 2 · E · b. Each environment, and those of all data, pass the network apart, so that batch norm
            sees each alone. An epoch is as long as the largest environment; small ones repeat.
 Differs    The first environments are random, or come from a file; the authors ship a file that an ordinarily trained network made
-           (:func:`foveal.training.reference_partition` makes one). The classifier on the complement is fitted to one pass over the training set, in whole
+           (``python -m foveal.training.reference`` makes one). The classifier on the complement is fitted to one pass over the training set, in whole
            batches; the authors' sees it augmented anew in up to 100 epochs. What differs in the loss and in the partition stands in
            ``foveal.tasks.environments``.
 """
@@ -117,7 +117,7 @@ class CausalLearning(Task):
         if not isinstance(head, EnvironmentHeads) or not hasattr(model, "streams"):
             raise InputError(f"CausalLearning trains networks with causal streams, such as fov_caam_resnet18, got {type(model).__name__}")
         if head.num_environments != self.environments:
-            options = f"--model.options num_environments {self.environments}"
+            options = f"--model.options.num-environments {self.environments}"
             raise InputError(f"the network has heads for {head.num_environments} environments, the task has {self.environments}; give {options}")
         return _Apart(model)
 
