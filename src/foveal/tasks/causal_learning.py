@@ -58,9 +58,9 @@ class CausalLearning(Task):
 
     environments: int = 4
     lam_rel: float = 97.7
-    """Weight of what ties the heads, apart from their size: λ / (classes · features)."""
+    """Weight of what ties the heads, apart from their size, so λ / (classes · features)."""
     first: str = "random"
-    """Environments from the start: ``random``, or a file with an environment for each sample by name, as ``environments.json`` is."""
+    """Environments at the start are ``random``, or those of a file that has one for each sample by name, as ``environments.json`` is."""
     partition_at: tuple[float, ...] = ()
     """Shares of the steps after which environments are learned from the complement anew; without any the first ones stay."""
     partition_epochs: int = 100
