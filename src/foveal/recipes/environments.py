@@ -1,9 +1,10 @@
 """Learning over environments: CaaM (Wang et al., ICCV 2021, arXiv 2108.08782).
 
 contexted_digits      foveal train contexted-digits
-                      two CPU cores, minutes; digits on backgrounds that go with them in training and not in the test
+                      two CPU cores, minutes; digits on backgrounds that go with them in training and not in the test: 88 % there, 97 % where they do, and
+                      no better than with random environments (docs/training.md)
 contexted_digits_erm  foveal train contexted-digits-erm
-                      its control: the same network, steps and images, by cross-entropy alone
+                      its control, the same network, steps and images by cross-entropy alone: 47 to 66 % and 88 to 95 %, by seed
 
 The benchmarks. We have not reproduced these; each needs its data and a day of one GPU or less.
 
