@@ -3,6 +3,7 @@
 The things are real, the scenes composed. 229 files are few: give several seeds, and the spread. Splits are by file, so no thing is in two of them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from ._bundle import Data, DataBundle, register_data, seed_of
 from ._fetch import find
 from .digits import Digits, split_by_class
 
-__all__ = ["CLASSES", "Cutouts", "list_cutouts"]
+__all__ = ["CLASSES", "Cutouts", "list_cutouts", "split_cutouts", "square_photo"]
 
 CLASSES = {
     "bird": "animals/birds",
@@ -52,6 +53,28 @@ def list_cutouts(folder: Path | None = None) -> tuple[list[Path], list[int]]:
     return files, labels
 
 
+def split_cutouts(folder: str | None, seed: int) -> dict[str, tuple[list[Path], list[int]]]:
+    """Files and classes of ``train``, ``val`` and ``test``, 60 / 15 / 25 by file in every class.
+
+    Raises:
+        ValueError: as in :func:`list_cutouts`.
+    """
+    files, labels = list_cutouts(None if folder is None else Path(folder))
+    order = np.asarray(labels)
+    parts = split_by_class(order, (0.6, 0.15, 0.25), np.random.default_rng(seed_of("cutouts", seed)))
+    return {name: ([files[i] for i in part], order[part].tolist()) for name, part in zip(("train", "val", "test"), parts, strict=True)}
+
+
+def square_photo(side: int) -> Callable[[Any], Tensor]:
+    """Prepares images for the sets of cut-outs: colour, ``side × side``, standardised."""
+
+    def prepare(image: Any) -> Tensor:
+        small = image.convert("RGB").resize((side, side))
+        return _standardise(torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1))
+
+    return prepare
+
+
 @register_data
 @dataclass(frozen=True, kw_only=True)
 class Cutouts(Data):
@@ -77,13 +100,8 @@ class Cutouts(Data):
             raise InputError(f"expected img_size of at least 8 and at least one view, got {self}")
 
     def load(self) -> DataBundle:
-        files, labels = list_cutouts(None if self.folder is None else Path(self.folder))
-        order = np.asarray(labels)
-        parts = split_by_class(order, (0.6, 0.15, 0.25), np.random.default_rng(seed_of("cutouts", self.seed)))
-        names = ("train", "val", "test")
-        train, val, test = (
-            _Scenes(self, name, [files[i] for i in part], order[part].tolist(), augments=name == "train") for name, part in zip(names, parts, strict=True)
-        )
+        parts = split_cutouts(self.folder, self.seed)
+        train, val, test = (_Scenes(self, name, files, labels, augments=name == "train") for name, (files, labels) in parts.items())
         return DataBundle(
             train=train,
             val=val,
@@ -91,17 +109,13 @@ class Cutouts(Data):
             classes=list(CLASSES),
             img_size=self.img_size,
             in_chans=3,
-            prepare=self._prepare,
+            prepare=square_photo(self.img_size),
             notes=["scenes are composed: cut-out photographs on smooth colour"],
         )
 
     def stand_in(self) -> Data:
         """Digits: cut-outs are fetched."""
         return Digits()
-
-    def _prepare(self, image: Any) -> Tensor:
-        small = image.convert("RGB").resize((self.img_size, self.img_size))
-        return _standardise(torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1))
 
 
 class _Scenes:

@@ -11,8 +11,7 @@ from torch import Tensor
 from ..._errors import InputError, missing_extra
 from .._bundle import Data, register_data, seed_of
 from .._fetch import packaged
-from ..cutouts import CLASSES, _read, _standardise, fitted, list_cutouts
-from ..digits import split_by_class
+from ..cutouts import CLASSES, _read, _standardise, fitted, split_cutouts, square_photo
 from ._bundle import DetectionBundle, instances_of
 from .digits import DigitScenes
 
@@ -62,13 +61,9 @@ class CutoutScenes(Data):
             raise InputError(f"expected img_size of at least 16, 0 < smallest ≤ largest ≤ 1, and at least one thing and scene, got {self}")
 
     def load(self) -> DetectionBundle:
-        files, labels = list_cutouts(None if self.folder is None else Path(self.folder))
-        order = np.asarray(labels)
-        parts = split_by_class(order, (0.6, 0.15, 0.25), np.random.default_rng(seed_of("cutouts", self.seed)))
         counts = (self.train_scenes, self.val_scenes, self.test_scenes)
-        train, val, test = (
-            _Scenes(self, name, count, [files[i] for i in part], order[part].tolist()) for name, count, part in zip(BACKGROUNDS, counts, parts, strict=True)
-        )
+        parts = split_cutouts(self.folder, self.seed)
+        train, val, test = (_Scenes(self, name, count, *part) for count, (name, part) in zip(counts, parts.items(), strict=True))
         return DetectionBundle(
             train=train,
             val=val,
@@ -76,17 +71,13 @@ class CutoutScenes(Data):
             classes=list(CLASSES),
             img_size=self.img_size,
             in_chans=3,
-            prepare=self._prepare,
+            prepare=square_photo(self.img_size),
             notes=["scenes are composed: cut-out photographs on photographs"],
         )
 
     def stand_in(self) -> Data:
         """Scenes of digits: cut-outs are fetched."""
         return DigitScenes().stand_in()
-
-    def _prepare(self, image: Any) -> Tensor:
-        small = image.convert("RGB").resize((self.img_size, self.img_size))
-        return _standardise(torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1))
 
 
 class _Scenes:
