@@ -8,10 +8,30 @@ from pathlib import Path
 
 import torch
 
-from . import bfloat16, convert, denoising, dense, detection, external, halo, halonet, loader, maps, models, projection, reading, summary, vit
+from . import (
+    bfloat16,
+    ceiling,
+    compiled,
+    convert,
+    denoising,
+    dense,
+    detection,
+    eamlp,
+    external,
+    halo,
+    halonet,
+    loader,
+    maps,
+    models,
+    projection,
+    reading,
+    summary,
+    vit,
+)
 from ._harness import THREADS, Row, line, run
 
-_MODULES = (dense, detection, loader, denoising, bfloat16, convert, external, halo, halonet, maps, models, projection, reading, summary, vit)
+_MODULES = (dense, detection, loader, denoising, ceiling, compiled, bfloat16, convert, eamlp, external)
+_MODULES += (halo, halonet, maps, models, projection, reading, summary, vit)
 BENCHMARKS = [module.__name__.rpartition(".")[2] for module in _MODULES]
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
@@ -53,6 +73,7 @@ def _page(names: list[str], rows: list[Row]) -> str:
             "Denoising attention has 1.5 × the projections and 2 × the maps of softmax attention. Where it takes less than that ratio of",
             "multiply-adds, the reason is that PyTorch sends float32 linear maps to a library that is slower on this processor than the one",
             "that does its convolutions, and we take the latter for large inputs when no gradient is wanted (`foveal/attention/_linear.py`).",
+            "`torch.compile` keeps what it is given, so it is given the same.",
             "The same helps our softmax attention, as its lines show: it is no property of denoising.",
             "",
             "Efficient and linear attention do not compute what attention of pairs computes; each was first shown to equal its own reference. At unequal",

@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveal import ExternalAttention2d
 from foveal.functional import external_attention, external_attention_reference
 
-from ._harness import Row, at_most, check_equal, paired_ratio
+from ._harness import Row, at_most, check_equal, inference, paired_ratio
+from .dense import FORMULAS
 
 
 def rows() -> Iterator[Row]:
@@ -29,6 +31,7 @@ def rows() -> Iterator[Row]:
     check_equal(ours, reference)
     yield at_most("external / its two linear maps without the normalisation", "(2, 4096, 512), 64 slots", ours, bare, 1.15)
 
+    yield _block()
     lengths = [4096, 16384, 65536]
     seconds = []
     for length in lengths:
@@ -49,3 +52,18 @@ def rows() -> Iterator[Row]:
         "1 ± 0.15",
         abs(slope - 1) <= 0.15,
     )
+
+
+def _block() -> Row:
+    """The block on maps against what it has of linear maps; its normalisation, batch norm, residual and ReLU are what may be added."""
+    block = ExternalAttention2d(512).eval()
+    maps, small = torch.randn(1, 512, 128, 128), torch.randn(1, 512, 6, 7)
+    check_equal(inference(block, small), lambda: FORMULAS["external_2d"](block, small))
+    memory_k, memory_v = block.memory.memory_k.detach(), block.memory.memory_v.detach().mT.contiguous()
+
+    def bare() -> Tensor:
+        with torch.no_grad():
+            out = memory_v @ (memory_k @ block.conv1(maps).flatten(2))
+            return block.conv2(out.view_as(maps))
+
+    return at_most("external_2d block / its four linear maps", "(1, 512, 128, 128), 64 slots", inference(block, maps), bare, 1.2)

@@ -86,6 +86,42 @@ def test_what_hangs_on_a_layer_is_honoured(extra, rows, monkeypatch) -> None:
         torch.testing.assert_close(project(layer, x, rows), expected, rtol=1e-4, atol=1e-5)
 
 
+def targets(graph: torch.fx.Graph) -> set[object]:
+    return {node.target for node in graph.nodes if node.op == "call_function"}
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_compiled_projection_takes_the_way_of_an_eager_one_and_an_exported_one_says_what_is_meant(gradient, monkeypatch) -> None:
+    monkeypatch.setattr(_linear, "_CONVOLUTION_PAYS", 1)
+    monkeypatch.setattr(_linear, "_ONEDNN", True)
+    layer, x, graphs = nn.Linear(5, 12), torch.randn(2, 3, 5), []
+
+    def keep(module: torch.fx.GraphModule, inputs: object) -> torch.fx.GraphModule:
+        graphs.append(module.graph)
+        return module
+
+    def projected(x: torch.Tensor) -> torch.Tensor:
+        return project(layer, x)
+
+    torch._dynamo.reset()
+    with torch.set_grad_enabled(gradient):
+        assert torch.equal(torch.compile(projected, fullgraph=True, backend=keep)(x), projected(x))
+        torch.testing.assert_close(projected(x), layer(x))
+    assert (torch.conv2d in targets(graphs[0])) == (not gradient)
+    with torch.no_grad():
+        program = torch.export.export(Projection(layer), (x,), strict=False)
+    assert torch.ops.aten.linear.default in targets(program.graph)
+
+
+class Projection(nn.Module):
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return project(self.layer, x)
+
+
 def test_backward_hooks_and_hooks_of_all_modules_see_the_projections() -> None:
     module = foveal.DenoisingAttention(dim=8, num_heads=2)
     seen = []

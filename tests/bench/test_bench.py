@@ -1,6 +1,7 @@
 """What a bench must not do: time something that computes another thing, or print a number that is not what it says."""
 
 import json
+from functools import partial
 
 import pytest
 import timm
@@ -9,7 +10,7 @@ from torch import nn
 
 from foveal import cli
 from foveal.analysis import cost
-from foveal.attention import attention_class
+from foveal.attention import attention_class, list_attentions
 from foveal.bench import Settings, Subject, cost_plot, measure, run_bench, subject, table, write_bench
 
 SMALL = {"dim": 24, "num_heads": 2, "rounds": 1, "seconds": 1e-4, "memory": False}
@@ -96,6 +97,16 @@ def test_compiled_is_measured_as_well() -> None:
     bench = run_bench(small("external", tokens=(9,), modes=("eager", "compiled")))
     assert [row.mode for row in bench.rows] == ["eager", "compiled"]
     assert all(row.median for row in bench.rows)
+
+
+def test_all_attentions_are_compiled_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share a forward, which PyTorch compiles anew eight times and no more."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    names = tuple(list_attentions(form="tokens"))
+    assert len(names) > 8
+    rows = run_bench(small(*names, tokens=(4, 9), modes=("compiled",))).rows
+    assert [row.name for row in rows] == [*names, *names]
+    assert not any(row.refused for row in rows)
 
 
 def test_a_model_by_its_timm_name_and_memory() -> None:

@@ -15,6 +15,8 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 _CONVOLUTION_PAYS = 2**26
 """Multiply-adds from which oneDNN's packing is repaid; measured by ``benchmarks/projection.py``."""
+_ONEDNN = torch.backends.mkldnn.is_available()
+"""Asked once: torch.compile cannot ask."""
 
 
 def is_plain(layer: nn.Module, kind: type[Layer]) -> TypeGuard[Layer]:
@@ -66,12 +68,15 @@ def check_dtype(what: str, x: Tensor, weight: Tensor) -> None:
 
 
 def _through_convolution(x: Tensor, weight: Tensor) -> bool:
-    """PyTorch sends float32 linear maps to MKL and 1×1 convolutions to oneDNN. The latter was seen a quarter faster forward on AMD CPUs, slower backward."""
+    """PyTorch sends float32 linear maps to MKL and 1×1 convolutions to oneDNN. The latter was seen a quarter faster forward on AMD CPUs, slower backward.
+
+    ``torch.compile`` sends both to the same libraries, so it is told the same. An exported program is for other machines, and says what is meant.
+    """
     return (
-        not torch.compiler.is_compiling()
+        not torch.compiler.is_exporting()
         and not torch.is_grad_enabled()
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
+        and _ONEDNN
         and x.numel() * weight.shape[0] >= _CONVOLUTION_PAYS
     )

@@ -139,11 +139,16 @@ def _side_by_side(
 
     rows: list[Row] = []
     calls: list[Callable[[], object] | None] = []
-    for thing in things:
-        for mode in settings.modes:
-            row, call = _checked(thing, size, precision, mode, settings, device, wanted)
-            rows.append(row)
-            calls.append(call)
+    if "compiled" in settings.modes:
+        # what was compiled for the last group is called no more, and counts as recompiling what is compiled now
+        torch._dynamo.reset()
+    # attentions share a forward, which is compiled for each of them
+    with torch._dynamo.config.patch(recompile_limit=8 + len(things)):
+        for thing in things:
+            for mode in settings.modes:
+                row, call = _checked(thing, size, precision, mode, settings, device, wanted)
+                rows.append(row)
+                calls.append(call)
     times: list[list[float]] = [[] for _ in rows]
     for _ in range(settings.rounds):
         for call, seen in zip(calls, times, strict=True):
@@ -225,17 +230,27 @@ def _outcome(call: Callable[[], Any]) -> list[Tensor]:
 
 
 def _ceiling(dtype: torch.dtype, device: torch.device) -> float:
-    """Multiply-adds a second of a large matrix multiplication: the best of a few sizes, and of the two libraries that PyTorch may send it to."""
-    from torch.utils.benchmark import Timer
+    """Multiply-adds a second of the fastest product."""
+    product, work = fastest_product(dtype, device)
+    return work / _seconds(product)
 
-    rates = []
+
+def fastest_product(dtype: torch.dtype, device: torch.device) -> tuple[Callable[[], Tensor], int]:
+    """A large matrix multiplication, the fastest of a few sizes and of the two libraries that PyTorch may send it to, and its multiply-adds."""
+    products: list[tuple[Callable[[], Tensor], int]] = []
     for side in (512, 1024, 2048):
         x = torch.randn(1, side, side, device=device, dtype=dtype)
         linear = nn.Linear(side, side, bias=False, device=device, dtype=dtype)
-        for statement in ("x @ linear.weight", "project(linear, x)"):
-            timer = Timer(statement, globals={"x": x, "linear": linear, "project": torch.no_grad()(project)}, num_threads=torch.get_num_threads())
-            rates.append(side**3 / min(timer.blocked_autorange(min_run_time=0.2).times))
-    return max(rates)
+        products += [(partial(torch.matmul, x, linear.weight.detach()), side**3), (partial(torch.no_grad()(project), linear, x), side**3)]
+    return max(products, key=lambda product: product[1] / _seconds(product[0]))
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """Of a call at its fastest."""
+    from torch.utils.benchmark import Timer
+
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    return float(min(timer.blocked_autorange(min_run_time=0.2).times))
 
 
 def _peak(thing: Subject, size: int, row: Row, settings: Settings, device: torch.device) -> int:
