@@ -12,11 +12,12 @@ __all__ = ["cost_plot", "table", "write_bench"]
 
 
 def table(bench: Bench) -> list[list[str]]:
-    """Rows of text, the head first. What is the same in all rows of settings is left out."""
+    """Rows of text, the head first. Settings that are the same in all rows are left out, and memory where none was measured."""
     time = "training step" if bench.training else "forward"
     head = ["name", "size", "precision", "mode", f"{time}, ms", "quartiles", "samples/s", "MMACs", "of ceiling", "peak MB"]
     rows = [_line(row) for row in bench.rows]
-    kept = [column for column, what in enumerate(head) if what not in ("precision", "mode") or len({row[column] for row in rows}) > 1]
+    needs = {"precision": 2, "mode": 2, "peak MB": 1}
+    kept = [column for column, what in enumerate(head) if len({row[column] for row in rows} - {""}) >= needs.get(what, 0)]
     return [[row[column] for column in kept] for row in [head, *rows]]
 
 
