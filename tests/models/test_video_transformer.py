@@ -49,6 +49,15 @@ def test_stochastic_depth_grows_to_what_was_asked_for() -> None:
     assert rates == pytest.approx([0.0, 0.05, 0.1])
 
 
+def test_positions_in_time_start_as_published_or_as_asked_for() -> None:
+    assert not SMALL.build(**NEEDS).time_embed.any()
+    spread = replace(SMALL, embed_dim=240, time_std=0.5).build(**NEEDS).time_embed
+    assert spread.std().item() == pytest.approx(0.5, rel=0.1)
+    assert replace(SMALL, time_std=0.5, attention_type="space_only").build(**NEEDS).time_embed is None
+    with pytest.raises(InputError, match="time_std"):
+        replace(SMALL, time_std=-1.0).build(**NEEDS)
+
+
 # -- where it starts ------------------------------------------------------------------------------------------------------------------------------
 
 

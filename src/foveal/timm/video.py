@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._errors import InputError, missing_extra
 from ..attention import FAMILIES, attention_class, list_attentions
@@ -48,6 +48,9 @@ class VideoTransformer(ModelConfig):
     """Stochastic depth, which grows from 0 to this."""
     num_frames: int | None = None
     """Frames of a clip; the data's if None."""
+    time_std: float = 0.0
+    """Standard deviation of the positions in time at the start. The published 0 is for networks that begin as an image model's. One that begins with random
+    weights cannot tell before from after until these positions have grown, and stays there for long."""
     start: Path | None = None
     """Weights to begin with: ``model.safetensors`` of a run on images or on videos, or a file of ``torch.save``, in timm's or in the DnA authors' names. An
     image model is inflated: space as it is there, time as a copy that is not yet listened to. The classifier always begins anew."""
@@ -71,8 +74,8 @@ class VideoTransformer(ModelConfig):
             )
         if self.patch_size < 1 or img_size % self.patch_size:
             raise InputError(f"patches of {self.patch_size} do not tile frames of side {img_size}; give another patch_size or img_size")
-        if min(self.embed_dim, self.depth, self.num_heads) < 1:
-            raise InputError(f"expected embed_dim, depth and num_heads of at least 1, got {self}")
+        if min(self.embed_dim, self.depth, self.num_heads) < 1 or self.time_std < 0:
+            raise InputError(f"expected embed_dim, depth and num_heads of at least 1, and time_std of at least 0, got {self}")
         net = TimeSformer(
             attention=self.attention,
             options=self.options,
@@ -89,6 +92,8 @@ class VideoTransformer(ModelConfig):
             num_heads=self.num_heads,
             drop_path_rate=self.drop_path,
         )
+        if self.time_std and net.time_embed is not None:
+            nn.init.normal_(net.time_embed, std=self.time_std)
         if self.start is not None:
             _load(net, Path(self.start))
         return net

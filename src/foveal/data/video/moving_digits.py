@@ -32,6 +32,7 @@ DIRECTIONS = {
     "up-right": (-1, 1),
 }
 """Rows down and columns to the right in a step."""
+_STEPS = np.array(list(DIRECTIONS.values()))
 
 
 @register_data
@@ -48,11 +49,11 @@ class MovingDigits(Data):
 
     source: Literal["mnist", "digits"] = "mnist"
     num_frames: int = 4
-    side: int = 32
+    side: int = 24
     """Of a frame, in pixels. What leaves it on one side comes in on the other."""
-    digit: int = 16
+    digit: int = 12
     """Side of a digit."""
-    step: tuple[int, int] = (2, 4)
+    step: tuple[int, int] = (2, 3)
     """Pixels that digits go from frame to frame, in rows, columns or both; drawn between these two for each digit."""
     distractors: int = 1
     distractor_level: float = 0.5
@@ -112,13 +113,14 @@ class Clips:
         s, rng = self._settings, np.random.default_rng(seed_of("moving", self._settings.seed, self._split, index))
         label = int(rng.integers(len(DIRECTIONS)))
         others = (label + rng.integers(1, len(DIRECTIONS), s.distractors)) % len(DIRECTIONS)
+        inside = np.arange(s.digit)
         frames = np.zeros((s.num_frames, s.side, s.side), np.float32)
         for rank, direction in enumerate([label, *others]):
             digit = self._digits[rng.integers(len(self._digits))].astype(np.float32) / 255 * (1.0 if rank == 0 else s.distractor_level)
-            canvas = np.pad(digit, (0, s.side - s.digit))
             place, step = rng.integers(s.side, size=2), rng.integers(s.step[0], s.step[1] + 1)
             for time in range(s.num_frames):
-                moved = place + time * step * np.array(list(DIRECTIONS.values())[direction])
-                np.maximum(frames[time], np.roll(canvas, moved, (0, 1)), out=frames[time])
+                row, column = place + time * step * _STEPS[direction]
+                window = np.ix_([time], (row + inside) % s.side, (column + inside) % s.side)
+                frames[window] = np.maximum(frames[window], digit)
         frames += s.noise * rng.standard_normal(frames.shape, dtype=np.float32)
         return (frames.clip(0, 1) * 255).astype(np.uint8), label
