@@ -52,8 +52,8 @@ class VideoTransformer(ModelConfig):
     """Standard deviation of the positions in time at the start. The published 0 is for networks that begin as an image model's. One that begins with random
     weights cannot tell before from after until these positions have grown, and stays there for long."""
     start: Path | None = None
-    """Weights to begin with: ``model.safetensors`` of a run on images or on videos, or a file of ``torch.save``, in timm's or in the DnA authors' names. An
-    image model is inflated: space as it is there, time as a copy that is not yet listened to. The classifier always begins anew."""
+    """Weights to begin with, ``model.safetensors`` of a run on images or on videos, or a file of ``torch.save``, in timm's or in the DnA authors' names. An
+    image model is inflated, with space as it is there, and time as a copy that is not yet listened to. The classifier always begins anew."""
 
     def build(self, *, img_size: int, in_chans: int, num_classes: int, num_frames: int | None = None) -> TimeSformer:
         """The network.

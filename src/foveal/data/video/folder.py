@@ -60,14 +60,14 @@ class VideoFolder(Data):
     stride: int = 32
     """The clip is cut out of ``stride · num_frames`` frames of the video."""
     target_fps: float | None = 30.0
-    """At so many a second; at the video's own rate if None. Folders of pictures have no rate: theirs is this one."""
+    """At so many a second; at the video's own rate if None. Folders of pictures have no rate and count as having this one."""
     jitter: tuple[int, int] | None = None
     """Training resizes the shorter side to a number drawn between these, before it cuts out a square; 256 to 320 for ``img_size`` 224, and in
     proportion, if None."""
     hflip: bool = True
     """Mirror half of the training clips. Not for classes that have a left and a right."""
     test_crops: Literal[1, 3] = 3
-    """3: the test split shows both ends and the middle of the longer side, as three views. 1: the middle, as in validation."""
+    """With 3 the test split shows both ends and the middle of the longer side, as three views; with 1 the middle, as in validation."""
     mean: float = 0.45
     std: float = 0.225
     check: bool = True
