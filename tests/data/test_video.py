@@ -439,16 +439,16 @@ def test_two_at_once_may_write_the_stand_in(tmp_path, monkeypatch) -> None:
     # neither begins to write before both have found nothing
     both, make = Barrier(2), tempfile.mkdtemp
 
-    def wait(**options: object) -> str:
+    def wait(*options: str) -> str:
         both.wait(60)
-        return make(**options)
+        return make(*options)
 
     monkeypatch.setattr(tempfile, "mkdtemp", wait)
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: stand_in_folder(), range(2))
     assert first == second
     assert len(list(first.rglob("*.mp4"))) == 32
-    assert list(tmp_path.iterdir()) == [first], "nothing is left beside it"
+    assert list(first.parent.iterdir()) == [first], "nothing is left beside it"
 
 
 # -- moving digits --------------------------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._errors import missing_extra
+from .._files import check_folder
 from ._fetch import cache_folder
 
 __all__ = ["image_folder", "miniature", "save"]
@@ -28,9 +29,13 @@ def miniature(name: str, write: Callable[[Path], None]) -> Path:
     Args:
         name: of the folder; what decides the content must be in it.
         write: puts the files into the empty folder that it is given.
+
+    Raises:
+        ValueError: the cache is a file.
     """
     target = cache_folder() / "miniatures" / f"{name}-{_VERSION}"
     if not target.is_dir():
+        check_folder(target.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as work:
             made = Path(work) / "made"

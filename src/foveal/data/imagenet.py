@@ -20,20 +20,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
 from .._errors import InputError, missing_extra
-from .._files import check_folder
 from ._bundle import Data, DataBundle, register_data, seed_of
-from ._fetch import cache_folder
 from ._listing import Listing, list_classes
+from ._miniature import miniature
 from ._shards import Shards, index_shards
 from .digits import load_digits
 from .folder import _rgb
@@ -295,20 +292,8 @@ def _numbered(root: Path, found: dict[str, Shards]) -> list[str]:
 
 
 def _digit_shards() -> Path:
-    """Digits of a wheel as such shards, of whose making no process sees a half."""
-    root = cache_folder() / "stand-ins" / "digit-shards-1"
-    if root.exists():
-        return root
-    check_folder(root)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(root.with_suffix(".lock")):
-        if not root.exists():
-            with TemporaryDirectory(dir=root.parent) as text:
-                made = Path(text) / "made"
-                made.mkdir()
-                _write_digits(made)
-                made.rename(root)
-    return root
+    """Digits of a wheel as such shards."""
+    return miniature("imagenet-shards", _write_digits)
 
 
 def _write_digits(folder: Path) -> None:

@@ -1,8 +1,5 @@
 """A few real video files of moving digits, with which a training on videos is tried out where those are not at hand."""
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._errors import missing_extra
-from .._fetch import cache_folder
+from .._miniature import miniature
 from .moving_digits import DIRECTIONS, Clips, MovingDigits
 
 __all__ = ["stand_in_folder", "write_video"]
 
-# another number when what is written changes
-_NAME = "video-stand-in-1"
 _DIGITS = MovingDigits(source="digits", num_frames=14, digit=12, train_clips=64, val_clips=64, test_clips=64)
 _EACH = {"train": 3, "val": 1}
 """Videos of a class."""
@@ -28,27 +23,16 @@ def stand_in_folder() -> Path:
     Raises:
         ValueError: PyAV, which encodes, or the digits are not installed.
     """
-    target = cache_folder() / _NAME
-    if target.is_dir():
-        return target
+    return miniature("video-folder", _write)
+
+
+def _write(folder: Path) -> None:
     bundle = _DIGITS.load()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{_NAME}-"))
-    try:
-        (work / "lists").mkdir()
-        for split, each in _EACH.items():
-            lines = _write_split(getattr(bundle, split), work, split, each)
-            (work / "lists" / f"{split}.csv").write_text("".join(lines), encoding="utf8")
-        (work / "lists" / "classes.txt").write_text("\n".join(DIRECTIONS) + "\n", encoding="utf8")
-        try:
-            os.rename(work, target)
-        except OSError:
-            # another process was faster; what it wrote is the same
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return target
+    (folder / "lists").mkdir()
+    for split, each in _EACH.items():
+        lines = _write_split(getattr(bundle, split), folder, split, each)
+        (folder / "lists" / f"{split}.csv").write_text("".join(lines), encoding="utf8")
+    (folder / "lists" / "classes.txt").write_text("\n".join(DIRECTIONS) + "\n", encoding="utf8")
 
 
 def _write_split(clips: Clips, folder: Path, split: str, each: int) -> list[str]:
