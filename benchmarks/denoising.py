@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from timm.layers import Attention
+from timm.layers import Attention, Mlp
 from torch import Tensor, nn
 
 from foveal import DenoisingAttention, SoftmaxAttention
@@ -62,6 +62,13 @@ class Materialised(nn.Module):
         negative = (-(q_neg @ k.transpose(-2, -1) * self.scale)).softmax(-1)
         out = positive @ v - self.lambdas.view(1, -1, 1, 1) * (negative @ v_neg)
         return self.proj(out.transpose(1, 2).reshape(x.shape))
+
+
+def plain(mlp: nn.Module) -> nn.Module:
+    """timm's, which calls its linear maps as they are, with copies of the weights."""
+    other = Mlp(mlp.fc1.in_features, mlp.fc1.out_features, bias=mlp.fc1.bias is not None)
+    other.load_state_dict(mlp.state_dict())
+    return other
 
 
 def _long_sequence() -> Callable[[], Any]:

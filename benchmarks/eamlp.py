@@ -7,12 +7,14 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
+from timm.layers import Mlp
 from torch import Tensor, nn
 
 import foveal.timm  # noqa: F401  # registers fov_eamlp
 from foveal import ExternalAttention
 
 from ._harness import Row, check_equal, faster, inference
+from .denoising import plain
 
 
 def rows() -> Iterator[Row]:
@@ -22,6 +24,9 @@ def rows() -> Iterator[Row]:
         if isinstance(module, ExternalAttention):
             parent, _, child = name.rpartition(".")
             setattr(theirs.get_submodule(parent), child, Divided(module))
+        elif isinstance(module, Mlp):
+            parent, _, child = name.rpartition(".")
+            setattr(theirs.get_submodule(parent), child, plain(module))
     for batch in (1, 8):
         x = torch.randn(batch, 3, 224, 224)
         check_equal(inference(ours, x), inference(theirs, x))

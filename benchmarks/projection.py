@@ -17,7 +17,7 @@ class _Convolution(nn.Module):
         self.linear = linear
 
     def forward(self, x: Tensor) -> Tensor:
-        image = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
+        image = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
         return F.conv2d(image, self.linear.weight[:, :, None, None], self.linear.bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
 
 

@@ -107,10 +107,26 @@ def test_a_compiled_projection_takes_the_way_of_an_eager_one_and_an_exported_one
     with torch.set_grad_enabled(gradient):
         assert torch.equal(torch.compile(projected, fullgraph=True, backend=keep)(x), projected(x))
         torch.testing.assert_close(projected(x), layer(x))
-    assert (torch.conv2d in targets(graphs[0])) == (not gradient)
+    assert torch.conv2d in targets(graphs[0])
     with torch.no_grad():
         program = torch.export.export(Projection(layer), (x,), strict=False)
     assert torch.ops.aten.linear.default in targets(program.graph)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (2, 6, 5), (2, 3, 4, 5)])
+@pytest.mark.parametrize("rows", [None, slice(4, None)])
+def test_gradients_of_any_order_are_those_of_the_linear_map(shape, rows, monkeypatch) -> None:
+    monkeypatch.setattr(_linear, "_CONVOLUTION_PAYS", 1)
+    layer, x = nn.Linear(5, 12), torch.randn(shape, requires_grad=True)
+    inputs = (x, layer.weight, layer.bias)
+
+    def both_orders(out: torch.Tensor) -> list[torch.Tensor]:
+        first = torch.autograd.grad(out.square().sin().sum(), inputs, create_graph=True)
+        return [*first, *torch.autograd.grad(sum(one.square().sum() for one in first), inputs)]
+
+    linear = layer(x) if rows is None else layer(x)[..., rows]
+    for ours, want in zip(both_orders(project(layer, x, rows)), both_orders(linear), strict=True):
+        torch.testing.assert_close(ours, want, rtol=1e-4, atol=1e-4)
 
 
 class Projection(nn.Module):

@@ -166,3 +166,23 @@ def test_options_reach_the_attention() -> None:
     assert all(isinstance(block.attn, foveal.DenoisingAttention) and block.attn.shared_values for block in model.blocks)
     assert model.blocks[1].attn.lambdas.tolist() == [0.25] * 6
     assert model.blocks[2].drop_path1.drop_prob == pytest.approx(0.2)
+
+
+def test_its_linear_maps_between_attentions_are_timms(monkeypatch) -> None:
+    import timm.layers
+
+    from foveal.attention import _linear
+    from foveal.models._mlp import Mlp
+
+    # small maps take the fast path too
+    monkeypatch.setattr(_linear, "_CONVOLUTION_PAYS", 1)
+    model = ViT().build(**SHAPE)
+    assert all(type(block.mlp) is Mlp for block in model.blocks)
+    ours, theirs = Mlp(8, 24, norm_layer=torch.nn.LayerNorm), timm.layers.Mlp(8, 24, norm_layer=torch.nn.LayerNorm)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 5, 8, requires_grad=True)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-6)
+    want = torch.autograd.grad(theirs(x).square().sum(), [x, *theirs.parameters()])
+    torch.testing.assert_close(torch.autograd.grad(ours(x).square().sum(), [x, *ours.parameters()]), want, rtol=1e-4, atol=1e-5)
+    ours.fc2.register_forward_hook(lambda layer, args, out: out + 1)
+    torch.testing.assert_close(ours(x), theirs(x) + 1, rtol=1e-5, atol=1e-5)

@@ -23,13 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .._errors import InputError, missing_extra
+from .._errors import InputError
 from ..attention import CausalAttention, ComplementaryCBAM
-
-try:
-    from timm.layers import Mlp
-except ImportError as error:
-    raise missing_extra("timm", "timm", "foveal.models") from error
+from ._mlp import Mlp
 
 __all__ = ["CausalBlock", "CausalResNet", "EnvironmentHeads", "GatedBlock", "SplitBlock", "Streams", "TwoStreamBlock"]
 

@@ -20,14 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .._errors import InputError, missing_extra, unknown
+from .._errors import InputError, unknown
 from ..attention import CrossSampleDictionary, CrossSamplePair, SoftmaxAttention
 from ..attention.cross_sample import DictionaryInit
-
-try:
-    from timm.layers import Mlp
-except ImportError as error:
-    raise missing_extra("timm", "timm", "foveal.models") from error
+from ._mlp import Mlp
 
 __all__ = ["CattEncoder", "CattLayer", "Stacking"]
 

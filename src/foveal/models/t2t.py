@@ -26,15 +26,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .._errors import InputError, missing_extra, unknown
+from .._errors import InputError, unknown
 from ..attention import AttentionConfig, CrossSampleAttention, ExternalAttention, config_from_dict
 from ..attention._grid import on_grid
+from ._mlp import Mlp
 from .vit import VisionTransformer
-
-try:
-    from timm.layers import Mlp
-except ImportError as error:
-    raise missing_extra("timm", "timm", "foveal.models") from error
 
 __all__ = ["T2T", "T2T_SIZES", "T2TSize", "T2TViT", "TokenBlock", "TokensToTokens", "eamlp", "sinusoidal_positions"]
 

@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from .._errors import InputError, missing_extra, unknown
 from ..attention import AttentionConfig, DenoisingAttention, DifferentialAttention, config_from_dict
 from ..attention._grid import on_grid, without_grid
+from ..attention._linear import project
 from ._patches import pair, patch_grid, take_positions
 from .vit import VisionTransformer
 
@@ -96,7 +97,7 @@ class DividedBlock(Block):
         batch = patches.shape[0]
 
         over_time = self.temporal_norm1(rearrange(patches, "b t n c -> (b n) t c"))
-        moved = self.temporal_fc(self.temporal_attn(over_time))
+        moved = project(self.temporal_fc, self.temporal_attn(over_time))
         patches = patches + self.drop_path1(rearrange(moved, "(b n) t c -> b t n c", b=batch))
 
         frames = torch.cat([prefix.unsqueeze(1).expand(-1, num_frames, -1, -1), patches], dim=2)

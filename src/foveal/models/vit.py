@@ -21,6 +21,7 @@ from ..attention import CORES, FAMILIES, AttentionConfig, DifferentialAttention,
 from ..attention._grid import on_grid
 from ..hub._mixin import HubMixin
 from ._config import Arm, ModelConfig, register_model
+from ._mlp import Mlp
 
 try:
     from timm.models import VisionTransformer as _VisionTransformer
@@ -73,7 +74,7 @@ class VisionTransformer(_VisionTransformer, HubMixin):
             prefix = int(vit.get("class_token", True)) + int(vit.get("reg_tokens", 0))
             config = config_from_dict({"attention": attention, **(options or {})})
             vit["attn_layer"] = on_grid(config, prefix, None if vit.get("dynamic_img_size") else patch_grid(vit)).layer()
-        super().__init__(**vit)
+        super().__init__(**{"mlp_layer": Mlp, **vit})
         for depth, block in enumerate(self.blocks):
             if isinstance(block.attn, DifferentialAttention):
                 block.attn.set_lambda_init(depth)
