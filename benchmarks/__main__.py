@@ -81,7 +81,7 @@ def _page(names: list[str], rows: list[Row]) -> str:
             "authors' formulation there are linear maps. Of the fastest matrix product, denoising attention reaches what PyTorch's fused float32",
             "kernel lets it, the less the more tokens it has. An efficient block of 512 channels has 25.8 G multiply-adds at 128 × 128 pixels, its",
             "own 512 × 512 map among them, and a softmax block 292: 11.3 times as many, and a target of 20 is out of reach. In halonet26t",
-            "convolutions and norms take most of the time, and are the same on both sides: the lines \"no attention\" say how much.",
+            'convolutions and norms take most of the time, and are the same on both sides: the lines "no attention" say how much.',
             "",
             "Efficient and linear attention do not compute what attention of pairs computes; each was first shown to equal its own reference. At unequal",
             "widths PyTorch has no fast path on the CPU, which is most of the larger factor. Their time grows with the number of tokens. Without gradients",

@@ -1,11 +1,12 @@
 """Every recipe runs from data to metrics in miniature, with its own optimizer, schedule, loss and augmentation."""
 
 import math
+import pickle
 
 import pytest
 
 from foveal.recipes import get_recipe, list_recipes, smoke
-from foveal.training import Recipe, fit, load_run, read_json
+from foveal.training import Recipe, fit, load_data, load_run, read_json
 
 
 def stands_in(name: str) -> bool:
@@ -25,6 +26,9 @@ def test_every_recipe_runs(name, tmp_path) -> None:
     # what was run can be taken up by its name alone
     assert Recipe.from_dict(read_json(tmp_path / "run" / "recipe.json")) == recipe
     assert load_run(tmp_path / "run")[0] == recipe
+    # processes that read get their split by pickling, wherever they are not forked
+    split = load_data(recipe.data).train
+    assert len(pickle.loads(pickle.dumps(split))) == len(split)
 
 
 @pytest.mark.parametrize("name", list_recipes())

@@ -93,37 +93,36 @@ class CocoFolder(Data):
         # its files lie where COCO's own do
         return CocoFolder(root=coco(), img_size=64, masks=self.masks, flip=self.flip, jitter=self.jitter, keep_empty=self.keep_empty, check=self.check)
 
-    def _transforms(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """Image and target together, by torchvision's transforms."""
+    def _transforms(self) -> tuple["_Together", "_Together"]:
         try:
             from torchvision import tv_tensors
             from torchvision.transforms import v2
         except ImportError as error:
             raise missing_extra("torchvision", "train", "detection in image files") from error
-
         colours = [v2.ColorJitter(brightness=self.jitter, contrast=self.jitter, saturation=self.jitter)] if self.jitter else []
         vary = v2.Compose([*([v2.RandomHorizontalFlip()] if self.flip else []), *colours, v2.Identity()])
         finish = v2.Compose([v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True), v2.Normalize(_MEAN, _STD)])
+        return _Together(v2.Compose([vary, finish])), _Together(finish)
 
-        def wrapped(image: Any, target: dict[str, Tensor] | None) -> tuple[Any, dict[str, Any]]:
-            pixels = tv_tensors.Image(v2.functional.pil_to_tensor(image))
-            out: dict[str, Any] = dict(target or {})
-            if "boxes" in out:
-                out["boxes"] = tv_tensors.BoundingBoxes(out["boxes"], format="XYXY", canvas_size=tuple(pixels.shape[-2:]))
-            if "masks" in out:
-                out["masks"] = tv_tensors.Mask(out["masks"])
-            return pixels, out
 
-        def plain(image: Any, target: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-            return image.as_subclass(Tensor), {name: value.as_subclass(Tensor) for name, value in target.items()}
+class _Together:
+    """Transforms of an image and its target by torchvision's, which can be sent to another process."""
 
-        def train(image: Any, target: dict[str, Tensor] | None) -> tuple[Tensor, dict[str, Tensor]]:
-            return plain(*finish(*vary(*wrapped(image, target))))
+    def __init__(self, transform: Callable[..., Any]) -> None:
+        self._transform = transform
 
-        def evaluate(image: Any, target: dict[str, Tensor] | None) -> tuple[Tensor, dict[str, Tensor]]:
-            return plain(*finish(*wrapped(image, target)))
+    def __call__(self, image: Any, target: dict[str, Tensor] | None) -> tuple[Tensor, dict[str, Tensor]]:
+        from torchvision import tv_tensors
+        from torchvision.transforms.v2 import functional
 
-        return train, evaluate
+        pixels = tv_tensors.Image(functional.pil_to_tensor(image))
+        wrapped: dict[str, Any] = dict(target or {})
+        if "boxes" in wrapped:
+            wrapped["boxes"] = tv_tensors.BoundingBoxes(wrapped["boxes"], format="XYXY", canvas_size=tuple(pixels.shape[-2:]))
+        if "masks" in wrapped:
+            wrapped["masks"] = tv_tensors.Mask(wrapped["masks"])
+        pixels, wrapped = self._transform(pixels, wrapped)
+        return pixels.as_subclass(Tensor), {name: value.as_subclass(Tensor) for name, value in wrapped.items()}
 
 
 @dataclass(frozen=True)

@@ -79,40 +79,44 @@ class MaskPairs(Data):
             unscored=labels.unscored,
         )
 
-    def _transforms(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def _transforms(self) -> tuple["_Together", "_Together"]:
         try:
             from torchvision import tv_tensors
             from torchvision.transforms import v2
         except ImportError as error:
             raise missing_extra("torchvision", "train", "segmentation of image files") from error
-
-        low, high, crop = self.min_scale, self.max_scale, self.img_size
-
-        def scaled(image: Any, mask: Any) -> tuple[Any, Any]:
-            factor = low + (high - low) * torch.rand(()).item()
-            size = [max(1, round(side * factor)) for side in image.shape[-2:]]
-            return v2.functional.resize(image, size, antialias=True), v2.functional.resize(mask, size, interpolation=v2.InterpolationMode.NEAREST)
-
         # padding has the colour of the mean, which is 0 behind the standardisation
         fill = {tv_tensors.Image: [round(255 * value) for value in _MEAN], tv_tensors.Mask: IGNORE}
         colours = [v2.ColorJitter(brightness=self.jitter, contrast=self.jitter, saturation=self.jitter)] if self.jitter else []
-        shape = v2.Compose([v2.RandomCrop(crop, pad_if_needed=True, fill=fill), v2.RandomHorizontalFlip(), *colours])
+        shape = v2.Compose([v2.RandomCrop(self.img_size, pad_if_needed=True, fill=fill), v2.RandomHorizontalFlip(), *colours])
         finish = v2.Compose([v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True), v2.Normalize(_MEAN, _STD)])
+        return _Together(finish, shape, (self.min_scale, self.max_scale)), _Together(finish)
 
-        def wrapped(image: Any, mask: Mask | None) -> tuple[Any, Any]:
-            pixels = tv_tensors.Image(v2.functional.pil_to_tensor(image))
-            return pixels, tv_tensors.Mask(torch.from_numpy(mask) if mask is not None else torch.zeros(pixels.shape[-2:], dtype=torch.uint8))
 
-        def plain(image: Any, mask: Any) -> tuple[Tensor, Tensor]:
-            return image.as_subclass(Tensor), mask.as_subclass(Tensor).long()
+class _Together:
+    """Transforms of an image and its mask, which can be sent to another process."""
 
-        def train(image: Any, mask: Mask) -> tuple[Tensor, Tensor]:
-            return plain(*finish(*shape(*scaled(*wrapped(image, mask)))))
+    def __init__(self, finish: Callable[..., Any], shape: Callable[..., Any] | None = None, scales: tuple[float, float] = (1.0, 1.0)) -> None:
+        self._finish, self._shape, self._scales = finish, shape, scales
 
-        def evaluate(image: Any, mask: Mask | None) -> tuple[Tensor, Tensor]:
-            return plain(*finish(*wrapped(image, mask)))
+    def __call__(self, image: Any, mask: Mask | None) -> tuple[Tensor, Tensor]:
+        from torchvision import tv_tensors
+        from torchvision.transforms.v2 import functional
 
-        return train, evaluate
+        pixels = tv_tensors.Image(functional.pil_to_tensor(image))
+        labels = tv_tensors.Mask(torch.from_numpy(mask) if mask is not None else torch.zeros(pixels.shape[-2:], dtype=torch.uint8))
+        if self._shape is not None:
+            pixels, labels = self._shape(*self._scaled(pixels, labels))
+        pixels, labels = self._finish(pixels, labels)
+        return pixels.as_subclass(Tensor), labels.as_subclass(Tensor).long()
+
+    def _scaled(self, image: Any, mask: Any) -> tuple[Any, Any]:
+        from torchvision.transforms import v2
+
+        low, high = self._scales
+        factor = low + (high - low) * torch.rand(()).item()
+        size = [max(1, round(side * factor)) for side in image.shape[-2:]]
+        return v2.functional.resize(image, size, antialias=True), v2.functional.resize(mask, size, interpolation=v2.InterpolationMode.NEAREST)
 
 
 class _Files:
