@@ -1,13 +1,19 @@
 """What ``torch.distributed.run`` starts in each process: one step and one more of every attention in a host, without looking for unused parameters."""
 
+import gc
+
 import torch
 import torch.distributed as dist
+
+# before a process group is there: its functions take the one there is as a default, and would keep it for good
+import torch.distributed.nn
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from foveal.attention import attention_class, list_attentions
 from foveal.convert import convert_
 from tests.convert.test_hosts import SIDE, stirred, timm_vit
+from tests.threads import threads_of_process_groups
 
 
 def main() -> None:
@@ -27,7 +33,11 @@ def main() -> None:
         check(model, want)
         if rank == 0:
             print(name, flush=True)
+    # whoever holds the group keeps its threads, and one of them may abort the process while Python ends
+    del parallel
+    gc.collect()
     dist.destroy_process_group()
+    assert not threads_of_process_groups()
 
 
 def check(model: nn.Module, want: tuple[torch.Tensor, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What ``torch.distributed.run`` starts in each process: many.py RECIPE RUN [--sgd] [--stop-rank-1-at STEP]"""
+"""What ``torch.distributed.run`` starts in each process: tests.training.many RECIPE RUN [--sgd] [--stop-rank-1-at STEP]"""
 
 import os
 import signal
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from foveal.training import Interrupted, Recipe, fit, loop, read_json
+from tests.threads import threads_of_process_groups
 
 
 def main() -> int:
@@ -29,6 +30,7 @@ def main() -> int:
         fit(Recipe.from_dict(read_json(Path(recipe))), Path(run), resume=True)
     except Interrupted:
         return 130
+    assert not threads_of_process_groups()
     return 0
 
 

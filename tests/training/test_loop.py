@@ -307,9 +307,10 @@ def test_an_interruption_travels_between_processes(tmp_path) -> None:
 def launch(processes: int, recipe: Recipe, run: Path, *options: str) -> subprocess.CompletedProcess[str]:
     recipe_file = run.with_suffix(".json")
     recipe_file.write_text(json.dumps(recipe.to_dict()))
-    script = str(Path(__file__).with_name("many.py"))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), script, str(recipe_file), str(run), *options],
+        [*launcher, "-m", "tests.training.many", str(recipe_file), str(run), *options],
+        cwd=Path(__file__).parents[2],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
