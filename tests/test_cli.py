@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -63,7 +64,13 @@ def test_usage_names_every_command(words, capsys) -> None:
 def test_train_help_names_every_recipe_and_option(capsys) -> None:
     assert main(["train", "--help"]) == 0
     printed = capsys.readouterr().out
-    assert all(name in printed for name in list_recipes())
+    names, lines = list_recipes(), printed.splitlines()
+    columns = set()
+    for name, about in names.items():
+        (line,) = (line for line in lines if line.split()[:1] == [name])
+        assert line.endswith(f"  {about}")
+        columns.add(line.index(about))
+    assert len(columns) == 1
     assert "RECIPE [--smoke]" in printed
     with pytest.raises(SystemExit) as left:
         main(["train", "digits", "--help"])
@@ -241,6 +248,15 @@ def test_from_a_shell(tmp_path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1] == f"foveal: unknown command 'trian'; did you mean train? known: {', '.join(sorted(VERBS))}"
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["foveal", "foveal.cli"])
+def test_as_a_module(module, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", [module, "trian"])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert left.value.code == 2
+    assert "unknown command 'trian'; did you mean train?" in capsys.readouterr().err
 
 
 def test_interrupted_training_says_how_to_go_on(run, tmp_path, monkeypatch, capsys) -> None:

@@ -20,7 +20,9 @@ def train(words: list[str]) -> None:
     from ..training import Recipe, read_json
 
     if not words or words[0] in ("-h", "--help"):
-        recipes = "\n".join(f"  {name:<18}{about}" for name, about in list_recipes().items())
+        known = list_recipes()
+        width = max(map(len, known))
+        recipes = "\n".join(f"  {name:<{width}}  {about}" for name, about in known.items())
         uses = ("RECIPE [--smoke] [OPTIONS]", "--from recipe.json [--smoke] [OPTIONS]", "--resume RUN")
         print("\n".join(f"{'       ' if place else 'usage: '}foveal train {use}" for place, use in enumerate(uses)) + f"\n\n{recipes}")
         print("\nfoveal train RECIPE --help shows every option with its default.")
