@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ._errors import InputError, missing_extra, unknown
+from ._weights import read_saved
 from .analysis import attention_maps, chance_angles, lambdas, look_from, rollout, token_layout, value_angles
 from .analysis.pictures import write_map_sheet, write_rollout
 from .attention import DenoisingAttention, attention_class
@@ -186,15 +187,7 @@ def _from_file(path: Path, name: str) -> Opened:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # every format has errors of its own
-        raise InputError(f"cannot read weights from {path}: {error}") from error
+    found = read_saved(path)
     for key in ("state_dict", "model"):
         found = found[key] if isinstance(found, dict) and isinstance(found.get(key), dict) else found
     if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):

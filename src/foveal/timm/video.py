@@ -1,15 +1,14 @@
 """A TimeSformer as the model of a recipe, with any attention in space and in time, begun from images or from other videos."""
 
-import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from .._errors import InputError, missing_extra
+from .._errors import InputError
+from .._weights import fill, read_saved
 from ..attention import FAMILIES, attention_class, list_attentions
 from ..models import Arm, ModelConfig, TimeSformer, register_model
 from ..models.timesformer import AttentionType
@@ -130,34 +129,12 @@ class VideoTransformer(ModelConfig):
 
 def _load(net: TimeSformer, path: Path) -> None:
     """Everything but the classifier, which keeps its own."""
-    own = net.state_dict()
-    weights = checkpoint_filter_fn(_read(path), net)
+    own, saved = net.state_dict(), read_saved(path)
+    if not isinstance(saved, dict):
+        raise InputError(f"{path} holds a {type(saved).__name__}, expected a state dict")
+    weights = checkpoint_filter_fn(saved, net)
     head = {key: value for key, value in own.items() if key.startswith("head.")}
     weights = {key: value for key, value in weights.items() if not key.startswith("head.")} | head
     if net.time_embed is not None and "time_embed" in weights and weights["time_embed"].shape[1:2] != net.time_embed.shape[1:2]:
         weights["time_embed"] = F.interpolate(weights["time_embed"].mT, size=net.time_embed.shape[1], mode="linear").mT
-    try:
-        net.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{path} holds weights of another network; attentions and sizes must be those it was trained with: {error}") from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if path.suffix != ".safetensors":
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise InputError(f"cannot read weights from {path}: {error}") from error
-        if not isinstance(state, dict):
-            raise InputError(f"{path} holds a {type(state).__name__}, expected a state dict")
-        return state
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise missing_extra("safetensors", "train", "weights to start from") from error
-    try:
-        loaded: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read weights from {path}: {error}") from error
-    return loaded
+    fill(net, weights, path, "attentions and sizes must be those it was trained with")

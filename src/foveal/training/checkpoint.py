@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from .._errors import InputError
 from .._files import check_folder, flush, flush_folder, replace_file
+from .._weights import read_weights
 
 __all__ = [
     "Checkpoint",
@@ -120,18 +120,6 @@ def read_checkpoint(path: Path, recipe: Mapping[str, Any]) -> Checkpoint:
         "ema": read_weights(ema) if ema.exists() else None,
         "state": torch.load(path / "state.pt", map_location="cpu", weights_only=True),
     }
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file.
-
-    Raises:
-        ValueError: the file is missing or is no safetensors file.
-    """
-    try:
-        return load_file(path)
-    except (FileNotFoundError, SafetensorError) as error:
-        raise InputError(f"cannot read weights from {path}: {error}") from error
 
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> None:

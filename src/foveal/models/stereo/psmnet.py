@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..._errors import InputError, missing_extra
+from ..._errors import InputError
+from ..._weights import fill, read_weights
 from .._config import Arm, register_model
 from ..mixing import MappedConfig
 from ..segmentation._size import pad_to, resize
@@ -227,7 +228,8 @@ class PSMNet(MappedConfig):
             options[{"features": "feature_mixer", "volume": "volume_mixer"}[self.place]] = self.mixer(self.width)
         net = PyramidStereoNet(in_chans // 2, **options)
         if self.start is not None:
-            _load(net, Path(self.start))
+            start = Path(self.start)
+            fill(net, read_weights(start), start, "attention, place and sizes must be those of its run")
         return net
 
     def miniature(self) -> "PSMNet":
@@ -239,19 +241,3 @@ class PSMNet(MappedConfig):
             return super().arms()
         elsewhere = replace(self, place="features").arms()
         return {name: Arm(name, arm.about, replace(arm.model, place=self.place)) for name, arm in elsewhere.items() if name != "halo_2d"}
-
-
-def _load(net: nn.Module, path: Path) -> None:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise missing_extra("safetensors", "train", "weights to start from") from error
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read weights from {path}: {error}") from error
-    try:
-        net.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{path} holds weights of another network; attention, place and sizes must be those of its run: {error}") from error

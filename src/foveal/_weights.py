@@ -1,0 +1,66 @@
+"""Files of weights: read without running what may be in them, and given to a network whole or not at all."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._errors import InputError, missing_extra
+
+__all__ = ["fill", "read_saved", "read_weights"]
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        ValueError: the file is missing or is no safetensors file; safetensors is not installed.
+    """
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise missing_extra("safetensors", "train", "reading weights") from error
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_saved(path: Path) -> Any:
+    """What a file holds: tensors by name if its suffix is ``.safetensors``, otherwise whatever ``torch.save`` put there, which may be more, or something else.
+
+    Raises:
+        ValueError: the file is missing, is damaged, or wants code to run; safetensors is not installed.
+    """
+    if path.suffix == ".safetensors":
+        return read_weights(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # a damaged pickle raises whatever it comes upon: UnicodeDecodeError, IndexError, struct.error
+        raise _unreadable(path, error) from error
+
+
+def fill(net: nn.Module, weights: Mapping[str, Tensor], path: Path, same: str) -> None:
+    """Give a network the weights to start from that were read from a file.
+
+    Args:
+        net: the network.
+        weights: every one of its tensors, and no other.
+        path: of the file, for the message.
+        same: what has to be the same here and there, as "sizes must be those of its run".
+
+    Raises:
+        ValueError: the weights are another network's.
+    """
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{path} holds weights of another network; {same}: {error}") from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"cannot read weights from {path}: {error}")
