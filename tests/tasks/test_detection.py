@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from foveal import InputError
 from foveal.cli import main
-from foveal.compare import make_plan, run_plan, write_report, write_results
 from foveal.data import DetectionBundle, DigitScenes
 from foveal.models import SmallDetector
 from foveal.tasks import Detection
 from foveal.tasks._boxes import matched
-from foveal.training import Optim, Recipe, fit, load_data, load_run, read_json, write_json
-from tests.training.helpers import assert_same_weights, weights
+from foveal.training import Optim, Recipe, load_data, load_run, read_json
+from tests.tasks.contract import DenseContract
 
 DATA = DigitScenes(source="digits", side=32, smallest=8, largest=12, most=3, train_scenes=40, val_scenes=5, test_scenes=7)
 RECIPE = Recipe(
@@ -200,59 +199,30 @@ def test_a_find_is_right_once_and_crowds_excuse() -> None:
 # -- a run ----------------------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("detection")
-    write_json(folder / "recipe.json", RECIPE.to_dict())
-    assert main(["train", "--from", str(folder / "recipe.json"), "--out", str(folder / "run")]) == 0
-    return folder / "run"
+class TestDetectionRun(DenseContract):
+    recipe = RECIPE
+    attention = "pointwise"
+    metric = ("ap", "box AP")
+    rows = ["prediction", "missed and wrong"]
+    per_class = set("0123456789")
 
+    def test_eval_writes_results_that_pycocotools_judges_alike(self, run, tmp_path, capsys, monkeypatch) -> None:
+        monkeypatch.setenv("COLUMNS", "300")
+        assert main(["eval", str(run)]) == 0
+        printed = capsys.readouterr().out
+        assert "mask_ap50" in printed
+        _, data, model = load_run(run)
+        results = read_json(run / "results-test.json")
+        want = coco_numbers([data.test[n][1] for n in range(len(data.test))], results, tmp_path, "bbox")
+        got, metrics = read_json(run / "eval.json")["test"], read_json(run / "metrics.json")
+        assert [got["ap"], got["ap50"]] == pytest.approx(want[:2], abs=2e-3), "results are rounded"
+        assert {name: metrics[name] for name in got} == got
+        with torch.no_grad():
+            found = model([data.test[0][0]])[0]
+        assert [entry["score"] for entry in results if entry["image_id"] == 0] == pytest.approx(found["scores"].tolist(), abs=1e-4)
 
-def test_the_recipe_comes_back_and_resuming_ends_in_the_same_weights(run, tmp_path, monkeypatch) -> None:
-    from foveal.training import Interrupted, loop
-
-    assert Recipe.from_dict(read_json(run / "recipe.json")) == RECIPE
-    monkeypatch.setattr(loop, "_any", lambda flag, accelerator: True)
-    with pytest.raises(Interrupted):
-        fit(RECIPE, tmp_path / "run", quiet=True)
-    monkeypatch.undo()
-    fit(RECIPE, tmp_path / "run", resume=True, quiet=True)
-    assert_same_weights(weights(tmp_path / "run"), weights(run))
-
-
-def test_eval_writes_results_that_pycocotools_judges_alike(run, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "300")
-    assert main(["eval", str(run)]) == 0
-    printed = capsys.readouterr().out
-    assert "mask_ap50" in printed
-    _, data, model = load_run(run)
-    results = read_json(run / "results-test.json")
-    want = coco_numbers([data.test[n][1] for n in range(len(data.test))], results, tmp_path, "bbox")
-    got, metrics = read_json(run / "eval.json")["test"], read_json(run / "metrics.json")
-    assert [got["ap"], got["ap50"]] == pytest.approx(want[:2], abs=2e-3), "results are rounded"
-    assert {name: metrics[name] for name in got} == got
-    with torch.no_grad():
-        found = model([data.test[0][0]])[0]
-    assert [entry["score"] for entry in results if entry["image_id"] == 0] == pytest.approx(found["scores"].tolist(), abs=1e-4)
-
-
-def test_inspect_draws_boxes(run, tmp_path, capsys) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)).save(tmp_path / "scene.png")
-    assert main(["inspect", str(run), str(tmp_path / "scene.png"), "--out", str(tmp_path / "out")]) == 0
-    assert "prediction" in capsys.readouterr().out
-    assert (tmp_path / "out" / "prediction.html").read_text().count("<img ") == 2
-
-
-def test_a_comparison_of_detectors_with_and_without_attention(tmp_path) -> None:
-    plan = make_plan(replace(RECIPE, steps=1, eval_every=1), ("pointwise",), seeds=1)
-    for arm in plan.arms:
-        write_json(tmp_path / "out" / arm.name / "memory.json", {"bytes": 1})
-    run_plan(plan, tmp_path / "out", jobs=1, quiet=True)
-    results: dict[str, Any] = read_json(write_results(tmp_path / "out"))
-    assert (results["metric"]["name"], results["metric"]["label"]) == ("ap", "box AP")
-    assert [arm["name"] for arm in results["arms"]] == ["none", "pointwise"]
-    for arm in results["arms"]:
-        assert [row["title"] for row in arm["drawn"]] == ["prediction", "missed and wrong"]
-        assert arm["macs"] > 0
-    page = write_report(results, tmp_path / "report.html").read_text()
-    assert page.count('src="data:image/png') == 6 * (2 + 2 * 2)
+    def test_inspect_draws_boxes(self, run, tmp_path, capsys) -> None:
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)).save(tmp_path / "scene.png")
+        assert main(["inspect", str(run), str(tmp_path / "scene.png"), "--out", str(tmp_path / "out")]) == 0
+        assert "prediction" in capsys.readouterr().out
+        assert (tmp_path / "out" / "prediction.html").read_text().count("<img ") == 2

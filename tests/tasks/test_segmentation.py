@@ -3,8 +3,6 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +14,12 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, M
 
 from foveal import InputError
 from foveal.cli import main
-from foveal.compare import make_plan, run_plan, write_report, write_results
 from foveal.data import IGNORE, FlagSwap
 from foveal.models import SmallFCN, ViT
 from foveal.tasks import Classification, Segmentation, segmentation_scores
-from foveal.training import Optim, Recipe, evaluate, fit, load_data, load_run, read_json, write_json
-from tests.training.helpers import SCENES, assert_same_weights, weights
+from foveal.training import Optim, Recipe, evaluate, load_data, load_run, read_json
+from tests.tasks.contract import DenseContract
+from tests.training.helpers import SCENES
 
 DATA = FlagSwap(train_scenes=40, val_scenes=9, test_scenes=11)
 RECIPE = Recipe(
@@ -143,81 +141,46 @@ def test_parts_for_unlike_targets_are_refused(parts) -> None:
 # -- a run ----------------------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("segmentation")
-    write_json(folder / "recipe.json", RECIPE.to_dict())
-    assert main(["train", "--from", str(folder / "recipe.json"), "--out", str(folder / "run")]) == 0
-    return folder / "run"
+class TestSegmentationRun(DenseContract):
+    recipe = RECIPE
+    attention = "external_2d"
+    steps, seeds = 2, 2
+    metric = ("miou", "mean IoU")
+    rows = ["prediction", "errors"]
+    per_class = {"background", "first", "second"}
 
+    def test_metrics_are_those_of_the_test_split(self, run) -> None:
+        recipe, bundle, model = load_run(run)
+        confusion = np.zeros((3, 3), np.int64)
+        losses = []
+        for n in range(len(bundle.test)):
+            image, mask = bundle.test[n]
+            with torch.no_grad():
+                logits = model(image[None])
+            np.add.at(confusion, (mask.flatten().numpy(), logits[0].argmax(0).flatten().numpy()), 1)
+            losses.append(F.cross_entropy(logits, mask[None]).item())
+        want = segmentation_scores(confusion, bundle.classes, ["background"])
+        metrics = read_json(run / "metrics.json")
+        assert {name: metrics[name] for name in want} == want
+        assert metrics["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+        assert evaluate(model, bundle.test, recipe, bundle) == {name: metrics[name] for name in (*want, "loss")}
+        entries = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+        assert [entry["step"] for entry in entries] == [3, 6]
+        assert all(0 <= entry["train_pixel_accuracy"] <= 1 and math.isfinite(entry["val_miou"]) for entry in entries)
 
-def test_the_recipe_comes_back(run) -> None:
-    values = read_json(run / "recipe.json")
-    assert (values["data"]["kind"], values["model"]["kind"], values["task"]["kind"]) == ("FlagSwap", "SmallFCN", "Segmentation")
-    assert Recipe.from_dict(values) == RECIPE
+    def test_eval_and_inspect_from_the_command_line(self, run, tmp_path, capsys, monkeypatch) -> None:
+        monkeypatch.setenv("COLUMNS", "200")
+        assert main(["eval", str(run)]) == 0
+        printed = capsys.readouterr().out
+        assert "miou" in printed
+        assert all(name in printed for name in ("background", "first", "second"))
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)).save(tmp_path / "scene.png")
+        assert main(["inspect", str(run), str(tmp_path / "scene.png"), "--out", str(tmp_path / "out")]) == 0
+        assert "prediction" in capsys.readouterr().out
+        page = (tmp_path / "out" / "prediction.html").read_text()
+        assert page.count("<img ") == 3 + 4, "image, prediction, probability, and the four slots"
+        with Image.open(tmp_path / "out" / "prediction.png") as sheet:
+            assert sheet.height > 3 * 100
 
-
-def test_metrics_are_those_of_the_test_split(run) -> None:
-    recipe, bundle, model = load_run(run)
-    confusion = np.zeros((3, 3), np.int64)
-    losses = []
-    for n in range(len(bundle.test)):
-        image, mask = bundle.test[n]
-        with torch.no_grad():
-            logits = model(image[None])
-        np.add.at(confusion, (mask.flatten().numpy(), logits[0].argmax(0).flatten().numpy()), 1)
-        losses.append(F.cross_entropy(logits, mask[None]).item())
-    want = segmentation_scores(confusion, bundle.classes, ["background"])
-    metrics = read_json(run / "metrics.json")
-    assert {name: metrics[name] for name in want} == want
-    assert metrics["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
-    assert evaluate(model, bundle.test, recipe, bundle) == {name: metrics[name] for name in (*want, "loss")}
-    entries = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
-    assert [entry["step"] for entry in entries] == [3, 6]
-    assert all(0 <= entry["train_pixel_accuracy"] <= 1 and math.isfinite(entry["val_miou"]) for entry in entries)
-
-
-def test_resuming_ends_in_the_same_weights(run, tmp_path, monkeypatch) -> None:
-    from foveal.training import Interrupted, loop
-
-    monkeypatch.setattr(loop, "_any", lambda flag, accelerator: True)
-    with pytest.raises(Interrupted):
-        fit(RECIPE, tmp_path / "run", quiet=True)
-    monkeypatch.undo()
-    fit(RECIPE, tmp_path / "run", resume=True, quiet=True)
-    assert_same_weights(weights(tmp_path / "run"), weights(run))
-
-
-def test_eval_and_inspect_from_the_command_line(run, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    assert main(["eval", str(run)]) == 0
-    printed = capsys.readouterr().out
-    assert "miou" in printed
-    assert all(name in printed for name in ("background", "first", "second"))
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)).save(tmp_path / "scene.png")
-    assert main(["inspect", str(run), str(tmp_path / "scene.png"), "--out", str(tmp_path / "out")]) == 0
-    assert "prediction" in capsys.readouterr().out
-    page = (tmp_path / "out" / "prediction.html").read_text()
-    assert page.count("<img ") == 3 + 4, "image, prediction, probability, and the four slots"
-    with Image.open(tmp_path / "out" / "prediction.png") as sheet:
-        assert sheet.height > 3 * 100
-
-
-def test_a_comparison_of_networks_with_and_without_attention(tmp_path) -> None:
-    plan = make_plan(replace(RECIPE, steps=2, eval_every=1), ("external_2d",), seeds=2)
-    assert [arm.name for arm in plan.arms] == ["none", "external_2d"]
-    for arm in plan.arms:
-        write_json(tmp_path / "out" / arm.name / "memory.json", {"bytes": 1})
-    run_plan(plan, tmp_path / "out", jobs=1, quiet=True)
-    results: dict[str, Any] = read_json(write_results(tmp_path / "out"))
-    assert (results["metric"]["name"], results["metric"]["label"]) == ("miou", "mean IoU")
-    for arm in results["arms"]:
-        assert arm["metrics"]["miou"]["by_seed"] == [read_json(tmp_path / "out" / arm["name"] / f"seed-{s}" / "metrics.json")["miou"] for s in (0, 1)]
-        assert [row["title"] for row in arm["drawn"]] == ["prediction", "errors"]
-        assert set(arm["per_class"]) == {"background", "first", "second"}
-    assert [arm["difference"] is None for arm in results["arms"]] == [True, False]
-    assert results["verdict"]["headline"].startswith("No attention learned much more than guessing"), "after two steps"
-    page = write_report(results, tmp_path / "report.html").read_text()
-    assert "Test mean IoU of each attention" in page
-    # image and truth once, then prediction and errors of every arm, six samples each
-    assert page.count('src="data:image/png') == 6 * (2 + 2 * 2)
+    def check_results(self, results) -> None:
+        assert results["verdict"]["headline"].startswith("No attention learned much more than guessing"), "after two steps"

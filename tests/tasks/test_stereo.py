@@ -4,8 +4,6 @@ import json
 import math
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +13,13 @@ from torch import Tensor, nn
 
 from foveal import InputError
 from foveal.cli import main
-from foveal.compare import make_plan, run_plan, write_report, write_results
 from foveal.data import ShiftStereo
 from foveal.models import PSMNet
 from foveal.recipes import get_recipe, list_recipes
 from foveal.tasks import StereoMatching
 from foveal.tasks.stereo import StereoErrors, colour_disparity
-from foveal.training import Optim, Recipe, evaluate, fit, load_run, read_json, write_json
-from tests.training.helpers import assert_same_weights, weights
+from foveal.training import Optim, Recipe, evaluate, load_run, read_json
+from tests.tasks.contract import DenseContract
 
 pytestmark = pytest.mark.skipif(find_spec("skimage") is None, reason="photographs lie in scikit-image")
 
@@ -157,70 +154,41 @@ def test_recipes_are_there_and_come_back() -> None:
 # -- a run ----------------------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stereo")
-    write_json(folder / "recipe.json", RECIPE.to_dict())
-    assert main(["train", "--from", str(folder / "recipe.json"), "--out", str(folder / "run")]) == 0
-    return folder / "run"
+class TestStereoRun(DenseContract):
+    recipe = RECIPE
+    attention = "efficient_2d"
+    metric = ("epe", "end-point error")
+    rows = ["prediction", "error"]
+    samples = 1
+    per_class = {"motorcycle"}
 
+    def test_metrics_are_those_of_the_real_scene(self, run) -> None:
+        recipe, bundle, model = load_run(run)
+        pair, (truth, _) = bundle.test[0]
+        with torch.no_grad():
+            off = (model(pair[None])[0, -1] - truth).abs()
+        off = off[off.isfinite()]
+        metrics = read_json(run / "metrics.json")
+        assert metrics["epe"] == pytest.approx(off.mean().item(), rel=1e-5)
+        assert metrics["over_3px"] == pytest.approx((off > 3).float().mean().item(), rel=1e-5)
+        assert metrics["per_class"] == {"motorcycle": {name: metrics[name] for name in ("epe", "over_3px", "d1")}}
+        assert evaluate(model, bundle.test, recipe, bundle)["epe"] == metrics["epe"]
+        entries = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+        assert [entry["step"] for entry in entries] == [2, 4]
+        assert all(0 <= entry["train_within_3px"] <= 1 and math.isfinite(entry["val_epe"]) for entry in entries)
 
-def test_metrics_are_those_of_the_real_scene(run) -> None:
-    recipe, bundle, model = load_run(run)
-    pair, (truth, _) = bundle.test[0]
-    with torch.no_grad():
-        off = (model(pair[None])[0, -1] - truth).abs()
-    off = off[off.isfinite()]
-    metrics = read_json(run / "metrics.json")
-    assert metrics["epe"] == pytest.approx(off.mean().item(), rel=1e-5)
-    assert metrics["over_3px"] == pytest.approx((off > 3).float().mean().item(), rel=1e-5)
-    assert metrics["per_class"] == {"motorcycle": {name: metrics[name] for name in ("epe", "over_3px", "d1")}}
-    assert evaluate(model, bundle.test, recipe, bundle)["epe"] == metrics["epe"]
-    entries = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
-    assert [entry["step"] for entry in entries] == [2, 4]
-    assert all(0 <= entry["train_within_3px"] <= 1 and math.isfinite(entry["val_epe"]) for entry in entries)
-
-
-def test_resuming_ends_in_the_same_weights(run, tmp_path, monkeypatch) -> None:
-    from foveal.training import Interrupted, loop
-
-    monkeypatch.setattr(loop, "_any", lambda flag, accelerator: True)
-    with pytest.raises(Interrupted):
-        fit(RECIPE, tmp_path / "run", quiet=True)
-    monkeypatch.undo()
-    fit(RECIPE, tmp_path / "run", resume=True, quiet=True)
-    assert_same_weights(weights(tmp_path / "run"), weights(run))
-
-
-def test_eval_and_inspect_from_the_command_line(run, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    assert main(["eval", str(run)]) == 0
-    printed = capsys.readouterr().out
-    assert all(word in printed for word in ("epe", "over_3px", "d1", "motorcycle"))
-    for name in ("left", "right"):
-        Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
-    left, right, out = str(tmp_path / "left.png"), str(tmp_path / "right.png"), str(tmp_path / "out")
-    assert main(["inspect", str(run), left, "--right", right, "--out", out]) == 0
-    assert "disparity: " in capsys.readouterr().out
-    assert (tmp_path / "out" / "prediction.html").read_text().count("<img ") == 3
-    assert main(["inspect", str(run), left, "--out", out]) == 2
-    assert "give the right one with --right" in capsys.readouterr().err
-    assert main(["inspect", "test_vit", left, "--right", right, "--out", out, "--weights", "random"]) == 2
-    assert "--right is for runs that match stereo pairs" in capsys.readouterr().err
-
-
-def test_a_comparison_of_networks_with_and_without_attention(tmp_path) -> None:
-    plan = make_plan(replace(RECIPE, steps=1, eval_every=1), ("efficient_2d",), seeds=1)
-    assert [arm.name for arm in plan.arms] == ["none", "efficient_2d"]
-    for arm in plan.arms:
-        write_json(tmp_path / "out" / arm.name / "memory.json", {"bytes": 1})
-    run_plan(plan, tmp_path / "out", jobs=1, quiet=True)
-    results: dict[str, Any] = read_json(write_results(tmp_path / "out"))
-    assert (results["metric"]["name"], results["metric"]["label"]) == ("epe", "end-point error")
-    for arm in results["arms"]:
-        assert arm["metrics"]["epe"]["by_seed"] == [read_json(tmp_path / "out" / arm["name"] / f"seed-{s}" / "metrics.json")["epe"] for s in (0,)]
-        assert [row["title"] for row in arm["drawn"]] == ["prediction", "error"]
-        assert set(arm["per_class"]) == {"motorcycle"}
-    page = write_report(results, tmp_path / "report.html").read_text()
-    assert "Test end-point error of each attention" in page
-    assert page.count('src="data:image/png') == 2 + 2 * 2
+    def test_eval_and_inspect_from_the_command_line(self, run, tmp_path, capsys, monkeypatch) -> None:
+        monkeypatch.setenv("COLUMNS", "200")
+        assert main(["eval", str(run)]) == 0
+        printed = capsys.readouterr().out
+        assert all(word in printed for word in ("epe", "over_3px", "d1", "motorcycle"))
+        for name in ("left", "right"):
+            Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+        left, right, out = str(tmp_path / "left.png"), str(tmp_path / "right.png"), str(tmp_path / "out")
+        assert main(["inspect", str(run), left, "--right", right, "--out", out]) == 0
+        assert "disparity: " in capsys.readouterr().out
+        assert (tmp_path / "out" / "prediction.html").read_text().count("<img ") == 3
+        assert main(["inspect", str(run), left, "--out", out]) == 2
+        assert "give the right one with --right" in capsys.readouterr().err
+        assert main(["inspect", "test_vit", left, "--right", right, "--out", out, "--weights", "random"]) == 2
+        assert "--right is for runs that match stereo pairs" in capsys.readouterr().err

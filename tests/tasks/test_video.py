@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from foveal import InputError
@@ -14,8 +15,8 @@ from foveal.data import MovingDigits, VideoBundle, VideoFolder
 from foveal.models import ViT
 from foveal.tasks import Classification, VideoClassification
 from foveal.timm import VideoTransformer
-from foveal.training import Optim, Recipe, build_model, evaluate, fit, load_data, load_run
-from tests.training.helpers import assert_same_weights, weights
+from foveal.training import Optim, Recipe, build_model, evaluate, fit, load_data, load_run, read_json
+from tests.tasks.contract import RunContract
 
 DATA = MovingDigits(source="digits", side=24, digit=8, num_frames=3, step=(2, 4), train_clips=40, val_clips=9, test_clips=11)
 RECIPE = Recipe(
@@ -98,19 +99,6 @@ def test_videos_and_images_do_not_meet() -> None:
             replace(RECIPE, **change)
 
 
-def test_a_run_from_data_to_metrics_goes_on_where_it_stopped(tmp_path) -> None:
-    metrics = fit(RECIPE, tmp_path / "whole", quiet=True)
-    assert metrics["split"] == "test"
-    recipe, bundle, model = load_run(tmp_path / "whole")
-    assert recipe == RECIPE
-    assert isinstance(bundle, VideoBundle)
-    assert evaluate(model, bundle.test, recipe, bundle)["accuracy"] == pytest.approx(metrics["accuracy"])
-    hits = sum(int(model(clip[None]).argmax()) == label for clip, label in (bundle.test[n] for n in range(len(bundle.test))))
-    assert metrics["accuracy"] == pytest.approx(hits / len(bundle.test))
-    fit(RECIPE, tmp_path / "again", quiet=True)
-    assert_same_weights(weights(tmp_path / "again"), weights(tmp_path / "whole"))
-
-
 def test_three_views_of_real_files_are_evaluated(tmp_path) -> None:
     data = VideoFolder(root=tmp_path).stand_in()
     recipe = replace(RECIPE, data=data, model=replace(RECIPE.model, patch_size=16), steps=2, eval_every=2, checkpoint_every=2)
@@ -151,14 +139,26 @@ def test_a_comparison_shows_frames_and_predictions() -> None:
         assert not seen["pictures"], "maps of many frames are not shown as one"
 
 
-def test_a_single_image_is_refused_on_the_command_line(tmp_path, capsys) -> None:
-    from PIL import Image
+# -- a run ----------------------------------------------------------------------------------------------------------------------------------------
 
-    fit(replace(RECIPE, steps=1, eval_every=1), tmp_path / "run", quiet=True)
-    Image.new("RGB", (24, 24)).save(tmp_path / "image.png")
-    assert main(["inspect", str(tmp_path / "run"), str(tmp_path / "image.png")]) == 2
-    assert "takes no single image" in capsys.readouterr().err
-    assert main(["eval", str(tmp_path / "run")]) == 0
+
+class TestVideoRun(RunContract):
+    recipe = RECIPE
+
+    def test_metrics_are_those_of_the_test_split(self, run) -> None:
+        metrics = read_json(run / "metrics.json")
+        assert metrics["split"] == "test"
+        recipe, bundle, model = load_run(run)
+        assert isinstance(bundle, VideoBundle)
+        assert evaluate(model, bundle.test, recipe, bundle)["accuracy"] == pytest.approx(metrics["accuracy"])
+        hits = sum(int(model(clip[None]).argmax()) == label for clip, label in (bundle.test[n] for n in range(len(bundle.test))))
+        assert metrics["accuracy"] == pytest.approx(hits / len(bundle.test))
+
+    def test_a_single_image_is_refused_on_the_command_line(self, run, tmp_path, capsys) -> None:
+        Image.new("RGB", (24, 24)).save(tmp_path / "image.png")
+        assert main(["inspect", str(run), str(tmp_path / "image.png")]) == 2
+        assert "takes no single image" in capsys.readouterr().err
+        assert main(["eval", str(run)]) == 0
 
 
 # -- that time is learned -------------------------------------------------------------------------------------------------------------------------
