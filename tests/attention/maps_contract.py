@@ -310,6 +310,30 @@ class MaskedMapContract(MapContract):
                     call(x, mask=mask)
 
 
+class HeadsMapContract(MaskedMapContract):
+    """Of a block whose projection ``qkv`` is divided among heads: the oracle is one head's formula, and what stands behind the heads."""
+
+    def one_head(self, module: Any, q: Tensor, k: Tensor, v: Tensor, here: Tensor) -> Tensor:
+        """What one head mixes of one sample's pixels, (N, D). ``here`` is (N), bool."""
+        raise NotImplementedError
+
+    def behind(self, module: Any, x: Tensor, mixed: Tensor) -> Tensor:
+        """The output, from the input and what all heads mixed, (B, value_channels, H, W)."""
+        raise NotImplementedError
+
+    def oracle(self, module, x, present):
+        parts = module.qkv(x).flatten(2).mT.split((module.key_channels, module.key_channels, module.value_channels), -1)
+        rows = []
+        for *sample, here in zip(*parts, present.flatten(1), strict=True):
+            by_head = zip(*(part.chunk(module.head_count, -1) for part in sample), strict=True)
+            rows.append(torch.cat([self.one_head(module, q, k, v, here) for q, k, v in by_head], -1))
+        return self.behind(module, x, torch.stack(rows).mT.unflatten(-1, x.shape[2:]))
+
+    def from_map(self, module, x, maps):
+        v = module.qkv(x)[:, -module.value_channels :].flatten(2).mT.unflatten(-1, (module.head_count, -1)).transpose(1, 2)
+        return self.behind(module, x, (maps["combined"] @ v).transpose(1, 2).flatten(2).mT.unflatten(-1, x.shape[2:]))
+
+
 def gradients(module: nn.Module, x: Tensor, out: Tensor, cotangent: Tensor) -> dict[str, Tensor]:
     """Of the input and of every parameter; one that the output does not depend on is an error."""
     inputs = {"x": x, **dict(module.named_parameters())}

@@ -1,7 +1,3 @@
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +7,7 @@ import foveal
 from foveal import DenoisingAttention, EfficientAttention, EfficientAttention2d, official
 from foveal.functional import denoising_attention, efficient_attention, efficient_attention_map, efficient_attention_reference
 from tests.attention.contract import DIM, HEADS, AttentionContract, assert_close
-from tests.attention.maps_contract import MaskedMapContract
+from tests.attention.maps_contract import HeadsMapContract
 from tests.attention.test_softmax import heads
 from tests.official.test_golden import part, read
 
@@ -280,23 +276,7 @@ class TestEfficientFunction:
             efficient_attention_map(q, k, mask=torch.zeros(1, 17), normalization="scaling")
 
 
-def brute_force(block: Any, x: Tensor, present: Tensor, one_head: Callable[..., Tensor]) -> Tensor:
-    """What is mixed of the pixels, sample by sample and head by head: the input of whatever stands behind, ``(B, value_channels, H, W)``."""
-    parts = block.qkv(x).flatten(2).mT.split((block.key_channels, block.key_channels, block.value_channels), -1)
-    rows = []
-    for *sample, here in zip(*parts, present.flatten(1), strict=True):
-        by_head = zip(*(part.chunk(block.head_count, -1) for part in sample), strict=True)
-        rows.append(torch.cat([one_head(q, k, v, here) for q, k, v in by_head], -1))
-    return torch.stack(rows).mT.unflatten(-1, x.shape[2:])
-
-
-def mixed_by_map(block: Any, x: Tensor, combined: Tensor) -> Tensor:
-    """The same, by the implied map."""
-    v = block.qkv(x)[:, -block.value_channels :].flatten(2).mT.unflatten(-1, (block.head_count, -1)).transpose(1, 2)
-    return (combined @ v).transpose(1, 2).flatten(2).mT.unflatten(-1, x.shape[2:])
-
-
-class TestEfficientAttention2d(MaskedMapContract):
+class TestEfficientAttention2d(HeadsMapContract):
     name = "efficient_2d"
     variants = [
         {},
@@ -305,11 +285,12 @@ class TestEfficientAttention2d(MaskedMapContract):
         {"head_count": 2, "chunk": 5, "gamma_init": 0.5},
     ]
 
-    def oracle(self, module, x, present):
-        return self.behind(module, x, brute_force(module, x, present, partial(one_head, normalization=module.normalization)))
+    def one_head(self, module, q, k, v, here):
+        return one_head(q, k, v, here, module.normalization)
 
-    def from_map(self, module, x, maps):
-        return self.behind(module, x, mixed_by_map(module, x, maps["combined"]))
+    def behind(self, module, x, mixed):
+        out = module.proj(mixed) * (1 if module.gamma is None else module.gamma)
+        return x + out if module.residual else out
 
     def rows_sum_to_one(self, options):
         return options.get("normalization") != "scaling"
@@ -318,11 +299,6 @@ class TestEfficientAttention2d(MaskedMapContract):
         """Under scaling the output is no mean of values, and is itself beyond float16 here."""
         if options.get("normalization") != "scaling":
             super().test_what_overflows_in_half_precision_is_no_nan(options)
-
-    @staticmethod
-    def behind(module: EfficientAttention2d, x: Tensor, mixed: Tensor) -> Tensor:
-        out = module.proj(mixed) * (1 if module.gamma is None else module.gamma)
-        return x + out if module.residual else out
 
     @pytest.mark.parametrize(("channels", "parameters"), [(512, 787_968), (256, 197_376)])
     def test_published_parameters(self, channels, parameters) -> None:

@@ -16,8 +16,8 @@ from foveal.functional import (
     linear_attention_reference,
 )
 from tests.attention.contract import DIM, HEADS, AttentionContract, assert_close
-from tests.attention.maps_contract import MapContract, MaskedMapContract
-from tests.attention.test_efficient import Largest, brute_force, mixed_by_map
+from tests.attention.maps_contract import HeadsMapContract, MapContract
+from tests.attention.test_efficient import Largest
 from tests.attention.test_softmax import heads
 from tests.official.test_golden import part, read
 
@@ -347,7 +347,7 @@ class TestChannelFunction:
             channel_linear_attention(torch.randn(1, 1, 4, 9), eps=1e-6)
 
 
-class TestLinearAttention2d(MaskedMapContract):
+class TestLinearAttention2d(HeadsMapContract):
     """Maps that are not square are in the contract: the official code fails on 8 × 16, and turns 1 × 16 into 16 × 16 without a word."""
 
     name = "linear_2d"
@@ -358,14 +358,10 @@ class TestLinearAttention2d(MaskedMapContract):
         {"key_channels": 4, "head_count": 2, "chunk": 5, "gamma_init": 0.75},
     ]
 
-    def oracle(self, module, x, present):
-        return self.behind(module, x, brute_force(module, x, present, one_head))
+    def one_head(self, module, q, k, v, here):
+        return one_head(q, k, v, here)
 
-    def from_map(self, module, x, maps):
-        return self.behind(module, x, mixed_by_map(module, x, maps["combined"]))
-
-    @staticmethod
-    def behind(module: LinearAttention2d, x: Tensor, mixed: Tensor) -> Tensor:
+    def behind(self, module, x, mixed):
         return module.gamma * mixed + (x if module.residual else 0)
 
     @pytest.mark.parametrize("gamma", [0.0, 0.75])
