@@ -16,6 +16,7 @@ from .._errors import InputError, missing_extra
 from ._bundle import Data, DataBundle, register_data, seed_of
 from ._fetch import find
 from .digits import Digits, split_by_class
+from .folder import _MEAN, _STD
 
 __all__ = ["CLASSES", "Cutouts", "list_cutouts", "split_cutouts", "square_photo"]
 
@@ -32,8 +33,6 @@ CLASSES = {
     "vehicle": "vehicles",
 }
 """Folders of the package."""
-
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def list_cutouts(folder: Path | None = None) -> tuple[list[Path], list[int]]:

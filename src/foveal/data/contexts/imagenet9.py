@@ -13,7 +13,7 @@ import torch
 
 from ..._errors import InputError
 from .._bundle import Data, DataBundle, Split, register_data
-from ..folder import _rgb
+from ..folder import _MEAN, _STD, _rgb
 from ._pictures import Picture, Pictures, checked, is_picture, readable, transforms_of
 from .digits import ContextedDigits
 
@@ -31,8 +31,6 @@ NINE: dict[str, tuple[str, ...]] = {
     "insect": ("n02174001", "n02177972", "n02190166", "n02206856", "n02219486"),
 }
 """Kinds, and the classes of ImageNet that they are made of."""
-
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @register_data

@@ -1,7 +1,7 @@
 """Sets in COCO's format: a folder of images, and a JSON file with boxes and masks for each part."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..._errors import InputError, missing_extra
 from .._bundle import Data, register_data
-from ..folder import _MEAN, _STD, _rgb
+from .._together import Together, vision
+from ..folder import _rgb
 from ..segmentation._files import need_folder
 from ._bundle import DetectionBundle
 from ._miniature import coco
@@ -82,7 +83,7 @@ class CocoFolder(Data):
             classes=list(categories["train"].values()),
             img_size=self.img_size,
             in_chans=3,
-            prepare=lambda image: evaluate(_rgb(image), None)[0],
+            prepare=lambda image: evaluate(_rgb(image))[0],
             notes=notes,
             masks=self.masks,
             category_ids=ids,
@@ -93,36 +94,9 @@ class CocoFolder(Data):
         # its files lie where COCO's own do
         return CocoFolder(root=coco(), img_size=64, masks=self.masks, flip=self.flip, jitter=self.jitter, keep_empty=self.keep_empty, check=self.check)
 
-    def _transforms(self) -> tuple["_Together", "_Together"]:
-        try:
-            from torchvision import tv_tensors
-            from torchvision.transforms import v2
-        except ImportError as error:
-            raise missing_extra("torchvision", "train", "detection in image files") from error
-        colours = [v2.ColorJitter(brightness=self.jitter, contrast=self.jitter, saturation=self.jitter)] if self.jitter else []
-        vary = v2.Compose([*([v2.RandomHorizontalFlip()] if self.flip else []), *colours, v2.Identity()])
-        finish = v2.Compose([v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True), v2.Normalize(_MEAN, _STD)])
-        return _Together(v2.Compose([vary, finish])), _Together(finish)
-
-
-class _Together:
-    """Transforms of an image and its target by torchvision's, which can be sent to another process."""
-
-    def __init__(self, transform: Callable[..., Any]) -> None:
-        self._transform = transform
-
-    def __call__(self, image: Any, target: dict[str, Tensor] | None) -> tuple[Tensor, dict[str, Tensor]]:
-        from torchvision import tv_tensors
-        from torchvision.transforms.v2 import functional
-
-        pixels = tv_tensors.Image(functional.pil_to_tensor(image))
-        wrapped: dict[str, Any] = dict(target or {})
-        if "boxes" in wrapped:
-            wrapped["boxes"] = tv_tensors.BoundingBoxes(wrapped["boxes"], format="XYXY", canvas_size=tuple(pixels.shape[-2:]))
-        if "masks" in wrapped:
-            wrapped["masks"] = tv_tensors.Mask(wrapped["masks"])
-        pixels, wrapped = self._transform(pixels, wrapped)
-        return pixels.as_subclass(Tensor), {name: value.as_subclass(Tensor) for name, value in wrapped.items()}
+    def _transforms(self) -> tuple[Together, Together]:
+        v2, _ = vision("detection in image files")
+        return Together([v2.RandomHorizontalFlip()] if self.flip else [], self.jitter), Together()
 
 
 @dataclass(frozen=True)
@@ -136,7 +110,7 @@ class _Entry:
 
 
 class _Split:
-    def __init__(self, entries: Sequence[_Entry], categories: Sequence[int], masks: bool, transform: Callable[..., Any], *, augments: bool) -> None:
+    def __init__(self, entries: Sequence[_Entry], categories: Sequence[int], masks: bool, transform: Together, *, augments: bool) -> None:
         self.augments = augments
         self._entries, self._masks, self._transform = list(entries), masks, transform
         self._labels = {number: place for place, number in enumerate(categories)}

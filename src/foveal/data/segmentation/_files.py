@@ -1,7 +1,7 @@
 """Sets that are pairs of files, an image and a mask, with the joint augmentation of segmentation."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..._errors import InputError, missing_extra
+from ..._errors import InputError
 from .._bundle import Data
-from ..folder import _MEAN, _STD, _rgb
+from .._together import Together, vision
+from ..folder import _MEAN, _rgb
 from ._bundle import IGNORE, SegmentationBundle
 from ._labels import Labels, Mask, read_mask
 
@@ -73,54 +74,36 @@ class MaskPairs(Data):
             classes=list(labels.classes),
             img_size=self.img_size,
             in_chans=3,
-            prepare=lambda image: evaluate(_rgb(image), None)[0],
+            prepare=lambda image: evaluate(_rgb(image))[0],
             notes=notes,
             palette=labels.palette,
             unscored=labels.unscored,
         )
 
-    def _transforms(self) -> tuple["_Together", "_Together"]:
-        try:
-            from torchvision import tv_tensors
-            from torchvision.transforms import v2
-        except ImportError as error:
-            raise missing_extra("torchvision", "train", "segmentation of image files") from error
+    def _transforms(self) -> tuple[Together, Together]:
+        v2, tv_tensors = vision("segmentation of image files")
         # padding has the colour of the mean, which is 0 behind the standardisation
         fill = {tv_tensors.Image: [round(255 * value) for value in _MEAN], tv_tensors.Mask: IGNORE}
-        colours = [v2.ColorJitter(brightness=self.jitter, contrast=self.jitter, saturation=self.jitter)] if self.jitter else []
-        shape = v2.Compose([v2.RandomCrop(self.img_size, pad_if_needed=True, fill=fill), v2.RandomHorizontalFlip(), *colours])
-        finish = v2.Compose([v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True), v2.Normalize(_MEAN, _STD)])
-        return _Together(finish, shape, (self.min_scale, self.max_scale)), _Together(finish)
+        crop = v2.RandomCrop(self.img_size, pad_if_needed=True, fill=fill)
+        return Together([_Scaled(self.min_scale, self.max_scale), crop, v2.RandomHorizontalFlip()], self.jitter), Together()
 
 
-class _Together:
-    """Transforms of an image and its mask, which can be sent to another process."""
+class _Scaled:
+    """Image and masks larger or smaller by one factor, drawn evenly."""
 
-    def __init__(self, finish: Callable[..., Any], shape: Callable[..., Any] | None = None, scales: tuple[float, float] = (1.0, 1.0)) -> None:
-        self._finish, self._shape, self._scales = finish, shape, scales
+    def __init__(self, low: float, high: float) -> None:
+        self._low, self._high = low, high
 
-    def __call__(self, image: Any, mask: Mask | None) -> tuple[Tensor, Tensor]:
-        from torchvision import tv_tensors
+    def __call__(self, image: Any, target: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         from torchvision.transforms.v2 import functional
 
-        pixels = tv_tensors.Image(functional.pil_to_tensor(image))
-        labels = tv_tensors.Mask(torch.from_numpy(mask) if mask is not None else torch.zeros(pixels.shape[-2:], dtype=torch.uint8))
-        if self._shape is not None:
-            pixels, labels = self._shape(*self._scaled(pixels, labels))
-        pixels, labels = self._finish(pixels, labels)
-        return pixels.as_subclass(Tensor), labels.as_subclass(Tensor).long()
-
-    def _scaled(self, image: Any, mask: Any) -> tuple[Any, Any]:
-        from torchvision.transforms import v2
-
-        low, high = self._scales
-        factor = low + (high - low) * torch.rand(()).item()
+        factor = self._low + (self._high - self._low) * torch.rand(()).item()
         size = [max(1, round(side * factor)) for side in image.shape[-2:]]
-        return v2.functional.resize(image, size, antialias=True), v2.functional.resize(mask, size, interpolation=v2.InterpolationMode.NEAREST)
+        return functional.resize(image, size, antialias=True), {name: functional.resize(value, size) for name, value in target.items()}
 
 
 class _Files:
-    def __init__(self, pairs: Sequence[Pair], labels: Labels, transform: Callable[..., tuple[Tensor, Tensor]], *, augments: bool) -> None:
+    def __init__(self, pairs: Sequence[Pair], labels: Labels, transform: Together, *, augments: bool) -> None:
         self.augments = augments
         self.pairs, self._labels, self._transform = list(pairs), labels, transform
 
@@ -128,7 +111,9 @@ class _Files:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._transform(*_read(self.pairs[index], self._labels))
+        picture, mask = _read(self.pairs[index], self._labels)
+        image, target = self._transform(picture, {"masks": torch.from_numpy(mask)})
+        return image, target["masks"].long()
 
 
 def _read(pair: Pair, labels: Labels) -> tuple[Any, Mask]:
