@@ -5,8 +5,9 @@ from ._core import CORES, Core, core
 from ._fuse import fuse_
 from ._registry import FAMILIES, AttentionConfig, attention_class, config_from_dict, create_attention, list_attentions, register
 from .causal import CausalAttention, ComplementaryCBAM
-from .cross_sample import CrossSampleAttention, CrossSampleDictionary, CrossSamplePair, fit_dictionaries_
+from .cross_sample import CrossSampleAttention, CrossSamplePair
 from .denoising import DenoisingAttention
+from .dictionary import CrossSampleDictionary, fit_dictionaries_
 from .differential import DifferentialAttention
 from .efficient import EfficientAttention, EfficientAttention2d
 from .external import ExternalAttention, ExternalAttention2d, ExternalMemory

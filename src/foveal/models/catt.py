@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .._errors import InputError, unknown
 from ..attention import CrossSampleDictionary, CrossSamplePair, SoftmaxAttention
-from ..attention.cross_sample import DictionaryInit
+from ..attention.dictionary import DictionaryInit
 from ._mlp import Mlp
 
 __all__ = ["CattEncoder", "CattLayer", "Stacking"]
@@ -109,7 +109,7 @@ class CattEncoder(nn.Module):
         dictionary_size: K.
         stacking: see :data:`Stacking`.
         share: see :class:`CattLayer`.
-        init: how the dictionary starts, see :data:`~foveal.attention.cross_sample.DictionaryInit`; ``"kmeans"`` asks for :func:`foveal.fit_dictionaries_`.
+        init: how the dictionary starts, see :data:`~foveal.attention.dictionary.DictionaryInit`; ``"kmeans"`` asks for :func:`foveal.fit_dictionaries_`.
         mlp_ratio: see :class:`CattLayer`.
         drop: see :class:`CattLayer`.
 
