@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from ._errors import InputError, missing_extra
 
-__all__ = ["fill", "read_saved", "read_weights"]
+__all__ = ["fill", "misfits", "read_saved", "read_weights"]
+
+_SHOWN = 6
+"""Problems that an error lists."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -60,6 +63,14 @@ def fill(net: nn.Module, weights: Mapping[str, Tensor], path: Path, same: str) -
         net.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{path} holds weights of another network; {same}: {error}") from error
+
+
+def misfits(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """What keeps weights from being those that are wanted, the first few of it: names that are missing or left over, shapes that differ. Empty if they fit."""
+    problems = [f"missing {key}" for key in wanted if key not in weights] + [f"left over {key}" for key in weights if key not in wanted]
+    common = [(key, tuple(weights[key].shape), tuple(value.shape)) for key, value in wanted.items() if key in weights]
+    problems += [f"{key} is {got}, wanted {shape}" for key, got, shape in common if got != shape]
+    return "; ".join(problems[:_SHOWN]) + (" …" if len(problems) > _SHOWN else "")
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

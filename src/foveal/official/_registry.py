@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .._errors import InputError, unknown
+from .._weights import misfits
 
 __all__ = ["State", "kind", "list_kinds", "load", "translate"]
 
@@ -76,13 +77,8 @@ def load(kind: str, state_dict: State, **settings: Any) -> nn.Module:
     module = build(**settings)
     weights = translate(kind, state_dict, **settings)
     wanted = module.state_dict()
-    problems = [f"missing {key}" for key in wanted if key not in weights] + [f"left over {key}" for key in weights if key not in wanted]
-    for key in wanted.keys() & weights.keys():
-        if weights[key].shape != wanted[key].shape:
-            problems.append(f"{key} is {tuple(weights[key].shape)}, wanted {tuple(wanted[key].shape)}")
-    if problems:
-        few = "; ".join(problems[:6]) + (" …" if len(problems) > 6 else "")
-        raise InputError(f"the state dict is not a {kind!r} checkpoint with settings {settings}: {few}")
+    if problems := misfits(weights, wanted):
+        raise InputError(f"the state dict is not a {kind!r} checkpoint with settings {settings}: {problems}")
     floating = {value.dtype for value in weights.values() if value.is_floating_point()}
     if len(floating) == 1:
         module = module.to(floating.pop())
