@@ -1,6 +1,7 @@
 """Detection sets: boxes and masks against what is in the pictures."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,32 @@ def test_flag_swap_boxes_are_those_of_the_masks() -> None:
         assert torch.equal(again, mask)
     with pytest.raises(InputError):
         FlagSwapBoxes(side=3)
+
+
+@pytest.mark.parametrize("data", [DIGITS, FlagSwapBoxes(train_scenes=6, val_scenes=1, test_scenes=1)], ids=["digits", "flag swap"])
+def test_scenes_that_stay_are_looked_at_once(data) -> None:
+    made = data.load().train
+    for split in (made, pickle.loads(pickle.dumps(made))):
+        for index in (*range(6), *range(6)):
+            image, numbers = split._split[index]
+            got, target = split[index]
+            assert torch.equal(got, image)
+            seen = [number for number in numbers.unique().tolist() if number and ((numbers == number).sum() >= 5)]
+            assert target["labels"].tolist() == [split._labels[index][number - 1] for number in seen]
+            assert torch.equal(target["masks"], torch.stack([numbers == number for number in seen]))
+            corners = [torch.where(numbers == number) for number in seen]
+            assert target["boxes"].tolist() == [[x.min(), y.min(), x.max() + 1, y.max() + 1] for y, x in corners]
+            assert (target["boxes"].dtype, target["labels"].dtype, target["image_id"].tolist()) == (torch.float32, torch.int64, index)
+            # what a reader does to its target is not seen by the next one
+            for value in target.values():
+                value.zero_()
+        assert split._kept.keys() == set(range(6)), "an entry for each scene, however often it is read"
+
+
+def test_of_crops_that_are_drawn_anew_nothing_is_kept() -> None:
+    split = NucleiInstances(img_size=64, crops=3).load().train
+    assert not torch.equal(split[0][0], split[0][0])
+    assert not split._kept
 
 
 def test_nuclei_are_split_by_place() -> None:

@@ -60,15 +60,13 @@ class _Numbered:
 
     def __init__(self, split: Any) -> None:
         self._split = split
-        self.labels = []
-        for index in range(len(split)):
-            mask = split[index][1]
-            self.labels.append([int(half.max()) - 1 for half in mask.tensor_split(2, dim=1)])
+        masks = torch.stack([split[index][1].byte() for index in range(len(split))])
+        halves = masks.tensor_split(2, dim=2)
+        self.labels = torch.stack([half.amax((1, 2)).long() - 1 for half in halves], 1).tolist()
+        self._numbers = torch.cat([(half > 0).byte() * number for number, half in enumerate(halves, 1)], 2)
 
     def __len__(self) -> int:
         return len(self._split)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, mask = self._split[index]
-        halves = (mask > 0).long().tensor_split(2, dim=1)
-        return image, torch.cat([halves[0], 2 * halves[1]], 1)
+        return self._split[index][0], self._numbers[index].long()
