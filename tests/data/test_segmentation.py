@@ -247,6 +247,50 @@ def test_nuclei_are_125_and_their_parts_do_not_touch() -> None:
         Nuclei(img_size=100)
 
 
+@needs("stardist")
+def test_crops_of_nuclei_are_turned_mirrored_and_lit_as_drawn() -> None:
+    """Step by step in torch, bit for bit."""
+    image, instances = (torch.from_numpy(array) for array in read_nuclei())
+    left = image[:, :256].numpy()
+    standard = (image - float(left.mean())) / float(left.std())
+    settings = Nuclei(img_size=64)
+    turned = set()
+    for bundle, masks in ((settings.load(), (instances > 0).long()), (settings.load_instances(), instances)):
+        for seed in range(40):
+            torch.manual_seed(seed)
+            y, x, turns = int(torch.randint(512 - 63, ())), int(torch.randint(256 - 63, ())), int(torch.randint(4, ()))
+            mirrored = bool(torch.rand(()) < 0.5)
+            want, mask = (whole[y : y + 64, x : x + 64].rot90(turns) for whole in (standard, masks))
+            want, mask = (part.flip(-1) if mirrored else part for part in (want, mask))
+            gain, shift = 1 + 0.2 * (2 * torch.rand(()) - 1), 0.2 * (2 * torch.rand(()) - 1)
+            torch.manual_seed(seed)
+            got, got_mask = bundle.train[0]
+            assert torch.equal(got[0], gain * want + shift)
+            assert torch.equal(got_mask, mask)
+            assert (got.dtype, got_mask.dtype) == (torch.float32, torch.int64)
+            assert got.is_contiguous()
+            assert got_mask.is_contiguous()
+            turned.add((turns, mirrored))
+    assert len(turned) == 8
+
+
+@needs("nilearn", "nibabel")
+def test_slices_in_training_are_mirrored_and_lit_and_stay_what_they_are() -> None:
+    split = BrainSlabs().load().train
+    image, mask = torch.from_numpy(split._images[5].copy()), torch.from_numpy(split._masks[5].astype(np.int64))
+    mirrored = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        mirror = bool(torch.rand(()) < 0.5)
+        gain, shift = 1 + 0.2 * (2 * torch.rand(()) - 1), 0.2 * (2 * torch.rand(()) - 1)
+        torch.manual_seed(seed)
+        got, got_mask = split[5]
+        assert torch.equal(got[0], gain * (image.flip(-1) if mirror else image) + shift)
+        assert torch.equal(got_mask, mask.flip(-1) if mirror else mask)
+        mirrored.add(mirror)
+    assert mirrored == {False, True}
+
+
 @needs("nilearn", "nibabel")
 def test_brain_slabs_keep_apart() -> None:
     _, tissue = read_brain()

@@ -173,15 +173,15 @@ class _Slices:
 
     def __init__(self, images: Sequence[Pixels], masks: Sequence[NDArray[Any]], *, augments: bool = False) -> None:
         self.augments = augments
-        self._images = [torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None] for image in images]
-        self._masks = [torch.from_numpy(np.ascontiguousarray(mask)).long() for mask in masks]
+        self._images = [np.ascontiguousarray(image, dtype=np.float32) for image in images]
+        self._masks = [np.ascontiguousarray(mask) for mask in masks]
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, mask = self._images[index], self._masks[index]
-        return _varied(image, mask) if self.augments else (image, mask)
+        return _varied(image, mask) if self.augments else (torch.from_numpy(image)[None], torch.from_numpy(mask).long())
 
 
 class _Crops:
@@ -190,7 +190,8 @@ class _Crops:
     augments = True
 
     def __init__(self, image: Pixels, mask: NDArray[Any], side: int, count: int) -> None:
-        self._image, self._mask = torch.from_numpy(image.astype(np.float32))[None], torch.from_numpy(mask).long()
+        # of small numbers, a whole mask stays in the processor's cache
+        self._image, self._mask = image.astype(np.float32), mask.astype(np.min_scalar_type(mask.max()))
         self._side, self._count = side, count
 
     def __len__(self) -> int:
@@ -199,16 +200,19 @@ class _Crops:
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         height, width = self._mask.shape
         y, x = (int(torch.randint(room - self._side + 1, ())) for room in (height, width))
-        window = (..., slice(y, y + self._side), slice(x, x + self._side))
+        window = np.s_[y : y + self._side, x : x + self._side]
         turns = int(torch.randint(4, ()))
-        return _varied(self._image[window].rot90(turns, (-2, -1)), self._mask[window].rot90(turns, (-2, -1)))
+        return _varied(np.rot90(self._image[window], turns), np.rot90(self._mask[window], turns))
 
 
-def _varied(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    if torch.rand(()) < 0.5:
-        image, mask = image.flip(-1), mask.flip(-1)
-    gain, shift = 1 + 0.2 * (2 * torch.rand(()) - 1), 0.2 * (2 * torch.rand(()) - 1)
-    return (gain * image + shift).contiguous(), mask.contiguous()
+def _varied(image: Pixels, mask: NDArray[Any]) -> tuple[Tensor, Tensor]:
+    """Mirrored or not, brighter or darker. In NumPy turned and mirrored images are views, so that each is copied once."""
+    if torch.rand(()).item() < 0.5:
+        image, mask = image[:, ::-1], mask[:, ::-1]
+    gain, shift = (np.float32(0.2) * np.float32(2 * torch.rand(()).item() - 1) for _ in range(2))
+    varied = np.multiply(image, 1 + gain, order="C")
+    varied += shift
+    return torch.from_numpy(varied)[None], torch.from_numpy(mask.astype(np.int64, order="C"))
 
 
 def _grey(mean: float, deviation: float) -> Callable[[Any], Tensor]:
