@@ -16,7 +16,7 @@ from foveal.data import KITTIStereo, MiddleburyStereo, SceneFlow, ShiftStereo, r
 from foveal.data._fetch import find
 from foveal.data.stereo._bundle import prepare_pair, shrink
 from foveal.data.stereo.scenes import SCENES, RealScenes
-from foveal.data.stereo.shifts import Layers, _blob, draw_layers
+from foveal.data.stereo.shifts import Layers, _blob, _piece, draw_layers
 from foveal.training.order import Seeded
 
 RNG = np.random.default_rng(0)
@@ -68,9 +68,10 @@ def test_made_pairs_equal_a_loop_over_pixels() -> None:
     assert 0 < got.occluded.mean() < 0.6
 
 
-def test_a_shape_is_a_circle_whose_radius_swings() -> None:
-    got = _blob(30, 40, 50, np.random.default_rng(5))
-    rng = np.random.default_rng(5)
+@pytest.mark.parametrize("seed", range(5, 13))
+def test_a_shape_is_a_circle_whose_radius_swings(seed: int) -> None:
+    got = _blob(30, 40, 50, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
     y, x = rng.uniform(0, 30), rng.uniform(0, 40)
     radius, stretch = rng.uniform(0.1, 0.4) * 30, rng.uniform(0.5, 2)
     swings = [(rng.uniform(-0.35, 0.35) / k, rng.uniform(0, 2 * np.pi)) for k in range(1, 6)]
@@ -80,6 +81,37 @@ def test_a_shape_is_a_circle_whose_radius_swings() -> None:
         reach = radius * (1 + sum(amplitude * np.cos(k * angle + phase) for k, (amplitude, phase) in enumerate(swings, 1)))
         assert got[row, column] == (np.hypot(dy, dx) < reach)
     assert 0 < got.mean() < 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_piece_is_a_part_of_its_photograph(seed: int) -> None:
+    photo = np.random.default_rng(1).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    got = np.empty((20, 30, 3), np.float32)
+    _piece(photo, got, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    step, top, left = rng.choice([0.5, 1.0, 1.0, 2.0]), int(rng.integers(9)), int(rng.integers(13))
+    gains, more = rng.uniform(0.6, 1.2, 3), rng.uniform(-0.1, 0.1)
+    # mirrored at every border
+    endless = np.pad(photo, ((0, 60), (0, 90), (0, 0)), mode="symmetric")
+    for row, column in itertools.product(range(20), range(30)):
+        pixel = endless[top + int(row * step), left + int(column * step)]
+        assert got[row, column] == pytest.approx(np.clip(pixel / 255 * gains + more, 0, 1), abs=1e-6)
+
+
+@NEEDS_PHOTOS
+def test_a_sample_is_its_pair_with_noise_standardised() -> None:
+    """Each step written out, bit for bit."""
+    bundle = ShiftStereo(crop=(32, 48), noise=0.02, train_pairs=2, val_pairs=6).load()
+    for n in range(6):
+        pair, rng = bundle.val.pair(n)
+        views = []
+        for view in (pair.left, pair.right):
+            lit = view * np.float32(rng.uniform(0.95, 1.05)) + np.float32(0.02) * rng.standard_normal(view.shape, dtype=np.float32)
+            standard = (np.clip(lit, 0, 1) - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+            views.append(torch.from_numpy(standard).permute(2, 0, 1))
+        images, (truth, _) = bundle.val[n]
+        assert torch.equal(images, torch.cat(views))
+        assert torch.equal(truth, torch.from_numpy(pair.disparity))
 
 
 def test_disparities_keep_their_limits() -> None:

@@ -61,46 +61,59 @@ def shifted_pair(layers: Layers, width: int) -> Shifted:
         layers: whose textures reach beyond ``width`` by the largest disparity.
         width: of the images.
     """
-    count, height, reach = layers.shapes.shape
-    rows, columns = np.arange(height)[:, None], np.arange(width)
-    number = np.arange(count)[:, None, None]
-
-    # where each layer's point lies in the left image, for the pixels of the left and of the right one
-    at_left = np.broadcast_to(columns.astype(np.float64), (count, height, width))
-    depth, chosen = _nearest(layers, at_left, rows, number)
-    left = layers.textures[chosen, rows, columns]
-
-    at_right = _seen_from_right(layers, columns.astype(np.float64), rows)
-    _, front = _nearest(layers, at_right, rows, number)
-    place = np.clip(np.take_along_axis(at_right, front[None], 0)[0], 0, reach - 1)
-    below = np.minimum(place.astype(np.int64), reach - 2)
-    share = (place - below)[..., None].astype(np.float32)
-    right = (1 - share) * layers.textures[front, rows, below] + share * layers.textures[front, rows, below + 1]
-
-    target = columns - depth
-    there, _ = _nearest(layers, _seen_from_right(layers, target, rows), rows, number)
+    left, right, depth = _views(layers, width)
+    target = np.arange(width) - depth
+    there, _ = _nearest(layers, _seen_from_right(layers, target))
     # the pixel's own layer is among them, and is found again up to rounding
     occluded = (target < 0) | (there > depth + 1e-4)
     return Shifted(left, right, depth.astype(np.float32), occluded)
 
 
-def _seen_from_right(layers: Layers, x: Pixels, rows: Pixels) -> Pixels:
+def _views(layers: Layers, width: int) -> tuple[Floats, Floats, Pixels]:
+    """The left and the right image, and the left one's disparity in double precision."""
+    count, height, reach = layers.shapes.shape
+    columns = np.arange(width)
+    textures = layers.textures.reshape(-1, 3)
+    # where the rows begin in the texture of a layer
+    first = np.arange(height)[:, None] * reach
+
+    # where each layer's point lies in the left image, for the pixels of the left and of the right one
+    depth, chosen = _nearest(layers, np.broadcast_to(columns.astype(np.float64), (count, height, width)))
+    left = textures.take(chosen * (height * reach) + first + columns, 0)
+
+    at_right = _seen_from_right(layers, columns.astype(np.float64))
+    _, front = _nearest(layers, at_right)
+    place = np.clip(np.take_along_axis(at_right, front[None], 0)[0], 0, reach - 1)
+    below = np.minimum(place.astype(np.int64), reach - 2)
+    share = (place - below)[..., None].astype(np.float32)
+    pixel = front * (height * reach) + first + below
+    right = (1 - share) * textures.take(pixel, 0) + share * textures.take(pixel + 1, 0)
+    return left, right, depth
+
+
+def _seen_from_right(layers: Layers, x: Pixels) -> Pixels:
     """``x_r = x − (a + b·x + c·y)`` solved for x: ``(L, H, W)``."""
     a, b, c = layers.planes.astype(np.float64).T[:, :, None, None]
-    return (x + a + c * rows) / (1 - b)
+    return (x + a + c * np.arange(layers.shapes.shape[1])[:, None]) / (1 - b)
 
 
-def _nearest(layers: Layers, x: Pixels, rows: Pixels, number: Pixels) -> tuple[Pixels, Pixels]:
-    """The largest disparity among the layers that have a point there, ``(H, W)``, and the number of its layer."""
-    a, b, c = layers.planes.astype(np.float64).T[:, :, None, None]
-    reach = layers.shapes.shape[-1]
-    column = np.rint(x).astype(np.int64)
-    inside = (column >= 0) & (column < reach) & layers.shapes[number, rows, np.clip(column, 0, reach - 1)]
+def _nearest(layers: Layers, x: Pixels) -> tuple[Pixels, Pixels]:
+    """The largest disparity among the layers that have a point there, ``(H, W)``, and the number of its layer; of x ``(L, H, W)``."""
+    _, height, reach = layers.shapes.shape
+    rows = np.arange(height)[:, None]
+    # no layer has a point beside its texture, except for the background
+    shapes = np.pad(layers.shapes, ((0, 0), (0, 0), (1, 1)))
+    first = 1 + rows * (reach + 2)
     # the background is everywhere, also where a row of the right image begins to the left of it
-    inside[0] = True
-    depth = np.where(inside, a + b * x + c * rows, -np.inf)
-    front = depth.argmax(0)
-    return np.take_along_axis(depth, front[None], 0)[0], front
+    best, front = np.full(x.shape[1:], -np.inf), np.zeros(x.shape[1:], np.int64)
+    for number, (a, b, c) in enumerate(layers.planes.astype(np.float64)):
+        depth = a + b * x[number] + c * rows
+        nearer = depth > best
+        if number:
+            nearer &= shapes[number].take(np.clip(np.rint(x[number]), -1, reach).astype(np.int64) + first)
+        np.copyto(best, depth, where=nearer)
+        front[nearer] = number
+    return best, front
 
 
 def draw_layers(photos: Sequence[Pixels], height: int, width: int, max_disparity: int, objects: int, rng: np.random.Generator) -> Layers:
@@ -121,7 +134,7 @@ def draw_layers(photos: Sequence[Pixels], height: int, width: int, max_disparity
     planes = np.empty((count, 3), np.float32)
     far = rng.uniform(0.02, 0.5) * max_disparity
     for number in range(count):
-        textures[number] = _piece(photos[int(rng.integers(len(photos)))], height, reach, rng)
+        _piece(photos[int(rng.integers(len(photos)))], textures[number], rng)
         shapes[number] = True if number == 0 else _blob(height, width, reach, rng)
         # of the slant the ends over the whole image count, so that no disparity is below 0 or too large
         middle = far if number == 0 else rng.uniform(far, 0.85 * max_disparity)
@@ -132,19 +145,23 @@ def draw_layers(photos: Sequence[Pixels], height: int, width: int, max_disparity
     return Layers(textures, shapes, planes)
 
 
-def _piece(photo: Pixels, height: int, width: int, rng: np.random.Generator) -> Floats:
-    """A part of a photograph, enlarged or not, mirrored or not, brighter or darker."""
+def _piece(photo: Pixels, into: Floats, rng: np.random.Generator) -> None:
+    """A part of a photograph, enlarged or not, mirrored or not, brighter or darker; written into ``(H, T, 3)``."""
     step = rng.choice([0.5, 1.0, 1.0, 2.0])
-    picked = photo
-    for axis, side in enumerate((height, width)):
-        length = picked.shape[axis]
+    places = []
+    for length, side in zip(photo.shape, into.shape[:2], strict=False):
         start = rng.integers(length)
         # a saw between the borders: what runs off one goes on mirrored
         turn = (start + (np.arange(side) * step).astype(np.int64)) % (2 * length)
-        picked = np.take(picked, np.where(turn < length, turn, 2 * length - 1 - turn), axis)
-    piece = picked.astype(np.float32) / 255
-    piece = piece * rng.uniform(0.6, 1.2, 3).astype(np.float32) + np.float32(rng.uniform(-0.1, 0.1))
-    return np.clip(piece, 0, 1)
+        places.append(np.where(turn < length, turn, 2 * length - 1 - turn))
+    rows, columns = places
+    into[:] = photo.reshape(-1, 3).take(rows[:, None] * photo.shape[1] + columns, 0)
+    # rows of all channels in turn: NumPy is slow along an axis of three
+    flat, width = into.reshape(len(into), -1), into.shape[1]
+    flat /= 255
+    flat *= np.tile(rng.uniform(0.6, 1.2, 3).astype(np.float32), width)
+    flat += np.float32(rng.uniform(-0.1, 0.1))
+    np.clip(flat, 0, 1, out=flat)
 
 
 def _blob(height: int, width: int, reach: int, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -152,14 +169,22 @@ def _blob(height: int, width: int, reach: int, rng: np.random.Generator) -> NDAr
     y, x = rng.uniform(0, height), rng.uniform(0, width)
     radius, stretch = rng.uniform(0.1, 0.4) * height, rng.uniform(0.5, 2)
     swings = [rng.uniform(-0.35, 0.35) / k * np.exp(1j * rng.uniform(0, 2 * np.pi)) for k in range(1, 6)]
-    offset = (np.arange(reach) - x) / stretch + 1j * (np.arange(height)[:, None] - y)
+    blob = np.zeros((height, reach), bool)
+    # no point of it lies farther away; one pixel more, for rounding
+    most = radius * (1 + sum(map(abs, swings))) + 1
+    rows, columns = (
+        np.arange(max(0, int(at - far)), max(0, min(side, int(at + far) + 2))) for at, far, side in ((y, most, height), (x, stretch * most, reach))
+    )
+    offset = (columns - x) / stretch + 1j * (rows[:, None] - y)
     distance = np.abs(offset)
     unit = offset / np.maximum(distance, 1e-6)
     # the real part of a sum over k of swing · unit^k, which is amplitude · cos(k · angle + phase)
     swing = np.zeros_like(unit)
     for amplitude in reversed(swings):
-        swing = (swing + amplitude) * unit
-    return distance < radius * (1 + swing.real)
+        swing += amplitude
+        swing *= unit
+    blob[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = distance < radius * (1 + swing.real)
+    return blob
 
 
 @register_data
@@ -228,21 +253,26 @@ class Pairs:
         return self._count
 
     def __getitem__(self, index: int) -> StereoSample:
-        pair, rng = self.pair(index)
-        noisy = []
-        for view in (pair.left, pair.right):
-            changed = view * np.float32(rng.uniform(0.95, 1.05)) + np.float32(self._settings.noise) * rng.standard_normal(view.shape, dtype=np.float32)
-            noisy.append(np.clip(changed, 0, 1))
-        return as_sample(noisy[0], noisy[1], pair.disparity)
+        layers, rng = self._layers(index)
+        left, right, disparity = _views(layers, self._settings.crop[1])
+        for view in (left, right):
+            view *= np.float32(rng.uniform(0.95, 1.05))
+            view += np.float32(self._settings.noise) * rng.standard_normal(view.shape, dtype=np.float32)
+            np.clip(view, 0, 1, out=view)
+        return as_sample(left, right, disparity)
 
     def pair(self, index: int) -> tuple[Shifted, np.random.Generator]:
         """The pair without noise, with its occlusions, and what draws the noise."""
+        layers, rng = self._layers(index)
+        return shifted_pair(layers, self._settings.crop[1]), rng
+
+    def _layers(self, index: int) -> tuple[Layers, np.random.Generator]:
         if not 0 <= index < self._count:
             raise IndexError(index)
         seed = int(torch.randint(2**62, ())) if self.augments else seed_of("shifts", self._settings.seed, self._split, index)
         rng = np.random.default_rng(seed)
         height, width = self._settings.crop
-        return shifted_pair(draw_layers(self._photos, height, width, self._settings.max_disparity, self._settings.objects, rng), width), rng
+        return draw_layers(self._photos, height, width, self._settings.max_disparity, self._settings.objects, rng), rng
 
 
 def _photo(name: str) -> Pixels:
