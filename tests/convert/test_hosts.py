@@ -243,3 +243,27 @@ def test_text_is_refused() -> None:
     config = transformers.CLIPTextConfig(hidden_size=24, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48, vocab_size=50)
     with pytest.raises(ValueError, match="reads text"):
         convert_(transformers.CLIPTextModel(config), DenoisingAttention.Config())
+
+
+@pytest.mark.parametrize("host", ["timm ViT", "transformers Dinov2"])
+def test_windows_are_not_cut_out_of_another_grid(host) -> None:
+    """As many tokens in other rows have the right shape, and nothing would be seen of it; images of 9:16 make as many as a square."""
+    model = stirred(timm_vit(dynamic_img_size=True) if host == "timm ViT" else transformers_tower("Dinov2"))
+    square, wide = torch.randn(1, 3, 96, 96), torch.randn(1, 3, 72, 128)
+    convert_(model, HaloAttention.Config(block_size=4, halo_size=1))
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    for one in (model, copied):
+        one(square)
+        with pytest.raises(foveal.InputError, match="expects a square grid of tokens, and this image makes 9×16"):
+            one(wide)
+    foveal.revert_(model)
+    model(wide)
+
+
+def test_windows_are_not_cut_after_another_input_size() -> None:
+    model = stirred(timm_vit(img_size=(32, 64)))
+    convert_(model, HaloAttention.Config(block_size=2, halo_size=1))
+    model(torch.randn(1, 3, 32, 64))
+    model.set_input_size(img_size=(64, 32))
+    with pytest.raises(foveal.InputError, match="expects a grid of 4×8 of tokens, and this image makes 8×4"):
+        model(torch.randn(1, 3, 64, 32))

@@ -120,7 +120,39 @@ def test_halo_lies_on_the_patches() -> None:
     assert (model.blocks[0].attn.core.num_prefix_tokens, model.blocks[0].attn.core.grid_size) == (1, (4, 6))
 
 
+WINDOWS = {"block_size": 2, "halo_size": 1}
+WINDOWED = {
+    "test_fov_dna_vit": {"options": {"core": "halo", "core_options": WINDOWS}},
+    "test_fov_t2t_vit": {"attention": "halo", "options": WINDOWS, "token_attention": "halo", "token_options": WINDOWS},
+    "test_fov_timesformer": {"attention": "halo", "options": WINDOWS, "time_attention": "softmax", "patch_size": 8},
+}
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_halo_is_told_of_another_size(name) -> None:
+    """As many tokens on another grid: in the windows of the first they would be cut wrongly, and nothing would be seen of it."""
+    first, second = ((64, 64), (16, 256)) if name == "test_fov_t2t_vit" else ((32, 32), (16, 64))
+    model = stir(timm.create_model(name, img_size=first, **WINDOWED[name])).eval()
+    frames = (3, 3) if "timesformer" in name else (3,)
+    model.set_input_size(img_size=second)
+    anew = timm.create_model(name, img_size=second, **WINDOWED[name]).eval()
+    anew.load_state_dict(model.state_dict())
+    images = torch.randn(2, *frames, *second)
+    assert torch.equal(model(images), anew(images))
+    model.set_input_size(img_size=first)
+    assert {module.grid_size for module in model.modules() if hasattr(module, "grid_size") and hasattr(module, "halo_size")} == {None}
+
+    moving = timm.create_model(name, img_size=first, dynamic_img_size=True, **WINDOWED[name]).eval()
+    moving.load_state_dict(model.state_dict())
+    square = torch.randn(2, *frames, *first)
+    assert torch.allclose(moving(square), model(square), atol=1e-6)
+    with pytest.raises(InputError, match="expects a square grid of tokens, and this image makes"):
+        moving(images)
+
+
 def test_what_cannot_be_built_is_refused() -> None:
+    with pytest.raises(InputError, match="patch_drop_rate leaves no grid"):
+        timm.create_model("test_fov_dna_vit", patch_drop_rate=0.5, options={"core": "halo"})
     with pytest.raises(InputError, match="the attention of a DenoisingViT is denoising"):
         DenoisingViT(attn_layer=nn.Identity)
     with pytest.raises(InputError, match="did you mean shared_values"):

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+from torch import nn
+
 from .._errors import InputError
 from ._registry import AttentionConfig, config_from_dict
+from .halo import HaloCore
 
-__all__ = ["on_grid", "without_grid"]
+__all__ = ["check_grid", "has_windows", "on_grid", "tell_grid_", "without_grid"]
 
 
 def on_grid(config: AttentionConfig, num_prefix_tokens: int, grid: tuple[int, int] | None) -> AttentionConfig:
@@ -23,7 +26,7 @@ def on_grid(config: AttentionConfig, num_prefix_tokens: int, grid: tuple[int, in
     given = options.get("grid_size")
     if given is not None and tuple(given) != grid:
         raise InputError(f"grid_size={tuple(given)} is not the grid of this model, {grid or 'which changes with the image'}; leave it out, the model knows")
-    place: dict[str, Any] = {"num_prefix_tokens": num_prefix_tokens, "grid_size": None if grid is None or grid[0] == grid[1] else grid}
+    place: dict[str, Any] = {"num_prefix_tokens": num_prefix_tokens, "grid_size": _told(grid)}
     return config_from_dict(options | place if options is values else values | {"core_options": options | place})
 
 
@@ -36,6 +39,39 @@ def without_grid(config: AttentionConfig, where: str) -> AttentionConfig:
     if _wants_grid(config):
         raise InputError(f"{config.attention} attention with windows needs the grid of one image, and there is none {where}; choose one without a grid there")
     return config
+
+
+def has_windows(attention: object) -> bool:
+    """Whether an attention, or None, cuts windows out of a grid."""
+    return isinstance(getattr(attention, "core", None), HaloCore)
+
+
+def check_grid(attention: object, grid: tuple[int, int]) -> None:
+    """Refuse a grid that an attention with windows does not know of; as many tokens in other rows would be cut in the wrong windows without a word.
+
+    Raises:
+        ValueError: another grid than the attention was told of; one that is no square where it was told of none.
+    """
+    if not has_windows(attention):
+        return
+    told: tuple[int, int] | None = attention.core.grid_size  # type: ignore[attr-defined]
+    if (grid[0] != grid[1]) if told is None else (tuple(told) != tuple(grid)):
+        known = "a square grid" if told is None else f"a grid of {told[0]}×{told[1]}"
+        raise InputError(
+            f"attention in windows expects {known} of tokens, and this image makes {grid[0]}×{grid[1]}; "
+            "crop or resize the images, or build the model for images of their size"
+        )
+
+
+def tell_grid_(module: nn.Module, grid: tuple[int, int]) -> None:
+    """Tell all attentions with windows in ``module`` that their tokens are another grid now."""
+    for part in module.modules():
+        if isinstance(part, HaloCore):
+            part.grid_size = _told(grid)
+
+
+def _told(grid: tuple[int, int] | None) -> tuple[int, int] | None:
+    return None if grid is None or grid[0] == grid[1] else grid
 
 
 def _wants_grid(config: AttentionConfig) -> bool:

@@ -11,6 +11,7 @@ from .._errors import InputError
 from ..attention import AttentionConfig, SoftmaxAttention, TokenAttention
 from ..attention._grid import on_grid, without_grid
 from ._digest import digests, fingerprint
+from ._grids import forget_grids, watch_grids
 from ._host import Host, Place, find_host, host_key, known_hosts, refuse_what_cannot_be_read
 from ._parts import Copied, carry_hooks
 from ._transfer import Transfer, WarmStart, build, make, refusal
@@ -121,6 +122,7 @@ def convert_(
     found, everywhere = _find(model, choose), is_everywhere(where)
     before = digests(model.state_dict())
     planned: list[tuple[Converted, Swap]] = []
+    on_grids: list[tuple[str, nn.Module]] = []
     for names, module, host, wanted in found:
         place = host.read(module, model, names[0])
         if place is None:
@@ -134,6 +136,8 @@ def convert_(
             raise InputError(f"{names[0]}: {reason}; or leave it out of `where`")
         here = _told_of_grid(wanted, place)
         ours, transfer = build(here, place, warm_start)
+        if place.windows == 1 and place.num_prefix_tokens is not None:
+            on_grids.append((names[0], ours))
         replacement = host.wrap(module, ours).train(module.training)
         carry_hooks(module, replacement)
         planned.append(
@@ -142,6 +146,7 @@ def convert_(
     # from here on nothing can fail
     for converted, _ in planned:
         _put(model, converted.names, converted.replacement)
+    watch_grids(model, on_grids)
     record = begin_record(model, before)
     prefixes = tuple(f"{name}." for converted, _ in planned for name in converted.names)
     record.parts += [converted for converted, _ in planned]
@@ -187,6 +192,7 @@ def revert_(model: nn.Module) -> list[str]:
         for copied in converted.copied:
             copied.give_back()
         _put(model, converted.names, original)
+    forget_grids(model)
     taken = [inserted.take_out(model) for inserted in record.inserted]
     del model.__dict__[_RECORD]
     return [*(name for converted in parts for name in converted.names), *taken]

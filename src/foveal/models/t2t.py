@@ -28,7 +28,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .._errors import InputError, unknown
 from ..attention import AttentionConfig, CrossSampleAttention, ExternalAttention, config_from_dict
-from ..attention._grid import on_grid
+from ..attention._grid import check_grid, on_grid, tell_grid_
 from ._mlp import Mlp
 from .vit import VisionTransformer
 
@@ -172,7 +172,7 @@ class TokensToTokens(nn.Module):
         factory = {"device": device, "dtype": dtype}
         self.in_chans, self.strict_img_size, self.on_grid = in_chans, strict_img_size, output_fmt == "NHWC"
         self.grad_checkpointing = False
-        self.set_input_size(img_size, patch_size)
+        self._take_size(img_size, patch_size)
         widths = [in_chans * _WINDOWS[0][0] ** 2, *(token_dim * side**2 for side, _, _ in _WINDOWS[1:])]
         grids = [None if not strict_img_size else _grids(self.img_size)[step] for step in range(2)]
         self.attention1, self.attention2 = (
@@ -191,6 +191,8 @@ class TokensToTokens(nn.Module):
         grids = _grids(size)
         for grid, window, block in zip(grids, _WINDOWS, (self.attention1, self.attention2, self.project), strict=True):
             x = _windows(x, window)
+            if isinstance(block, TokenBlock):
+                check_grid(block.attn, grid)
             x = checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing else block(x)
             if block is not self.project:
                 x = rearrange(x, "b (h w) c -> b c h w", h=grid[0])
@@ -198,6 +200,11 @@ class TokensToTokens(nn.Module):
 
     def set_input_size(self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None) -> None:
         """Expect images of another size; positions are the host's to resample."""
+        self._take_size(img_size, patch_size)
+        for block, grid in zip((self.attention1, self.attention2), _grids(self.img_size), strict=False):
+            tell_grid_(block, grid)
+
+    def _take_size(self, img_size: int | tuple[int, int] | None, patch_size: int | tuple[int, int] | None) -> None:
         if patch_size not in (None, _PATCH, (_PATCH, _PATCH)):
             raise InputError(f"the windows of T2T-ViT make patches of {_PATCH}×{_PATCH} pixels, got patch_size={patch_size}; leave it out")
         if img_size is not None:

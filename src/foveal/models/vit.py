@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .._errors import InputError, missing_extra, unknown
 from ..attention import CORES, FAMILIES, AttentionConfig, DifferentialAttention, TokenAttention, attention_class, config_from_dict, list_attentions
-from ..attention._grid import on_grid
+from ..attention._grid import check_grid, has_windows, on_grid, tell_grid_
 from ..hub._mixin import HubMixin
 from ._config import Arm, ModelConfig, register_model
 from ._mlp import Mlp
@@ -64,7 +64,8 @@ class VisionTransformer(_VisionTransformer, HubMixin):
         vit: the options of timm's ``VisionTransformer``.
 
     Raises:
-        ValueError: an unknown attention or option; both ``attention`` and ``attn_layer``.
+        ValueError: an unknown attention or option; both ``attention`` and ``attn_layer``; an attention in windows and ``patch_drop_rate``. In ``forward``:
+            an image whose patches are another grid than an attention in windows was told of.
     """
 
     def __init__(self, *, attention: str | None = None, options: dict[str, Any] | None = None, **vit: Any) -> None:
@@ -78,6 +79,20 @@ class VisionTransformer(_VisionTransformer, HubMixin):
         for depth, block in enumerate(self.blocks):
             if isinstance(block.attn, DifferentialAttention):
                 block.attn.set_lambda_init(depth)
+        if vit.get("patch_drop_rate") and any(has_windows(getattr(block, "attn", None)) for block in self.blocks):
+            raise InputError("patch_drop_rate leaves no grid for attention in windows; leave it at 0, or choose an attention without windows")
+
+    def set_input_size(self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None) -> None:
+        """timm's, and attentions with windows are told of the grid."""
+        super().set_input_size(img_size=pair(img_size), patch_size=pair(patch_size))
+        tell_grid_(self.blocks, self.patch_embed.grid_size)
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        # with dynamic_img_size patches come on their grid
+        grid = (x.shape[1], x.shape[2]) if x.ndim == 4 else self.patch_embed.grid_size
+        for block in self.blocks:
+            check_grid(getattr(block, "attn", None), grid)
+        return super()._pos_embed(x)
 
     def no_weight_decay(self) -> set[str]:
         own = {f"{prefix}.{name}" for prefix, module in self.named_modules() if isinstance(module, TokenAttention) for name in module.no_weight_decay()}
