@@ -201,6 +201,14 @@ def test_compiled_and_quantised_models_are_refused() -> None:
         convert_(model, DENOISING)
 
 
+def test_weights_that_are_not_there_are_not_kept() -> None:
+    with torch.device("meta"):
+        model = timm_vit()
+    with pytest.raises(InputError, match="are on the meta device, as .* load the model's weights first"):
+        convert_(model, DENOISING)
+    assert type(model.blocks[0].attn).__module__.startswith("timm.")
+
+
 def test_an_attention_alone_has_no_place() -> None:
     with pytest.raises(ValueError, match="put it into a module"):
         convert_(nn.MultiheadAttention(24, 4), DENOISING)

@@ -6,6 +6,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from .._errors import InputError
+
 __all__ = ["digests", "fingerprint"]
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16}
@@ -14,7 +16,13 @@ _PIECE = 2**20
 
 
 def digests(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """One number for each tensor; another for other bits, another order, dtype or shape."""
+    """One number for each tensor; another for other bits, another order, dtype or shape.
+
+    Raises:
+        ValueError: tensors on the meta device.
+    """
+    if empty := [name for name, value in state.items() if value.is_meta]:
+        raise InputError(f"{len(empty)} weights are on the meta device, as {empty[0]}, and have no values to keep; load the model's weights first")
     return {name: _digest(value.detach()) for name, value in state.items()}
 
 
