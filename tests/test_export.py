@@ -242,6 +242,8 @@ def test_what_a_word_means(tmp_path) -> None:
         (["test_vi"], "near: test_vit"),
         (["test_vit", "--where", "blocks.0.attn"], "no attention is named"),
         (["test_vit", "--attention", "denosing"], "did you mean denoising"),
+        (["test_vit", "--attention", '{"attention": denoising}'], "expected a configuration as JSON"),
+        (["test_vit", "--img-size", "0"], "timm does not give test_vit"),
         (["test_vit", "--attention", "denoising", "--where", "nothing"], "no module is chosen"),
         (["."], "is no run"),
     ],

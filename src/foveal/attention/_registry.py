@@ -67,7 +67,18 @@ class AttentionConfig:
 
     @staticmethod
     def from_json(text: str) -> "AttentionConfig":
-        return config_from_dict(json.loads(text))
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            ValueError: text that is no JSON object, and what :func:`config_from_dict` refuses.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f'expected a configuration as JSON, like {{"attention": "denoising"}}, got {text!r}: {error}') from error
+        if not isinstance(values, dict):
+            raise InputError(f'expected a configuration as JSON, like {{"attention": "denoising"}}, got {text!r}')
+        return config_from_dict(values)
 
 
 def register(name: str, *, family: Family, form: Form = "tokens") -> Callable[[Module], Module]:

@@ -91,5 +91,5 @@ def _by_name(what: str, img_size: int | None, pretrained: bool) -> nn.Module:
         options["img_size"] = img_size
     try:
         return timm.create_model(what, pretrained=pretrained, **options)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"timm does not give {what}{' with its weights' if pretrained else ''}: {error}") from error
