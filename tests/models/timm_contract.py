@@ -90,6 +90,17 @@ class TimmContract:
         model = self.create(num_classes=0).eval()
         assert model(self.samples()).shape == (2, model.num_features)
 
+    def test_without_classifier_and_pooling(self) -> None:
+        model, x = self.create(num_classes=0, global_pool="").eval(), self.samples()
+        assert torch.equal(model(x), model.forward_features(x))
+        model = self.create().eval()
+        model.reset_classifier(0, "")
+        assert torch.equal(model(x), model.forward_features(x))
+
+    def test_no_samples_make_no_logits(self) -> None:
+        model = self.create().eval()
+        assert model(self.samples(0)).shape == (0, model.num_classes)
+
     def test_other_channels(self) -> None:
         shape = (1, *self.shape[1:])
         assert self.create(in_chans=1).eval()(torch.randn(2, *shape)).shape[0] == 2
@@ -148,6 +159,7 @@ class TimmContract:
         results = []
         for enable in (False, True):
             model.set_grad_checkpointing(enable)
+            assert model.grad_checkpointing == enable
             model.zero_grad()
             out = model(x)
             out.square().sum().backward()

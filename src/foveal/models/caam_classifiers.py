@@ -37,6 +37,7 @@ class CausalResNetClassifier(nn.Module):
         in_chans: channels of the images.
         num_environments: E, heads on the causal stream.
         drop_rate: dropout before the heads, in training.
+        global_pool: ``"avg"``, the mean over places; ``""`` leaves the map as it is, where there are no heads.
         drop_path_rate: timm's name for stochastic depth, which this network has not; anything but 0 is refused.
         split_stage: see :class:`CausalResNet`: 2 for NICO, 3 for ImageNet-9.
         widths: channels of the stages.
@@ -63,6 +64,7 @@ class CausalResNetClassifier(nn.Module):
         *,
         num_classes: int = 1000,
         in_chans: int = 3,
+        global_pool: str = "avg",
         num_environments: int = 4,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -87,6 +89,7 @@ class CausalResNetClassifier(nn.Module):
             for stage, (width, end) in enumerate(zip(widths, self.trunk.stage_ends, strict=True))
         ]
         self.head_drop = nn.Dropout(drop_rate)
+        self.global_pool = _checked_pool(global_pool, num_classes)
         self.head = _heads(self.num_features, num_classes, num_environments, **factory)
 
     def init_weights(self) -> None:
@@ -103,7 +106,7 @@ class CausalResNetClassifier(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits of a map."""
-        x = self.head_drop(x.mean((-2, -1)))
+        x = self.head_drop(x.mean((-2, -1)) if self.global_pool else x)
         return x if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,11 +151,14 @@ class CausalResNetClassifier(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Fresh heads for other classes; 0 for none."""
-        if global_pool not in (None, "avg"):
-            raise InputError(f'CaaM reads the mean over places, global_pool="avg", got {global_pool!r}')
+        self.global_pool = _checked_pool(self.global_pool if global_pool is None else global_pool, num_classes)
         self.num_classes = num_classes
         weight = self.trunk.stem[0].weight
         self.head = _heads(self.num_features, num_classes, self.num_environments, device=weight.device, dtype=weight.dtype).train(self.training)
+
+    @property
+    def grad_checkpointing(self) -> bool:
+        return self.trunk.grad_checkpointing
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         self.trunk.grad_checkpointing = enable
@@ -245,6 +251,15 @@ class _InChain(CausalBlock):
             raise InputError("CaaM's networks take neither attn_mask nor is_causal; leave them out")
         streams = self.streams(x)
         return streams.causal if self.hands_on == "causal" else streams.mixture
+
+
+def _checked_pool(global_pool: str, num_classes: int) -> str:
+    if global_pool not in ("avg", "") or (global_pool == "" and num_classes > 0):
+        raise InputError(
+            f'CaaM\'s heads read the mean over places, global_pool="avg", and maps are had with global_pool="" and num_classes=0; '
+            f"got global_pool={global_pool!r} and num_classes={num_classes}"
+        )
+    return global_pool
 
 
 def _heads(dim: int, num_classes: int, num_environments: int, **factory: Any) -> nn.Module:

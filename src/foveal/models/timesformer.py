@@ -93,11 +93,10 @@ class DividedBlock(Block):
         """``(B, P + T·N, C) -> (B, P + T·N, C)``, frame after frame, with T = ``num_frames``."""
         prefix = x[:, : self.num_prefix_tokens]
         patches = x[:, self.num_prefix_tokens :].unflatten(1, (num_frames, -1))
-        batch = patches.shape[0]
 
         over_time = self.temporal_norm1(rearrange(patches, "b t n c -> (b n) t c"))
         moved = project(self.temporal_fc, self.temporal_attn(over_time))
-        patches = patches + self.drop_path1(rearrange(moved, "(b n) t c -> b t n c", b=batch))
+        patches = patches + self.drop_path1(rearrange(moved, "(b n) t c -> b t n c", n=patches.shape[2]))
 
         frames = torch.cat([prefix.unsqueeze(1).expand(-1, num_frames, -1, -1), patches], dim=2)
         seen = self.ls1(self.attn(self.norm1(frames.flatten(0, 1)))).unflatten(0, (-1, num_frames))
