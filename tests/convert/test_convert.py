@@ -204,7 +204,7 @@ def test_compiled_and_quantised_models_are_refused() -> None:
 def test_weights_that_are_not_there_are_not_kept() -> None:
     with torch.device("meta"):
         model = timm_vit()
-    with pytest.raises(InputError, match="are on the meta device, as .* load the model's weights first"):
+    with pytest.raises(InputError, match=r"are on the meta device, as .* load the model's weights first"):
         convert_(model, DENOISING)
     assert type(model.blocks[0].attn).__module__.startswith("timm.")
 
