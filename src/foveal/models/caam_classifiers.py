@@ -257,7 +257,7 @@ def _checked_pool(global_pool: str, num_classes: int) -> str:
     if global_pool not in ("avg", "") or (global_pool == "" and num_classes > 0):
         raise InputError(
             f'CaaM\'s heads read the mean over places, global_pool="avg", and maps are had with global_pool="" and num_classes=0; '
-            f"got global_pool={global_pool!r} and num_classes={num_classes}"
+            f"got {global_pool!r} with num_classes={num_classes}"
         )
     return global_pool
 
