@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from foveal import ExternalAttention, InputError, official
 from foveal.attention import config_from_dict, list_attentions
 from foveal.models import T2T, T2TViT, eamlp
-from foveal.models.t2t import TokenBlock, TokensToTokens, _windows, sinusoidal_positions
+from foveal.models._tokens import TokenBlock, TokensToTokens, _windows
+from foveal.models.t2t import sinusoidal_positions
 from tests.models.timm_contract import TimmContract
 from tests.official.test_golden import part, read, relative
 
