@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from foveal import InputError, fit_dictionaries_
@@ -284,6 +286,33 @@ def test_resuming_with_another_recipe_is_refused(plain) -> None:
     with pytest.raises(InputError, match="another recipe"):
         fit(replace(PLAIN, seed=5), plain, resume=True, quiet=True)
     assert (plain / "recipe.json").read_bytes() == before
+
+
+def test_data_that_got_another_class_since_are_named(tmp_path) -> None:
+    """By whatever reads what was trained: evaluation, and going on."""
+    root = tmp_path / "images"
+
+    def fill_class(name: str, value: int) -> None:
+        (root / name).mkdir(parents=True)
+        for n in range(6):
+            Image.new("RGB", (16, 16), (value + n,) * 3).save(root / name / f"{n}.png")
+
+    fill_class("dark", 20)
+    fill_class("light", 200)
+    recipe = replace(tiny(), data=ImageFolder(root=str(root), img_size=16), steps=2, batch_size=4, eval_every=2, checkpoint_every=1)
+    fit(recipe, tmp_path / "run", quiet=True)
+    (tmp_path / "cut" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "cut" / "recipe.json").write_bytes((tmp_path / "run" / "recipe.json").read_bytes())
+    last = latest_checkpoint(tmp_path / "run")
+    assert last is not None
+    shutil.copytree(last, tmp_path / "cut" / "checkpoints" / last.name)
+    fill_class("middle", 100)
+    load_data.cache_clear()
+    said = r"holds weights of another network; its data must have the classes that they had in training: .*head"
+    with pytest.raises(InputError, match=rf"(?s)model\.safetensors {said}"):
+        load_run(tmp_path / "run")
+    with pytest.raises(InputError, match=rf"(?s)step-00000002 {said}"):
+        fit(recipe, tmp_path / "cut", resume=True, quiet=True)
 
 
 def test_no_run_and_an_unfinished_run_are_named(tmp_path, plain) -> None:

@@ -63,13 +63,13 @@ def _in_folder(path: Path) -> nn.Module:
 
 
 def _of_checkpoint(path: Path) -> nn.Module:
-    from ..training import Recipe, build_model, load_data, read_checkpoint, read_json
+    from ..training import Recipe, build_model, load_data, read_checkpoint, read_json, restore
 
     file = path.resolve().parents[1] / "recipe.json"
     recipe = Recipe.from_dict(read_json(file))
     saved = read_checkpoint(path, recipe.to_dict())
     model: nn.Module = build_model(recipe, load_data(recipe.data))
-    model.load_state_dict(saved["weights"] if saved["ema"] is None else saved["ema"])
+    restore(model, saved["weights"] if saved["ema"] is None else saved["ema"], path)
     return model
 
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._errors import InputError
 from .._files import check_folder, flush, flush_folder, replace_file
-from .._weights import read_weights
+from .._weights import fill, read_weights
 
 __all__ = [
     "Checkpoint",
@@ -120,6 +120,15 @@ def read_checkpoint(path: Path, recipe: Mapping[str, Any]) -> Checkpoint:
         "ema": read_weights(ema) if ema.exists() else None,
         "state": torch.load(path / "state.pt", map_location="cpu", weights_only=True),
     }
+
+
+def restore(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Give a run's model what was saved of it in ``path``.
+
+    Raises:
+        ValueError: the model has other sizes by now, as its data have changed.
+    """
+    fill(model, weights, path, "its data must have the classes that they had in training")
 
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> None:

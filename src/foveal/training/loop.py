@@ -29,7 +29,7 @@ from .._errors import InputError
 from ..attention import CrossSampleDictionary, fit_dictionaries_
 from ..data import DataBundle, Split, seed_of
 from ..models import share_initial_weights_
-from .checkpoint import check_folder, latest_checkpoint, read_checkpoint, read_weights, replace_file, write_checkpoint, write_weights
+from .checkpoint import check_folder, latest_checkpoint, read_checkpoint, read_weights, replace_file, restore, write_checkpoint, write_weights
 from .course import Course, Samples
 from .progress import Progress
 from .recipe import Data, Recipe, read_json, write_json
@@ -112,7 +112,7 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
     else:
         saved = read_checkpoint(checkpoint, recipe.to_dict())
         first, state = saved["step"], saved["state"]
-        model.load_state_dict(saved["weights"])
+        restore(model, saved["weights"], checkpoint)
         optimizer.load_state_dict(state["optimizer"])
     ema = None
     if recipe.optim.ema is not None:
@@ -245,7 +245,7 @@ def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:
     """A finished run: its recipe, data and trained model in evaluation mode.
 
     Raises:
-        ValueError: the folder is no run, or the run has not finished.
+        ValueError: the folder is no run, the run has not finished, or its data have changed so that the model has other sizes.
     """
     if not (run / "recipe.json").exists():
         raise InputError(f"{run} is no run: it has no recipe.json")
@@ -254,7 +254,8 @@ def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:
         raise InputError(f"{run} has not finished; go on with: foveal train --resume {run}")
     bundle = load_data(recipe.data)
     model = build_model(recipe, bundle)
-    model.load_state_dict(read_weights(run / "model.safetensors"))
+    weights = run / "model.safetensors"
+    restore(model, read_weights(weights), weights)
     return recipe, bundle, model.eval()
 
 
