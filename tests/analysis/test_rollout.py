@@ -178,6 +178,14 @@ def test_maps_off_the_path_of_gradients_are_refused() -> None:
         gradient_rollout(vit(foveal.ExternalAttention.Config()).float(), images, 1)
 
 
+@pytest.mark.parametrize("strides", [(1, 2), (2, 1), (2,)])
+def test_tokens_that_become_fewer_are_no_rollout(strides) -> None:
+    """What is left of a pyramid's layers with square maps says nothing of the tokens at its end."""
+    layers = [foveal.HaloAttention2d(8, num_heads=2, block_size=2, halo_size=1, stride=stride) for stride in strides]
+    with pytest.raises(InputError, match="tokens change between layers"):
+        rollout(nn.Sequential(*layers), torch.randn(1, 8, 4, 4))
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
@@ -187,6 +195,7 @@ def test_maps_off_the_path_of_gradients_are_refused() -> None:
         (lambda m, x: rollout(m, x, where="nothing.*"), "no attention that ran is chosen"),
         (lambda m, x: rollout_of([]), "needs square maps"),
         (lambda m, x: rollout_of([torch.eye(3), torch.eye(4)]), "tokens change between layers"),
+        (lambda m, x: rollout_of([torch.ones(2, 3)]), "tokens change between layers, from 3 to 2"),
         (lambda m, x: gradient_rollout(m, x, 99), "expected classes from 0 to 4"),
     ],
 )

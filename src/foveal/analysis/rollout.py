@@ -31,8 +31,7 @@ _FUSED: dict[str, Callable[[Tensor], Tensor]] = {"mean": lambda x: x.mean(1), "m
 def rollout(model: nn.Module, images: Any, *, where: Where = "*", heads: Heads = "mean", signed: Signed = "positive", residual: float = 0.5) -> Tensor:
     """How much each token at the end has of each token at the start, if all that layers do is to mix tokens: the product of all layers' maps.
 
-    Layers count whose maps are square and over as many tokens as the first such layer's; a pooling head that asks with one query does not. The maps of one
-    layer at a time are in memory.
+    All layers count but a pooling head, which asks with one query. The maps of one layer at a time are in memory.
 
     What a signed map (denoising, differential) means along many layers is a choice, and it is yours:
 
@@ -56,7 +55,7 @@ def rollout(model: nn.Module, images: Any, *, where: Where = "*", heads: Heads =
         ``(B, N, N)``; row i is what token i has, so ``[:, 0]`` is the class token's.
 
     Raises:
-        ValueError: no square maps, or of another number of tokens from a layer on; an option that is not.
+        ValueError: no maps, or of another number of tokens from a layer on; an option that is not.
 
     Example:
         >>> layer = torch.nn.TransformerEncoderLayer(16, 4, batch_first=True)
@@ -64,7 +63,7 @@ def rollout(model: nn.Module, images: Any, *, where: Where = "*", heads: Heads =
         True
     """
     _check(heads, signed, residual)
-    fused = attention_maps(model, images, where=where, reduce=lambda layer, maps: _fuse(_of(maps, signed), heads, signed) if _is_square(maps) else None)
+    fused = attention_maps(model, images, where=where, reduce=lambda layer, maps: None if _pools(maps["combined"]) else _fuse(_of(maps, signed), heads, signed))
     return rollout_of([value for value in fused.values() if value is not None], residual=residual)
 
 
@@ -80,13 +79,12 @@ def rollout_of(layers: Iterable[Tensor], *, residual: float = 0.5) -> Tensor:
     """
     out: Tensor | None = None
     for weights in layers:
+        if weights.shape[-1] != weights.shape[-2]:
+            raise _change(weights.shape[-1], weights.shape[-2])
         mixed = (1 - residual) * weights
         mixed.diagonal(dim1=-2, dim2=-1).add_(residual)
         if out is not None and out.shape != mixed.shape:
-            raise InputError(
-                f"tokens change between layers, from {tuple(out.shape)} to {tuple(mixed.shape)}: rollout needs one set of tokens, as windows and pyramids have "
-                "not; choose layers of one size with `where`"
-            )
+            raise _change(tuple(out.shape), tuple(mixed.shape))
         out = mixed if out is None else mixed @ out
     if out is None:
         raise InputError("rollout needs square maps, of tokens that look at themselves, and there are none")
@@ -137,17 +135,19 @@ def gradient_rollout(model: nn.Module, images: Any, target: int | Sequence[int] 
             value.requires_grad_(True)
     if not seen:
         raise nothing_seen(where)
-    layers = [weights for weights in _by_layer(seen) if weights[0].shape[-1] == weights[0].shape[-2]]
+    layers = [weights for weights in _by_layer(seen) if not _pools(weights[0])]
     gradients = iter(torch.autograd.grad(answer, [weights for layer in layers for weights in layer], allow_unused=True))
     out: Tensor | None = None
     for layer in layers:
         # a map that nothing of the answer comes from has no gradient
         shares = [torch.zeros_like(weights) if gradient is None else gradient * weights for weights, gradient in zip(layer, gradients, strict=False)]
+        if layer[0].shape[-1] != layer[0].shape[-2]:
+            raise _change(layer[0].shape[-1], layer[0].shape[-2])
         relevance = torch.stack([share.detach() for share in shares]).sum(0).clamp_min(0).mean(1)
         if out is None:
             out = torch.eye(relevance.shape[-1], dtype=relevance.dtype, device=relevance.device).expand_as(relevance)
         if out.shape != relevance.shape:
-            raise InputError(f"tokens change between layers, from {tuple(out.shape)} to {tuple(relevance.shape)}; choose layers of one size with `where`")
+            raise _change(tuple(out.shape), tuple(relevance.shape))
         out = out + relevance @ out
     if out is None:
         raise InputError("rollout needs square maps, of tokens that look at themselves, and there are none")
@@ -194,8 +194,16 @@ def _check(heads: str, signed: str, residual: float) -> None:
         raise InputError(f"expected residual from 0 to 1, got {residual}")
 
 
-def _is_square(maps: dict[str, Tensor]) -> bool:
-    return maps["combined"].shape[-1] == maps["combined"].shape[-2]
+def _pools(weights: Tensor) -> bool:
+    """One query beside the tokens that it reads: a head behind the layers."""
+    return weights.shape[-2] == 1 < weights.shape[-1]
+
+
+def _change(before: Any, after: Any) -> InputError:
+    return InputError(
+        f"tokens change between layers, from {before} to {after}: rollout needs one set of tokens, as windows and pyramids have not; "
+        "choose layers of one size with `where`"
+    )
 
 
 def _of(maps: dict[str, Tensor], signed: Signed) -> Tensor:
