@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..functional.halo import HaloPath
 from .halo_2d import HaloAttention2d
 
 __all__ = ["halo_as_timm", "make_divisible"]
@@ -22,10 +23,14 @@ def halo_as_timm(
     scale_pos_embed: bool = False,
     mask_border: bool = False,
     strided_offsets: bool = False,
+    path: HaloPath = "auto",
     device: Any = None,
     dtype: Any = None,
 ) -> HaloAttention2d:
-    """Our layer under timm's constructor. ``feat_size`` is taken for timm's sake: no size is fixed. The two flags before ``device`` mend its geometry."""
+    """Our layer under timm's constructor, whose ``feat_size`` is taken for timm's sake: no size is fixed.
+
+    ``mask_border`` and ``strided_offsets`` mend its geometry.
+    """
     dim_out = dim_out or dim
     return HaloAttention2d(
         dim,
@@ -41,6 +46,7 @@ def halo_as_timm(
         mask_border=mask_border,
         strided_offsets=strided_offsets,
         tight_tables=False,
+        path=path,
         device=device,
         dtype=dtype,
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from ..functional import halo_attention, halo_attention_map, softmax_attention, softmax_attention_map
-from ..functional.halo import halo_macs
+from ..functional.halo import HaloPath, check_path, halo_macs
 from ._base import NormLayer, QKVAttention
 from ._core import Core, core
 from ._registry import AttentionConfig, register
@@ -39,6 +39,7 @@ class HaloCore(Core):
         num_prefix_tokens: int = 1,
         grid_size: tuple[int, int] | None = None,
         scale_pos_embed: bool = False,
+        path: HaloPath = "auto",
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -47,7 +48,8 @@ class HaloCore(Core):
             raise InputError(f"num_prefix_tokens must be at least 0, got {num_prefix_tokens}")
         if grid_size is not None and (len(grid_size) != 2 or min(grid_size) < 1):
             raise InputError(f"grid_size must be (rows, columns), both at least 1, got {grid_size}")
-        self.block_size, self.halo_size, self.scale_pos_embed = block_size, halo_size, scale_pos_embed
+        check_path(path)
+        self.block_size, self.halo_size, self.scale_pos_embed, self.path = block_size, halo_size, scale_pos_embed, path
         self.num_prefix_tokens, self.grid_size = num_prefix_tokens, grid_size
         self.pos_embed = HaloPositions(head_dim, table_rows(block_size, halo_size, 1, True), device=device, dtype=dtype)
 
@@ -55,7 +57,7 @@ class HaloCore(Core):
         self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
     ) -> Tensor:
         q_grid, k_grid, v_grid, options = self._grid(q, k, v, mask)
-        out = halo_attention(q_grid, k_grid, v_grid, **options, dropout_p=dropout_p, scale=scale).flatten(2, 3)
+        out = halo_attention(q_grid, k_grid, v_grid, **options, dropout_p=dropout_p, scale=scale, path=self.path).flatten(2, 3)
         if not self.num_prefix_tokens:
             return out
         prefix = softmax_attention(q[:, :, : self.num_prefix_tokens], k, v, mask=mask, dropout_p=dropout_p, scale=scale)
@@ -152,6 +154,8 @@ class HaloAttention(QKVAttention):
         num_prefix_tokens: P, tokens in front that are not of the grid.
         grid_size: rows and columns of the grid; None takes the other tokens for a square.
         scale_pos_embed: scale relative logits as those of content.
+        path: how it is computed, as in :func:`foveal.functional.halo_attention`: ``"auto"``, or ``"flex"`` for a kernel compiled for a GPU.
+            An attribute that can be changed later: ``attention.core.path = "auto"``.
 
     Shape:
         ``(B, P + rows · columns, dim) -> (B, P + rows · columns, dim)``.
@@ -173,6 +177,7 @@ class HaloAttention(QKVAttention):
         num_prefix_tokens: int = 1
         grid_size: tuple[int, int] | None = None
         scale_pos_embed: bool = False
+        path: HaloPath = "auto"
 
         def __post_init__(self) -> None:
             # JSON has no tuples
@@ -199,6 +204,7 @@ class HaloAttention(QKVAttention):
         num_prefix_tokens: int = 1,
         grid_size: tuple[int, int] | None = None,
         scale_pos_embed: bool = False,
+        path: HaloPath = "auto",
     ) -> None:
         super().__init__(
             dim,
@@ -218,6 +224,7 @@ class HaloAttention(QKVAttention):
                 "num_prefix_tokens": num_prefix_tokens,
                 "grid_size": grid_size,
                 "scale_pos_embed": scale_pos_embed,
+                "path": path,
             },
             device=device,
             dtype=dtype,

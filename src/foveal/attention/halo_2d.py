@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..functional import halo_attention, halo_attention_map
-from ..functional.halo import halo_macs
+from ..functional.halo import HaloPath, check_path, halo_macs
 from ._base import Cost, check_maps, is_channels_last
 from ._linear import is_plain
 from ._registry import AttentionConfig, Family, Form, register
@@ -68,6 +68,8 @@ class HaloAttention2d(nn.Module):
         mask_border: give no weight to pixels outside the map. False is timm: zero keys that take a share.
         strided_offsets: count offsets of strided queries in pixels. False is timm, which counts queries and pixels as if they were the same.
         tight_tables: hold only offsets that occur. False is timm and halonet-pytorch: ``2 · (b + 2h) − 1`` rows, of which some are never read.
+        path: how it is computed, as in :func:`foveal.functional.halo_attention`: ``"auto"``, or ``"flex"`` for a kernel compiled for a GPU.
+            An attribute that can be changed later.
 
     Shape:
         ``(B, dim, height, width) -> (B, out_channels, ⌈height / stride⌉, ⌈width / stride⌉)``, any height and width; channels-last stays channels-last.
@@ -99,6 +101,7 @@ class HaloAttention2d(nn.Module):
         mask_border: bool = True
         strided_offsets: bool = True
         tight_tables: bool = True
+        path: HaloPath = "auto"
 
     def __init__(
         self,
@@ -119,12 +122,14 @@ class HaloAttention2d(nn.Module):
         mask_border: bool = True,
         strided_offsets: bool = True,
         tight_tables: bool = True,
+        path: HaloPath = "auto",
         device: Any = None,
         dtype: Any = None,
     ) -> None:
         super().__init__()
         factory = {"device": device, "dtype": dtype}
         dim_out = dim if dim_out is None else dim_out
+        check_path(path)
         if stride not in (1, 2):
             raise InputError(f"stride of halo attention must be 1 or 2, got {stride}")
         self.dim, self.num_heads, self.stride = dim, num_heads, stride
@@ -138,7 +143,7 @@ class HaloAttention2d(nn.Module):
         self.pos_embed = HaloPositions(self.dim_head, table_rows(block_size, halo_size, self.query_stride, tight_tables), **factory)
         self.proj = nn.Conv2d(num_heads * self.dim_head_v, dim_out, 1, **factory) if out_proj else nn.Identity()
         self.block_size, self.halo_size, self.mask_border = block_size, halo_size, mask_border
-        self.scale_pos_embed, self.strided_offsets = scale_pos_embed, strided_offsets
+        self.scale_pos_embed, self.strided_offsets, self.path = scale_pos_embed, strided_offsets, path
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -161,7 +166,7 @@ class HaloAttention2d(nn.Module):
         """
         options = self._options(x, mask)
         q, k, v = self._read(x)
-        out = rearrange(halo_attention(q, k, v, **options), "b h y x d -> b (h d) y x")
+        out = rearrange(halo_attention(q, k, v, **options, path=self.path), "b h y x d -> b (h d) y x")
         # heads lie apart in memory; the next layer should find what it gave us
         out = out.contiguous(memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)
         return self.proj(self._pool(out))

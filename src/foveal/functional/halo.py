@@ -16,7 +16,7 @@ Shapes     B batch, H heads, (height, width) of the map, D head width, Dv value 
 
 from collections.abc import Callable
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,10 +42,12 @@ from ._halo_folded import folded
 from ._halo_tiled import tiled
 from ._masks import saturated
 
-__all__ = ["HaloPath", "halo_attention", "halo_attention_map", "halo_attention_reference", "halo_macs"]
+__all__ = ["HaloPath", "check_path", "halo_attention", "halo_attention_map", "halo_attention_reference", "halo_macs"]
 
-HaloPath = Literal["auto", "explicit", "folded", "tiled"]
-"""``explicit`` holds the map in memory, ``folded`` hides the positions in the queries of a fused kernel, ``tiled`` keeps a few blocks in the CPU's cache."""
+HaloPath = Literal["auto", "explicit", "folded", "tiled", "flex"]
+"""``explicit`` holds the map in memory, ``folded`` hides the positions in the queries of a fused kernel, ``tiled`` keeps a few blocks in the CPU's cache.
+
+``flex`` compiles a kernel for a GPU through ``flex_attention``. It has not been measured, so ``auto`` never takes it."""
 
 _FOLDING_PAYS = 2**23
 """Entries of a sample's map from which memory matters more than the wider heads of the folded form."""
@@ -91,18 +93,19 @@ def halo_attention(
         scale_rel: the relative logits are scaled too, as in halonet-pytorch.
         mask_border: pixels outside the map get no weight. False makes them keys and values of zeros, as in timm.
         rel_stride: step between queries as the tables see it; ``stride`` if None. timm's strided attention has 1.
-        path: all paths compute the same; ``"auto"`` takes the fastest.
+        path: all paths compute the same; ``"auto"`` takes the fastest of those that were measured. ``"flex"`` is for GPUs: there ``flex_attention`` is
+            compiled at the first call, and anew for other sizes. On the CPU it runs as PyTorch's plain form, not fused and without gradients, for checking.
 
     Returns:
         ``(B, H, ⌈height / stride⌉, ⌈width / stride⌉, Dv)``; zeros for a query whose every key is masked.
 
     Raises:
-        ValueError: sizes that do not fit each other; an unknown path, or ``"tiled"`` with global keys, a mask, dropout or half precision.
+        ValueError: sizes that do not fit each other; an unknown path; ``"tiled"`` with global keys, a mask, dropout or half precision;
+            ``"flex"`` with dropout, on the meta device, on the CPU where gradients are wanted, or in float64 elsewhere.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     rows, columns = cut_axes(q, k, rel_height, rel_width, block_size, halo_size, stride, mask_border, rel_stride)
-    if path not in ("auto", *_PATHS):
-        raise unknown("path of halo attention", path, ("auto", *_PATHS))
+    check_path(path)
     if path == "auto":
         path = _fastest(q, k, v, rows, columns, global_k, mask, dropout_p)
     if scale_rel:
@@ -201,6 +204,12 @@ def halo_attention_reference(
     return out
 
 
+def check_path(path: str) -> None:
+    """Raises ``InputError`` for a path that does not exist."""
+    if path not in ("auto", *_PATHS):
+        raise unknown("path of halo attention", path, ("auto", *_PATHS))
+
+
 def halo_macs(
     height: int,
     width: int,
@@ -269,4 +278,11 @@ def _fastest(q: Tensor, k: Tensor, v: Tensor, rows: Axis, columns: Axis, global_
     return "folded" if entries >= _FOLDING_PAYS and not q.is_meta else "explicit"
 
 
-_PATHS: dict[HaloPath, Callable[..., Tensor]] = {"explicit": _explicit, "folded": folded, "tiled": tiled}
+def _flex(*args: Any) -> Tensor:
+    # imported where it is used: PyTorch's flex_attention takes longer to import than all of this library
+    from ._halo_flex import flex
+
+    return flex(*args)
+
+
+_PATHS: dict[HaloPath, Callable[..., Tensor]] = {"explicit": _explicit, "folded": folded, "tiled": tiled, "flex": _flex}
