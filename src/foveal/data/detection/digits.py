@@ -96,7 +96,7 @@ class _Scenes:
         return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return standardise(self._images[index]).unsqueeze(0), self._numbers[index].long()
+        return standardise(self._images[index]).unsqueeze(0), self._numbers[index]
 
     def _compose(self, index: int) -> tuple[Images, NDArray[np.uint8], list[int]]:
         s, rng = self._settings, np.random.default_rng(seed_of(self._settings.seed, "digit scenes", self._split, index))

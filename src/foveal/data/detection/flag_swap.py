@@ -69,4 +69,4 @@ class _Numbered:
         return len(self._split)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._split[index][0], self._numbers[index].long()
+        return self._split[index][0], self._numbers[index]
