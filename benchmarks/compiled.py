@@ -1,4 +1,7 @@
-"""``torch.compile`` against eager: denoising attention, forward. That no model breaks its graph is for the tests to show."""
+"""``torch.compile`` against eager: denoising attention, forward. That no model breaks its graph is for the tests to show.
+
+``torch.compile`` keeps the library that is chosen for linear maps, so it is given the same as eager.
+"""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,7 @@
-"""Converting a whole vision transformer: seconds, memory beside the model, and the converted model's forward pass against its analytic cost."""
+"""Converting a whole vision transformer: seconds, memory beside the model, and the converted model's forward pass against its analytic cost.
+
+``memory beside the model`` counts the growth of the process's peak, Python and all.
+"""
 
 import resource
 import time

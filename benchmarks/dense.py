@@ -4,6 +4,9 @@ They compute different functions, so each is first shown to equal its own formul
 16,384 pixels as tokens, one head as in a non-local block, with its projections and norm. Memory is held against the same block with its map of pixels by
 pixels in memory, as it was before fused kernels: measured where that fits twice over, else grown from a quarter of the pixels, the part of the map as the
 square of their number.
+
+An efficient block of 512 channels has 25.8 G multiply-adds at 128 × 128 pixels, its own 512 × 512 map among them, and a softmax block 292: 11.3 times as many,
+and a target of 20 is out of reach.
 """
 
 import os

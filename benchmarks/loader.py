@@ -3,7 +3,8 @@
 A step is the training loop's: samples of the recipe's order, its task's loss, gradients and optimizer. What is counted as waiting is the time in which the loop
 asks its loader for the next batch. For the last rows files are written first, photographs of scikit-image with discs for things, 500×375 and 640×480 as in
 PASCAL VOC and COCO; their networks are a light one and Mask R-CNN with a ResNet-50. On a GPU a step is shorter and the wait is the same, so it is given per
-image.
+image; processes that read (``--workers``) are for that. Where a set keeps the boxes it has found, the first time round its samples takes longest, and this is
+the one that is measured here.
 """
 
 import json

@@ -1,6 +1,8 @@
 """DnA ViT-B against timm's ViT-B, and against itself in its authors' formulation, one projection and maps in memory: inference and a training step.
 
 What attention takes of the network's multiply-adds bounds what maps in memory can cost, and stands in the setting.
+
+Of its multiply-adds the maps are 22 % at 448 pixels and 7 % at 224, so most of what DnA ViT-B gains on its authors' formulation there are linear maps.
 """
 
 import copy

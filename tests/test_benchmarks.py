@@ -1,0 +1,23 @@
+from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks._harness import Row
+from benchmarks._page import HEAD, page, section
+
+
+def test_sections_that_were_not_made_anew_are_kept_in_order() -> None:
+    names = ["one", "two", "three"]
+    old = "an old head\n\n## three\n\nkept\n\n### a part\n\n## one\n\nold\n\n## nothing of ours\n\ndropped\n"
+    new = page({"one": "## one\n\nnew\n", "two": "## two\n\nadded\n"}, old, names)
+    assert new == "\n".join([HEAD, "## one\n\nnew\n", "## two\n\nadded\n", "## three\n\nkept\n\n### a part\n"])
+    assert page({}, new, names) == new
+
+
+def test_a_section_says_what_was_compared_and_a_target_that_was_missed() -> None:
+    text = section("loader", [Row("some", "a size", "1 ms", "2 ms", 0.5, "≤ 0.1", False)])
+    assert text.startswith("## loader\n\nWhich share of a training step is spent waiting for data")
+    assert "\n| some | a size | 1 ms | 2 ms | 0.50 | ≤ 0.1 | **no** |\n" in text
+    assert "`python -m benchmarks --write loader`" in text.splitlines()[-1]
+
+
+def test_unknown_names_run_nothing(capsys) -> None:
+    assert main([BENCHMARKS[0], "denosing"]) == 2
+    assert "denosing; known: denoising, bfloat16" in capsys.readouterr().err
