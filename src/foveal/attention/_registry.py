@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from torch import nn
 
 from .._errors import InputError, unknown
+from .._fits import described, fits
 
 __all__ = ["FAMILIES", "AttentionConfig", "Family", "Form", "attention_class", "config_from_dict", "create_attention", "list_attentions", "register"]
 
@@ -128,14 +129,18 @@ def config_from_dict(values: dict[str, Any]) -> AttentionConfig:
     """The inverse of :meth:`AttentionConfig.to_dict`; options that are left out keep their defaults.
 
     Raises:
-        ValueError: no or an unknown attention, or an option it does not have.
+        ValueError: no or an unknown attention, or an option it does not have, or not of this type.
     """
     options = dict(values)
     if "attention" not in options:
         raise InputError(f'expected a configuration like {{"attention": "denoising", ...}}, got {values!r}')
     cls = attention_class(options.pop("attention"))
-    known = {field.name for field in fields(cls.Config)}
-    for option in options:
+    known = {field.name: field.type for field in fields(cls.Config)}
+    for option, value in options.items():
         if option not in known:
             raise unknown(f"option of {cls.name}", option, known)
+        # JSON has no tuples
+        options[option] = tuple(value) if isinstance(value, list) else value
+        if not fits(options[option], known[option]):
+            raise InputError(f"{option} of {cls.name} must be {described(known[option])}, got {value!r}")
     return cls.Config(**options)

@@ -67,7 +67,7 @@ def build_model(recipe: Recipe, bundle: DataBundle) -> Any:
 
 
 def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
-    """Train, and leave in ``run``: recipe.json, history.jsonl, checkpoints, model.safetensors, metrics.json and what the trackers write.
+    """Train, and leave in ``run``: recipe.json, classes.json, history.jsonl, checkpoints, model.safetensors, metrics.json and what the trackers write.
 
     Args:
         recipe: what to do.
@@ -102,6 +102,8 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
     if recipe.batch_size % (world * recipe.optim.accumulate):
         raise InputError(f"batch_size {recipe.batch_size} cannot be shared by {world} processes × {recipe.optim.accumulate} micro-batches; make it divisible")
     bundle = load_data(recipe.data)
+    if checkpoint is not None:
+        _check_classes(run, bundle)
     model = build_model(recipe, bundle)
     optimizer = _optimizer(model, recipe)
     schedule = _schedule(optimizer, recipe)
@@ -125,6 +127,8 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
 
     if accelerator.is_main_process:
         write_json(run / "recipe.json", recipe.to_dict())
+        if checkpoint is None:
+            write_json(run / "classes.json", list(bundle.classes))
         _cut_history(run / "history.jsonl", first)
     accelerator.init_trackers("foveal", config=_flat(recipe.to_dict()))
 
@@ -245,7 +249,7 @@ def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:
     """A finished run: its recipe, data and trained model in evaluation mode.
 
     Raises:
-        ValueError: the folder is no run, the run has not finished, or its data have changed so that the model has other sizes.
+        ValueError: the folder is no run, the run has not finished, or its data have other classes than it was trained on.
     """
     if not (run / "recipe.json").exists():
         raise InputError(f"{run} is no run: it has no recipe.json")
@@ -253,10 +257,26 @@ def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:
     if not (run / "model.safetensors").exists():
         raise InputError(f"{run} has not finished; go on with: foveal train --resume {run}")
     bundle = load_data(recipe.data)
+    _check_classes(run, bundle)
     model = build_model(recipe, bundle)
     weights = run / "model.safetensors"
     restore(model, read_weights(weights), weights)
     return recipe, bundle, model.eval()
+
+
+def _check_classes(run: Path, bundle: DataBundle) -> None:
+    """As many classes of other names would fit the weights, and every answer would be wrong."""
+    file = run / "classes.json"
+    if not file.exists():  # a run of before they were written
+        return
+    trained, now = read_json(file), list(bundle.classes)
+    if trained != now:
+        at = next((n for n, (old, new) in enumerate(zip(trained, now, strict=False)) if old != new), min(len(trained), len(now)))
+        was, is_now = (f"{names[at]!r}" if at < len(names) else "none" for names in (trained, now))
+        raise InputError(
+            f"{run} was trained on {len(trained)} classes and its data have {len(now)} now, number {at} being {was} then and {is_now} now; "
+            f"its data must have the classes that they had in training, which are in {file}"
+        )
 
 
 class _Images(Samples):

@@ -7,6 +7,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from .._errors import InputError, unknown
+from .._fits import described, fits
 from .._kinds import Kinds
 from ..data import DATA, Data
 from ..models import MODELS, ModelConfig, ViT
@@ -157,9 +158,8 @@ def _read(cls: type, values: dict[str, Any]) -> Any:
         # JSON has no tuples and no paths
         value = tuple(value) if isinstance(value, list) else value
         value = Path(value) if isinstance(value, str) and _is_path(known[name].type) else value
-        if not _fits(value, known[name].type):
-            wanted = getattr(known[name].type, "__name__", known[name].type)
-            raise InputError(f"{name} of {cls.__name__} must be {wanted}, got {value!r}")
+        if not fits(value, known[name].type):
+            raise InputError(f"{name} of {cls.__name__} must be {described(known[name].type)}, got {value!r}")
         converted[name] = value
     try:
         return cls(**converted)
@@ -175,23 +175,6 @@ def _object(what: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"expected {what} to be a JSON object with named fields, got {value!r}")
     return value
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is what a field's annotation says. Whole numbers are good floats; truth values are no numbers."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return True
-    if origin is Literal:
-        return value in parts
-    if origin in (Union, UnionType):
-        return any(_fits(value, part) for part in parts)
-    if origin is tuple:
-        every = parts[:1] * len(value) if parts[-1] is Ellipsis and isinstance(value, tuple) else parts
-        return isinstance(value, tuple) and len(value) == len(every) and all(map(_fits, value, every))
-    if kind in (int, float) and isinstance(value, bool):
-        return False
-    return isinstance(value, (int, float) if kind is float else origin or kind)
 
 
 def write_json(path: Path, value: Any) -> None:
