@@ -58,6 +58,13 @@ def test_where_and_the_folder_by_default(tmp_path, capsys) -> None:
     assert re.findall(r"<th>([^<]*)</th>", page) == ["blocks.1.attn: combined"]
 
 
+def test_a_network_of_halo_attention(capsys) -> None:
+    assert run("test_fov_halonet", "picture.png", "--weights", "random", "--out", "maps") == 0
+    printed = capsys.readouterr().out
+    assert "maps/maps.png" in printed
+    assert "no rollout: tokens change between layers" in printed
+
+
 def test_converted_first(capsys) -> None:
     assert run("test_vit", "picture.png", "--weights", "random", "--attention", "denoising", "--where", "blocks.0.attn", "--out", "maps") == 0
     printed = capsys.readouterr().out

@@ -233,6 +233,17 @@ def test_a_model_folds_its_own_tokens() -> None:
     assert token_layout(nn.Linear(2, 2), 17, (32, 32), num_prefix_tokens=1).grid == (4, 4)
 
 
+def test_nothing_stands_in_front_of_a_map() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 16, 4, 4), foveal.HaloAttention2d(16, num_heads=2, block_size=2, halo_size=1)).eval()
+    images = torch.randn(1, 3, 16, 32)
+    found = attention_maps(net, images)["1"]["combined"]
+    folded = fold_to_grid(found[:, :, 9], net, image_size=(16, 32))
+    assert folded.shape == (1, 2, 4, 8)
+    # pixel 9 is that of row 1 and column 1, whose block of 2×2 sees a halo of 1
+    assert (folded[..., :3, :3] > 0).all()
+    assert folded[..., :3, :3].sum((-2, -1)).allclose(torch.ones(1, 2))
+
+
 def test_one_looks_from_the_class_token_a_patch_or_all() -> None:
     layout = token_layout(timm_vit(), 17, (SIDE, SIDE))
     maps = torch.rand(2, 4, 17, 17)

@@ -317,7 +317,7 @@ def test_an_interrupted_comparison_keeps_what_is_done_and_goes_on(images, tmp_pa
         "--jobs",
         "1",
         "--steps",
-        "12",
+        "60",
         "--out",
         str(out),
     ]
@@ -336,16 +336,16 @@ def test_an_interrupted_comparison_keeps_what_is_done_and_goes_on(images, tmp_pa
     before = done.stat().st_mtime_ns
     (checkpoint,) = (out / "denoising" / "seed-0" / "checkpoints").iterdir()
     saved = int(checkpoint.name.removeprefix("step-"))
-    assert 0 < saved < 12
+    assert 0 < saved < 60
     assert not (out / "report.html").exists()
 
     assert main(words) == 0
     assert done.stat().st_mtime_ns == before, "the finished run is not trained again"
     entries = [json.loads(line)["step"] for line in going.read_text().splitlines()]
-    assert entries == list(range(1, 13)), "the interrupted run goes on and says nothing twice"
+    assert entries == list(range(6, 61, 6)), "the interrupted run goes on and says nothing twice"
     printed = capsys.readouterr().out
-    assert "2 runs of 12 steps (2 attentions × 1 seeds), 1 at a time; 1 are done" in printed
+    assert "2 runs of 60 steps (2 attentions × 1 seeds), 1 at a time; 1 are done" in printed
     assert "One seed shows nothing" in printed
     assert f"report: {out / 'report.html'}" in printed
-    assert Plan.from_dict(read_json(out / "plan.json")).recipe.steps == 12
+    assert Plan.from_dict(read_json(out / "plan.json")).recipe.steps == 60
     assert "report.html" in {path.name for path in out.iterdir()}

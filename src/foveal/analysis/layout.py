@@ -50,7 +50,7 @@ def token_layout(model: nn.Module, num_tokens: int, image_size: Sequence[int], *
 
 
 def _prefix(model: nn.Module) -> int | None:
-    """As a vision transformer in timm's manner says it of itself; else what conversion reads of the first attention that it knows."""
+    """As a vision transformer in timm's manner says it of itself; else what conversion reads of the first attention that it knows; none in front of a map."""
     for module in model.modules():
         if isinstance(getattr(module, "num_prefix_tokens", None), int) and hasattr(module, "patch_embed"):
             return module.num_prefix_tokens  # type: ignore[return-value]
@@ -69,7 +69,7 @@ def _prefix(model: nn.Module) -> int | None:
             continue
         if place is not None and place.num_prefix_tokens is not None:
             return place.num_prefix_tokens
-    return None
+    return 0 if any(getattr(module, "form", None) == "maps" for module in model.modules()) else None
 
 
 def fold_to_grid(

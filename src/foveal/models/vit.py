@@ -133,7 +133,8 @@ class ViT(ModelConfig):
         dial = SIZES[self.size]
         patch_size = self.patch_size or next((img_size // n for n in (8, 6) if img_size % n == 0), 0)
         if patch_size < 1 or img_size % patch_size:
-            raise InputError(f"patches of side {self.patch_size} do not tile an image of side {img_size}; give patch_size, or an image side divisible by 8")
+            what = f"patches of side {self.patch_size}" if self.patch_size else "8 × 8 patches, and 6 × 6,"
+            raise InputError(f"{what} do not tile an image of side {img_size}; give patch_size, or an image side divisible by 8")
         config, num_heads = self.config(), self.num_heads or dial.num_heads
         if num_heads != dial.num_heads:
             if not hasattr(config, "attn_head_dim"):
