@@ -443,6 +443,16 @@ class TestHaloAttention2d(MaskedMapContract):
         with pytest.raises(AssertionError, match="padded map: off by"):
             super().test_a_padded_map_with_a_mask_is_the_map(options)
 
+    @pytest.mark.filterwarnings("ignore:`torch.jit.*deprecated", "ignore::torch.jit.TracerWarning")
+    @pytest.mark.parametrize("mask_border", [True, False])
+    def test_can_be_traced(self, mask_border) -> None:
+        """The path that is fastest on the CPU writes into memory of its own, which torch.jit.trace cannot follow."""
+        attention = foveal.HaloAttention2d(16, num_heads=2, block_size=4, halo_size=1, mask_border=mask_border).eval()
+        with torch.no_grad():
+            traced = torch.jit.trace(attention, torch.randn(1, 16, 8, 8))
+            images = torch.randn(3, 16, 8, 8)
+            assert traced(images).allclose(attention(images), atol=1e-6)
+
     def test_exports_with_any_size(self) -> None:
         """Cannot hold: the size decides how many blocks there are and what of them lies outside the map. A program made for one size refuses others."""
         module, x = self.build(torch.float32), self.draw(5, 7, dtype=torch.float32)

@@ -151,11 +151,12 @@ def relative_logits(q: Tensor, rel_height: Tensor, rel_width: Tensor, rows: Axis
 
 def border_logits(q: Tensor, rows: Axis, columns: Axis) -> tuple[Tensor, Tensor]:
     """What lies outside the map does so by its row or by its column: 0 and a logit that gives no weight, (n, y) and (m, x)."""
-    by_row, by_column = (
-        torch.zeros(axis.blocks, axis.window, dtype=q.dtype, device=q.device).masked_fill(~axis.inside(q.device) & axis.mask_border, never(q.dtype))
-        for axis in (rows, columns)
-    )
-    return by_row, by_column
+
+    def along(axis: Axis) -> Tensor:
+        logits = torch.zeros(axis.blocks, axis.window, dtype=q.dtype, device=q.device)
+        return logits.masked_fill(~axis.inside(q.device), never(q.dtype)) if axis.mask_border else logits
+
+    return along(rows), along(columns)
 
 
 def position_logits(q: Tensor, rel_height: Tensor, rel_width: Tensor, rows: Axis, columns: Axis) -> tuple[Tensor, Tensor]:

@@ -271,7 +271,8 @@ def _explicit(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Te
 
 def _fastest(q: Tensor, k: Tensor, v: Tensor, rows: Axis, columns: Axis, global_k: Tensor | None, mask: Tensor | None, dropout_p: float) -> HaloPath:
     plain = global_k is None and mask is None and not dropout_p and q.dtype == k.dtype == v.dtype and q.dtype in (torch.float32, torch.float64)
-    if plain and q.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu"):
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if plain and q.device.type == "cpu" and not traced and not torch.is_autocast_enabled("cpu"):
         return "tiled"
     # of one sample, so that the choice does not depend on the batch; on the meta device costs are counted, and they are those of the formula
     entries = q.shape[1] * rows.blocks * columns.blocks * rows.queries * columns.queries * rows.window * columns.window
