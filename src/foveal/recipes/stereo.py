@@ -37,7 +37,7 @@ def shift_stereo() -> Recipe:
         data=ShiftStereo(),
         model=PSMNet(width=16, blocks=(1, 2, 1, 1), pools=(16, 8, 4), max_disparity=32, aggregation="basic"),
         task=StereoMatching(),
-        optim=Optim(optimizer="adam", lr=2e-3, weight_decay=0.0),
+        optim=Optim(optimizer="adam", lr=1e-3, weight_decay=0.0),
         steps=1000,
         batch_size=4,
         eval_every=100,
