@@ -54,7 +54,7 @@ class _Seen(NamedTuple):
 def _look(pixels: NDArray[Any], labels: Sequence[int], smallest: int) -> _Seen:
     # NumPy, whose calls take half of the time of torch's where there is so little to do
     counts = np.bincount(pixels.ravel(), minlength=len(labels) + 1)
-    seen = np.flatnonzero(counts[1 : len(labels) + 1] >= smallest) + 1
+    seen = (counts[1 : len(labels) + 1] >= smallest).nonzero()[0] + 1
     numbers = seen.astype(pixels.dtype)
     return _Seen(numbers, boxes_of(_masks(pixels, numbers)), np.array([labels[number - 1] for number in seen.tolist()], np.int64))
 
@@ -68,7 +68,7 @@ def boxes_of(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
     boxes = np.zeros((len(masks), 4), np.float32)
     if len(masks):
         for axis in (0, 1):
-            seen: NDArray[np.bool_] = np.any(masks, axis + 1)
+            seen: NDArray[np.bool_] = np.logical_or.reduce(masks, axis + 1)
             boxes[:, axis], boxes[:, axis + 2] = seen.argmax(1), seen.shape[1] - seen[:, ::-1].argmax(1)
     return boxes
 
