@@ -41,14 +41,22 @@ def main(arguments: list[str]) -> int:
     if unknown:
         print(f"unknown benchmark {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
+    refused = []
     for name in names:
         # each in a process of its own: what one leaves behind in the allocator changes the times of the next
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            rows = pool.submit(run, name).result()
+            result = pool.submit(run, name)
+        try:
+            rows = result.result()
+        except SystemExit as error:
+            # the others need not wait for it
+            print(f"{name}: {error}", file=sys.stderr)
+            refused.append(name)
+            continue
         if "--write" in arguments:
             # after each, so that a long run that is cut off has not been for nothing
             PAGE.write_text(page({name: section(name, rows)}, PAGE.read_text("utf8") if PAGE.exists() else "", BENCHMARKS), "utf8")
-    return 0
+    return 1 if refused else 0
 
 
 if __name__ == "__main__":

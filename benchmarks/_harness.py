@@ -37,6 +37,7 @@ def line(row: Row) -> str:
 def run(name: str) -> list[Row]:
     """All rows of a benchmark, printed as they are done; called in a process of its own."""
     torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
     rows = []
     for row in import_module(f"benchmarks.{name}").rows():
         rows.append(row)

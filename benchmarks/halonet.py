@@ -3,6 +3,9 @@
 What the rest of a network takes is the same on both sides and bounds what attention can give: the lines "no attention" say how much that is.
 
 In halonet26t convolutions and norms take most of the time.
+
+timm's attention holds its windows in memory, and much of its forward pass is waiting for the system to give that memory anew at every call. Where the allocator
+keeps it, as for the last lines, timm is faster, and so the ratio lower.
 """
 
 import copy
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 
 from foveal.models import build_timm_halonet
 
-from ._harness import Row, check_equal, faster, inference
+from ._harness import Row, check_equal, faster, inference, memory_kept
 
 NETWORKS = ("halonet26t", "halonet_h1")
 BATCH, SIDE, LIMIT = 2, 256, 2.0
@@ -56,20 +59,36 @@ def step(model: nn.Module, images: Tensor) -> Callable[[], None]:
 def rows() -> Iterator[Row]:
     images = torch.randn(BATCH, 3, SIDE, SIDE)
     layouts = {"": torch.contiguous_format, ", channels-last": torch.channels_last}
-    for name in NETWORKS:
-        # blocks that begin as nothing would hide their attention from the check
-        theirs = timm.create_model(name, zero_init_last=False)
-        ours = build_timm_halonet(name, zero_init_last=False)
-        ours.load_state_dict(theirs.state_dict())
+    networks = {name: _pair(name) for name in NETWORKS}
+    for name, pair in networks.items():
         for layout, memory_format in layouts.items():
             x = images.contiguous(memory_format=memory_format)
-            a, b, bare = (copy.deepcopy(model).to(memory_format=memory_format) for model in (ours, theirs, without_attention(theirs)))
+            a, b, bare = (copy.deepcopy(model).to(memory_format=memory_format) for model in (*pair, without_attention(pair[1])))
             setting = f"{tuple(images.shape)}{layout}"
-            for train, call in ((False, inference), (True, step)):
-                what = "training step" if train else "forward"
-                for model in (a, b, bare):
-                    model.train(train)
-                check_equal(inference(a, x), inference(b, x))
+            for what, call in _calls(a, b, bare, x):
                 yield faster(f"{name}, {what} / timm", setting, call(a, x), call(b, x), LIMIT)
                 bound = faster(f"{name} with no attention, {what} / timm", setting, call(bare, x), call(b, x), 0.0)
                 yield Row(bound.what, bound.setting, bound.ours, bound.theirs, bound.ratio, "bound", True)
+    # last, since the allocator does not become again what it was
+    with memory_kept():
+        for name, (a, b) in networks.items():
+            for what, call in _calls(a, b, b, images):
+                yield faster(f"{name}, {what} / timm", f"{tuple(images.shape)}, memory kept by the allocator", call(a, images), call(b, images), LIMIT)
+
+
+def _pair(name: str) -> tuple[nn.Module, nn.Module]:
+    """Ours and theirs. Blocks that begin as nothing would hide their attention from the check."""
+    theirs = timm.create_model(name, zero_init_last=False)
+    ours = build_timm_halonet(name, zero_init_last=False)
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+def _calls(ours: nn.Module, theirs: nn.Module, bare: nn.Module, x: Tensor) -> Iterator[tuple[str, Callable[..., Callable[[], object]]]]:
+    """Inference and training steps; before each, both are shown to compute the same."""
+    for train, call in ((False, inference), (True, step)):
+        for model in (ours, theirs, bare):
+            model.train(train)
+        # batch norms over two images make much of rounding
+        check_equal(inference(ours, x), inference(theirs, x), tolerance=1e-3 if train else 1e-4)
+        yield "training step" if train else "forward", call

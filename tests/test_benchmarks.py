@@ -1,3 +1,5 @@
+from concurrent.futures import Future
+
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks._harness import Row
 from benchmarks._page import HEAD, page, section
@@ -21,3 +23,28 @@ def test_a_section_says_what_was_compared_and_a_target_that_was_missed() -> None
 def test_unknown_names_run_nothing(capsys) -> None:
     assert main([BENCHMARKS[0], "denosing"]) == 2
     assert "denosing; known: denoising, bfloat16" in capsys.readouterr().err
+
+
+def test_a_refusal_leaves_the_others_and_is_told(monkeypatch, tmp_path, capsys) -> None:
+    class Pool:
+        def __init__(self, *_: object) -> None: ...
+        def __enter__(self) -> "Pool":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def submit(self, _: object, name: str) -> Future[list[Row]]:
+            future: Future[list[Row]] = Future()
+            if name == "halo":
+                future.set_exception(SystemExit("the two sides differ"))
+            else:
+                future.set_result([Row("some", "a size", "1 ms", "2 ms", 0.5, "≤ 1", True)])
+            return future
+
+    monkeypatch.setattr("benchmarks.__main__.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("benchmarks.__main__.PAGE", tmp_path / "page.md")
+    assert main(["--write", "halo", "loader"]) == 1
+    assert "halo: the two sides differ" in capsys.readouterr().err
+    text = (tmp_path / "page.md").read_text("utf8")
+    assert "## loader" in text
+    assert "## halo" not in text
+    assert main(["--write", "loader"]) == 0

@@ -59,14 +59,14 @@ class _Numbered:
     augments = False
 
     def __init__(self, split: Any) -> None:
-        self._split = split
-        masks = torch.stack([split[index][1].byte() for index in range(len(split))])
-        halves = masks.tensor_split(2, dim=2)
+        images, masks = zip(*(split[index] for index in range(len(split))), strict=True)
+        self._images = torch.stack(images)
+        halves = torch.stack(masks).byte().tensor_split(2, dim=2)
         self.labels = torch.stack([half.amax((1, 2)).long() - 1 for half in halves], 1).tolist()
         self._numbers = torch.cat([(half > 0).byte() * number for number, half in enumerate(halves, 1)], 2)
 
     def __len__(self) -> int:
-        return len(self._split)
+        return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._split[index][0], self._numbers[index]
+        return self._images[index], self._numbers[index]
