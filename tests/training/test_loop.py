@@ -317,9 +317,12 @@ def test_data_that_got_other_classes_since_are_named(recorded, tmp_path) -> None
     _class(root / "middle", 100)
     load_data.cache_clear()
     said = "its data must have the classes that they had in training"
-    with pytest.raises(InputError, match="3 now, number 2 being none then and 'middle' now" if recorded else rf"(?s)model\.safetensors .*{said}: .*head"):
+    with pytest.raises(
+        InputError,
+        match="3 now, number 2 being none then and 'middle' now" if recorded else rf"(?s)model\.safetensors holds weights of another network; {said}: .*head",
+    ):
         load_run(tmp_path / "run")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=said if recorded else rf"(?s)step-00000002 holds weights of another network; {said}: .*head"):
         fit(recipe, tmp_path / "cut", resume=True, quiet=True)
 
     if recorded:
@@ -329,6 +332,9 @@ def test_data_that_got_other_classes_since_are_named(recorded, tmp_path) -> None
             load_run(tmp_path / "run")
         with pytest.raises(InputError, match=said):
             fit(recipe, tmp_path / "cut", resume=True, quiet=True)
+        (tmp_path / "run" / "classes.json").write_text("3")
+        with pytest.raises(InputError, match=r"classes\.json is damaged: expected a list"):
+            load_run(tmp_path / "run")
 
 
 def test_no_run_and_an_unfinished_run_are_named(tmp_path, plain) -> None:

@@ -270,6 +270,8 @@ def _check_classes(run: Path, bundle: DataBundle) -> None:
     if not file.exists():  # a run of before they were written
         return
     trained, now = read_json(file), list(bundle.classes)
+    if not isinstance(trained, list):
+        raise InputError(f"{file} is damaged: expected a list of the names of classes, got {trained!r}; take it from a copy of the run")
     if trained != now:
         at = next((n for n, (old, new) in enumerate(zip(trained, now, strict=False)) if old != new), min(len(trained), len(now)))
         was, is_now = (f"{names[at]!r}" if at < len(names) else "none" for names in (trained, now))
