@@ -28,7 +28,7 @@ from . import (
     vit,
 )
 from ._harness import run
-from ._page import PAGE, page, section
+from ._page import HEAD, PAGE, page, section
 
 _MODULES = (denoising, bfloat16, ceiling, compiled, vit, models, convert, maps, external, eamlp, summary, halo, halonet)
 _MODULES += (dense, detection, loader, reading, projection)
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
             continue
         if "--write" in arguments:
             # after each, so that a long run that is cut off has not been for nothing
-            PAGE.write_text(page({name: section(name, rows)}, PAGE.read_text("utf8") if PAGE.exists() else "", BENCHMARKS), "utf8")
+            PAGE.write_text(page(HEAD, {name: section(name, rows)}, PAGE.read_text("utf8") if PAGE.exists() else "", BENCHMARKS), "utf8")
     return 1 if refused else 0
 
 

@@ -1,5 +1,6 @@
 """Sections of docs/benchmarks.md, one a benchmark: what was not run anew stays as it is."""
 
+from collections.abc import Iterable
 from datetime import date
 from importlib import import_module
 from inspect import getdoc
@@ -7,9 +8,11 @@ from pathlib import Path
 
 import torch
 
+from foveal._machine import processor
+
 from ._harness import THREADS, Row, line
 
-__all__ = ["PAGE", "page", "section"]
+__all__ = ["HEAD", "PAGE", "page", "section"]
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
@@ -23,15 +26,14 @@ On a shared machine ratios move by a few per cent from run to run, and times by 
 
 def section(name: str, rows: list[Row]) -> str:
     """What a benchmark is about, as its file says, and what it gave."""
-    processor = next((text.partition(":")[2].strip() for text in Path("/proc/cpuinfo").read_text().splitlines() if text.startswith("model name")), "unknown")
     table = ["| what | size | ours | other side | ratio | target | met |", "|---|---|---|---|---|---|---|", *map(line, rows)]
-    where = f"{processor}, {THREADS} threads, torch {torch.__version__}, float32 unless a line says otherwise"
+    where = f"{processor()}, {THREADS} threads, torch {torch.__version__}, float32 unless a line says otherwise"
     made = f"`python -m benchmarks --write {name}`, {date.today()}: {where}."
     return "\n\n".join([f"## {name}", getdoc(import_module(f"benchmarks.{name}")) or "", "\n".join(table), made]) + "\n"
 
 
-def page(done: dict[str, str], old: str, names: list[str]) -> str:
-    """The page with these sections new, in the order of ``names``; those it had and are not new are kept, those no benchmark is behind are dropped."""
+def page(head: str, done: dict[str, str], old: str, titles: Iterable[str]) -> str:
+    """A page of sections, in the order of their titles: these are new, others that it had are kept, those of no title are dropped."""
     kept = {text.partition("\n")[0]: f"## {text.strip()}\n" for text in old.split("\n## ")[1:]}
-    sections = [done.get(name, kept.get(name)) for name in names]
-    return "\n".join([HEAD, *(text for text in sections if text)])
+    sections = [done.get(title, kept.get(title)) for title in titles]
+    return "\n".join([head, *(text for text in sections if text)])

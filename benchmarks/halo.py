@@ -1,6 +1,6 @@
 """Halo attention against timm's HaloAttn and, where it is installed (``pip install --no-deps halonet-pytorch``), halonet-pytorch, with their own weights.
 
-Times of the small maps hang on what the process allocated before: timm's 18 to 34 ms there.
+Times of the small maps hang on what the process allocated before.
 """
 
 from collections.abc import Callable, Iterator

@@ -65,14 +65,14 @@ def rows() -> Iterator[Row]:
             x = images.contiguous(memory_format=memory_format)
             a, b, bare = (copy.deepcopy(model).to(memory_format=memory_format) for model in (*pair, without_attention(pair[1])))
             setting = f"{tuple(images.shape)}{layout}"
-            for what, call in _calls(a, b, bare, x):
+            for what, call in _calls(x, a, b, bare):
                 yield faster(f"{name}, {what} / timm", setting, call(a, x), call(b, x), LIMIT)
                 bound = faster(f"{name} with no attention, {what} / timm", setting, call(bare, x), call(b, x), 0.0)
                 yield Row(bound.what, bound.setting, bound.ours, bound.theirs, bound.ratio, "bound", True)
     # last, since the allocator does not become again what it was
     with memory_kept():
         for name, (a, b) in networks.items():
-            for what, call in _calls(a, b, b, images):
+            for what, call in _calls(images, a, b):
                 yield faster(f"{name}, {what} / timm", f"{tuple(images.shape)}, memory kept by the allocator", call(a, images), call(b, images), LIMIT)
 
 
@@ -84,10 +84,10 @@ def _pair(name: str) -> tuple[nn.Module, nn.Module]:
     return ours, theirs
 
 
-def _calls(ours: nn.Module, theirs: nn.Module, bare: nn.Module, x: Tensor) -> Iterator[tuple[str, Callable[..., Callable[[], object]]]]:
+def _calls(x: Tensor, ours: nn.Module, theirs: nn.Module, *others: nn.Module) -> Iterator[tuple[str, Callable[..., Callable[[], object]]]]:
     """Inference and training steps; before each, both are shown to compute the same."""
     for train, call in ((False, inference), (True, step)):
-        for model in (ours, theirs, bare):
+        for model in (ours, theirs, *others):
             model.train(train)
         # batch norms over two images make much of rounding
         check_equal(inference(ours, x), inference(theirs, x), tolerance=1e-3 if train else 1e-4)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from foveal._machine import processor
 from foveal.compare import ResolutionPoint, cost_against_resolution, resolution_figure
 
 CHANNELS = 64
@@ -22,9 +23,8 @@ def _seconds(seconds: float) -> str:
 
 def main(arguments: list[str]) -> None:
     sides = [int(word) for word in arguments] or [64, 128, 256, 512, 1024]
-    processor = next((text.partition(":")[2].strip() for text in Path("/proc/cpuinfo").read_text().splitlines() if text.startswith("model name")), "unknown")
     points = cost_against_resolution(sides=sides, channels=CHANNELS, each=lambda point: print(point, file=sys.stderr, flush=True))
-    print(f"{date.today()}: {processor}, 1 thread, torch {torch.__version__}, {CHANNELS} channels, batch 1, forward, float32.\n")
+    print(f"{date.today()}: {processor()}, 1 thread, torch {torch.__version__}, {CHANNELS} channels, batch 1, forward, float32.\n")
     print("| block | " + " | ".join(f"{side}²" for side in sides) + " |")
     print("|---|" + "---|" * len(sides))
     for name in dict.fromkeys(point.name for point in points):

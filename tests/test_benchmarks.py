@@ -8,9 +8,9 @@ from benchmarks._page import HEAD, page, section
 def test_sections_that_were_not_made_anew_are_kept_in_order() -> None:
     names = ["one", "two", "three"]
     old = "an old head\n\n## three\n\nkept\n\n### a part\n\n## one\n\nold\n\n## nothing of ours\n\ndropped\n"
-    new = page({"one": "## one\n\nnew\n", "two": "## two\n\nadded\n"}, old, names)
+    new = page(HEAD, {"one": "## one\n\nnew\n", "two": "## two\n\nadded\n"}, old, names)
     assert new == "\n".join([HEAD, "## one\n\nnew\n", "## two\n\nadded\n", "## three\n\nkept\n\n### a part\n"])
-    assert page({}, new, names) == new
+    assert page(HEAD, {}, new, names) == new
 
 
 def test_a_section_says_what_was_compared_and_a_target_that_was_missed() -> None:

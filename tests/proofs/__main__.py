@@ -9,6 +9,9 @@ from pathlib import Path
 from time import process_time
 
 import torch
+from benchmarks._page import page as sections
+
+from foveal._machine import processor
 
 from . import caam, catt, flag_detection, flag_swap, global_cue, halo_reach, presence_xor, recall
 from .proof import SEEDS, Proof, Row, line
@@ -50,8 +53,7 @@ def main(arguments: list[str]) -> int:
 
 
 def section(name: str, proof: Proof, rows: list[Row], seconds: float) -> str:
-    processor = next((text.partition(":")[2].strip() for text in Path("/proc/cpuinfo").read_text().splitlines() if text.startswith("model name")), "unknown")
-    made = f"`python -m tests.proofs --write {name}`, {date.today()}: {processor}, 1 thread, torch {torch.__version__}, {seconds / 60:.1f} processor minutes."
+    made = f"`python -m tests.proofs --write {name}`, {date.today()}: {processor()}, 1 thread, torch {torch.__version__}, {seconds / 60:.1f} processor minutes."
     parts = [
         f"## {proof.title}",
         proof.about,
@@ -64,10 +66,8 @@ def section(name: str, proof: Proof, rows: list[Row], seconds: float) -> str:
 
 
 def page(done: dict[str, str], old: str) -> str:
-    """The page with these sections new, in the order of ``PROOFS``; those it had and are not new are kept, those no proof is behind are dropped."""
-    kept = {text.partition("\n")[0]: f"## {text.strip()}\n" for text in old.split("\n## ")[1:]}
-    sections = [done.get(name, kept.get(proof.title)) for name, proof in PROOFS.items()]
-    return "\n".join([HEAD, *(text for text in sections if text)])
+    """The page with the sections of these proofs new."""
+    return sections(HEAD, {PROOFS[name].title: text for name, text in done.items()}, old, [proof.title for proof in PROOFS.values()])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from foveal._machine import processor
+
 from .pretrained_parts import (
     BATCH,
     CALIBRATION_BATCHES,
@@ -71,7 +73,6 @@ def _listed(values: Sequence[float]) -> str:
 
 
 def page(tables: Tables, notes: str = NOTES) -> str:
-    processor = next((text.partition(":")[2].strip() for text in Path("/proc/cpuinfo").read_text().splitlines() if text.startswith("model name")), "unknown")
     missing = [*tables.expected_maps[len(tables.maps) :], *tables.expected_tokens[len(tables.tokens) :]]
     parts = [
         f"""\
@@ -137,7 +138,7 @@ Features are all tokens behind the last norm.
         "",
         *([f"Not run yet: {', '.join(missing)}.", ""] if missing else []),
         *([f"## What follows\n\n{notes.strip()}\n"] if notes else []),
-        f"`python -m tests.proofs.pretrained --write --jobs {tables.jobs}`, {date.today()}: {processor}, one thread a process, torch {torch.__version__}, "
+        f"`python -m tests.proofs.pretrained --write --jobs {tables.jobs}`, {date.today()}: {processor()}, one thread a process, torch {torch.__version__}, "
         f"{tables.seconds / 60:.1f} processor minutes, on a machine shared with other work.",
         "",
     ]

@@ -179,11 +179,6 @@ class HaloAttention(QKVAttention):
         scale_pos_embed: bool = False
         path: HaloPath = "auto"
 
-        def __post_init__(self) -> None:
-            # JSON has no tuples
-            if self.grid_size is not None:
-                object.__setattr__(self, "grid_size", tuple(self.grid_size))
-
     def __init__(
         self,
         dim: int,

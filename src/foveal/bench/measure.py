@@ -3,7 +3,6 @@
 All that is measured at one size takes turns, so that a machine that slows down slows all of it. What a machine can do at most is measured in the same run.
 """
 
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .._errors import InputError
+from .._machine import processor
 from ..analysis import peak_memory
 from ..attention._linear import project
 from .subject import Subject, subject
@@ -273,13 +273,5 @@ def _in_a_process(thing: Subject, size: int, batch: int, precision: Precision, m
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__, "date": date.today().isoformat()}
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf8") as lines:
-            return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-    except FileNotFoundError:
-        return platform.processor() or platform.machine()

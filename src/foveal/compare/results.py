@@ -15,6 +15,7 @@ import jsonschema
 import torch
 
 from .._errors import InputError
+from .._machine import processor
 from ..analysis import chance_angles
 from ..tasks import Headline
 from ..training import load_data, read_json, scalars
@@ -91,7 +92,7 @@ def collect(folder: Path) -> dict[str, Any]:
         "format": 2,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "system": platform.platform(terse=True),
             "device": str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu",
@@ -212,12 +213,3 @@ def _angles(looks: list[dict[str, Any]]) -> dict[str, Any] | None:
 def _history(path: Path, headline: Headline) -> list[dict[str, Any]]:
     entries = map(json.loads, path.read_text().splitlines())
     return [{"step": entry["step"], "value": entry[f"val_{headline.name}"], "train_loss": entry["train_loss"]} for entry in entries]
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
