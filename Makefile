@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup compare test slow lint docs bench clean
+.PHONY: setup compare test slow cases lint docs bench clean
 
 setup: .venv/ready
 
@@ -21,6 +21,10 @@ test: setup
 
 slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow $(ARGS)
+
+# what users met, case by case; also those that are slow
+cases: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.cases $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
