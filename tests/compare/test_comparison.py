@@ -217,6 +217,7 @@ def test_the_report_can_be_made_of_one_seed_of_softmax_alone(results, tmp_path) 
     arm |= {"curves": arm["curves"][:1], "regions": [], "lambdas": [{}]}
     alone["plan"]["seeds"] = [0]
     alone["verdict"] = {"headline": "nothing to compare", "lines": [], "resolution": None}
+    alone["statistics"] = {"comparisons": 0, "deviation": None, "degrees": 0, "members": [], "left_out": []}
     page = write_report(alone, tmp_path / "report.html").read_text(encoding="utf8")
     assert read(page).tags.count("svg") == 3
 
@@ -345,7 +346,7 @@ def test_an_interrupted_comparison_keeps_what_is_done_and_goes_on(images, tmp_pa
     assert entries == list(range(6, 61, 6)), "the interrupted run goes on and says nothing twice"
     printed = capsys.readouterr().out
     assert "2 runs of 60 steps (2 attentions × 1 seeds), 1 at a time; 1 are done" in printed
-    assert "One seed shows nothing" in printed
+    assert "One seed is not conclusive" in printed
     assert f"report: {out / 'report.html'}" in printed
     assert Plan.from_dict(read_json(out / "plan.json")).recipe.steps == 60
     assert "report.html" in {path.name for path in out.iterdir()}

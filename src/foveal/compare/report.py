@@ -10,6 +10,7 @@ from ..analysis.pictures import is_signed, overlay
 from ..training.checkpoint import replace_file
 from ._colours import ARM_COLOURS
 from .figures import figures
+from .inside import angle_words, branch_words
 from .results import check_results
 
 __all__ = ["render_report", "write_report", "write_summary"]
@@ -42,9 +43,8 @@ def render_report(results: dict[str, Any]) -> str:
         figures={name: jinja2.filters.Markup(svg) for name, svg in figures(results).items()},
         pictures=_pictures(results),
         drawn=_drawn(results),
-        branches=_branches(results),
-        angles=_angles(results),
-        false_alarm=1 - 0.95 ** len(results["verdict"]["lines"]),
+        branches=branch_words(results),
+        angles=angle_words(results),
     )
 
 
@@ -63,12 +63,12 @@ def write_summary(results: dict[str, Any], path: Path) -> Path:
         *(f"- {line['text']}" for line in results["verdict"]["lines"]),
         *(f"- Note: {note}" for note in results["task"]["notes"]),
         "",
-        f"| attention | test {_label(metric)} (95 % interval) | from {results['arms'][0]['name']}, {metric['step']} (95 % interval) "
+        f"| attention | test {_label(metric)} (95 % interval) | from {results['arms'][0]['name']}, {metric['step']} (interval that holds with all others) "
         "| parameters | multiply-adds | ms an image |",
         "|---|---|---|---|---|---|",
         *(_table_row(arm, metric) for arm in results["arms"]),
         "",
-        *(f"- {line}" for line in _branches(results) + _angles(results)),
+        *(f"- {line}" for line in branch_words(results) + angle_words(results)),
         "",
     ]
     replace_file(path, "\n".join(lines).encode())
@@ -113,41 +113,6 @@ def _pictures(results: dict[str, Any]) -> list[dict[str, Any]]:
             ]
             rows.append({"title": arm["name"] if name == "combined" else f"{arm['name']}: {name}", "cells": cells})
     return rows
-
-
-def _branches(results: dict[str, Any]) -> list[str]:
-    """Where the two branches of signed attentions look, in words."""
-    lines = []
-    for arm in results["arms"]:
-        share = {(entry["map"], entry["region"]): sum(entry["by_seed"]) / len(entry["by_seed"]) for entry in arm["regions"]}
-        chance = {entry["region"]: entry["chance"] for entry in arm["regions"]}
-        if ("negative", "target") in share:
-            excess = share["negative", "distractors"] - chance["distractors"]
-            sought = "about as much as" if abs(excess) < 0.02 else "more than" if excess > 0 else "less than"
-            lines.append(
-                f"{arm['name']}: the positive branch put {share['positive', 'target']:.0%} of its attention on the target and the negative one "
-                f"{share['negative', 'target']:.0%}; on the distractors {share['positive', 'distractors']:.0%} and {share['negative', 'distractors']:.0%}, "
-                f"where looking everywhere alike gives {chance['distractors']:.0%}. So the negative branch looked at what distracts {sought} chance does."
-            )
-    return lines
-
-
-def _angles(results: dict[str, Any]) -> list[str]:
-    """What became of the angle between the value spaces, in words."""
-    neighbours = [row["smallest"] for row in results["arms"][0]["neighbour_angles"]]
-    ordinary = f"; between neighbouring heads of the softmax baseline it is {_mean(neighbours):.0f}°" if neighbours else ""
-    lines = []
-    for arm in results["arms"]:
-        if arm["angles"]:
-            start, end = (_mean([row["smallest"] for row in arm["angles"][when]]) for when in ("initial", "trained"))
-            chance = arm["angles"]["chance"]["smallest"]
-            apart = "drove the two spaces apart" if end > max(start, chance) else "moved the two spaces closer" if end < start else "did not drive them apart"
-            lines.append(f"{arm['name']}: training {apart}: the smallest angle went from {start:.0f}° to {end:.0f}°, where chance is {chance:.0f}°{ordinary}.")
-    return lines
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _points(value: float, metric: dict[str, Any]) -> str:

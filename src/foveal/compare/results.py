@@ -22,13 +22,13 @@ from ..training import load_data, read_json, scalars
 from ..training.checkpoint import replace_file
 from .look import drawn_truth, shown_images
 from .plan import Plan
-from .statistics import estimate, paired_difference, verdict
+from .statistics import Pool, compare_pairs, estimate
+from .words import verdict_words
 
 __all__ = ["check_results", "collect", "write_results"]
 
 _NOT_METRICS = ("step", "parameters")
-_BASELINES = {"softmax": "softmax attention", "none": "the network without attention"}
-"""What comparisons are held against, in words."""
+_BASELINE_ITSELF = {"difference": None, "paired": None, "verdict": None, "leaning": None, "seeds_to_settle": None}
 
 
 def write_results(folder: Path) -> Path:
@@ -61,6 +61,7 @@ def collect(folder: Path) -> dict[str, Any]:
     metrics = {name: [read_json(run / "metrics.json") for run in paths] for name, paths in runs.items()}
     headline, model = plan.recipe.task.headline, plan.recipe.model
     judged = {name: [metric[headline.name] for metric in of_arm] for name, of_arm in metrics.items()}
+    pool, compared = _comparisons(plan, judged, headline, model.rivals)
     arms = []
     for arm in plan.arms:
         rival = model.rivals.get(arm.name)
@@ -76,8 +77,8 @@ def collect(folder: Path) -> dict[str, Any]:
                     name: {"by_seed": [m[name] for m in metrics[arm.name]], **asdict(estimate([m[name] for m in metrics[arm.name]]))} for name in names
                 },
                 "per_class": _mean_classes(per_class),
-                **(_against(judged, arm.name, plan.baseline, headline) if arm.name != plan.baseline else {"difference": None, "verdict": None}),
-                "rival": {"name": rival, **_against(judged, arm.name, rival, headline)} if rival in judged else None,
+                **compared.get((arm.name, plan.baseline), _BASELINE_ITSELF),
+                "rival": {"name": rival, **compared[arm.name, rival]} if rival in judged else None,
                 "curves": [_history(run / "history.jsonl", headline) for run in runs[arm.name]],
                 "regions": _mean_regions([look["regions"] for look in looks]),
                 "lambdas": [look["lambdas"] for look in looks],
@@ -89,7 +90,7 @@ def collect(folder: Path) -> dict[str, Any]:
         )
     chance = plan.recipe.task.chance(bundle)
     return {
-        "format": 2,
+        "format": 3,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "processor": processor(),
@@ -106,70 +107,26 @@ def collect(folder: Path) -> dict[str, Any]:
         "drawn": drawn_truth(plan.recipe, bundle),
         "resolution": read_json(folder / "resolution.json") if (folder / "resolution.json").exists() else [],
         "arms": arms,
-        "verdict": _words(arms, len(plan.seeds), headline, chance, plan.baseline),
+        "verdict": verdict_words(arms, len(plan.seeds), headline, chance, plan.baseline),
+        "statistics": {"comparisons": len(compared), **asdict(pool)},
     }
 
 
-def _against(judged: dict[str, list[float]], name: str, other: str, headline: Headline) -> dict[str, Any]:
-    difference = paired_difference(judged[name], judged[other])
-    return {
-        "difference": asdict(difference) | {"by_seed": [a - b for a, b in zip(judged[name], judged[other], strict=True)]},
-        "verdict": verdict(difference, larger_is_better=headline.larger_is_better),
-    }
-
-
-def _words(arms: list[dict[str, Any]], seeds: int, headline: Headline, chance: float | None, baseline: str) -> dict[str, Any]:
-    """The verdict, for somebody who reads nothing else."""
-    compared = [arm for arm in arms if arm["difference"]]
-    plain = _BASELINES.get(baseline, baseline)
-    if not compared:
-        return {"headline": f"Only {plain} was trained, so there is nothing to compare it with.", "lines": [], "resolution": None}
-    other = baseline if baseline == "softmax" else plain
-    lines = [{"arm": arm["name"], "text": _line(f"{arm['name']}:", other, arm, headline)} for arm in compared]
-    for arm in compared:
-        if arm["rival"]:
-            against = f"{arm['name']} against {arm['rival']['name']}, which has as many parameters:"
-            lines.append({"arm": arm["name"], "text": _line(against, arm["rival"]["name"], arm["rival"], headline)})
-    if seeds < 2:
-        return {
-            "headline": "One seed shows nothing: a second run of the same attention may differ as much. Take at least three.",
-            "lines": lines,
-            "resolution": None,
+def _comparisons(plan: Plan, judged: dict[str, list[float]], headline: Headline, rivals: dict[str, str]) -> tuple[Pool, dict[tuple[str, str], dict[str, Any]]]:
+    """Everything that the report speaks of, declared at once: each arm against the baseline, and against its rival where that was trained."""
+    pairs = [(name, plan.baseline) for name in judged if name != plan.baseline]
+    pairs += [(name, rival) for name, rival in rivals.items() if name in judged and rival in judged]
+    pool, found = compare_pairs(judged, pairs, larger_is_better=headline.larger_is_better)
+    return pool, {
+        pair: {
+            "difference": asdict(comparison.difference) | {"by_seed": list(comparison.by_seed)},
+            "paired": asdict(comparison.paired),
+            "verdict": comparison.verdict,
+            "leaning": comparison.leaning,
+            "seeds_to_settle": comparison.seeds_to_settle,
         }
-    kinds = [arm["verdict"] for arm in compared]
-    count = {kind: kinds.count(kind) for kind in ("better", "worse", "no difference shown")}
-    if count["no difference shown"] == len(compared):
-        words = f"No difference from {plain} was shown, for any attention compared."
-    else:
-        parts = [(count["better"], "better"), (count["worse"], "worse")]
-        found = " and ".join(f"{number} did {word}" for number, word in parts if number)
-        rest = count["no difference shown"]
-        words = f"Of {len(compared)} attentions compared with {other}, {found}" + (f"; for {rest} no difference was shown." if rest else ".")
-    if chance is not None and headline.larger_is_better and max(arm["metrics"][headline.name]["mean"] for arm in arms) < 1.5 * chance:
-        words = "No attention learned much more than guessing, so this says nothing about them. Train longer."
-    halves = sorted((arm["difference"]["high"] - arm["difference"]["low"]) / 2 for arm in compared)
-    return {"headline": words, "lines": lines, "resolution": halves[len(halves) // 2]}
-
-
-def _line(subject: str, other: str, compared: dict[str, Any], headline: Headline) -> str:
-    difference, shown = compared["difference"], compared["verdict"]
-    points = f"{_signed(difference['mean'], headline)} {headline.step}"
-    if difference["low"] is None:
-        return f"{subject} {points} from one seed, which shows nothing."
-    interval = f"95 % interval {_signed(difference['low'], headline)} to {_signed(difference['high'], headline)}"
-    if shown != "no difference shown":
-        return f"{subject} {shown} than {other} by {_signed(abs(difference['mean']), headline)[1:]} {headline.step} ({interval})."
-    line = f"{subject} no difference shown ({points}, {interval}, which holds zero)"
-    by_seed = difference["by_seed"]
-    if all(value < 0 for value in by_seed) or all(value > 0 for value in by_seed):
-        side = "below" if by_seed[0] < 0 else "above"
-        return f"{line}, though all {len(by_seed)} seeds were {side} {other}; more seeds would tell."
-    return f"{line}."
-
-
-def _signed(value: float, headline: Headline) -> str:
-    """As the headline is shown, with a real minus sign."""
-    return f"{headline.scale * value:+.{headline.decimals}f}".replace("-", "−")
+        for pair, comparison in zip(pairs, found, strict=True)
+    }
 
 
 def _mean_classes(seeds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float | None]]:
@@ -203,11 +160,17 @@ def _angles(looks: list[dict[str, Any]]) -> dict[str, Any] | None:
         return None
     dim, space = looks[0]["head_dim"], looks[0]["dim"]
     smallest, mean = chance_angles(space, dim)
+    by_seed = {key: [_mean([row["smallest"] for row in look[rows]]) for look in looks] for key, rows in (("initial", "initial_angles"), ("trained", "angles"))}
     return {
+        "by_seed": by_seed,
         "trained": [row for look in looks for row in look["angles"]],
         "initial": [row for look in looks for row in look["initial_angles"]],
         "chance": {"smallest": smallest, "mean": mean, "dim": dim, "space": space},
     }
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _history(path: Path, headline: Headline) -> list[dict[str, Any]]:
