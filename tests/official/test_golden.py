@@ -36,6 +36,8 @@ def run(kind: str, module: torch.nn.Module, inputs: dict[str, Tensor], about: di
         present = torch.ones(len(hidden), 1, 1, hidden.shape[1], dtype=torch.bool)
         present[0, ..., -about["masked_tail_of_first_sample"] :] = False
         return torch.stack(module(hidden, inputs["dictionary"], attn_mask=present))
+    if kind == "pct.part_segmentation":
+        return module(inputs["x"], inputs["shape"])
     if kind != "dna.cross_probes":
         out = module(*inputs.values())
         return torch.stack(out) if isinstance(out, tuple) else out
@@ -53,25 +55,35 @@ def test_outputs_and_gradients(case: str, dtype: torch.dtype) -> None:
     kind, settings, tensors = read(case)
     about = {key: settings.pop(key) for key in DESCRIBE_THE_CASE if key in settings}
     module = official.load(kind, part(tensors, "state.", dtype), **settings)
-    inputs = {key: value.requires_grad_() for key, value in part(tensors, "input.", dtype).items()}
+    inputs = part(tensors, "input.", dtype)
+    if kind == "pct.sample_and_group":
+        inputs = {key: inputs[key] for key in ("xyz", "points")}
+    for key, value in inputs.items():
+        value.requires_grad_(f"grad.input.{key}" in tensors)
 
     output = run(kind, module, inputs, about)
     assert output.dtype == dtype
     assert relative(output, tensors["output"]) < TOLERANCE[dtype]
 
     (output * tensors["cotangent"].to(dtype)).sum().backward()
+    # logits of point transformers are not scaled: in single precision the authors' own text is 0.8e-5 from double
+    allowed = 3 * TOLERANCE[dtype] if kind == "pct.classifier" else TOLERANCE[dtype]
     for key, value in inputs.items():
-        assert relative(value.grad, tensors[f"grad.input.{key}"]) < TOLERANCE[dtype], f"gradient of input {key}"
+        if not value.requires_grad:
+            continue
+        assert relative(value.grad, tensors[f"grad.input.{key}"]) < allowed, f"gradient of input {key}"
     # a translation is a signed permutation, so it carries gradients as it carries weights
     official_gradients = part(tensors, "grad.state.", torch.float64)
     if kind in WHOLE_NETWORKS:
         assert not official_gradients, "these files hold input gradients alone"
         return
     ours = dict(module.named_parameters())
-    largest = max(value.abs().max().item() for value in official_gradients.values())
+    largest = max((value.abs().max().item() for value in official_gradients.values()), default=0.0)
     for key, want in official.translate(kind, official_gradients, **settings).items():
         error = (ours.pop(key).grad.double() - want).abs().max().item()
         size = want.abs().max().item()
-        # a gradient that cancels (a bias before a normalisation) is zero but for rounding: judge it by the size of the others
-        assert error < TOLERANCE[dtype] * (size if size > 1e-9 * largest else largest), f"gradient of {key}"
+        # a gradient that cancels (a bias before a normalisation) is zero but for rounding: judge it by the size of the others. So is one of queries and
+        # keys whose softmax is all but one-hot, as in point transformers, whose logits are not scaled: below the rounding of the largest nothing is asked
+        floor = torch.finfo(dtype).eps * largest if kind.startswith("pct.") else 0.0
+        assert error < max(allowed * (size if size > 1e-9 * largest else largest), floor), f"gradient of {key}"
     assert not ours, f"parameters without a golden gradient: {list(ours)}"

@@ -1,0 +1,55 @@
+"""Sampling a cloud down, each sample with its neighbourhood: the neighbour embedding of PCT.
+
+Paper      Guo et al., "PCT: Point Cloud Transformer", 2021 (arXiv 2012.09688), Sec. 3.3.
+Official   MenghaoGuo/PCT, ``sample_and_group`` and ``Local_op``
+
+Shapes     B batch, N points, n samples, k neighbours, D features, C channels
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ...functional.points import farthest_points, gather_points, nearest_points
+
+__all__ = ["Local", "conv_norm", "sample_and_group"]
+
+
+def sample_and_group(xyz: Tensor, features: Tensor, n: int, k: int, *, skip_origin: bool = False) -> tuple[Tensor, Tensor]:
+    """Farthest points, and for each the features of its nearest points beside its own.
+
+    Args:
+        xyz: ``(B, N, 3)``.
+        features: ``(B, N, D)``.
+        n: samples.
+        k: neighbours, of all N points and by coordinates, the sample itself among them.
+        skip_origin: see :func:`foveal.functional.points.farthest_points`.
+
+    Returns:
+        The samples' coordinates, ``(B, n, 3)``, and ``[f_j − f_c, f_c]`` for each neighbour j of sample c, ``(B, n, k, 2D)``.
+    """
+    index = farthest_points(xyz, n, skip_origin=skip_origin)
+    centres = gather_points(xyz, index)
+    neighbours = gather_points(features, nearest_points(centres, xyz, k))
+    own = gather_points(features, index).unsqueeze(2).expand_as(neighbours)
+    return centres, torch.cat([neighbours - own, own], -1)
+
+
+def conv_norm(in_channels: int, out_channels: int, *, bias: bool = False) -> nn.Sequential:
+    """A map of each point by itself, batch norm, ReLU."""
+    return nn.Sequential(nn.Conv1d(in_channels, out_channels, 1, bias=bias), nn.BatchNorm1d(out_channels), nn.ReLU())
+
+
+class Local(nn.Module):
+    """Neighbourhoods to features: two maps of each neighbour, the largest of each channel.
+
+    Shape:
+        ``(B, n, k, D) -> (B, C, n)``.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = conv_norm(in_channels, channels), conv_norm(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = x.shape[0]
+        return self.conv2(self.conv1(x.flatten(0, 1).mT)).amax(-1).unflatten(0, (batch, -1)).mT
