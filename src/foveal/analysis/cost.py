@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..attention import Cost
 
 __all__ = ["cost", "latency", "peak_memory"]
 
 
-def cost(model: nn.Module, input_size: Sequence[int]) -> Cost:
-    """Parameters, and multiply-adds of one forward pass on one sample of ``input_size`` ``(C, H, W)``.
+def cost(model: nn.Module, input_size: Sequence[int], *others: Tensor) -> Cost:
+    """Parameters, and multiply-adds of one forward pass on one sample of ``input_size`` ``(C, H, W)``; ``others`` are further inputs, on the meta device.
 
     Counted on the meta device: on the CPU PyTorch's counter says 0 for fused attention, which makes softmax look cheaper than it is.
     """
@@ -26,7 +26,7 @@ def cost(model: nn.Module, input_size: Sequence[int]) -> Cost:
     # without gradients altogether: the counter's own hooks stumble over a parameter that a module hands out as it is
     shadow = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        shadow(torch.empty(1, *input_size, device="meta"))
+        shadow(torch.empty(1, *input_size, device="meta"), *others)
     return Cost(parameters=sum(p.numel() for p in model.parameters()), macs=counter.get_total_flops() // 2)
 
 

@@ -9,6 +9,7 @@ from .detection import CocoFolder, CutoutScenes, DetectionBundle, DigitScenes, F
 from .digits import Digits, list_digit_sources, load_digits
 from .folder import ImageFolder
 from .imagenet import ImageNet
+from .points import PointBundle, SolidPairs, Solids
 from .segmentation import (
     ADE20K,
     IGNORE,
@@ -69,11 +70,14 @@ __all__ = [
     "Nuclei",
     "NucleiInstances",
     "PascalVOC",
+    "PointBundle",
     "SceneFlow",
     "SceneMasks",
     "SegmentationBundle",
     "ShiftStereo",
     "Shifted",
+    "SolidPairs",
+    "Solids",
     "Split",
     "StereoBundle",
     "StereoScene",

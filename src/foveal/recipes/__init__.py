@@ -40,6 +40,7 @@ from .imagenet import (
     t2t_vit_19_ea,
     vit_base,
 )
+from .points import solid_pairs, solids
 from .segmentation import ade20k, brain, cityscapes, flag_swap, mask_folder, nuclei, vaihingen, voc
 from .stereo import kitti_stereo, scene_flow, shift_stereo
 from .video import dna_timesformer_k400, dna_timesformer_ntu, dna_timesformer_smarthome, moving_digits, timesformer_k400
@@ -92,6 +93,8 @@ __all__ = [
     "sehalonet33ts",
     "shift_stereo",
     "smoke",
+    "solid_pairs",
+    "solids",
     "t2t_vit_7_ea",
     "t2t_vit_14_ea",
     "t2t_vit_19_ea",

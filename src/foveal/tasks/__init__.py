@@ -50,6 +50,7 @@ from .environments import (
     random_partition,
     weight_variance,
 )
+from .points import PartSegmentation, PointClassification
 from .segmentation import Segmentation, segmentation_scores
 from .stereo import StereoErrors, StereoMatching
 from .video import VideoClassification
@@ -61,7 +62,9 @@ __all__ = [
     "Classification",
     "Detection",
     "Headline",
+    "PartSegmentation",
     "Partition",
+    "PointClassification",
     "Row",
     "Segmentation",
     "State",
