@@ -189,6 +189,16 @@ def test_autocast_is_within_a_hundredth(name) -> None:
 
 
 @pytest.mark.case("R1")
+@pytest.mark.parametrize("name", FORMS)
+def test_autocast_lowers_nothing_that_was_kept_wide(name) -> None:
+    """Of inputs in half precision autocast has nothing left to convert: the same numbers come out, bit for bit."""
+    half = {key: value.bfloat16() for key, value in inputs(torch.bfloat16, 4.0).items()}
+    want = FORMS[name](half)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(FORMS[name](half), want)
+
+
+@pytest.mark.case("R1")
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("name", ["linear", "efficient", "efficient, scaling", "external, token"])
 def test_sums_over_many_positions_neither_overflow_nor_vanish(name, dtype) -> None:
