@@ -7,11 +7,16 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from .._errors import missing_extra
+
+try:
+    import numpy as np
+    import PIL  # noqa: F401  # of which every function here takes a part
+    from numpy.typing import NDArray
+except ImportError as error:
+    raise missing_extra({"PIL": "pillow"}.get(error.name or "", "numpy"), "train", "drawing pictures") from error
 from .layout import upsample
 
 __all__ = ["is_signed", "overlaid", "overlay", "to_pixels", "write_map_sheet", "write_rollout", "write_sheet"]

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .._errors import InputError
-from ._base import Stopped, parse
+from ._options import parse
+from ._stopped import Stopped
 
 __all__ = ["compare"]
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import tyro
 
 from .._errors import InputError
-from ._base import Stopped, parse
+from ._options import parse
+from ._stopped import Stopped
 
 __all__ = ["train"]
 
