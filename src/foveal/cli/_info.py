@@ -22,7 +22,6 @@ def info(words: list[str]) -> None:
     import warnings
     from importlib.metadata import PackageNotFoundError, version
 
-
     # torch says that NumPy is not there, which is as it should be where nothing but torch is installed
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
     import torch
