@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from .._console import console as plain_console
+from .._console import plain
 from .._errors import InputError
 from ..analysis import latency, peak_memory
 from ..data import DataBundle, Split
@@ -63,9 +65,9 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
         write_json(folder / "plan.json", plan.to_dict())
         todo = [(arm.name, seed) for seed in plan.seeds for arm in plan.arms if not (folder / arm.name / f"seed-{seed}" / "look.json").exists()]
         memories = {arm.name: folder / arm.name / "memory.json" for arm in plan.arms}
-        console = Console(quiet=quiet, soft_wrap=True, highlight=False, markup=False)
+        console = plain_console(quiet=quiet, soft_wrap=True)
         for note in bundle.notes:
-            console.print(f"note: {note}")
+            console.print(f"note: {plain(note)}")
         if todo or not all(path.exists() for path in memories.values()):
             _side_by_side(plan, folder, todo, [name for name, path in memories.items() if not path.exists()], jobs or _default_jobs(), console)
         if not (folder / "costs.json").exists():
