@@ -111,7 +111,7 @@ def write_map_sheet(image: Tensor, maps: dict[str, dict[str, Tensor]], folder: P
     folder.mkdir(parents=True, exist_ok=True)
     sheet.save(folder / "maps.png")
     page = _PAGE.format(title=html.escape(title), about=html.escape(about), rows="".join(f"<tr>{line}</tr>" for line in lines))
-    (folder / "maps.html").write_text(page, encoding="utf8")
+    (folder / "maps.html").write_text(page, encoding="utf8", errors="backslashreplace")
 
 
 def write_rollout(image: Tensor, attention: Tensor, folder: Path) -> Path:
@@ -167,7 +167,7 @@ def write_sheet(rows: Sequence[tuple[str, Sequence[tuple[Any, str]]]], folder: P
     files = [folder / f"{name}.png", folder / f"{name}.html"]
     Image.fromarray(_bytes(sheet)).save(files[0])
     page = _PAGE.format(title=html.escape(title), about=html.escape(about), rows="".join(f"<tr>{line}</tr>" for line in lines))
-    files[1].write_text(page, encoding="utf8")
+    files[1].write_text(page, encoding="utf8", errors="backslashreplace")
     return files
 
 

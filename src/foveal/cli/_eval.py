@@ -1,5 +1,6 @@
 """``foveal eval``."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,9 +16,12 @@ __all__ = ["evaluate_run"]
 def evaluate_run(words: list[str]) -> None:
     """Print and write the metrics of a finished run: eval RUN"""
     run = parse(_Eval, "eval", words).run
+    from .._machine import workers_note
     from ..training import evaluate, load_run, scalars, write_json
 
     recipe, bundle, model = load_run(run)
+    if note := workers_note(recipe.workers):
+        print(note, file=sys.stderr)
     splits, files = {}, [run / "eval.json"]
     for name, split in {"val": bundle.val, "test": bundle.test, **bundle.probes}.items():
         results: list[Any] = []

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -49,7 +50,7 @@ def train(words: list[str]) -> None:
     out = chosen.out or Path("runs") / f"{'smoke-' * chosen.smoke}{words[0].strip('-')}-{datetime.now():%Y%m%d-%H%M%S}"
     _fit(smoke(chosen.recipe) if chosen.smoke else chosen.recipe, out, resume=False)
     if chosen.smoke and _first_process():
-        print("a smoke run, smoke test only: a small network on data that stand in; that it ended shows that the recipe runs, and its numbers show nothing")
+        print("a smoke run, smoke test only: it shows that the recipe runs, with a small network on data that stand in; its numbers show nothing")
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,12 @@ def _of_epochs(chosen: _Train, words: list[str]) -> Any:
 
 
 def _fit(recipe: Any, run: Path, *, resume: bool) -> None:
+    from .._machine import workers_note
     from ..training import Interrupted, fit
 
+    note = workers_note(recipe.workers)
+    if note and _first_process():
+        print(note, file=sys.stderr)
     try:
         metrics = fit(recipe, run, resume=resume)
     except Interrupted as stopped:

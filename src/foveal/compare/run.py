@@ -22,6 +22,7 @@ from rich.text import Text
 from .._console import console as plain_console
 from .._console import plain
 from .._errors import InputError
+from .._machine import cores, quiet_cuda
 from ..analysis import latency, peak_memory
 from ..data import DataBundle, Split
 from ..training import Interrupted, Recipe, build_model, fit, load_data, load_run, read_json, write_json
@@ -30,6 +31,9 @@ from .look import look
 from .plan import Plan
 
 __all__ = ["run_plan", "steps_for_minutes"]
+
+# here, because the workers import this module too
+quiet_cuda()
 
 LATENCY_BATCH = 16
 _POLL_SECONDS = 0.5
@@ -192,7 +196,7 @@ def _costs(plan: Plan, memory: dict[str, int]) -> dict[str, Any]:
 
 
 def _default_jobs() -> int:
-    return 1 if torch.accelerator.is_available() else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if torch.accelerator.is_available() else cores()
 
 
 @contextmanager
