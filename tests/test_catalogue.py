@@ -73,7 +73,7 @@ def test_wheels_and_npm_packages_are_fetched_once(cache, name, ending, words) ->
 
 
 def test_what_was_fetched_is_read_without_the_package(cache) -> None:
-    with pytest.raises(InputError, match=r"the image needs stardist, which is not installed; remedy: pip install 'foveal\[data\]'"):
+    with pytest.raises(InputError, match=r'the image needs stardist, which is not installed; remedy: pip install "foveal\[data\]"'):
         packaged("stardist", "data", "images", "img2d.tif", what="the image")
     fetch("stardist", client("stardist", ".whl"))
     assert packaged("stardist", "data", "images", "img2d.tif", what="the image").read_bytes() == b"image"

@@ -48,5 +48,5 @@ def test_weights_of_another_network_are_refused_with_what_must_agree() -> None:
 
 def test_safetensors_is_asked_for(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(InputError, match=r"safetensors, which is not installed; remedy: pip install 'foveal\[train\]'"):
+    with pytest.raises(InputError, match=r'safetensors, which is not installed; remedy: pip install "foveal\[train\]"'):
         read_saved(tmp_path / "model.safetensors")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from ._errors import unknown
+from ._ranges import checked
 
 __all__ = ["Kinds"]
 
@@ -12,7 +13,7 @@ C = TypeVar("C", bound=type)
 
 
 class Kinds(Generic[T]):
-    """Classes by name. A class enters by decoration with :meth:`register`; nothing else lists them."""
+    """Classes by name. A class enters by decoration with :meth:`register`, which has its numbers checked whenever one is made; nothing else lists them."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -22,7 +23,7 @@ class Kinds(Generic[T]):
         name = cls.__name__
         assert name not in self._classes, f"two kinds of {self._what} are called {name!r}"
         self._classes[name] = cls
-        return cls
+        return checked(cls)
 
     def __getitem__(self, name: str) -> type[T]:
         """The class.

@@ -7,14 +7,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ._errors import InputError
+from ._errors import InputError, missing_extra
 from .analysis.pictures import to_pixels, write_sheet
 from .data import DATA, SOURCES, Data, DataBundle
 from .data._fetch import find
 from .tasks import TASKS, Cell, Row
+
+try:
+    import numpy as np
+    from numpy.typing import NDArray
+except ImportError as error:
+    raise missing_extra("numpy", "train", "foveal.catalogue") from error
 
 __all__ = ["KindLine", "PackageLine", "draw_samples", "kind_named", "list_kinds", "list_packages", "write_samples"]
 

@@ -331,7 +331,7 @@ def test_an_interrupted_comparison_keeps_what_is_done_and_goes_on(images, tmp_pa
     os.killpg(process.pid, signal.SIGINT)
     printed, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert "what is done is kept, and the same command goes on: foveal compare" in errors
+    assert "what is done is kept; re-run the same command to resume: foveal compare" in errors
     assert "Traceback" not in errors
     assert "stopping; the runs are being saved" in printed
     before = done.stat().st_mtime_ns

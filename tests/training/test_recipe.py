@@ -63,7 +63,7 @@ def test_names_are_alike_with_underscores() -> None:
         ("repeats", 0, "at least 1"),
         ("task", {"bce": True, "label_smoothing": 0.1}, "label_smoothing is of cross-entropy"),
         ("optim.lr", "fast", "lr"),
-        ("optim.lr", 0, "lr above 0"),
+        ("optim.lr", 0, "lr of Optim must be above 0"),
         ("optim.betas", [0.9], "betas"),
         ("optim.betas", 0.9, "betas"),
         ("task.mixup", -1, "mixup"),

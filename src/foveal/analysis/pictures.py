@@ -7,11 +7,16 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from .._errors import missing_extra
+
+try:
+    import numpy as np
+    import PIL  # noqa: F401  # of which every function here takes a part
+    from numpy.typing import NDArray
+except ImportError as error:
+    raise missing_extra({"PIL": "pillow"}.get(error.name or "", "numpy"), "train", "drawing pictures") from error
 from .layout import upsample
 
 __all__ = ["is_signed", "overlaid", "overlay", "to_pixels", "write_map_sheet", "write_rollout", "write_sheet"]
@@ -106,7 +111,7 @@ def write_map_sheet(image: Tensor, maps: dict[str, dict[str, Tensor]], folder: P
     folder.mkdir(parents=True, exist_ok=True)
     sheet.save(folder / "maps.png")
     page = _PAGE.format(title=html.escape(title), about=html.escape(about), rows="".join(f"<tr>{line}</tr>" for line in lines))
-    (folder / "maps.html").write_text(page, encoding="utf8")
+    (folder / "maps.html").write_text(page, encoding="utf8", errors="backslashreplace")
 
 
 def write_rollout(image: Tensor, attention: Tensor, folder: Path) -> Path:
@@ -162,7 +167,7 @@ def write_sheet(rows: Sequence[tuple[str, Sequence[tuple[Any, str]]]], folder: P
     files = [folder / f"{name}.png", folder / f"{name}.html"]
     Image.fromarray(_bytes(sheet)).save(files[0])
     page = _PAGE.format(title=html.escape(title), about=html.escape(about), rows="".join(f"<tr>{line}</tr>" for line in lines))
-    files[1].write_text(page, encoding="utf8")
+    files[1].write_text(page, encoding="utf8", errors="backslashreplace")
     return files
 
 

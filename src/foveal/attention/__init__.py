@@ -3,7 +3,7 @@
 from ._base import Cost, TokenAttention
 from ._core import CORES, Core, core
 from ._fuse import fuse_
-from ._registry import FAMILIES, AttentionConfig, attention_class, config_from_dict, create_attention, list_attentions, register
+from ._registry import FAMILIES, AttentionConfig, AttentionModule, attention_class, config_from_dict, create_attention, list_attentions, register
 from .causal import CausalAttention, ComplementaryCBAM
 from .cross_sample import CrossSampleAttention, CrossSamplePair
 from .denoising import DenoisingAttention
@@ -20,6 +20,7 @@ __all__ = [
     "CORES",
     "FAMILIES",
     "AttentionConfig",
+    "AttentionModule",
     "CausalAttention",
     "ChannelLinearAttention2d",
     "ComplementaryCBAM",

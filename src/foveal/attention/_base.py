@@ -16,7 +16,7 @@ from .._errors import InputError
 from ..functional.softmax import Core as CoreFunction
 from ._core import Core, make_core
 from ._linear import check_dtype, project
-from ._registry import AttentionConfig, Family, Form
+from ._registry import AttentionConfig, AttentionModule
 
 __all__ = [
     "Cost",
@@ -100,12 +100,9 @@ def turned(x: Tensor, rotate: Rotate | None) -> Tensor:
     return x if rotate is None else rotate(x)
 
 
-class TokenAttention(nn.Module, ABC):
+class TokenAttention(AttentionModule, ABC):
     """An attention on tokens, ``(B, N, C) -> (B, N, C)``, that timm accepts as ``attn_layer``."""
 
-    name: ClassVar[str]
-    family: ClassVar[Family]
-    form: ClassVar[Form]
     Config: ClassVar[type[AttentionConfig]]
 
     dim: int

@@ -3,14 +3,28 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from .._errors import InputError, unknown
 from .._fits import described, fits
 
-__all__ = ["FAMILIES", "AttentionConfig", "Family", "Form", "attention_class", "config_from_dict", "create_attention", "list_attentions", "register"]
+if TYPE_CHECKING:
+    from ._base import Cost
+
+__all__ = [
+    "FAMILIES",
+    "AttentionConfig",
+    "AttentionModule",
+    "Family",
+    "Form",
+    "attention_class",
+    "config_from_dict",
+    "create_attention",
+    "list_attentions",
+    "register",
+]
 
 Family = Literal["pairs", "signed pairs", "memory", "summary", "neighbourhood"]
 Form = Literal["tokens", "maps"]
@@ -24,6 +38,20 @@ FAMILIES: dict[str, str] = {
 """How tokens meet, by family."""
 
 Module = TypeVar("Module", bound=type[nn.Module])
+
+
+class AttentionModule(nn.Module):
+    """What every attention of the registry is to those who use one by name: a module from a tensor to a tensor that shows its maps and its cost."""
+
+    if TYPE_CHECKING:
+        name: ClassVar[str]
+        family: ClassVar[Family]
+        form: ClassVar[Form]
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Tensor: ...
+        def attention_map(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]: ...
+        def cost(self, *args: Any, **kwargs: Any) -> Cost: ...
+
 
 _REGISTRY: dict[str, type[nn.Module]] = {}
 
@@ -42,9 +70,10 @@ class AttentionConfig:
     def options(self) -> dict[str, Any]:
         return asdict(self)
 
-    def build(self, *args: Any, **kwargs: Any) -> Any:
+    def build(self, *args: Any, **kwargs: Any) -> AttentionModule:
         """The module, with these options and the given place (``dim``, ``num_heads``, ``device`` …)."""
-        return self.module(*args, **self.options(), **kwargs)
+        made: AttentionModule = self.module(*args, **self.options(), **kwargs)  # type: ignore[assignment]
+        return made
 
     def layer(self) -> type[nn.Module]:
         """A class with these options bound, for hosts that want one: ``timm.create_model(..., attn_layer=config.layer())``.
@@ -106,14 +135,23 @@ def attention_class(name: str) -> Any:
     return _REGISTRY[name]
 
 
-def create_attention(name: str, /, *args: Any, **kwargs: Any) -> Any:
+def create_attention(name: str, /, *args: Any, **kwargs: Any) -> AttentionModule:
     """Build an attention by name.
+
+    Args:
+        name: out of :func:`list_attentions`.
+        *args: of its class.
+        **kwargs: of its class.
+
+    Raises:
+        ValueError: the name is unknown, or the class refuses what it is given.
 
     Example:
         >>> create_attention("denoising", dim=384, num_heads=6, shared_values=True).name
         'denoising'
     """
-    return attention_class(name)(*args, **kwargs)
+    made: AttentionModule = attention_class(name)(*args, **kwargs)
+    return made
 
 
 def list_attentions(*, family: Family | None = None, form: Form | None = None) -> list[str]:

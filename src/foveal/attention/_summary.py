@@ -14,7 +14,7 @@ from .._errors import InputError
 from ..functional._summary import check_chunk
 from ._base import Cost, check_maps, is_channels_last
 from ._core import Core
-from ._registry import Family, Form
+from ._registry import AttentionModule
 
 __all__ = ["MapAttention", "SummaryCore", "from_pixels", "to_pixels"]
 
@@ -29,16 +29,12 @@ class SummaryCore(Core):
         return 2 * num_tokens * num_heads * self.head_dim**2
 
 
-class MapAttention(nn.Module, ABC):
+class MapAttention(AttentionModule, ABC):
     """Attention on maps whose queries, keys and values come from one 1×1 convolution ``qkv``, in this order of its channels.
 
     Raises:
         ValueError: a width below 1, or one that ``head_count`` does not divide; ``chunk`` below 1.
     """
-
-    name: str
-    family: Family
-    form: Form
 
     def __init__(
         self, channels: int, key_channels: int, value_channels: int, head_count: int, *, residual: bool, chunk: int | None, device: Any, dtype: Any

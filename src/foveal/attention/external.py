@@ -16,7 +16,7 @@ from ..functional import external_attention, external_attention_map, external_to
 from ..functional.external import ExternalNorm
 from ._base import Cost, NormLayer, TokenAttention, check_maps, head_width
 from ._linear import project
-from ._registry import AttentionConfig, Family, Form, register
+from ._registry import AttentionConfig, AttentionModule, register
 
 __all__ = ["ExternalAttention", "ExternalAttention2d", "ExternalMemory"]
 
@@ -233,7 +233,7 @@ class ExternalAttention(TokenAttention):
 
 
 @register("external_2d", family="memory", form="maps")
-class ExternalAttention2d(nn.Module):
+class ExternalAttention2d(AttentionModule):
     """The external attention block of the segmentation network: 1×1 convolution, memories, 1×1 convolution and batch norm, a residual, ReLU.
 
     Args:
@@ -253,10 +253,6 @@ class ExternalAttention2d(nn.Module):
         >>> ExternalAttention2d(32)(torch.randn(2, 32, 7, 9)).shape
         torch.Size([2, 32, 7, 9])
     """
-
-    name: str
-    family: Family
-    form: Form
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):

@@ -17,7 +17,7 @@ from ..functional import halo_attention, halo_attention_map
 from ..functional.halo import HaloPath, check_path, halo_macs
 from ._base import Cost, check_maps, is_channels_last
 from ._linear import is_plain
-from ._registry import AttentionConfig, Family, Form, register
+from ._registry import AttentionConfig, AttentionModule, register
 
 __all__ = ["HaloAttention2d", "HaloPositions", "table_rows"]
 
@@ -46,7 +46,7 @@ class HaloPositions(nn.Module):
 
 
 @register("halo_2d", family="neighbourhood", form="maps")
-class HaloAttention2d(nn.Module):
+class HaloAttention2d(AttentionModule):
     """Halo attention on maps: timm's ``HaloAttn`` for any size, with a masked border and right offsets under stride. It takes the place of a 3×3 convolution.
 
     The flags in the second half reproduce what others compute; their defaults are the paper's mathematics.
@@ -82,10 +82,6 @@ class HaloAttention2d(nn.Module):
         >>> HaloAttention2d(32, num_heads=4, stride=2)(torch.randn(2, 32, 17, 30)).shape
         torch.Size([2, 32, 9, 15])
     """
-
-    name: str
-    family: Family
-    form: Form
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):

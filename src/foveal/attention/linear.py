@@ -17,7 +17,7 @@ from ..functional._summary import check_chunk
 from ..functional.linear import _direction
 from ._base import Cost, NormLayer, QKVAttention, check_maps, is_channels_last
 from ._core import core
-from ._registry import AttentionConfig, Family, Form, register
+from ._registry import AttentionConfig, AttentionModule, register
 from ._summary import MapAttention, SummaryCore, from_pixels
 
 __all__ = ["ChannelLinearAttention2d", "LinearAttention", "LinearAttention2d", "LinearCore"]
@@ -199,7 +199,7 @@ class LinearAttention2d(MapAttention):
 
 
 @register("linear_channel_2d", family="summary", form="maps")
-class ChannelLinearAttention2d(nn.Module):
+class ChannelLinearAttention2d(AttentionModule):
     """The paper's channel attention: channels meet, without projections; the result is added with a factor ``gamma`` that starts at 0.
 
     Args:
@@ -219,10 +219,6 @@ class ChannelLinearAttention2d(nn.Module):
         >>> ChannelLinearAttention2d(32)(torch.randn(2, 32, 7, 9)).shape
         torch.Size([2, 32, 7, 9])
     """
-
-    name: str
-    family: Family
-    form: Form
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):

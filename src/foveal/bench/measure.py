@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .._errors import InputError
-from .._machine import processor
+from .._machine import processor, quiet_cuda
 from ..analysis import peak_memory
 from ..attention._linear import project
 from .subject import Subject, subject
 
 __all__ = ["Bench", "Row", "Settings", "run_bench"]
+
+# here, because the processes that measure memory import this module too
+quiet_cuda()
 
 Precision = Literal["float32", "bfloat16"]
 Mode = Literal["eager", "compiled"]

@@ -1,52 +1,51 @@
 """The command line: ``foveal list | data | train | eval | compare | inspect | bench | export | info``, one file a verb.
 
-Input that cannot be used ends with a message and exit code 2, an interruption with how to go on and exit code 130; everything else keeps its traceback.
+Input that cannot be used ends with one line and exit code 2, an interruption with how to go on and exit code 130; everything else keeps its traceback.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from .._errors import InputError, unknown
-from ._base import Stopped  # the first: it says which package is missing
-from ._bench import bench
-from ._compare import compare
-from ._data import data
-from ._eval import evaluate_run
-from ._export import export
-from ._info import info
-from ._inspect import inspect
-from ._list import list_everything
-from ._train import train
+from .. import __version__
+from .._console import lasting_output
+from .._errors import InputError, missing_module, unknown
+from ._stopped import Stopped
+from ._verbs import VERBS
 
-__all__ = ["main"]
-
-VERBS: dict[str, Callable[[list[str]], None]] = {
-    "list": list_everything,
-    "data": data,
-    "train": train,
-    "eval": evaluate_run,
-    "compare": compare,
-    "inspect": inspect,
-    "bench": bench,
-    "export": export,
-    "info": info,
-}
-"""In the order of the usage; the first line of a verb's docstring is its line there."""
+__all__ = ["VERBS", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with lasting_output() as output:
+        code = _run(words)
+    if output.failed is not None:
+        print(f"foveal: the output could not be written: {output.failed.strerror}", file=sys.stderr)
+        return code or 1
+    return code
+
+
+def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return 0
+    if words[0] == "--version":
+        print(f"foveal {__version__}")
+        return 0
     try:
+        if "" in words:
+            raise InputError(f"word {words.index('') + 1} behind foveal is empty; leave it out, or give it a value")
         if words[0] not in VERBS:
             raise unknown("command", words[0], VERBS)
-        VERBS[words[0]](words[1:])
+        VERBS[words[0]].load(words[0])(words[1:])
     except InputError as error:
-        print(f"foveal: {error}", file=sys.stderr)
-        return 2
+        return _refuse(error)
+    except ModuleNotFoundError as error:
+        known = missing_module(error.name, f"foveal {words[0]}")
+        if known is None:
+            raise
+        return _refuse(known)
     except KeyboardInterrupt:
         return 130
     except Stopped as stopped:
@@ -55,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _refuse(error: Exception) -> int:
+    print(f"foveal: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
 def _usage() -> str:
-    lines = ["usage: foveal COMMAND …", "", *(f"  {name:<10}{(function.__doc__ or '').splitlines()[0]}" for name, function in VERBS.items())]
-    return "\n".join([*lines, "", "foveal COMMAND --help says more."])
+    lines = ["usage: foveal COMMAND …", "", *(f"  {name:<10}{verb.about}" for name, verb in VERBS.items())]
+    return "\n".join([*lines, "", "foveal COMMAND --help shows its options; foveal --version the version.", f"Example: {VERBS['compare'].example}"])

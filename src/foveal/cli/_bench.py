@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
+from .._console import console, table
 from .._errors import InputError
-from ._base import parse
+from ._options import parse
 
 __all__ = ["bench"]
 
@@ -19,7 +18,7 @@ __all__ = ["bench"]
 class _Bench:
     """Measure what attentions and models cost on this machine; what does not compute what it should is refused."""
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional]
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME …")]
     """Attentions out of `foveal list`, or models out of timm, those of Foveal among them."""
     tokens: tuple[int, ...] = (196, 1024, 4096)
     """Sizes for attentions; square numbers where there is a grid."""
@@ -28,16 +27,21 @@ class _Bench:
     dim: int = 384
     """Width of tokens, or channels of maps."""
     num_heads: int = 6
+    """Heads of attentions on tokens."""
     batch: int = 1
+    """Samples of one call."""
     precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
+    """Number formats to measure in."""
     modes: tuple[Literal["eager", "compiled"], ...] = ("eager",)
+    """As it is, by torch.compile, or both."""
     training: bool = False
     """A training step in place of the forward pass."""
     memory: bool = True
     """Peak memory too; on the CPU a process for every row."""
     rounds: int = 5
+    """Times that every row is measured, in turns; the median counts."""
     threads: int | None = None
-    """As torch says if not given."""
+    """Threads of the CPU; torch's default if not given."""
     out: Path = Path("runs/bench")
     """Folder for bench.json and cost.svg."""
 
@@ -47,7 +51,8 @@ def bench(words: list[str]) -> None:
     chosen: _Bench = parse(_Bench, "bench", words)
     import torch
 
-    from ..bench import Row, Settings, run_bench, table, write_bench
+    from ..bench import Row, Settings, run_bench, write_bench
+    from ..bench import table as rows_of
     from ..training.checkpoint import check_folder
 
     if chosen.threads is not None:
@@ -63,14 +68,12 @@ def bench(words: list[str]) -> None:
         print(f"{row.name}, {row.size} {row.unit}, {row.precision}, {row.mode}: {took}", file=sys.stderr)
 
     bench = run_bench(settings, each=tell)
-    head, *lines = table(bench)
-    shown = Table(box=None, pad_edge=False)
-    for place, title in enumerate(head):
-        shown.add_column(title, no_wrap=True, justify="left" if place < 2 else "right")
-    for line in lines:
-        shown.add_row(*line)
+    head, *lines = rows_of(bench)
+    shown = table(head, lines, box=None, pad_edge=False)
+    for place, column in enumerate(shown.columns):
+        column.no_wrap, column.justify = True, "left" if place < 2 else "right"
     # what is cut cannot be read: a line that is too long for a terminal breaks there
-    Console(width=max(Console().width, Console(width=1000).measure(shown).maximum)).print(shown)
+    console(width=max(console().width, console(width=1000).measure(shown).maximum)).print(shown)
     ceilings = ", ".join(f"{name} {rate / 1e9:.0f} GMAC/s" for name, rate in bench.ceilings.items())
     print(f"{bench.machine['device']}, {bench.machine['threads']} threads, torch {bench.machine['torch']}; ceiling: {ceilings}; batch {bench.batch}")
     print("\n".join(str(path) for path in write_bench(bench, chosen.out)))

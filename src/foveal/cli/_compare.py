@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from .._errors import InputError
-from ._base import Stopped, parse
+from ._options import parse
+from ._stopped import Stopped
 
 __all__ = ["compare"]
 
@@ -14,29 +17,30 @@ __all__ = ["compare"]
 class _Compare:
     """Train several attentions on equal budgets and write an honest report."""
 
-    recipe: str | None = None
-    """A recipe out of `foveal list`, of any task; the attentions take turns in its model. cluttered-digits if not given, image-folder with --data."""
-    data: Path | None = None
+    recipe: Annotated[str | None, tyro.conf.arg(metavar="RECIPE")] = None
+    """A recipe out of `foveal list`, of any task; each attention is put into its model. cluttered-digits if not given, image-folder with --data."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Where the recipe's data lies. Without --recipe an image folder (train/CLASS, val/CLASS, or CLASS to be split)."""
     attentions: tuple[str, ...] = ()
     """Names out of `foveal list`, softmax-wide, denoising-equal, and denoising-halo, -efficient and -linear; five by default. The baseline is always among
     them: softmax in a vision transformer, none in a convolutional network."""
     seeds: int = 3
-    """Runs of each attention. Intervals need at least 2; 3 is little."""
+    """Runs of each attention. Intervals need at least 2; use 5 or more for conclusions."""
     steps: int | None = None
     """Training steps of every run; the recipe's if not given."""
     minutes_per_run: float | None = None
-    """Instead of steps: about how long the dearest attention may take on one thread. All get the steps that this makes."""
+    """In place of --steps: about how many minutes the most expensive attention may take, as CPU time on one thread or time on the training device. All get
+    the steps that this makes."""
     size: Literal["tiny", "small", "base"] | None = None
     """Of the vision transformer; the recipe's if not given."""
     img_size: int | None = None
     """Side that images of a folder are brought to; 64, or the recipe's, if not given."""
     resolutions: tuple[int, ...] = ()
-    """Sides of maps, growing, at which the report also shows time and memory of each attention as a block of 64 channels."""
+    """Feature-map sizes, ascending, at which the report also shows time and memory of each attention as a block of 64 channels."""
     jobs: int | None = None
     """Runs at a time, one thread each; one per core if not given."""
     out: Path = Path("runs/compare")
-    """Where the comparison lives. The same command goes on where it stopped."""
+    """Folder of the comparison. Re-run the same command to resume."""
 
 
 def compare(words: list[str]) -> None:
@@ -62,7 +66,7 @@ def compare(words: list[str]) -> None:
     try:
         run_plan(plan, chosen.out, jobs=chosen.jobs)
     except Interrupted as stopped:
-        raise Stopped(f"stopped; what is done is kept, and the same command goes on: foveal compare {' '.join(words)}".rstrip()) from stopped
+        raise Stopped(f"stopped; what is done is kept; re-run the same command to resume: foveal compare {' '.join(words)}".rstrip()) from stopped
     if chosen.resolutions:
         measure_resolution([arm.name for arm in plan.arms], chosen.resolutions, chosen.out)
     results = read_json(write_results(chosen.out))
@@ -77,5 +81,7 @@ def _with(part: Any, changes: dict[str, Any]) -> Any:
     given = {name: value for name, value in changes.items() if value is not None}
     for name in given:
         if not hasattr(part, name):
-            raise InputError(f"--{'data' if name == 'root' else name.replace('_', '-')} means nothing here: {type(part).__name__} has no {name}; leave it out")
+            raise InputError(
+                f"--{'data' if name == 'root' else name.replace('_', '-')} has no effect for {type(part).__name__}, which has no {name}; leave it out"
+            )
     return replace(part, **given)

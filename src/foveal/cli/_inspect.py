@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from .._errors import InputError
-from ._base import parse
+from ._options import parse
 
 __all__ = ["inspect"]
 
@@ -16,11 +16,11 @@ __all__ = ["inspect"]
 class _Inspect:
     """Draw where a model looks in one image."""
 
-    what: Annotated[str, tyro.conf.Positional]
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")]
     """Folder of a finished run; a model by timm's name; hf:NAME, or a folder with config.json, of transformers; a file of weights, with --model."""
-    image: Annotated[Path, tyro.conf.Positional]
+    image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
     """An image file."""
-    right: Path | None = None
+    right: Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")] = None
     """The right image, where the run matches stereo pairs; IMAGE is the left one."""
     out: Path | None = None
     """Folder for what is drawn; RUN/inspect-IMAGE, or inspect-MODEL-IMAGE, if not given."""
@@ -30,7 +30,7 @@ class _Inspect:
     """random builds the model and loads nothing; otherwise weights that cannot be loaded are an error."""
     attention: str | None = None
     """Convert the model to this attention first, one out of `foveal list`."""
-    where: str = "*"
+    where: Annotated[str, tyro.conf.arg(metavar="GLOB")] = "*"
     """Which attentions are converted, or without --attention are looked at; a glob on their names."""
 
 

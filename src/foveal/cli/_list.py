@@ -1,9 +1,9 @@
 """``foveal list``."""
 
-from rich.console import Console
-from rich.table import Table
+from typing import Any
 
-from ._base import Nothing, parse
+from .._console import console, table
+from ._options import Nothing, parse
 
 __all__ = ["list_everything"]
 
@@ -15,14 +15,10 @@ def list_everything(words: list[str]) -> None:
     from ..official import list_kinds
     from ..recipes import list_recipes
 
-    console = Console()
-    table = Table("attention", "on", "family", "how tokens meet", title="Attentions: foveal.create_attention(NAME, …)", title_justify="left")
-    for name in list_attentions():
-        cls = attention_class(name)
-        table.add_row(name, cls.form, cls.family, FAMILIES[cls.family])
-    console.print(table)
-    table = Table("recipe", "what it trains", title="Recipes: foveal train NAME", title_justify="left")
-    for name, about in list_recipes().items():
-        table.add_row(name, about)
-    console.print(table)
-    console.print("Official checkpoints, foveal.official.load(KIND, …): " + ", ".join(list_kinds()))
+    shown = console()
+    classes = {name: attention_class(name) for name in list_attentions()}
+    rows: Any = ((name, cls.form, cls.family, FAMILIES[cls.family]) for name, cls in classes.items())
+    head = ("attention", "on", "family", "how tokens meet")
+    shown.print(table(head, rows, title="Attentions: foveal.create_attention(NAME, …)", title_justify="left"))
+    shown.print(table(("recipe", "what it trains"), list_recipes().items(), title="Recipes: foveal train NAME", title_justify="left"))
+    shown.print("Official checkpoints, foveal.official.load(KIND, …): " + ", ".join(list_kinds()))

@@ -1,7 +1,9 @@
 """``foveal train``."""
 
+import math
 import os
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +11,9 @@ from typing import Annotated, Any
 import tyro
 
 from .._errors import InputError
-from ._base import Stopped, parse
+from ._options import parse
+from ._stopped import Stopped
+from ._verbs import VERBS
 
 __all__ = ["train"]
 
@@ -25,7 +29,7 @@ def train(words: list[str]) -> None:
         recipes = "\n".join(f"  {name:<{width}}  {about}" for name, about in known.items())
         uses = ("RECIPE [--smoke] [OPTIONS]", "--from recipe.json [--smoke] [OPTIONS]", "--resume RUN")
         print("\n".join(f"{'       ' if place else 'usage: '}foveal train {use}" for place, use in enumerate(uses)) + f"\n\n{recipes}")
-        print("\nfoveal train RECIPE --help shows every option with its default.")
+        print(f"\nfoveal train RECIPE --help shows every option with its default.\nExample: {VERBS['train'].example}")
         return
     if words[0] == "--smoke" and len(words) > 1:
         # before the recipe it means what it means behind it
@@ -41,31 +45,60 @@ def train(words: list[str]) -> None:
     else:
         name, recipe, rest = words[0], get_recipe(words[0]), words[1:]
     chosen = parse(_Train, f"train {name}", rest, flags=True, default=_Train(recipe))
+    if chosen.epochs is not None:
+        chosen = replace(chosen, recipe=_of_epochs(chosen, rest))
     out = chosen.out or Path("runs") / f"{'smoke-' * chosen.smoke}{words[0].strip('-')}-{datetime.now():%Y%m%d-%H%M%S}"
     _fit(smoke(chosen.recipe) if chosen.smoke else chosen.recipe, out, resume=False)
     if chosen.smoke and _first_process():
-        print("a smoke run, with a small network on data that stand in: that it ended shows that the recipe runs, and its numbers mean nothing else")
+        print("a smoke run, smoke test only: it shows that the recipe runs, with a small network on data that stand in; its numbers show nothing")
 
 
 @dataclass(frozen=True)
 class _Resume:
-    resume: Path
+    """Resume a run from its newest checkpoint."""
+
+    resume: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """Folder of a run."""
 
 
 @dataclass(frozen=True)
 class _Train:
+    """Train a recipe; every field of it is an option."""
+
     # its fields are JSON's: true or false is said, whichever the recipe has
     recipe: Annotated[Any, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
     smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """See in seconds that recipe and options run: a small network, few steps of few samples, and data out of a package where the recipe's are a folder."""
+    epochs: float | None = None
+    """Passes over the training data, in place of --steps; made into steps when the data were loaded."""
     out: Path | None = None
     """Folder for the run; runs/RECIPE-TIME if not given."""
 
 
+def _of_epochs(chosen: _Train, words: list[str]) -> Any:
+    """The recipe with as many steps as its epochs have; data are loaded once, and the training finds them."""
+    from ..training import load_data
+
+    recipe, epochs = chosen.recipe, chosen.epochs
+    assert epochs is not None, "asked only where it was given"
+    if chosen.smoke or any(word.partition("=")[0] == "--steps" for word in words):
+        raise InputError(f"--epochs decides the steps, and so does {'--smoke' if chosen.smoke else '--steps'}; give one of them")
+    if not 0 < epochs < math.inf:
+        raise InputError(f"epochs must be above 0, got {epochs}")
+    samples = len(load_data(recipe.data).train)
+    steps = max(1, round(epochs * samples / recipe.batch_size))
+    if _first_process():
+        print(f"{epochs:g} epochs of {samples:,} samples are {steps:,} steps of {recipe.batch_size}")
+    return replace(recipe, steps=steps)
+
+
 def _fit(recipe: Any, run: Path, *, resume: bool) -> None:
+    from .._machine import workers_note
     from ..training import Interrupted, fit
 
+    note = workers_note(recipe.workers)
+    if note and _first_process():
+        print(note, file=sys.stderr)
     try:
         metrics = fit(recipe, run, resume=resume)
     except Interrupted as stopped:

@@ -1,5 +1,6 @@
 """The comparison: a plan, its runs side by side, statistics, and a report that says plainly when a difference is noise."""
 
+from . import _extra  # noqa: F401  # the first: it says which package is missing
 from .plan import DEFAULT_ARMS, Arm, Plan, list_arms, make_plan
 from .report import render_report, write_report, write_summary
 from .resolution import ResolutionPoint, cost_against_resolution, measure_resolution, resolution_figure

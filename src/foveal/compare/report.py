@@ -22,7 +22,7 @@ def write_report(results: dict[str, Any], path: Path) -> Path:
     Raises:
         ValueError: the results do not fit the schema.
     """
-    replace_file(path, render_report(check_results(results)).encode())
+    replace_file(path, render_report(check_results(results)).encode(errors="backslashreplace"))
     return path
 
 
@@ -71,7 +71,7 @@ def write_summary(results: dict[str, Any], path: Path) -> Path:
         *(f"- {line}" for line in branch_words(results) + angle_words(results)),
         "",
     ]
-    replace_file(path, "\n".join(lines).encode())
+    replace_file(path, "\n".join(lines).encode(errors="backslashreplace"))
     return path
 
 

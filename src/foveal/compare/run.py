@@ -19,7 +19,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from .._console import console as plain_console
+from .._console import plain
 from .._errors import InputError
+from .._machine import cores, quiet_cuda
 from ..analysis import latency, peak_memory
 from ..data import DataBundle, Split
 from ..training import Interrupted, Recipe, build_model, fit, load_data, load_run, read_json, write_json
@@ -28,6 +31,9 @@ from .look import look
 from .plan import Plan
 
 __all__ = ["run_plan", "steps_for_minutes"]
+
+# here, because the workers import this module too
+quiet_cuda()
 
 LATENCY_BATCH = 16
 _POLL_SECONDS = 0.5
@@ -63,9 +69,9 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
         write_json(folder / "plan.json", plan.to_dict())
         todo = [(arm.name, seed) for seed in plan.seeds for arm in plan.arms if not (folder / arm.name / f"seed-{seed}" / "look.json").exists()]
         memories = {arm.name: folder / arm.name / "memory.json" for arm in plan.arms}
-        console = Console(quiet=quiet, soft_wrap=True, highlight=False, markup=False)
+        console = plain_console(quiet=quiet, soft_wrap=True)
         for note in bundle.notes:
-            console.print(f"note: {note}")
+            console.print(f"note: {plain(note)}")
         if todo or not all(path.exists() for path in memories.values()):
             _side_by_side(plan, folder, todo, [name for name, path in memories.items() if not path.exists()], jobs or _default_jobs(), console)
         if not (folder / "costs.json").exists():
@@ -190,7 +196,7 @@ def _costs(plan: Plan, memory: dict[str, int]) -> dict[str, Any]:
 
 
 def _default_jobs() -> int:
-    return 1 if torch.accelerator.is_available() else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if torch.accelerator.is_available() else cores()
 
 
 @contextmanager

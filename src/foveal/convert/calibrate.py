@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._console import console
 from .._errors import InputError, missing_extra
 from ._capture import Calls, evaluating, order_of_calls, stored
 from ._convert import Converted, record_of, refuse_compiled
@@ -241,14 +242,13 @@ def _take_over(replacement: nn.Module, student: Student, undo: list[tuple[Tensor
 def _bar(total: int, wanted: bool | None) -> Iterator[Any]:
     """Calls to what it gives move the bar by one."""
     try:
-        from rich.console import Console
         from rich.progress import Progress
     except ImportError as error:
         if wanted:
             raise missing_extra("rich", "train", "a progress bar") from error
         yield lambda: None
         return
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=wanted is False or (wanted is None and not console.is_terminal)) as bar:
+    shown = console(stderr=True)
+    with Progress(console=shown, transient=True, disable=wanted is False or (wanted is None and not shown.is_terminal)) as bar:
         task = bar.add_task("calibrate", total=total)
         yield lambda: bar.advance(task)

@@ -1,5 +1,6 @@
 """Data: one file per kind of set, embedded real data first, folders beside it."""
 
+from . import _extra  # noqa: F401  # the first: it says which package is missing
 from ._bundle import DATA, Data, DataBundle, SceneMasks, Split, register_data, seed_of
 from ._fetch import SOURCES, cache_folder, fetch
 from .cluttered import ClutteredDigits

@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._kinds import Kinds
+from .._ranges import SEED, Range, check_ranges
 
 __all__ = ["DATA", "Data", "DataBundle", "SceneMasks", "Split", "register_data", "seed_of"]
 
@@ -66,6 +67,13 @@ class Data(ABC):
     """What comes with each input. Data, model and task of a recipe must agree on it."""
     package: ClassVar[str] = ""
     """Name of the package in ``SOURCES`` that it is read from; empty where it is made, or your own files."""
+
+    ranges: ClassVar[Mapping[str, Range]] = {"seed": SEED, **dict.fromkeys(("img_size", "side"), Range(at_least=1, at_most=2**16))}
+    """What its numbers may be, by field; subclasses add theirs. All others must be finite."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that make no set."""
+        check_ranges(self)
 
     @abstractmethod
     def load(self) -> DataBundle:

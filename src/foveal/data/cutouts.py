@@ -88,11 +88,13 @@ class Cutouts(Data):
     package: ClassVar[str] = "tuxpaint-stamps"
 
     img_size: int = 112
+    """Side of a scene in pixels."""
     views: int = 4
     """Scenes of each file."""
     folder: str | None = None
     """Of the stamps; where the package is installed or was fetched if None."""
     seed: int = 0
+    """Decides everything about the set that is random."""
 
     def __post_init__(self) -> None:
         if self.img_size < 8 or self.views < 1:

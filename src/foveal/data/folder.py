@@ -4,17 +4,18 @@ Images that cannot be decoded are left out and named, before training starts.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .._errors import InputError, missing_extra
+from .._ranges import Range
 from ._bundle import Data, DataBundle, register_data, seed_of
 from ._miniature import image_folder
 
@@ -33,16 +34,22 @@ class ImageFolder(Data):
         ValueError: the path is missing, is a file, or holds no classes; a split is missing; a class is empty or has no readable image.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {"val_fraction": Range(above=0, below=1)}
+
     root: Path
+    """Folder with train/CLASS and val/CLASS, or with CLASS to be split."""
     img_size: int = 64
+    """Side that images are brought to, in pixels."""
     val_fraction: float = 0.2
     """Taken from every class where the folder has no ``val``."""
     randaugment: bool = False
+    """Augment training images with torchvision's RandAugment."""
     min_scale: float = 0.35
     """Smallest share of the image that a training crop shows."""
     check: bool = True
     """Decode every image once at the start, to leave out the broken ones. Without it a broken image stops the run with its name."""
     seed: int = 0
+    """Decides which images validate, where the folder has no val."""
 
     def __post_init__(self) -> None:
         if self.img_size < 1 or not 0 < self.min_scale <= 1:

@@ -61,7 +61,9 @@ class ImageNet(Data):
     """
 
     root: Path
+    """Folder with train and val: folders of classes, or tar shards."""
     img_size: int = 224
+    """Side of the images in pixels, after cropping."""
     min_scale: float = 0.08
     """Smallest share of the image that a training crop shows."""
     hflip: float = 0.5

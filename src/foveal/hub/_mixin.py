@@ -12,7 +12,7 @@ from ._folder import from_pretrained, push_to_hub, save_pretrained
 try:
     from huggingface_hub import PyTorchModelHubMixin
 except ImportError as error:
-    raise missing_extra("huggingface_hub", "hf", "foveal.models") from error
+    raise missing_extra("huggingface_hub", "timm", "foveal.models") from error
 
 __all__ = ["HubMixin"]
 

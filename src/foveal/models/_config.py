@@ -1,12 +1,14 @@
 """What a recipe says of its model: settings that build it, and what a comparison may put in the place of its attention."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import nn
 
 from .._kinds import Kinds
+from .._ranges import Range, check_ranges
 
 __all__ = ["MODELS", "Arm", "ModelConfig", "register_model"]
 
@@ -23,6 +25,16 @@ class ModelConfig(ABC):
     default_arms: ClassVar[tuple[str, ...]]
     rivals: ClassVar[dict[str, str]] = {}
     """Arms with more parameters than the baseline, and the arm that has as many."""
+
+    ranges: ClassVar[Mapping[str, Range]] = {
+        **dict.fromkeys(("num_heads", "patch_size", "width", "depth", "stride", "embed_dim", "num_frames"), Range(at_least=1)),
+        **dict.fromkeys(("drop_path", "dropout"), Range(at_least=0, below=1)),
+    }
+    """What its numbers may be, by field; subclasses add theirs. All others must be finite."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that make no network."""
+        check_ranges(self)
 
     @abstractmethod
     def build(self, *, img_size: int, in_chans: int, num_classes: int) -> nn.Module:

@@ -72,7 +72,7 @@ class TokenBlock(nn.Module):
                     f"the head of a token block is as wide as its tokens, {dim}, got attn_head_dim={attention.attn_head_dim}; give token_dim instead"
                 )
             inner = config_from_dict(attention.to_dict() | {"attn_head_dim": dim})
-            self.attn = inner.build(in_dim, num_heads=1, qkv_bias=qkv_bias, **options)
+            self.attn: Any = inner.build(in_dim, num_heads=1, qkv_bias=qkv_bias, **options)
             self.attn.proj = nn.Linear(dim, dim, **factory)
         else:
             self.reduce = nn.Linear(in_dim, dim, **factory)

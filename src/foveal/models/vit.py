@@ -111,13 +111,17 @@ class ViT(ModelConfig):
     rivals: ClassVar[dict[str, str]] = {"denoising": "softmax-wide"}
 
     attention: str = "softmax"
+    """Name of an attention on tokens, out of foveal list."""
     options: dict[str, Any] | None = None
     """Options of the attention, as in its ``Config``."""
     size: Size = "tiny"
+    """tiny, small and base are 48, 192 and 384 wide and 3, 6 and 12 blocks deep."""
     num_heads: int | None = None
     """Of the dial if None. Heads keep the width they have there, so other numbers make a wider or a narrower attention."""
     patch_size: int | None = None
+    """Side of a patch in pixels; from the image's side if None."""
     drop_path: float = 0.0
+    """Stochastic depth, which grows from 0 to this."""
 
     def config(self) -> AttentionConfig:
         return config_from_dict({"attention": self.attention, **(self.options or {})})

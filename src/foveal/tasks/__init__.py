@@ -35,6 +35,7 @@ How a task enters the library, so that ``foveal train``, ``eval``, ``compare`` a
 Nothing else lists kinds: JSON names each by its class.
 """
 
+from . import _extra  # noqa: F401  # the first: it says which package is missing
 from ._task import TASKS, Cell, Headline, Row, State, Task, Walk, register_task
 from .causal_learning import CausalLearning
 from .classification import Classification

@@ -1,7 +1,7 @@
 """What every task says of itself, so that training, comparison and command line need to know none of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -13,6 +13,7 @@ from torch.utils.data import default_collate
 from torchmetrics import MetricCollection
 
 from .._kinds import Kinds
+from .._ranges import Range, check_ranges
 from ..analysis import cost
 from ..attention import Cost
 from ..data import DataBundle
@@ -89,6 +90,12 @@ class Task(ABC):
     running: ClassVar[tuple[str, ...]] = ()
     """Names of what :meth:`step` reports besides the loss; the first is shown while training."""
     eval_batch_size: ClassVar[int] = 256
+    ranges: ClassVar[Mapping[str, Range]] = {}
+    """What its numbers may be, by field. All others must be finite."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that make no task."""
+        check_ranges(self)
 
     def needs(self, bundle: DataBundle) -> dict[str, Any]:
         """Keyword arguments of the model's ``build``."""

@@ -57,6 +57,7 @@ class CausalLearning(Task):
     running: ClassVar[tuple[str, ...]] = Classification.running
 
     environments: int = 4
+    """Number of environments."""
     lam_rel: float = 97.7
     """Weight of what ties the heads, apart from their size, so λ / (classes · features)."""
     first: str = "random"

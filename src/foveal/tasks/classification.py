@@ -31,6 +31,7 @@ class Classification(Task):
     running: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     label_smoothing: float = 0.0
+    """Share of the target that is spread evenly over all classes."""
     mixup: float = 0.0
     """Alpha of mixup; 0 is none."""
     cutmix: float = 0.0

@@ -1,6 +1,6 @@
 """Semantic segmentation: a class for every pixel, some of which nobody knows."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from .._errors import InputError
+from .._ranges import Range
 from ..analysis.pictures import to_pixels
 from ..data import IGNORE, DataBundle, SegmentationBundle
 from ._task import Cell, Headline, Metrics, Row, Task, register_task
@@ -37,7 +38,10 @@ class Segmentation(Task):
     running: ClassVar[tuple[str, ...]] = ("pixel_accuracy",)
     eval_batch_size: ClassVar[int] = 8
 
+    ranges: ClassVar[Mapping[str, Range]] = {"window_step": Range(at_least=1)}
+
     label_smoothing: float = 0.0
+    """Share of the target that is spread evenly over all classes."""
     window: int | None = None
     """Side of the square windows that cover the image in evaluation, logits averaged where they overlap. The whole image at once if None."""
     window_step: int | None = None

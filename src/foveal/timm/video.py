@@ -1,5 +1,6 @@
 """A TimeSformer as the model of a recipe, with any attention in space and in time, begun from images or from other videos."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .._errors import InputError
+from .._ranges import Range
 from .._weights import fill, read_saved
 from ..attention import FAMILIES, attention_class, list_attentions
 from ..models import Arm, ModelConfig, TimeSformer, register_model
@@ -31,6 +33,8 @@ class VideoTransformer(ModelConfig):
     default_arms: ClassVar[tuple[str, ...]] = ("softmax", "softmax-wide", "denoising", "denoising-space", "denoising-time")
     rivals: ClassVar[dict[str, str]] = {"denoising": "softmax-wide"}
 
+    ranges: ClassVar[Mapping[str, Range]] = {"time_std": Range(at_least=0)}
+
     attention: str = "softmax"
     """Over the patches of a frame, out of ``foveal list``, on tokens."""
     options: dict[str, Any] | None = None
@@ -38,11 +42,17 @@ class VideoTransformer(ModelConfig):
     time_attention: str | None = None
     """Over the frames of a patch; that of space, with its options, if None."""
     time_options: dict[str, Any] | None = None
+    """Options of the attention over time, as in its Config."""
     attention_type: AttentionType = "divided_space_time"
+    """How space and time meet: in turns, together, or not at all."""
     patch_size: int = 16
+    """Side of a patch in pixels."""
     embed_dim: int = 768
+    """Width of the tokens."""
     depth: int = 12
+    """Blocks."""
     num_heads: int = 12
+    """Heads of the attention."""
     drop_path: float = 0.0
     """Stochastic depth, which grows from 0 to this."""
     num_frames: int | None = None

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from .._console import console, plain
 from ..tasks import Headline
 from .recipe import Recipe
 
@@ -24,21 +24,21 @@ class Progress:
         self._headline: Headline = recipe.task.headline
         # what a task reports in training is a share, whatever its headline is
         self._running = recipe.task.running[:1]
-        console = Console(quiet=quiet, soft_wrap=True, highlight=False)
+        shown = console(quiet=quiet, soft_wrap=True)
         self._bar = Bar(
             TextColumn("step"),
             MofNCompleteColumn(),
             BarColumn(),
             TextColumn("loss {task.fields[loss]:.3f}  {task.fields[running]}{task.fields[speed]:.0f} images/s"),
             TimeRemainingColumn(),
-            console=console,
-            disable=quiet or not console.is_terminal,
+            console=shown,
+            disable=quiet or not shown.is_terminal,
             transient=True,
         )
         self._task = self._bar.add_task("train", total=recipe.steps, completed=first, loss=float("nan"), running="", speed=0.0)
         self._shown = 0.0
         for note in notes:
-            console.print(f"note: {note}", markup=False)
+            shown.print(f"note: {plain(note)}")
 
     def __enter__(self) -> "Progress":
         self._bar.start()

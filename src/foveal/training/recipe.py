@@ -1,14 +1,16 @@
 """A recipe: everything that decides a training run, in one typed value that goes to JSON and back."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 from .._errors import InputError, unknown
 from .._fits import described, fits
 from .._kinds import Kinds
+from .._ranges import SEED, Range, check_ranges
 from ..data import DATA, Data
 from ..models import MODELS, ModelConfig, ViT
 from ..tasks import TASKS, Classification, Task
@@ -22,12 +24,24 @@ __all__ = ["Data", "Optim", "Recipe", "model_from_dict", "model_to_dict", "read_
 class Optim:
     """How weights move: by default AdamW under a cosine with warm-up."""
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        **dict.fromkeys(("lr", "clip_grad"), Range(above=0)),
+        **dict.fromkeys(("min_lr", "warmup_lr", "weight_decay", "power"), Range(at_least=0)),
+        **dict.fromkeys(("betas", "momentum", "warmup", "cooldown", "ema"), Range(at_least=0, below=1)),
+        **dict.fromkeys(("factor", "milestones"), Range(above=0, below=1)),
+        "accumulate": Range(at_least=1),
+    }
+
     lr: float = 1e-3
+    """Highest learning rate."""
     min_lr: float = 1e-5
+    """Learning rate at the end."""
     weight_decay: float = 0.05
+    """Decoupled weight decay; of sgd and adam an L2 penalty."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Of AdamW, Adam and LAMB."""
     optimizer: Literal["adamw", "adam", "lamb", "sgd"] = "adamw"
+    """Which optimizer."""
     momentum: float = 0.9
     """Of ``sgd``."""
     nesterov: bool = False
@@ -37,6 +51,7 @@ class Optim:
     schedule: Literal["cosine", "poly", "steps"] = "cosine"
     """``poly`` falls as (1 − step / steps)^power, ``steps`` by ``factor`` at each milestone."""
     power: float = 0.9
+    """Of the schedule poly."""
     milestones: tuple[float, ...] = ()
     """Shares of the steps."""
     factor: float = 0.1
@@ -54,21 +69,36 @@ class Optim:
     ema: float | None = None
     """Decay of an average of the weights, which is then evaluated and kept beside them."""
 
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A training run."""
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        **dict.fromkeys(("steps", "batch_size", "eval_every", "checkpoint_every", "repeats"), Range(at_least=1)),
+        "workers": Range(at_least=0),
+        "seed": SEED,
+    }
+
     data: Data
+    """What is trained on."""
     model: ModelConfig = field(default_factory=ViT)
+    """The network."""
     task: Task = field(default_factory=Classification)
+    """Loss and metrics."""
     optim: Optim = field(default_factory=Optim)
+    """Optimizer and schedule."""
     steps: int = 500
+    """Training steps, each of one batch."""
     batch_size: int = 64
     """Images of a step, over all processes and micro-batches."""
     eval_every: int = 50
     """Steps between evaluations on the validation split."""
     checkpoint_every: int = 100
+    """Steps between checkpoints."""
     repeats: int = 1
     """Every sample comes so many times in a row, each time drawn anew, which is called repeated augmentation."""
     seed: int = 0
@@ -76,28 +106,24 @@ class Recipe:
     share_initial_weights: bool = False
     """Start from the weights that softmax attention would start from, wherever it has the same."""
     precision: Literal["no", "bf16", "fp16"] = "no"
+    """no trains in float32; bf16 and fp16 in mixed precision."""
     workers: int = 0
     """Processes that read data; 0 reads in the training process, best for sets that lie in memory."""
     trackers: tuple[str, ...] = ("tensorboard",)
     """``tensorboard``, ``wandb`` or any other that accelerate knows."""
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if not self.data.targets == self.model.targets == self.task.targets:
             parts = ", ".join(f"{type(part).__name__} has {part.targets}" for part in (self.data, self.model, self.task))
             raise InputError(f"data, model and task must be made for the same targets, but {parts}")
-        if min(self.steps, self.batch_size, self.eval_every, self.checkpoint_every, self.repeats, self.optim.accumulate) < 1:
-            raise InputError("steps, batch_size, eval_every, checkpoint_every, repeats and accumulate must be at least 1")
         if self.batch_size % self.optim.accumulate:
             raise InputError(f"accumulate must divide batch_size, got {self.optim.accumulate} and {self.batch_size}")
-        if self.optim.lr <= 0 or not 0 <= self.optim.warmup < 1:
-            raise InputError(f"expected lr above 0 and 0 ≤ warmup < 1, got {self.optim.lr} and {self.optim.warmup}")
         if not 0 <= self.optim.cooldown < 1 - self.optim.warmup or (self.optim.cooldown and self.optim.schedule != "cosine"):
             raise InputError(f"a cooldown is a share of a cosine's steps, less than the warm-up leaves, got {self.optim.cooldown}")
         if self.optim.nesterov and self.optim.optimizer != "sgd":
             raise InputError(f"nesterov is of sgd alone, got optimizer {self.optim.optimizer}")
-        if not 0 < self.optim.factor < 1:
-            raise InputError(f"expected 0 < factor < 1, got {self.optim.factor}")
-        if any(not 0 < share < 1 for share in self.optim.milestones) or (self.optim.schedule == "steps") != bool(self.optim.milestones):
+        if (self.optim.schedule == "steps") != bool(self.optim.milestones):
             raise InputError(f"milestones are shares between 0 and 1, of the schedule steps and of no other, got {self.optim.milestones}")
 
     def to_dict(self) -> dict[str, Any]:

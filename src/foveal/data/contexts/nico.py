@@ -58,14 +58,17 @@ class NICO(Data):
     """
 
     root: Path
+    """Folder of the set."""
     contexts: Path | None = None
     """A JSON object of classes, each with its training contexts, the commonest first; the authors' if None."""
     img_size: int = 224
+    """Side of the images in pixels, after cropping."""
     held_out: int = 13
     """Images of each class and context that go to validation, and to test, where the set is divided here."""
     check: bool = True
     """Decode every image once at the start, to leave out the broken ones."""
     seed: int = 0
+    """Decides how the set is divided, where it is divided here."""
 
     def __post_init__(self) -> None:
         if self.img_size < 8 or self.held_out < 1:

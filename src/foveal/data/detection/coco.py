@@ -36,14 +36,19 @@ class CocoFolder(Data):
     targets: ClassVar[str] = "boxes"
 
     root: Path
+    """Folder that holds images and annotations."""
     train_images: str = "train2017"
     """Folders and files below ``root``."""
     train_annotations: str = "annotations/instances_train2017.json"
+    """File of the training annotations, below root."""
     val_images: str = "val2017"
+    """Folder of the validation images, below root."""
     val_annotations: str = "annotations/instances_val2017.json"
+    """File of the validation annotations, below root."""
     img_size: int = 800
     """Side of the square image that costs are counted for. Images are not resized by it."""
     masks: bool = True
+    """Read masks beside boxes."""
     flip: bool = True
     """Mirror every second training image."""
     jitter: float = 0.0

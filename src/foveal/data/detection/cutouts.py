@@ -44,17 +44,23 @@ class CutoutScenes(Data):
     package: ClassVar[str] = "tuxpaint-stamps"
 
     img_size: int = 128
+    """Side of a scene in pixels."""
     most: int = 4
+    """Most things in a scene."""
     smallest: float = 0.25
     """Longer side of a thing, as a share of the image's."""
     largest: float = 0.6
+    """Longest side of a thing, as a share of the image's."""
     train_scenes: int = 1_000
     """Of an epoch."""
     val_scenes: int = 100
+    """Number of validation scenes."""
     test_scenes: int = 300
+    """Number of test scenes."""
     folder: str | None = None
     """Of the stamps; where the package is installed or was fetched if None."""
     seed: int = 0
+    """Decides everything about the set that is random."""
 
     def __post_init__(self) -> None:
         if self.img_size < 16 or self.most < 1 or not 0 < self.smallest <= self.largest <= 1 or min(self.train_scenes, self.val_scenes, self.test_scenes) < 1:

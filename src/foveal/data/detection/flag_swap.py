@@ -25,11 +25,17 @@ class FlagSwapBoxes(Data):
     targets: ClassVar[str] = "boxes"
 
     side: int = 24
+    """Side of a scene in pixels."""
     noise: float = 0.1
+    """Standard deviation of the noise, where full brightness is 1."""
     train_scenes: int = 4_000
+    """Number of training scenes."""
     val_scenes: int = 300
+    """Number of validation scenes."""
     test_scenes: int = 1_000
+    """Number of test scenes."""
     seed: int = 0
+    """Decides everything about the set that is random."""
 
     def __post_init__(self) -> None:
         self._scenes()

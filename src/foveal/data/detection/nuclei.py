@@ -1,8 +1,10 @@
 """Nuclei as instances, in the one real image that the ``stardist`` wheel carries (BSD-3)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..._ranges import Range
 from .._bundle import Data, register_data
 from ..segmentation import Nuclei, read_nuclei
 from ._bundle import DetectionBundle, Instances
@@ -24,10 +26,14 @@ class NucleiInstances(Data):
     targets: ClassVar[str] = "boxes"
     package: ClassVar[str] = "stardist"
 
+    ranges: ClassVar[Mapping[str, Range]] = {"smallest": Range(at_least=0)}
+
     img_size: int = 128
+    """Side of the tiles and crops in pixels."""
     crops: int = 64
     """Random crops of an epoch."""
     smallest: int = 30
+    """Fewest pixels of a nucleus in a tile or crop; smaller pieces are left out."""
 
     def __post_init__(self) -> None:
         self._tiles()

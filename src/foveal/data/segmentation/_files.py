@@ -33,10 +33,13 @@ class MaskPairs(Data):
     targets: ClassVar[str] = "masks"
 
     root: Path
+    """Folder of the images and masks."""
     img_size: int = 512
     """Side of the training crops; smaller images are padded with pixels of no class."""
     min_scale: float = 0.5
+    """Smallest factor that training images are resized by."""
     max_scale: float = 2.0
+    """Largest factor that training images are resized by."""
     jitter: float = 0.0
     """Strength of random changes of brightness, contrast and saturation."""
     check: bool = True

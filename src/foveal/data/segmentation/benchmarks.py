@@ -33,6 +33,7 @@ class PascalVOC(MaskPairs):
 
     img_size: int = 513
     train_list: Literal["train", "trainval", "trainaug"] = "trainaug"
+    """List of training images; trainaug needs the augmented masks."""
 
     def labels(self) -> Labels:
         return Labels(VOC_CLASSES)
@@ -150,6 +151,7 @@ class ISPRS(MaskPairs):
     """
 
     city: Literal["vaihingen", "potsdam"] = "vaihingen"
+    """Which of the two sets."""
 
     def labels(self) -> Labels:
         colours = {colour: number for number, colour in enumerate(ISPRS_COLOURS.values())} | {(0, 0, 0): IGNORE}

@@ -81,6 +81,7 @@ class Nuclei(Data):
     package: ClassVar[str] = "stardist"
 
     img_size: int = 128
+    """Side of the tiles and crops in pixels; it divides 256."""
     crops: int = 64
     """Random crops of an epoch."""
 
@@ -136,6 +137,7 @@ class BrainSlabs(Data):
     gap: int = 3
     """Slices left out between slabs, so that no two alike lie on both sides."""
     first: int = 30
+    """First slice that is used."""
     last: int = 160
     """Slices between which the brain is large."""
 

@@ -36,11 +36,17 @@ class FlagSwap(Data):
     targets: ClassVar[str] = "masks"
 
     side: int = 24
+    """Side of a scene in pixels."""
     noise: float = 0.1
+    """Standard deviation of the noise, where full brightness is 1."""
     train_scenes: int = 4_000
+    """Number of training scenes."""
     val_scenes: int = 300
+    """Number of validation scenes."""
     test_scenes: int = 1_000
+    """Number of test scenes."""
     seed: int = 0
+    """Decides everything about the set that is random."""
 
     def __post_init__(self) -> None:
         if self.side < 2 * (SHAPE + 1) or min(self.train_scenes, self.val_scenes, self.test_scenes) < 1 or self.noise < 0:

@@ -1,10 +1,13 @@
 """Any folder of images and masks: ``DIR/images/NAME.jpg`` with ``DIR/masks/NAME.png``, or the same under ``DIR/train``, ``DIR/val`` and ``DIR/test``."""
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from ..._errors import InputError
+from ..._ranges import Range
 from .._bundle import register_data, seed_of
 from ..folder import EXTENSIONS
 from . import _miniature
@@ -24,14 +27,18 @@ class MaskFolder(MaskPairs):
         ValueError: fewer than two classes; an image without a mask; see :class:`MaskPairs` for the rest.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {"val_fraction": Range(above=0, below=1), "ignore": Range(at_least=0)}
+
     classes: tuple[str, ...] = ()
     """Names in the order of their numbers, from 0."""
     ignore: tuple[int, ...] = (IGNORE,)
     """Values of pixels that nobody knows."""
     unscored: tuple[str, ...] = ()
+    """Names of classes that the mean over classes leaves out."""
     val_fraction: float = 0.2
     """Taken where the folder has no ``val``."""
     seed: int = 0
+    """Decides which pairs validate, where the folder has no val."""
 
     def labels(self) -> Labels:
         if not 2 <= len(self.classes) <= IGNORE:

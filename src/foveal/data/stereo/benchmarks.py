@@ -10,7 +10,7 @@ truth of one, and pairing by position, as torchvision does, would give most imag
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from ..._errors import InputError, missing_extra
+from ..._ranges import Range
 from .._bundle import Data, register_data, seed_of
 from . import _miniature
 from ._bundle import Pixels, StereoBundle, StereoSample, as_sample, prepare_pair, shrink
@@ -50,7 +51,10 @@ class StereoFiles(Data):
     zero_unknown: ClassVar[bool]
     """Whether 0 in the files means that nobody knows."""
 
+    ranges: ClassVar[Mapping[str, Range]] = {"val_pairs": Range(at_least=1)}
+
     root: Path
+    """Folder of the set, as torchvision expects it."""
     crop: tuple[int, int] = (256, 512)
     """Height and width of the training crops; smaller images are padded with pixels of unknown disparity."""
     shrink: int = 1
@@ -58,6 +62,7 @@ class StereoFiles(Data):
     max_disparity: int | None = None
     """Pixels whose true disparity is this or more are left out of everything, in evaluation too. None leaves out none."""
     seed: int = 0
+    """Decides which pairs validate."""
 
     def __post_init__(self) -> None:
         if min(self.crop) < 1 or self.shrink < 1 or (self.max_disparity is not None and self.max_disparity < 1):
@@ -195,7 +200,9 @@ class SceneFlow(StereoFiles):
 
     max_disparity: int | None = 192
     variants: tuple[str, ...] = ("FlyingThings3D", "Monkaa", "Driving")
+    """Parts of the set to train on."""
     pass_name: Literal["clean", "final"] = "clean"
+    """Which rendering of the images."""
     val_pairs: int = 200
     """Taken out of the training pairs."""
 
@@ -232,6 +239,7 @@ class KITTIStereo(StereoFiles):
     zero_unknown: ClassVar[bool] = True
 
     year: Literal[2015, 2012] = 2015
+    """Which of the two sets."""
     val_pairs: int = 40
     """Of the 200 (2015) or 194 (2012); the paper's number, its choice of pairs is not known to us."""
 
@@ -264,6 +272,7 @@ class MiddleburyStereo(StereoFiles):
     shrink: int = 4
     """Whole images are of six million pixels with disparities of several hundred."""
     val_pairs: int = 3
+    """Pairs taken out of the training pairs to validate on."""
 
     def splits(self) -> tuple[dict[str, list[_Pair]], tuple[str, ...]]:
         def listed(split: str) -> list[_Pair]:

@@ -208,11 +208,13 @@ class ShiftStereo(Data):
     train_pairs: int = 400
     """Of an epoch; they are drawn anew each time."""
     val_pairs: int = 16
+    """Number of validation pairs."""
     scenes: tuple[str, ...] = ("motorcycle",)
     """Out of ``foveal.data.SCENES``."""
     noise: float = 0.01
     """Of the sensor; and one view is a little brighter than the other."""
     seed: int = 0
+    """Decides everything about the set that is random."""
 
     def __post_init__(self) -> None:
         if min(self.crop) < 8 or self.max_disparity < 1 or min(self.objects, self.train_pairs, self.val_pairs) < 1 or self.noise < 0:

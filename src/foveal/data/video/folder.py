@@ -52,9 +52,11 @@ class VideoFolder(Data):
     targets: ClassVar[str] = TARGETS
 
     root: Path
+    """Folder with train/CLASS, val/CLASS and test/CLASS, or that the lists name files below."""
     lists: Path | None = None
     """Folder of train.csv, val.csv and test.csv, absolute or below ROOT; ROOT if None. One set may have several, such as one for each protocol."""
     img_size: int = 224
+    """Side of the clips in pixels, after cropping."""
     num_frames: int = 8
     """T, frames of a clip."""
     stride: int = 32
@@ -69,7 +71,9 @@ class VideoFolder(Data):
     test_crops: Literal[1, 3] = 3
     """With 3 the test split shows both ends and the middle of the longer side, as three views; with 1 the middle, as in validation."""
     mean: float = 0.45
+    """Taken off every channel, where full brightness is 1."""
     std: float = 0.225
+    """Divides every channel after the mean was taken off."""
     check: bool = True
     """Open every video once at the start, to leave out those that are missing or broken. Without it such a video stops the run with its name."""
 

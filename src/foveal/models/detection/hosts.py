@@ -91,6 +91,7 @@ class PyramidDetector(MappedConfig):
     default_arms: ClassVar[tuple[str, ...]] = ("none", CONTROL, "external_2d", "efficient_2d")
 
     host: Host = "mask_rcnn"
+    """Which detector."""
     backbone: str = "resnet50"
     """A ResNet of torchvision's, or ``timm:NAME`` for a network of timm's that gives features, Foveal's own among them."""
     version: Literal[1, 2] = 1

@@ -9,6 +9,7 @@ Differs    The bell around a centre has the box's own proportions, a sixth of ea
 Shapes     B batch, C channels, K classes, n objects, (h, w) the map, P prototypes
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..._errors import InputError, missing_extra
+from ..._ranges import Range
 from .._config import register_model
 from ..mixing import MappedConfig
 from ..segmentation._size import pad_to
@@ -198,9 +200,14 @@ class SmallDetector(MappedConfig):
     targets: ClassVar[str] = "boxes"
     about: ClassVar[str] = "a small detector without anchors"
 
+    ranges: ClassVar[Mapping[str, Range]] = {"prototypes": Range(at_least=0), "box_weight": Range(at_least=0)}
+
     width: int = 32
+    """Channels."""
     depth: int = 4
+    """3×3 convolutions before the place of the attention."""
     stride: int = 4
+    """Pixels from one place of the feature map to the next."""
     prototypes: int = 0
     """Of masks; 0 for boxes alone."""
     box_weight: float = 0.1

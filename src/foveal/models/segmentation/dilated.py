@@ -8,12 +8,14 @@ Differs    The mechanism is a choice. FCN and DeepLabV3 are torchvision's heads,
 Shapes     B batch, C channels, K classes
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from ..._errors import InputError, missing_extra
+from ..._ranges import Range
 from .._config import register_model
 from ..mixing import MappedConfig
 from ._size import resize
@@ -46,15 +48,21 @@ class DilatedResNet(MappedConfig):
     targets: ClassVar[str] = "masks"
     about: ClassVar[str] = "a dilated ResNet with a segmentation head"
 
+    ranges: ClassVar[Mapping[str, Range]] = {"multi_grid": Range(at_least=1)}
+
     attention: str | None = "external_2d"
     backbone: Literal["resnet18", "resnet50", "resnet101"] = "resnet50"
+    """Which ResNet."""
     head: Head = "eanet"
+    """What stands between the backbone and the classes."""
     output_stride: Literal[8, 16] = 8
+    """Pixels from one place of the last feature map to the next."""
     deep_stem: bool = True
     """Three 3×3 convolutions of 64, 64 and 128 channels in place of one 7×7 of 64."""
     multi_grid: tuple[int, int, int] = (1, 2, 4)
     """Dilation of the blocks of stage 4, times that of the stage."""
     dropout: float = 0.1
+    """Dropout before the classes."""
     pretrained: bool = False
     """Start the backbone from timm's ImageNet weights, which are downloaded."""
 

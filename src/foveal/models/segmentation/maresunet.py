@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._errors import missing_extra
-from ...functional._summary import whole_precision
+from ...functional._precision import whole_precision
 from .._config import register_model
 from ..mixing import MappedConfig
 from ._size import pad_to
@@ -138,6 +138,7 @@ class MAResUNet(MappedConfig):
     attention: str | None = "linear_2d"
     """Among the pixels, at all four stages. The attention among channels stays; the paper has both."""
     encoder: Literal["resnet18", "resnet34"] = "resnet34"
+    """Which ResNet."""
     pretrained: bool = False
     """Start the encoder from timm's ImageNet weights, which are downloaded."""
 

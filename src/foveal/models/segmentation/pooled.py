@@ -49,6 +49,7 @@ class SmpConfig(MappedConfig):
     arch: str = "unet"
     """``unet``, ``fpn``, ``deeplabv3plus``, ``upernet`` …: what ``segmentation_models_pytorch.create_model`` knows."""
     encoder: str = "resnet18"
+    """Name of the encoder, as the library knows it."""
     weights: str | None = None
     """``imagenet`` or another name of the library; random if None."""
 

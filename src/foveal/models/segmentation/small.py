@@ -65,8 +65,11 @@ class SmallFCN(MappedConfig):
     about: ClassVar[str] = "a small fully convolutional network"
 
     width: int = 32
+    """Channels."""
     depth: int = 3
+    """3×3 convolutions before the place of the attention."""
     stride: int = 1
+    """Pixels from one place of the feature map to the next."""
 
     def build(self, *, img_size: int, in_chans: int, num_classes: int) -> SmallNet:
         """The network.

@@ -197,12 +197,15 @@ class PSMNet(MappedConfig):
     place: Place = "features"
     """On the features of both images, pixels as tokens, or on the volume, where a token is a pixel at a disparity."""
     width: int = 32
+    """Channels of the features."""
     blocks: tuple[int, ...] = (3, 16, 3, 3)
     """Residual blocks of the four stages."""
     pools: tuple[int, ...] = (64, 32, 16, 8)
     """Sides of the windows of the pyramid, at a quarter of the image's size."""
     max_disparity: int = 192
+    """Disparities that can be answered lie below; a multiple of 16."""
     aggregation: Literal["hourglass", "basic"] = "hourglass"
+    """How the volume of costs is filtered: three stacked hourglasses, or residual blocks."""
     start: Path | None = None
     """A ``model.safetensors`` of a run of the same network, to be tuned further."""
 
