@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._errors import InputError
+from .._errors import InputError, missing_extra
 
-__all__ = ["EXTENSIONS", "Opened", "Unreadable", "load_image", "open_picture", "open_rgb", "rgb"]
+__all__ = ["EXTENSIONS", "Opened", "Unreadable", "open_picture", "open_rgb", "rgb"]
 
 EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -88,8 +88,10 @@ def open_picture(source: Path | BytesIO, name: str = "", hint: str = _HINT, *, c
     Raises:
         ValueError: it is not there, cannot be decoded, has a damaged EXIF, or would fill the memory.
     """
-    from PIL import Image
-
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise missing_extra("pillow", "train", "reading images") from error
     name = name or str(source)
     try:
         with Image.open(source) as image:
@@ -115,23 +117,6 @@ def open_rgb(source: Path | BytesIO, name: str = "", *, upright: bool = True, hi
     """
     opened = open_picture(source, name, hint)
     return (opened.turned(opened.orientation) if upright else opened).rgb()
-
-
-def load_image(path: Path) -> Any:
-    """A PIL image as it is in its file, decoded, to be prepared by a set.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
-    from PIL import Image
-
-    try:
-        image = Image.open(path)
-        image.load()
-        _orientation(image)
-    except Exception as error:
-        raise InputError(f"cannot read the image {path}: {str(error) or type(error).__name__}") from error
-    return image
 
 
 def rgb(image: Any, *, upright: bool = True) -> Any:
