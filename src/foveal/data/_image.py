@@ -9,14 +9,14 @@ Upright    A camera says in EXIF how it was held, in one of eight orientations. 
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._errors import InputError, missing_extra
 
-__all__ = ["EXTENSIONS", "Opened", "Unreadable", "open_picture", "open_rgb", "rgb"]
+__all__ = ["EXTENSIONS", "Opened", "PictureError", "Unreadable", "Unscaled", "open_picture", "open_rgb", "rgb"]
 
 EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -34,16 +34,24 @@ _TURNS = {
 _HINT = "take it out, or get it anew"
 
 
-class Unreadable(InputError):
-    """A picture that cannot be read, so that a set may leave it out and name it."""
+class PictureError(InputError):
+    """A picture cannot be used."""
 
     reason: str = ""
 
     @classmethod
-    def of(cls, name: object, reason: str, hint: str = _HINT) -> "Unreadable":
+    def of(cls, name: object, reason: str, hint: str = _HINT) -> Self:
         error = cls(f"cannot read {name}: {reason}; {hint}")
         error.reason = reason
         return error
+
+
+class Unreadable(PictureError):
+    """It is not there or damaged, so that a set may leave it out and name it."""
+
+
+class Unscaled(PictureError):
+    """Nobody says what its values mean. That is so of a whole set, mostly; leaving single pictures out would hide it."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,8 @@ class Opened:
     image: Any
     orientation: int
     name: str
-    deep: bool = False
-    """Whether the file has more than eight bits and Pillow took the upper eight."""
+    depth: str = ""
+    """``cut`` if its colours have more than eight bits and Pillow took the upper eight, ``signed`` if its grey is so."""
     pictures: int = 1
     """How many the file holds; this is the first."""
 
@@ -73,7 +81,7 @@ class Opened:
         Raises:
             ValueError: values that have no stated meaning, see the head of this file.
         """
-        return _three(self.image, self.name, deep=self.deep)
+        return _three(self.image, self.name, self.depth)
 
 
 def open_picture(source: Path | BytesIO, name: str = "", hint: str = _HINT, *, counted: bool = False) -> Opened:
@@ -94,7 +102,8 @@ def open_picture(source: Path | BytesIO, name: str = "", hint: str = _HINT, *, c
         raise missing_extra("pillow", "train", "reading images") from error
     name = name or str(source)
     try:
-        with Image.open(source) as image:
+        # not by its path: Pillow maps plain files into memory then, and of TIFF held sideways it gets the rows wrong (seen in 13.0)
+        with source.open("rb") if isinstance(source, Path) else source as file, Image.open(file) as image:
             tiff = image.format == "TIFF"
             # Pillow turns TIFF by itself as it decodes, and forgets how; PNG may have its EXIF behind the pixels
             before = _orientation(image) if tiff else 1
@@ -146,20 +155,22 @@ def _turned(image: Any, orientation: int, *, back: bool = False) -> Any:
     return image.transpose(Image.Transpose[_TURNS[orientation][back]]) if orientation in _TURNS else image
 
 
-def _depth(image: Any) -> bool:
-    """Whether colours of more than eight bits are cut to eight as they are decoded."""
+def _depth(image: Any) -> str:
+    """What of its depth is lost as it is decoded: the lower bits of deep colours, the sign of 16 bits."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         if any(";16S" in str(tile[3]) for tile in image.tile):
-            raise ValueError("its 16 bits are signed, and nobody says what black and white are; save it as unsigned 8 or 16 bits")
-        return False
+            return "signed"
+        return ""
     codecs = [tile[3] for tile in image.tile]
     portable = image.format == "PPM" and any(isinstance(args, tuple) and args[-1] > 255 for args in codecs)
-    return portable or any(";16" in str(args) for args in codecs)
+    return "cut" if portable or any(";16" in str(args) for args in codecs) else ""
 
 
-def _three(image: Any, name: str, *, deep: bool = False) -> Any:
+def _three(image: Any, name: str, depth: str = "") -> Any:
     from PIL import Image
 
+    if depth == "signed":
+        raise Unscaled.of(name, "its 16 bits are signed, and nobody says what black and white are", "save it with unsigned 8 or 16 bits")
     if image.mode == "F" or image.mode.startswith("I"):
         image = Image.fromarray(_bytes(np.asarray(image), name))
     if image.mode == "P" and "transparency" in image.info:
@@ -170,8 +181,8 @@ def _three(image: Any, name: str, *, deep: bool = False) -> Any:
         picture = image.convert("RGB")
     except ValueError as error:
         raise Unreadable.of(name, f"{error}", "save it in RGB") from error
-    if deep and max(high for _, high in picture.getextrema()) < 16:
-        raise Unreadable.of(name, _few_bits("16", 12), "scale it to all 16 bits, or save it with 8")
+    if depth == "cut" and max(high for _, high in picture.getextrema()) < 16:
+        raise Unscaled.of(name, _few_bits(12), "scale it to all 16 bits, or save it with 8")
     return picture
 
 
@@ -181,14 +192,14 @@ def _bytes(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
     if values.dtype.kind == "f":
         # a NaN is neither
         if not (low >= 0 and high <= 1):
-            raise Unreadable.of(name, f"it holds floats from {low} to {high}; expected shares from 0 to 1", "scale it, or save it with 8 or 16 bits")
+            raise Unscaled.of(name, f"it holds floats from {low} to {high}; expected shares from 0 to 1", "scale it, or save it with 8 or 16 bits")
         return np.rint(255 * values).astype(np.uint8)
     if low < 0 or high > 65535:
-        raise Unreadable.of(name, f"it holds numbers from {low} to {high}; expected 0 to 65535", "scale it, or save it with 8 or 16 bits")
+        raise Unscaled.of(name, f"it holds numbers from {low} to {high}; expected 0 to 65535", "scale it, or save it with 8 or 16 bits")
     if 0 < high < 4096:
-        raise Unreadable.of(name, _few_bits("16", int(high).bit_length()), "scale it to all 16 bits, or save it with 8")
+        raise Unscaled.of(name, _few_bits(int(high).bit_length()), "scale it to all 16 bits, or save it with 8")
     return (values >> 8).astype(np.uint8)
 
 
-def _few_bits(of: str, used: int) -> str:
-    return f"of its {of} bits {used} or fewer are used, so that it would be all but black"
+def _few_bits(used: int) -> str:
+    return f"of its 16 bits {used} or fewer are used, so that it would be all but black"

@@ -104,7 +104,8 @@ class ImageFolder(Data):
         every, splits["train"], splits["val"] = splits["train"], {}, {}
         for label, files in every.items():
             if len(files) < 2:
-                raise InputError(f"{folder / label} has {len(files)} readable image; at least 2 are needed to split off a validation part")
+                said = "".join(f"; {note}" for note in notes)
+                raise InputError(f"{folder / label} has {len(files)} readable image; at least 2 are needed to split off a validation part{said}")
             order = random.Random(seed_of(self.seed, label)).sample(files, len(files))
             cut = min(max(1, round(self.val_fraction * len(files))), len(files) - 1)
             splits["val"][label], splits["train"][label] = sorted(order[:cut]), sorted(order[cut:])

@@ -31,7 +31,7 @@ from torch import Tensor
 from .._errors import InputError, missing_extra
 from ._bundle import Data, DataBundle, register_data, seed_of
 from ._foreign import read_text
-from ._image import Unreadable, open_rgb, rgb
+from ._image import PictureError, open_rgb, rgb
 from ._listing import Listing, list_classes
 from ._miniature import miniature
 from ._shards import Shards, index_shards
@@ -211,7 +211,7 @@ class _Items:
         try:
             # as it is stored, not as the camera was held: so it was in the published trainings
             return open_rgb(BytesIO(content), "it", upright=False)
-        except Unreadable as error:
+        except PictureError as error:
             raise InputError(f"cannot decode {self._source.name(place)}: {error.reason}; get it again, or take it out") from error
 
 

@@ -68,8 +68,9 @@ def transforms_of() -> Any:
     return v2
 
 
-def checked(split: Split, what: str) -> Split:
-    """The split, which must hold something."""
+def checked(split: Split, what: str, notes: Sequence[str] = ()) -> Split:
+    """The split, which must hold something; the error shows what notes say of it."""
     if not len(split):
-        raise InputError(f"{what} has no images; expected files ending in {', '.join(sorted(EXTENSIONS))}")
+        said = "".join(f"; {note}" for note in notes)
+        raise InputError(f"{what} has no images{' that can be read' if notes else ''}; expected files ending in {', '.join(sorted(EXTENSIONS))}{said}")
     return split

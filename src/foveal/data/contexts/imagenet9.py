@@ -67,7 +67,10 @@ class ImageNet9(Data):
             pictures = _found(Path(self.root) / part, passed)
             if absent := sorted(set(NINE) - {picture.label for picture in pictures}):
                 raise InputError(f"{Path(self.root) / part} has no images of {', '.join(absent)}; expected a folder for each kind, or ImageNet's own")
-            splits[part] = self._split(pictures, train if part == "train" else evaluate, Path(self.root), notes, augments=part == "train")
+            made = self._split(pictures, train if part == "train" else evaluate, Path(self.root), notes, augments=part == "train")
+            if lost := [kind for number, kind in enumerate(NINE) if number not in {label for _, label in made.files}]:
+                raise InputError(f"{Path(self.root) / part} has no image of {', '.join(lost)} that can be read; {'; '.join(notes)}")
+            splits[part] = made
         probes: dict[str, Split] = {}
         if self.imagenet_a is not None:
             folder = Path(self.imagenet_a)

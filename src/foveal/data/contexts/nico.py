@@ -86,7 +86,7 @@ class NICO(Data):
         root = Path(self.root)
         splits = {name: Pictures(pictures, classes, train if name == "train" else evaluate, root, augments=name == "train") for name, pictures in parts.items()}
         for name, split in splits.items():
-            checked(split, f"{name} of {root}")
+            checked(split, f"{name} of {root}", [*passed.notes(), *notes])
         rank = {(label, context): n for label, contexts in order.items() for n, context in enumerate(contexts)}
         grouped: dict[str, list[Picture]] = {"majority": [], "minor": [], "unseen": []}
         for picture in parts["test"]:
