@@ -134,7 +134,11 @@ def rgb(image: Any, *, upright: bool = True) -> Any:
     Raises:
         ValueError: it cannot be decoded, or holds values without a stated meaning.
     """
-    name = str(getattr(image, "filename", "") or "the image")
+    file = str(getattr(image, "filename", ""))
+    name = file or "the image"
+    if file and getattr(image, "format", "") == "TIFF" and image.tile and image.tell() == 0:
+        # not decoded yet, and see :func:`open_picture` why not by Pillow
+        return open_rgb(Path(file), upright=upright)
     try:
         image.load()
         orientation = _orientation(image) if upright else 1
