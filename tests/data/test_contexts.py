@@ -172,7 +172,7 @@ def test_what_is_no_nico_is_named(tmp_path, nico) -> None:
         NICO(root=tmp_path / "absent").load()
     with pytest.raises(InputError, match=r"no folder for bear, bird, cow.*it has cat, dog"):
         NICO(root=nico.root).load()
-    for content, message in (("{", "holds no JSON"), ('{"cat": "on snow", "dog": []}', "an object of classes with lists of contexts")):
+    for content, message in (("{", "is no JSON"), ('{"cat": "on snow", "dog": []}', "an object of classes with lists of contexts")):
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(InputError, match=message):
             NICO(root=nico.root, contexts=tmp_path / "bad.json").load()

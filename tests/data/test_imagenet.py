@@ -105,7 +105,10 @@ def test_folders_are_read_in_the_order_of_their_names(root) -> None:
     assert bundle.classes == ["n01", "n02"]
     assert (len(bundle.train), len(bundle.val), len(bundle.test)) == (6, 6, 6)
     assert (bundle.img_size, bundle.in_chans) == (16, 3)
-    assert bundle.notes == ["test labels are not public: the final numbers are those of val"]
+    assert bundle.notes[0] == "test labels are not public: the final numbers are those of val"
+    assert bundle.notes[1:] == [
+        "2 entries were passed over: 1 ending in .txt, such as n01/notes.txt; 1 hidden or left behind by a system, such as train/.hidden"
+    ]
     assert (bundle.train.augments, bundle.val.augments, bundle.test.augments) == (True, False, False)
     files = sorted((root / "val").rglob("*.JPEG"))
     for n, file in enumerate(files):

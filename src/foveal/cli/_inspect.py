@@ -53,7 +53,8 @@ def inspect(words: list[str]) -> None:
         if chosen.right is not None:
             if recipe.task.targets != "disparity":
                 raise InputError(f"{run} takes single images; leave out --right, which is for stereo")
-            image = [image, _open(chosen.right)]
+            # a rectified pair lies as it is stored
+            image = [_open(path, upright=False) for path in (chosen.image, chosen.right)]
         about, files = inspect_image(recipe, bundle, model, image, out, title=f"{run.name}: {chosen.image.name}")
         print("\n".join([about, *map(str, files)]))
         return
@@ -69,12 +70,8 @@ def inspect(words: list[str]) -> None:
     print("\n".join([*lines, *map(str, files)]))
 
 
-def _open(path: Path) -> Any:
-    from PIL import Image
+def _open(path: Path, *, upright: bool = True) -> Any:
+    """Read as the sets read theirs: three times eight bits."""
+    from ..data._image import open_rgb
 
-    try:
-        image = Image.open(path)
-        image.load()
-        return image
-    except OSError as error:
-        raise InputError(f"cannot read the image {path}: {error}") from error
+    return open_rgb(path, f"the image {path}", upright=upright, hint="give another one")

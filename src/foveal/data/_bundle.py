@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._kinds import Kinds
 from .._ranges import SEED, Range, check_ranges
+from ._image import rgb
 
 __all__ = ["DATA", "Data", "DataBundle", "SceneMasks", "Split", "register_data", "seed_of"]
 
@@ -119,7 +120,7 @@ def grey_digit(side: int) -> Callable[[Any], Tensor]:
     """Prepares images for the sets of digits: grey, ``side × side``, standardised."""
 
     def prepare(image: Any) -> Tensor:
-        small = image.convert("L").resize((side, side))
+        small = rgb(image).convert("L").resize((side, side))
         return standardise(torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).view(1, side, side))
 
     return prepare

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._errors import InputError
-from .folder import EXTENSIONS
+from ._image import EXTENSIONS
+from ._splits import different_names, split_of
+from ._walk import Passed, folders_in, is_hidden
 
 __all__ = ["Listing", "list_classes"]
 
@@ -49,21 +51,31 @@ class Listing:
         return str(self.path(index))
 
 
-def list_classes(root: Path) -> Listing:
+def list_classes(root: Path, passed: Passed) -> Listing:
     """The images ``root/CLASS/*``, classes and files in the order of their names.
 
+    Args:
+        root: folder of the class folders.
+        passed: is told what is passed over: hidden files, other endings, folders inside of class folders.
+
     Raises:
-        ValueError: fewer than two class folders; one without images.
+        ValueError: fewer than two class folders; one without images, or most of which is in a form that is not read; names that hardly differ or are splits'.
     """
-    classes = sorted(child.name for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
+    own = Passed()
+    classes = sorted(child.name for child in folders_in(root, own, EXTENSIONS))
     if len(classes) < 2:
         loose = "; the images lie there unsorted: move each into the folder of its class" if any(_is_image(child.name) for child in root.iterdir()) else ""
         raise InputError(f"{root} has {len(classes)} class folders; expected at least 2, {root}/CLASS/*.JPEG{loose}")
-    found = [sorted(os.fsencode(entry.name) for entry in os.scandir(root / name) if _is_image(entry.name)) for name in classes]
+    different_names(classes, root)
+    if all(map(split_of, classes)):
+        raise InputError(f"{root} has {', '.join(classes)} in the place of classes, which are names of splits; expected {root}/CLASS/*.JPEG")
+    found = [_files_of(root / name, passed) for name in classes]
     empty = [name for name, files in zip(classes, found, strict=True) if not files]
     if empty:
         raise InputError(f"{root}: no images for {', '.join(empty[:5])}; expected files ending in {', '.join(sorted(EXTENSIONS))}, or remove the empty folders")
     every = [name for files in found for name in files]
+    own.check(len(every), str(root))
+    passed.merge(own)
     return Listing(
         root=root,
         classes=classes,
@@ -71,6 +83,25 @@ def list_classes(root: Path) -> Listing:
         ends=np.cumsum([len(name) for name in every], dtype=np.int64),
         labels=np.repeat(np.arange(len(classes)), [len(files) for files in found]).astype(np.int64),
     )
+
+
+def _files_of(folder: Path, passed: Passed) -> list[bytes]:
+    """Names of the images of a class, in their order."""
+    own, names = Passed(), list[bytes]()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_hidden(entry.name):
+                own.add("hidden or left behind by a system", entry.path)
+            elif _is_image(entry.name):
+                names.append(os.fsencode(entry.name))
+            elif entry.is_dir():
+                own.add("folders inside of class folders, which are not looked into", entry.path, lost=True)
+            else:
+                own.ending(entry.name, entry.path)
+    if names:
+        own.check(len(names), str(folder))
+    passed.merge(own)
+    return sorted(names)
 
 
 def _is_image(name: str) -> bool:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._errors import InputError, missing_extra
+from .._errors import InputError
 from ._bundle import Data, DataBundle, register_data, seed_of
 from ._fetch import find
+from ._image import open_picture, rgb
 from .digits import Digits, split_by_class
 from .folder import _MEAN, _STD
 
@@ -68,7 +69,7 @@ def square_photo(side: int) -> Callable[[Any], Tensor]:
     """Prepares images for the sets of cut-outs: colour, ``side × side``, standardised."""
 
     def prepare(image: Any) -> Tensor:
-        small = image.convert("RGB").resize((side, side))
+        small = rgb(image).resize((side, side))
         return _standardise(torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1))
 
     return prepare
@@ -138,12 +139,7 @@ class _Scenes:
 
 def _read(path: Path, side: int) -> Tensor:
     """Colour and alpha, ``(4, h, w)`` in 0 to 1, cut to what is seen, the longer side ``side``."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise missing_extra("pillow", "train", "reading cut-outs") from error
-    with Image.open(path) as file:
-        image = file.convert("RGBA")
+    image = open_picture(path, hint="fetch it again").image.convert("RGBA")
     image = image.crop(image.getchannel("A").getbbox())
     scale = side / max(image.size)
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))

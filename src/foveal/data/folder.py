@@ -1,27 +1,29 @@
 """Any folder of images: ``DIR/train/CLASS/*.jpg`` and ``DIR/val/CLASS/*.jpg`` (``DIR/test`` if there is one), or ``DIR/CLASS/*.jpg`` to be split.
 
-Images that cannot be decoded are left out and named, before training starts.
+Splits are known by their usual names in any case, such as ``Training`` or ``valid``. Where there is a test and no validation, the latter is split off the
+training images; a test is never trained on. Images that cannot be decoded are left out and named, before training starts.
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .._errors import InputError, missing_extra
 from .._ranges import Range
 from ._bundle import Data, DataBundle, register_data, seed_of
+from ._image import EXTENSIONS, Unreadable, open_rgb, rgb
 from ._miniature import image_folder
+from ._splits import Layout, class_files, splits_in
+from ._walk import Found, Passed, folders_in, joined, keep_apart
 
 __all__ = ["ImageFolder"]
 
-EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -31,7 +33,8 @@ class ImageFolder(Data):
     """An image folder with torchvision augmentation.
 
     Raises:
-        ValueError: the path is missing, is a file, or holds no classes; a split is missing; a class is empty or has no readable image.
+        ValueError: the path is missing, is a file, or holds no classes; a split is missing; a class is empty or has no readable image; a name may be a split
+            or a class; most of a class is in a form that is not read.
     """
 
     ranges: ClassVar[Mapping[str, Range]] = {"val_fraction": Range(above=0, below=1)}
@@ -73,7 +76,7 @@ class ImageFolder(Data):
             classes=classes,
             img_size=self.img_size,
             in_chans=3,
-            prepare=lambda image: evaluate(_rgb(image)),
+            prepare=lambda image: evaluate(rgb(image)),
             notes=notes,
         )
 
@@ -87,39 +90,47 @@ class ImageFolder(Data):
             raise InputError(f"{root} does not exist; expected a folder with train/CLASS/* and val/CLASS/*, or CLASS/*")
         if not root.is_dir():
             raise InputError(f"{root} is a file; expected a folder with train/CLASS/* and val/CLASS/*, or CLASS/*")
-        notes: list[str] = []
-        if (root / "train").is_dir():
-            if not (root / "val").is_dir():
-                raise InputError(f"{root} has train/ but no val/; add {root / 'val'}, or put the class folders directly under {root} to have them split")
-            named = [name for name in ("train", "val", "test") if (root / name).is_dir()]
-            splits = {name: self._readable(_classes(root / name), notes) for name in named}
-        elif (root / "val").is_dir():
-            raise InputError(f"{root} has val/ but no train/; add {root / 'train'}, or put the class folders directly under {root} to have them split")
+        passed, notes = Passed(), list[str]()
+        layout = splits_in(root, passed, "class folders")
+        if layout.splits:
+            if layout.others:
+                passed.remarks.append(f"{root} has folders beside its splits, which are not read: {', '.join(path.name for path in layout.others)}")
+            found = {name: _classes(folder, passed) for name, folder in layout.splits.items()}
+            keep_apart({layout.named(name): joined(members.values()) for name, members in found.items()})
+            splits = {name: self._readable({label: one.files for label, one in members.items()}, notes) for name, members in found.items()}
         else:
-            if not 0 < self.val_fraction < 1:
-                raise InputError(f"val_fraction must lie between 0 and 1, got {self.val_fraction}")
-            splits = {"train": {}, "val": {}}
-            for label, files in self._readable(_classes(root), notes).items():
-                if len(files) < 2:
-                    raise InputError(f"{root / label} has {len(files)} readable image; at least 2 are needed to split off a validation part")
-                order = random.Random(seed_of(self.seed, label)).sample(files, len(files))
-                cut = min(max(1, round(self.val_fraction * len(files))), len(files) - 1)
-                splits["val"][label], splits["train"][label] = sorted(order[:cut]), sorted(order[cut:])
-        return splits, notes
+            splits = {"train": self._readable({label: one.files for label, one in _classes(root, passed).items()}, notes)}
+        if "val" not in splits:
+            self._split_off(splits, layout, notes)
+        return {name: splits[name] for name in ("train", "val", "test") if name in splits}, passed.notes() + notes
+
+    def _split_off(self, splits: dict[str, dict[str, list[Path]]], layout: Layout, notes: list[str]) -> None:
+        """A validation part out of the training images of every class."""
+        if not 0 < self.val_fraction < 1:
+            raise InputError(f"val_fraction must lie between 0 and 1, got {self.val_fraction}")
+        folder = layout.splits.get("train", Path(self.root))
+        every, splits["train"], splits["val"] = splits["train"], {}, {}
+        for label, files in every.items():
+            if len(files) < 2:
+                said = "".join(f"; {note}" for note in notes)
+                raise InputError(f"{folder / label} has {len(files)} readable image; at least 2 are needed to split off a validation part{said}")
+            order = random.Random(seed_of(self.seed, label)).sample(files, len(files))
+            cut = min(max(1, round(self.val_fraction * len(files))), len(files) - 1)
+            splits["val"][label], splits["train"][label] = sorted(order[:cut]), sorted(order[cut:])
+        if "test" in splits:
+            taken = sum(map(len, splits["val"].values()))
+            notes.append(f"there is no validation split: {taken} images of {layout.named('train')} validate, {layout.named('test')} is for the end alone")
 
     def _readable(self, classes: dict[str, list[Path]], notes: list[str]) -> dict[str, list[Path]]:
         if not self.check:
             return classes
         every = [file for files in classes.values() for file in files]
-        with ThreadPoolExecutor() as pool:
-            problems = {file: problem for file, problem in zip(every, pool.map(_problem, every), strict=True) if problem}
-        if problems:
-            named = "; ".join(f"{file} ({problem})" for file, problem in problems.items())
-            notes.append(f"{len(problems)} unreadable images were left out: {named}")
+        problems = unreadable(every, notes)
         kept = {label: [file for file in files if file not in problems] for label, files in classes.items()}
         for label, files in kept.items():
             if not files:
-                raise InputError(f"none of the {len(classes[label])} images of class {label!r} can be read, for example {classes[label][0]}")
+                example = classes[label][0]
+                raise InputError(f"none of the {len(classes[label])} images of class {label!r} can be read, for example {example} ({problems[example]})")
         return kept
 
     def _transforms(self) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
@@ -149,48 +160,41 @@ class _Files:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        from PIL import Image
-
         file, label = self.files[index]
-        try:
-            with Image.open(file) as image:
-                picture = _rgb(image)
-        except (OSError, SyntaxError) as error:
-            raise InputError(f"cannot read {file}: {error}; take it out of the folder, or load with check=True to leave such images out") from error
-        return self._transform(picture), label
+        return self._transform(open_rgb(file, hint="take it out of the folder, or load with check=True to leave such images out")), label
 
 
-def _classes(folder: Path) -> dict[str, list[Path]]:
-    names = sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    if not names:
-        raise InputError(f"{folder} has no class folders; expected {folder}/CLASS/*.jpg")
-    out = {name: sorted(file for file in (folder / name).rglob("*") if file.suffix.lower() in EXTENSIONS) for name in names}
-    empty = [name for name, files in out.items() if not files]
-    if empty:
-        raise InputError(f"{folder}: no images for {', '.join(empty)}; expected files ending in {', '.join(sorted(EXTENSIONS))}, or remove the empty folders")
-    if len(names) < 2:
-        raise InputError(f"{folder} has the one class {names[0]!r}; at least 2 are needed")
-    return out
-
-
-def _rgb(image: Any, *, upright: bool = True) -> Any:
-    """Upright as the camera was held, or as it is stored. Pillow's conversion to RGB cuts 16-bit grey off at 255, and warns of palettes with transparency."""
-    from PIL import Image, ImageOps
-
-    image = ImageOps.exif_transpose(image) if upright else image
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+def unreadable(files: Sequence[Path], notes: list[str]) -> dict[Path, str]:
+    """Images that cannot be read and why, which a note names."""
+    with ThreadPoolExecutor() as pool:
+        problems = {file: problem for file, problem in zip(files, pool.map(_problem, files), strict=True) if problem}
+    if problems:
+        notes.append(f"{len(problems)} unreadable images were left out: {'; '.join(f'{file} ({problem})' for file, problem in problems.items())}")
+    return problems
 
 
 def _problem(file: Path) -> str:
-    from PIL import Image
-
     try:
-        with Image.open(file) as image:
-            _rgb(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return str(error) or type(error).__name__
+        open_rgb(file)
+    except Unreadable as error:
+        return error.reason
     return ""
+
+
+def _classes(folder: Path, passed: Passed) -> dict[str, Found]:
+    own = Passed()
+    children = folders_in(folder, own, EXTENSIONS)
+    if not children:
+        raise InputError(f"{folder} has no class folders; expected {folder}/CLASS/*.jpg")
+    out = class_files(folder, children, EXTENSIONS, own)
+    empty = [name for name, found in out.items() if not found.files]
+    if empty:
+        said = f". {own.said()}" if own.counts else ""
+        raise InputError(
+            f"{folder}: no images for {', '.join(empty)}; expected files ending in {', '.join(sorted(EXTENSIONS))}, or remove the empty folders{said}"
+        )
+    if len(out) < 2:
+        raise InputError(f"{folder} has the one class {children[0].name!r}; at least 2 are needed")
+    own.check(sum(len(found.files) for found in out.values()), str(folder))
+    passed.merge(own)
+    return out

@@ -15,6 +15,7 @@ of a usual photograph, 500 by 375, is too small for it.
 import random
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,11 +30,14 @@ from torch import Tensor
 
 from .._errors import InputError, missing_extra
 from ._bundle import Data, DataBundle, register_data, seed_of
+from ._foreign import read_text
+from ._image import PictureError, open_rgb, rgb
 from ._listing import Listing, list_classes
 from ._miniature import miniature
 from ._shards import Shards, index_shards
+from ._splits import split_of
+from ._walk import Passed, folders_in, is_hidden
 from .digits import load_digits
-from .folder import _rgb
 
 __all__ = ["ImageNet"]
 
@@ -96,12 +100,14 @@ class ImageNet(Data):
 
     def load(self) -> DataBundle:
         train, evaluate = self._transforms()
-        sources, classes = self._sources()
+        passed = Passed()
+        sources, classes = self._sources(passed)
         chosen, held = self._hold_out(len(sources["train"]))
         val = _Items(sources["val"], None, evaluate, augments=False)
         notes = ["test labels are not public: the final numbers are those of val"]
         if held is not None:
             notes = [f"{len(held)} images of train validate; the final numbers are those of val"]
+        notes += passed.notes()
         return DataBundle(
             train=_Items(sources["train"], chosen, train, augments=True),
             val=val if held is None else _Items(sources["train"], held, evaluate, augments=False),
@@ -109,7 +115,7 @@ class ImageNet(Data):
             classes=classes,
             img_size=self.img_size,
             in_chans=3,
-            prepare=lambda image: evaluate(_rgb(image)),
+            prepare=lambda image: evaluate(rgb(image)),
             notes=notes,
         )
 
@@ -144,21 +150,26 @@ class ImageNet(Data):
         evaluate = transforms_imagenet_eval(self.img_size, crop_pct=self.crop_pct, interpolation=interpolation, mean=mean, std=std)
         return train, evaluate
 
-    def _sources(self) -> tuple[dict[str, "_Source"], list[str]]:
+    def _sources(self, passed: Passed) -> tuple[dict[str, "_Source"], list[str]]:
         root = Path(self.root)
         if not root.is_dir():
             raise InputError(f"{root} is no folder; expected one with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or with *train*.tar and *val*.tar")
-        shards, folders = _shards(root), {split: _has_folders(root / split) for split in ("train", "val")}
+        named = _split_folders(root)
+        shards, folders = _shards(root, named), {split: split in named and _has_folders(named[split]) for split in ("train", "val")}
         if any(shards.values()) and any(folders.values()):
             one = next(path for paths in shards.values() for path in paths)
             raise InputError(f"{root} holds shards, {one.name} among them, and class folders; expected one of the two: move the other elsewhere")
+        if "test" in named and _has_folders(named["test"]):
+            passed.remarks.append(f"{named['test']} is not read: the final numbers are those of val")
         if any(shards.values()):
             missing = [split for split in shards if not shards[split]]
             if missing:
                 raise InputError(f"{root} has no shards of {missing[0]}; expected *{missing[0]}*.tar there or {missing[0]}/*.tar")
             found = {split: index_shards(paths) for split, paths in shards.items()}
+            for source in found.values():
+                source.tell(passed)
             return dict(found), _numbered(root, found)
-        return _listed(root)
+        return _listed(root, named, passed)
 
     def _hold_out(self, length: int) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
         if not self.hold_out:
@@ -198,15 +209,12 @@ class _Items:
             return self._transform(image), int(self._source.labels[place])
 
     def _picture(self, place: int) -> Any:
-        from PIL import Image
-
         content = self._source.read(place)
         try:
             # as it is stored, not as the camera was held: so it was in the published trainings
-            with Image.open(BytesIO(content)) as image:
-                return _rgb(image, upright=False)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"cannot decode {self._source.name(place)}: {error}; get it again, or take it out") from error
+            return open_rgb(BytesIO(content), "it", upright=False)
+        except PictureError as error:
+            raise InputError(f"cannot decode {self._source.name(place)}: {error.reason}; get it again, or take it out") from error
 
 
 def _allow_no_bits(train: Any) -> None:
@@ -241,12 +249,26 @@ def _drawn_from_torch() -> Iterator[None]:
         np.random.set_state(numpy)
 
 
-def _shards(root: Path) -> dict[str, list[Path]]:
+def _split_folders(root: Path) -> dict[str, Path]:
+    """Folders that are named for splits, in any case."""
+    found: dict[str, Path] = {}
+    for folder in folders_in(root, Passed()):
+        split = split_of(folder.name)
+        if split in found:
+            raise InputError(f"{root} has {found[split].name}/ and {folder.name}/, which both name the {split} split; keep one, or rename the other")
+        if split is not None:
+            found[split] = folder
+    return found
+
+
+def _shards(root: Path, named: dict[str, Path]) -> dict[str, list[Path]]:
     found = {}
+    tars = [path for path in root.iterdir() if path.suffix.lower() == ".tar" and not is_hidden(path.name)]
     for split in ("train", "val"):
         # ILSVRC2012_img_train.tar, the archive as it is downloaded, is often left beside what was unpacked
-        loose = [path for path in root.glob(f"*{split}*.tar") if not path.name.startswith("ILSVRC2012_img_")]
-        found[split] = sorted([*loose, *(root / split).glob("*.tar")])
+        loose = [path for path in tars if split in path.name.lower() and not path.name.startswith("ILSVRC2012_img_")]
+        below = [path for path in named[split].iterdir() if path.suffix.lower() == ".tar" and not is_hidden(path.name)] if split in named else []
+        found[split] = sorted([*loose, *below])
     both = set(found["train"]) & set(found["val"])
     if both:
         raise InputError(f"{min(both)} is named as a shard of train and of val; rename it")
@@ -254,14 +276,16 @@ def _shards(root: Path) -> dict[str, list[Path]]:
 
 
 def _has_folders(folder: Path) -> bool:
-    return folder.is_dir() and any(child.is_dir() and not child.name.startswith(".") for child in folder.iterdir())
+    return bool(folders_in(folder, Passed()))
 
 
-def _listed(root: Path) -> tuple[dict[str, _Source], list[str]]:
+def _listed(root: Path, named: dict[str, Path], passed: Passed) -> tuple[dict[str, _Source], list[str]]:
     for split in ("train", "val"):
-        if not (root / split).is_dir():
+        if split not in named:
             raise InputError(f"{root} has neither {split}/ nor shards *{split}*.tar; expected {split}/CLASS/*.JPEG, or shards of train and of val")
-    found: dict[str, Listing] = {split: list_classes(root / split) for split in ("train", "val")}
+    if named["train"].resolve() == named["val"].resolve():
+        raise InputError(f"{named['train']} and {named['val']} are the same folder by a link; expected different images in each")
+    found: dict[str, Listing] = {split: list_classes(named[split], passed) for split in ("train", "val")}
     strangers = sorted(set(found["train"].classes) ^ set(found["val"].classes))
     if strangers:
         raise InputError(f"{root}: train and val must have the same classes, but {', '.join(strangers[:5])} lie in one of them only")
@@ -272,16 +296,21 @@ def _numbered(root: Path, found: dict[str, Shards]) -> list[str]:
     """Names of the classes of shards. Every label has one, or it is out of range."""
     file = root / _CLASSNAMES
     if file.exists():
-        names = file.read_text(encoding="utf8").splitlines()
+        names = read_text(file).rstrip().splitlines()
+        blank = [number for number, name in enumerate(names, 1) if not name.strip()]
+        if blank:
+            raise InputError(f"{file}, line {blank[0]}: expected the name of class {blank[0] - 1}, got an empty line")
         # two of ImageNet's thousand are called crane, and two maillot
-        names = [f"{name} ({number})" if names.count(name) > 1 else name for number, name in enumerate(names)]
+        times = Counter(names)
+        names = [f"{name} ({number})" if times[name] > 1 else name for number, name in enumerate(names)]
         said = f"{file} names {len(names)} classes"
     else:
         present = np.unique(found["train"].labels)
-        names = [str(number) for number in range(int(present[-1]) + 1)]
-        absent = sorted(set(range(len(names))) - set(present.tolist()))
-        if absent:
-            raise InputError(f"no training image of {root} has the label {absent[0]}, but one has {len(names) - 1}; number from 0, or add {_CLASSNAMES}")
+        # before anything is made for every number up to the largest: it may be four billion
+        gaps = np.flatnonzero(present != np.arange(len(present)))
+        if gaps.size:
+            raise InputError(f"no training image of {root} has the label {gaps[0]}, but one has {present[-1]}; number from 0, or add {_CLASSNAMES}")
+        names = [str(number) for number in range(len(present))]
         said = f"the labels of train go to {len(names) - 1}"
     if len(names) < 2:
         raise InputError(f"{root} has {len(names)} class; at least 2 are needed")

@@ -1,7 +1,6 @@
 """What NICO and ImageNet-9 share: pictures by class, read as the authors read them, and parts of a split by name."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,11 @@ from torch import Tensor
 
 from ..._errors import InputError, missing_extra
 from .._bundle import Split
-from ..folder import EXTENSIONS, _Files, _problem
+from .._image import EXTENSIONS
+from .._walk import Found, Passed, files_below
+from ..folder import _Files, unreadable
 
-__all__ = ["Picture", "Pictures", "is_picture", "readable", "transforms_of"]
+__all__ = ["Picture", "Pictures", "pictures_below", "readable", "transforms_of"]
 
 
 @dataclass(frozen=True, order=True)
@@ -39,18 +40,24 @@ class Pictures(_Files):
         return [file.relative_to(self._root).as_posix() for file, _ in self.files]
 
 
-def is_picture(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+def pictures_below(folder: Path, passed: Passed) -> Found:
+    """Pictures in a folder and those below it.
+
+    Raises:
+        ValueError: most of what lies there is in a form that is not read.
+    """
+    own = Passed()
+    found = files_below(folder, EXTENSIONS, own)
+    if found.files:
+        own.check(len(found.files), str(folder))
+    passed.merge(own)
+    return found
 
 
 def readable(pictures: list[Picture], notes: list[str]) -> list[Picture]:
     """Those that can be decoded; a note names the others."""
-    with ThreadPoolExecutor() as pool:
-        problems = list(pool.map(_problem, [picture.path for picture in pictures]))
-    bad = [f"{picture.path} ({problem})" for picture, problem in zip(pictures, problems, strict=True) if problem]
-    if bad:
-        notes.append(f"{len(bad)} unreadable images were left out: {'; '.join(bad)}")
-    return [picture for picture, problem in zip(pictures, problems, strict=True) if not problem]
+    problems = unreadable([picture.path for picture in pictures], notes)
+    return [picture for picture in pictures if picture.path not in problems]
 
 
 def transforms_of() -> Any:
@@ -61,8 +68,9 @@ def transforms_of() -> Any:
     return v2
 
 
-def checked(split: Split, what: str) -> Split:
-    """The split, which must hold something."""
+def checked(split: Split, what: str, notes: Sequence[str] = ()) -> Split:
+    """The split, which must hold something; the error shows what notes say of it."""
     if not len(split):
-        raise InputError(f"{what} has no images; expected files ending in {', '.join(sorted(EXTENSIONS))}")
+        said = "".join(f"; {note}" for note in notes)
+        raise InputError(f"{what} has no images{' that can be read' if notes else ''}; expected files ending in {', '.join(sorted(EXTENSIONS))}{said}")
     return split

@@ -13,8 +13,10 @@ import torch
 
 from ..._errors import InputError
 from .._bundle import Data, DataBundle, Split, register_data
-from ..folder import _MEAN, _STD, _rgb
-from ._pictures import Picture, Pictures, checked, is_picture, readable, transforms_of
+from .._image import EXTENSIONS, rgb
+from .._walk import Passed, folders_in
+from ..folder import _MEAN, _STD
+from ._pictures import Picture, Pictures, checked, pictures_below, readable, transforms_of
 from .digits import ContextedDigits
 
 __all__ = ["NINE", "ImageNet9"]
@@ -59,18 +61,22 @@ class ImageNet9(Data):
             raise InputError(f"expected img_size of at least 8, got {self.img_size}")
 
     def load(self) -> DataBundle:
+        passed = Passed()
         notes = ["validation and test are the same images, as in the papers: do not choose by the one and report the other"]
         train, evaluate = self._transforms()
         splits: dict[str, Split] = {}
         for part in ("train", "val"):
-            pictures = _found(Path(self.root) / part)
+            pictures = _found(Path(self.root) / part, passed)
             if absent := sorted(set(NINE) - {picture.label for picture in pictures}):
                 raise InputError(f"{Path(self.root) / part} has no images of {', '.join(absent)}; expected a folder for each kind, or ImageNet's own")
-            splits[part] = self._split(pictures, train if part == "train" else evaluate, Path(self.root), notes, augments=part == "train")
+            made = self._split(pictures, train if part == "train" else evaluate, Path(self.root), notes, augments=part == "train")
+            if lost := [kind for number, kind in enumerate(NINE) if number not in {label for _, label in made.files}]:
+                raise InputError(f"{Path(self.root) / part} has no image of {', '.join(lost)} that can be read; {'; '.join(notes)}")
+            splits[part] = made
         probes: dict[str, Split] = {}
         if self.imagenet_a is not None:
             folder = Path(self.imagenet_a)
-            probes["imagenet_a"] = checked(self._split(_found(folder), evaluate, folder, notes), f"{folder}, among the classes of ImageNet-9,")
+            probes["imagenet_a"] = checked(self._split(_found(folder, passed), evaluate, folder, notes), f"{folder}, among the classes of ImageNet-9,")
         return DataBundle(
             train=splits["train"],
             val=splits["val"],
@@ -78,8 +84,8 @@ class ImageNet9(Data):
             classes=list(NINE),
             img_size=self.img_size,
             in_chans=3,
-            prepare=lambda image: evaluate(_rgb(image)),
-            notes=notes,
+            prepare=lambda image: evaluate(rgb(image)),
+            notes=notes + passed.notes(),
             probes=probes,
         )
 
@@ -96,10 +102,10 @@ class ImageNet9(Data):
         return train, v2.Compose([v2.Resize(side * 8 // 7, antialias=True), v2.CenterCrop(side), *finish])
 
 
-def _found(folder: Path) -> list[Picture]:
+def _found(folder: Path, passed: Passed) -> list[Picture]:
     """Pictures in the folders of the nine kinds or of their classes."""
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; expected the folders of classes there")
     kind_of = {name: kind for kind, classes in NINE.items() for name in (kind, *classes)}
-    folders = [child for child in sorted(folder.iterdir()) if child.is_dir() and child.name in kind_of]
-    return [Picture(kind_of[child.name], child.name, path) for child in folders for path in sorted(filter(is_picture, child.rglob("*")))]
+    folders = [child for child in folders_in(folder, passed, EXTENSIONS) if child.name in kind_of]
+    return [Picture(kind_of[child.name], child.name, path) for child in folders for path in pictures_below(child, passed).files]

@@ -10,7 +10,6 @@ Differs    The authors enumerate a folder as the system happens to list it, and 
            context gives 13 images to validation and as many to test: the authors' parts have 1,300 images each, of ten classes with ten contexts.
 """
 
-import json
 import random
 from collections import defaultdict
 from dataclasses import dataclass
@@ -21,8 +20,11 @@ import torch
 
 from ..._errors import InputError
 from .._bundle import Data, DataBundle, register_data, seed_of
-from ..folder import _rgb
-from ._pictures import Picture, Pictures, checked, is_picture, readable, transforms_of
+from .._foreign import read_json
+from .._image import EXTENSIONS, rgb
+from .._splits import different_names
+from .._walk import Passed, folders_in
+from ._pictures import Picture, Pictures, checked, pictures_below, readable, transforms_of
 from .digits import ContextedDigits
 
 __all__ = ["NICO", "NICO_CONTEXTS"]
@@ -77,7 +79,8 @@ class NICO(Data):
     def load(self) -> DataBundle:
         order = self._order()
         notes: list[str] = []
-        parts = self._shared(order) if (Path(self.root) / "multi_classification").is_dir() else self._divided(order, notes)
+        passed = Passed()
+        parts = self._shared(order, passed) if (Path(self.root) / "multi_classification").is_dir() else self._divided(order, notes, passed)
         parts["train"] = self.long_tailed(parts["train"], order)
         if self.check:
             parts = {name: readable(pictures, notes) for name, pictures in parts.items()}
@@ -86,7 +89,7 @@ class NICO(Data):
         root = Path(self.root)
         splits = {name: Pictures(pictures, classes, train if name == "train" else evaluate, root, augments=name == "train") for name, pictures in parts.items()}
         for name, split in splits.items():
-            checked(split, f"{name} of {root}")
+            checked(split, f"{name} of {root}", [*passed.notes(), *notes])
         rank = {(label, context): n for label, contexts in order.items() for n, context in enumerate(contexts)}
         grouped: dict[str, list[Picture]] = {"majority": [], "minor": [], "unseen": []}
         for picture in parts["test"]:
@@ -99,8 +102,8 @@ class NICO(Data):
             classes=classes,
             img_size=self.img_size,
             in_chans=3,
-            prepare=lambda image: evaluate(_rgb(image)),
-            notes=notes,
+            prepare=lambda image: evaluate(rgb(image)),
+            notes=notes + passed.notes(),
             probes={name: Pictures(pictures, classes, evaluate, root) for name, pictures in grouped.items() if pictures},
         )
 
@@ -124,32 +127,29 @@ class NICO(Data):
         if self.contexts is None:
             return NICO_CONTEXTS
         path = Path(self.contexts)
-        try:
-            given = json.loads(path.read_text(encoding="utf8"))
-        except OSError as error:
-            raise InputError(f"cannot read the contexts from {path}: {error.strerror}") from None
-        except ValueError as error:
-            raise InputError(f"{path} holds no JSON: {error}") from None
+        if not path.is_file():
+            raise InputError(f"cannot read the contexts from {path}: there is no such file")
+        given = read_json(path)
         good = isinstance(given, dict) and len(given) > 1
         if not good or not all(isinstance(names, list) and names and all(isinstance(name, str) for name in names) for names in given.values()):
             raise InputError(f'{path} must be an object of classes with lists of contexts, the commonest first, such as {{"dog": ["on_grass", "in_water"]}}')
         return {_plain(label): tuple(map(_plain, names)) for label, names in given.items()}
 
-    def _shared(self, order: dict[str, tuple[str, ...]]) -> dict[str, list[Picture]]:
+    def _shared(self, order: dict[str, tuple[str, ...]], passed: Passed) -> dict[str, list[Picture]]:
         """As the authors share it: names of files are numbers of class and context, and a number."""
         root = Path(self.root)
         files = {kind: root / "label_file" / name for kind, name in (("label", "Animal_name2label.json"), ("context", "Context_name2label.json"))}
         missing = [str(file) for file in files.values() if not file.exists()]
         if missing:
             raise InputError(f"{root} has multi_classification but not {' and '.join(missing)}, which say what the numbers in names of files mean")
-        named = {kind: {str(number): _plain(name) for name, number in json.loads(file.read_text()).items()} for kind, file in files.items()}
+        named = {kind: _numbers(file) for kind, file in files.items()}
         parts: dict[str, list[Picture]] = {}
         for part in ("train", "val", "test"):
             folder = root / "multi_classification" / part
             if not folder.is_dir():
                 raise InputError(f"{folder} does not exist; expected train, val and test in {folder.parent}")
             parts[part] = []
-            for path in sorted(filter(is_picture, folder.iterdir())):
+            for path in pictures_below(folder, passed).files:
                 label, _, rest = path.stem.partition("_")
                 context = rest.partition("_")[0]
                 if label not in named["label"] or context not in named["context"]:
@@ -157,19 +157,21 @@ class NICO(Data):
                 parts[part].append(Picture(named["label"][label], named["context"][context], path))
         return {part: [picture for picture in pictures if picture.label in order] for part, pictures in parts.items()}
 
-    def _divided(self, order: dict[str, tuple[str, ...]], notes: list[str]) -> dict[str, list[Picture]]:
+    def _divided(self, order: dict[str, tuple[str, ...]], notes: list[str], passed: Passed) -> dict[str, list[Picture]]:
         """``CLASS/CONTEXT/*``: some of each class and context to validation and to test, the rest of the training contexts to training."""
         root = Path(self.root)
         if not root.is_dir():
             raise InputError(f"{root} is no folder; expected NICO there, CLASS/CONTEXT/*.jpg or multi_classification and label_file")
-        folders = {_plain(child.name): child for child in sorted(root.iterdir()) if child.is_dir()}
+        children = folders_in(root, passed)
+        different_names([child.name for child in children], root)
+        folders = {_plain(child.name): child for child in children}
         if absent := sorted(set(order) - set(folders)):
             raise InputError(f"{root} has no folder for {', '.join(absent)}; it has {', '.join(sorted(folders)) or 'none'}; NICO's animals have a folder each")
         parts: dict[str, list[Picture]] = {"train": [], "val": [], "test": []}
         for label in sorted(order):
-            for folder in sorted(child for child in folders[label].iterdir() if child.is_dir()):
+            for folder in folders_in(folders[label], passed, EXTENSIONS):
                 context = _plain(folder.name)
-                found = [Picture(label, context, path) for path in sorted(filter(is_picture, folder.rglob("*")))]
+                found = [Picture(label, context, path) for path in pictures_below(folder, passed).files]
                 # one image at least is left to train on
                 each = min(self.held_out, (len(found) - 1) // 2)
                 drawn = random.Random(seed_of("nico division", self.seed, label, context)).sample(found, 2 * each)
@@ -197,6 +199,16 @@ def _by_context(pictures: list[Picture]) -> dict[tuple[str, str], list[Picture]]
 
 def _met(members: dict[tuple[str, str], list[Picture]], label: str) -> str:
     return ", ".join(context for own, context in members if own == label) or "none of that class"
+
+
+def _numbers(file: Path) -> dict[str, str]:
+    """Names by number, out of an object of numbers by name."""
+    given = read_json(file)
+    if not isinstance(given, dict) or any(isinstance(number, bool) or not isinstance(number, int) for number in given.values()):
+        raise InputError(f'{file} must be an object of names with their numbers, such as {{"cat": 4, "dog": 0}}')
+    if len(set(given.values())) < len(given):
+        raise InputError(f"{file} gives one number to two names")
+    return {str(number): _plain(name) for name, number in given.items()}
 
 
 def _plain(name: str) -> str:

@@ -5,17 +5,21 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ..._errors import InputError
 from .._bundle import Data
+from .._foreign import few
+from .._image import Opened, Unreadable, open_picture, rgb
 from .._together import Together, vision
-from ..folder import _MEAN, _rgb
+from .._walk import Passed
+from ..folder import _MEAN
 from ._bundle import IGNORE, SegmentationBundle
-from ._labels import Labels, Mask, read_mask
+from ._labels import Labels, Mask, decode_mask, open_mask
+from ._look import Seen, check_seen, two_classes
 
 __all__ = ["MaskPairs", "Pair", "need_folder"]
 
@@ -27,7 +31,8 @@ class MaskPairs(Data):
     """What sets of image and mask files share. Training sees scaled, mirrored crops; evaluation the images in their own size.
 
     Raises:
-        ValueError: files or folders are missing; an image and its mask differ in size; a mask holds what means nothing.
+        ValueError: files or folders are missing; an image and its mask differ in size, or a camera's orientation leaves open how they lie on each other; a mask
+            holds what means nothing; training shows fewer than two classes, or a split no known pixel.
     """
 
     targets: ClassVar[str] = "masks"
@@ -43,7 +48,11 @@ class MaskPairs(Data):
     jitter: float = 0.0
     """Strength of random changes of brightness, contrast and saturation."""
     check: bool = True
-    """Decode every pair once at the start, to leave out the broken ones. Without it a broken file stops the run with its name."""
+    """Decode every pair once at the start, to leave out the broken ones and to count the pixels of every class. Without it a broken file stops the run with its
+    name."""
+    drawn_on: Literal["unsaid", "stored", "shown"] = "unsaid"
+    """Whether masks lie on images as they are stored, or as a camera's EXIF says they are shown. Images are seen as shown, and masks turned with them; where
+    only the image has such a note, and sizes leave open which it is, ``unsaid`` is an error."""
 
     def __post_init__(self) -> None:
         if self.img_size < 1 or not 0 < self.min_scale <= self.max_scale or not 0 <= self.jitter < 1:
@@ -54,20 +63,23 @@ class MaskPairs(Data):
         """Classes, and what the masks' values mean."""
 
     @abstractmethod
-    def pairs(self) -> dict[str, list[Pair]]:
-        """Files of ``train``, ``val`` and, where there is one, ``test``."""
+    def pairs(self, passed: Passed) -> dict[str, list[Pair]]:
+        """Files of ``train``, ``val`` and, where there is one, ``test``; what is passed over is told."""
 
     def load(self) -> SegmentationBundle:
         labels = self.labels()
-        notes: list[str] = []
-        pairs = self.pairs()
-        if self.check:
-            pairs = {name: _readable(part, labels, notes) for name, part in pairs.items()}
+        passed = Passed()
+        pairs = self.pairs(passed)
+        notes = passed.notes()
         for name, part in pairs.items():
             if not part:
                 raise InputError(f"{self.root}: there is no image with a mask in {name}")
+        if self.check:
+            pairs = self._checked(pairs, labels, notes)
+        else:
+            two_classes((_read(pair, labels, self.drawn_on)[1] for pair in pairs["train"]), labels, self.root)
         train, evaluate = self._transforms()
-        built = {name: _Files(part, labels, train if name == "train" else evaluate, augments=name == "train") for name, part in pairs.items()}
+        built = {name: _Files(part, labels, self.drawn_on, train if name == "train" else evaluate, augments=name == "train") for name, part in pairs.items()}
         if "test" not in built:
             notes.append("there is no test split with masks: the final numbers are those of val")
         return SegmentationBundle(
@@ -77,11 +89,27 @@ class MaskPairs(Data):
             classes=list(labels.classes),
             img_size=self.img_size,
             in_chans=3,
-            prepare=lambda image: evaluate(_rgb(image))[0],
+            prepare=lambda image: evaluate(rgb(image))[0],
             notes=notes,
             palette=labels.palette,
             unscored=labels.unscored,
         )
+
+    def _checked(self, pairs: dict[str, list[Pair]], labels: Labels, notes: list[str]) -> dict[str, list[Pair]]:
+        """Pairs that decode. A mask that means nothing is an error: leaving it out would hide that the classes are wrong."""
+        kept, seen = {}, {}
+        for name, part in pairs.items():
+            with ThreadPoolExecutor() as pool:
+                looked = list(pool.map(lambda pair: _look(pair, labels, self.drawn_on), part))
+            broken = [problem for problem in looked if isinstance(problem, str)]
+            if broken:
+                notes.append(f"{len(broken)} unreadable pairs were left out: {'; '.join(broken)}")
+            kept[name] = [pair for pair, one in zip(part, looked, strict=True) if isinstance(one, Seen)]
+            if not kept[name]:
+                raise InputError(f"{self.root}: there is no image with a mask in {name} that can be read: {few(broken)}")
+            seen[name] = Seen.total(one for one in looked if isinstance(one, Seen))
+        notes += check_seen(seen, labels, self.root)
+        return kept
 
     def _transforms(self) -> tuple[Together, Together]:
         v2, tv_tensors = vision("segmentation of image files")
@@ -106,53 +134,58 @@ class _Scaled:
 
 
 class _Files:
-    def __init__(self, pairs: Sequence[Pair], labels: Labels, transform: Together, *, augments: bool) -> None:
+    def __init__(self, pairs: Sequence[Pair], labels: Labels, drawn_on: str, transform: Together, *, augments: bool) -> None:
         self.augments = augments
-        self.pairs, self._labels, self._transform = list(pairs), labels, transform
+        self.pairs, self._labels, self._drawn_on, self._transform = list(pairs), labels, drawn_on, transform
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        picture, mask = _read(self.pairs[index], self._labels)
+        picture, mask = _read(self.pairs[index], self._labels, self._drawn_on)
         image, target = self._transform(picture, {"masks": torch.from_numpy(mask)})
         return image, target["masks"].long()
 
 
-def _read(pair: Pair, labels: Labels) -> tuple[Any, Mask]:
-    """A PIL image and its mask, which must be of its size."""
-    from PIL import Image
-
+def _read(pair: Pair, labels: Labels, drawn_on: str) -> tuple[Any, Mask]:
+    """A PIL image and its mask, which must be of its size, both upright."""
     file, mask_file = pair
+    image = open_picture(file, hint="take it out, or load with check=True to leave such images out")
+    mask = open_mask(mask_file)
+    image, mask = _upright(image, mask, drawn_on)
+    return image.rgb(), decode_mask(mask, labels, mask_file)
+
+
+def _upright(image: Opened, mask: Opened, drawn_on: str) -> tuple[Opened, Opened]:
+    """Both turned by what the camera says, one rule for both.
+
+    Raises:
+        ValueError: they differ in size; nobody can tell whether the mask has to be turned.
+    """
+    own, theirs = image.orientation, mask.orientation
+    # turned with the image, or by what its own file says
+    choices = {"stored": mask.turned(own), "shown": mask.turned(theirs)}
+    image = image.turned(own)
+    fits = [name for name, turned in choices.items() if turned.image.size == image.image.size]
+    if drawn_on != "unsaid":
+        fits = [name for name in fits if name == drawn_on]
+    if not fits:
+        wide, high = choices[drawn_on if drawn_on != "unsaid" else "shown"].image.size
+        raise InputError(f"{mask.name} is {wide}×{high}, but {image.name} is {image.image.width}×{image.image.height}")
+    if len(fits) > 1 and own != theirs:
+        raise InputError(
+            f"{image.name} has the orientation {own} in its EXIF and {mask.name} has {theirs}, and both sizes fit: nobody can tell whether the mask was "
+            "drawn on the image as it is stored or as it is shown. Say --data.drawn-on stored or shown, or save both upright and without EXIF"
+        )
+    return image, choices[fits[0]]
+
+
+def _look(pair: Pair, labels: Labels, drawn_on: str) -> "Seen | str":
+    """What the mask of a pair holds, or why one of them cannot be read."""
     try:
-        with Image.open(file) as image:
-            picture = _rgb(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read {file}: {error}; take it out, or load with check=True to leave such images out") from error
-    mask = read_mask(mask_file, labels)
-    if mask.shape != (picture.height, picture.width):
-        raise InputError(f"{mask_file} is {mask.shape[1]}×{mask.shape[0]}, but {file} is {picture.width}×{picture.height}")
-    return picture, mask
-
-
-def _readable(pairs: Sequence[Pair], labels: Labels, notes: list[str]) -> list[Pair]:
-    """Those whose image decodes. A mask that means nothing is an error: leaving it out would hide that the classes are wrong."""
-    with ThreadPoolExecutor() as pool:
-        problems = dict(zip(pairs, pool.map(lambda pair: _problem(pair, labels), pairs), strict=True))
-    broken = {pair: problem for pair, problem in problems.items() if problem}
-    if broken:
-        notes.append(f"{len(broken)} unreadable pairs were left out: " + "; ".join(broken.values()))
-    return [pair for pair in pairs if pair not in broken]
-
-
-def _problem(pair: Pair, labels: Labels) -> str:
-    try:
-        _read(pair, labels)
-    except InputError as error:
-        if "cannot read" not in str(error):
-            raise
-        return str(error).partition(";")[0]
-    return ""
+        return Seen.of(_read(pair, labels, drawn_on)[1])
+    except Unreadable as error:
+        return str(error).partition("; ")[0]
 
 
 def need_folder(path: Path, expected: str) -> Path:

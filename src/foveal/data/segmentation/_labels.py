@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._errors import InputError
+from .._image import Opened, Unreadable, open_picture
 from ._bundle import IGNORE
 
-__all__ = ["Labels", "read_mask"]
+__all__ = ["Labels", "decode_mask", "open_mask"]
 
 Mask = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -28,6 +29,8 @@ class Labels:
     """Red, green, blue to class or IGNORE; masks are colour images then."""
     palette: tuple[Colour, ...] = ()
     unscored: tuple[str, ...] = ()
+    closed: bool = False
+    """Whether values that ``codes`` does not name mean nothing."""
 
     def decode(self, values: NDArray[Any], file: Path) -> Mask:
         """Numbers of classes, ``(H, W)``.
@@ -38,14 +41,24 @@ class Labels:
         if self.colours:
             return self._of_colours(values, file)
         if values.ndim != 2:
-            raise InputError(f"{file} is a mask of shape {values.shape}; expected one channel of class numbers, or a palette image")
+            raise InputError(
+                f"{file} is a mask of shape {values.shape}; expected one channel of class numbers, or a palette image: "
+                "save it as grey, with the number of its class in every pixel"
+            )
         out = np.full(values.shape, IGNORE, np.uint8)
         for value in np.unique(values).tolist():
-            known = self.codes.get(value, value)
+            known = self.codes.get(value, -1 if self.closed else value)
             if known != IGNORE and not 0 <= known < len(self.classes):
-                raise InputError(f"{file} holds the value {value}; expected 0 to {len(self.classes) - 1} for {', '.join(self.classes[:8])}, or {IGNORE}")
+                raise InputError(f"{file} holds the value {value}; expected {self.expected()}")
             out[values == value] = known
         return out
+
+    def expected(self) -> str:
+        """The values that mean something, in words."""
+        names = ", ".join(self.classes[:8])
+        if self.closed:
+            return f"{', '.join(map(str, self.codes))} for {names}, or no class"
+        return f"0 to {len(self.classes) - 1} for {names}, or {IGNORE}"
 
     def _of_colours(self, values: NDArray[Any], file: Path) -> Mask:
         if values.ndim != 3 or values.shape[2] < 3:
@@ -61,18 +74,31 @@ class Labels:
         return out
 
 
-def read_mask(file: Path, labels: Labels) -> Mask:
-    """The mask in a file: palette and grey images of 8, 16 or 32 bits, colours where the set has them.
+def open_mask(file: Path) -> Opened:
+    """The picture in a mask file.
 
     Raises:
-        ValueError: the file cannot be read, or holds what means nothing; the message names it.
+        ValueError: it cannot be read, or is a stack of several.
     """
-    from PIL import Image
-
     try:
-        with Image.open(file) as image:
-            # indices of a palette are the classes; what colours they are shown in does not matter
-            values = np.asarray(image.convert("RGB") if labels.colours else image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"cannot read the mask {file}: {error}") from error
+        opened = open_picture(file, counted=True)
+    except Unreadable as error:
+        raise Unreadable.of(f"the mask {file}", error.reason) from error
+    if opened.pictures > 1:
+        raise InputError(f"{file} holds {opened.pictures} pictures; expected a mask of one, with the number of its class in every pixel")
+    return opened
+
+
+def decode_mask(opened: Opened, labels: Labels, file: Path) -> Mask:
+    """Numbers of classes in a mask: palette and grey images of 1, 8, 16 or 32 bits, floats that are whole numbers, colours where the set has them.
+
+    Raises:
+        ValueError: values that mean nothing; the message names the file.
+    """
+    # indices of a palette are the classes; what colours they are shown in does not matter
+    values = np.asarray(opened.image.convert("RGB") if labels.colours else opened.image)
+    if values.dtype.kind == "f":
+        odd = values[~(np.isfinite(values) & (values == np.rint(values)) & (np.abs(values) < 2**31))]
+        if odd.size:
+            raise InputError(f"{file} is a mask of floats and holds {odd[0]}; expected whole numbers of classes: save it as grey of 8 or 16 bits")
     return labels.decode(values.astype(np.int64), file)

@@ -7,12 +7,15 @@
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from ..._errors import InputError
 from .._bundle import register_data
+from .._foreign import read_text
+from .._walk import Passed, is_hidden
 from . import _miniature
 from ._bundle import IGNORE
 from ._files import MaskPairs, Pair, need_folder
@@ -38,7 +41,7 @@ class PascalVOC(MaskPairs):
     def labels(self) -> Labels:
         return Labels(VOC_CLASSES)
 
-    def pairs(self) -> dict[str, list[Pair]]:
+    def pairs(self, passed: Passed) -> dict[str, list[Pair]]:
         return {"train": self._listed(self.train_list), "val": self._listed("val")}
 
     def stand_in(self) -> "PascalVOC":
@@ -54,7 +57,7 @@ class PascalVOC(MaskPairs):
             hint = "; it comes with the masks of Hariharan et al., or take --data.train-list train" if name == "trainaug" else ""
             raise InputError(f"{file} does not exist{hint}")
         # the lists of the augmented set name both files, the others the image alone
-        names = [Path(line.split()[0]).stem for line in file.read_text(encoding="utf8").splitlines() if line.strip()]
+        names = [Path(line.split()[0]).stem for line in read_text(file).splitlines() if line.strip()]
         return [(root / "JPEGImages" / f"{stem}.jpg", masks / f"{stem}.png") for stem in names]
 
 
@@ -68,24 +71,24 @@ class ADE20K(MaskPairs):
         names = tuple(f"class {number}" for number in range(1, 151))
         if file.exists():
             # tab-separated under one line of heads; the last column holds names, the first of them is the usual one
-            names = tuple(line.split("\t")[-1].split(",")[0].strip() for line in file.read_text(encoding="utf8").splitlines()[1:] if line.strip())
+            names = tuple(line.split("\t")[-1].split(",")[0].strip() for line in read_text(file).splitlines()[1:] if line.strip())
             if len(set(names)) != 150:
                 names = tuple(f"{name} ({number})" if names.count(name) > 1 else name for number, name in enumerate(names, 1))
         if len(names) != 150:
             raise InputError(f"{file} names {len(names)} classes; expected 150")
         return Labels(names, codes={0: IGNORE, **{number: number - 1 for number in range(1, 151)}})
 
-    def pairs(self) -> dict[str, list[Pair]]:
-        return {"train": self._part("training"), "val": self._part("validation")}
+    def pairs(self, passed: Passed) -> dict[str, list[Pair]]:
+        return {"train": self._part("training", passed), "val": self._part("validation", passed)}
 
     def stand_in(self) -> "ADE20K":
         """Pieces of the image of nuclei in the same format."""
         return replace(self, root=_miniature.ade20k(), img_size=32)
 
-    def _part(self, name: str) -> list[Pair]:
+    def _part(self, name: str, passed: Passed) -> list[Pair]:
         images = need_folder(Path(self.root) / "images" / name, "ADEChallengeData2016 as it unpacks, with images/training and annotations/training")
         masks = Path(self.root) / "annotations" / name
-        return [(file, masks / f"{file.stem}.png") for file in sorted(images.glob("*.jpg"))]
+        return [(file, masks / f"{file.stem}.png") for file in _visible(images.glob("*.jpg"), passed)]
 
 
 CITY_CLASSES = {
@@ -111,18 +114,18 @@ class Cityscapes(MaskPairs):
         codes = dict.fromkeys((*range(34), 255), IGNORE) | {value: number for number, value in enumerate(CITY_CLASSES.values())}
         return Labels(tuple(CITY_CLASSES), codes=codes, palette=CITY_COLOURS)
 
-    def pairs(self) -> dict[str, list[Pair]]:
-        return {"train": self._part("train"), "val": self._part("val")}
+    def pairs(self, passed: Passed) -> dict[str, list[Pair]]:
+        return {"train": self._part("train", passed), "val": self._part("val", passed)}
 
     def stand_in(self) -> "Cityscapes":
         """Pieces of the image of nuclei in the same format."""
         return replace(self, root=_miniature.cityscapes(tuple(CITY_CLASSES.values())), img_size=32)
 
-    def _part(self, name: str) -> list[Pair]:
+    def _part(self, name: str, passed: Passed) -> list[Pair]:
         images = need_folder(Path(self.root) / "leftImg8bit" / name, "Cityscapes as it unpacks, with leftImg8bit/train/CITY and gtFine/train/CITY")
         masks = Path(self.root) / "gtFine" / name
         ending = "_leftImg8bit.png"
-        return [(file, masks / file.parent.name / file.name.replace(ending, "_gtFine_labelIds.png")) for file in sorted(images.glob(f"*/*{ending}"))]
+        return [(file, masks / file.parent.name / file.name.replace(ending, "_gtFine_labelIds.png")) for file in _visible(images.glob(f"*/*{ending}"), passed)]
 
 
 ISPRS_COLOURS = {
@@ -157,9 +160,9 @@ class ISPRS(MaskPairs):
         colours = {colour: number for number, colour in enumerate(ISPRS_COLOURS.values())} | {(0, 0, 0): IGNORE}
         return Labels(tuple(ISPRS_COLOURS), colours=colours, palette=tuple(ISPRS_COLOURS.values()), unscored=("clutter",))
 
-    def pairs(self) -> dict[str, list[Pair]]:
+    def pairs(self, passed: Passed) -> dict[str, list[Pair]]:
         known = f"{self.root} with images/ and masks/, tiles named as the ISPRS names them"
-        images, masks = (self._tiles(need_folder(Path(self.root) / part, known)) for part in ("images", "masks"))
+        images, masks = (self._tiles(need_folder(Path(self.root) / part, known), passed) for part in ("images", "masks"))
         alone = sorted(set(images) - set(masks))
         if alone:
             raise InputError(f"{images[alone[0]]} has no mask under {Path(self.root) / 'masks'}")
@@ -174,9 +177,25 @@ class ISPRS(MaskPairs):
         made = _miniature.isprs(self.city, tuple(ISPRS_COLOURS.values()), ISPRS_VAL[self.city], ISPRS_TEST[self.city])
         return replace(self, root=made, img_size=32)
 
-    def _tiles(self, folder: Path) -> dict[str, Path]:
+    def _tiles(self, folder: Path, passed: Passed) -> dict[str, Path]:
         pattern = r"area(\d+)" if self.city == "vaihingen" else r"potsdam_0?(\d+_\d+)"
-        found = {match[1]: file for file in sorted(folder.iterdir()) if (match := re.search(pattern, file.name)) and file.suffix.lower() in (".tif", ".png")}
+        found: dict[str, Path] = {}
+        for file in _visible(folder.iterdir(), passed):
+            match = re.search(pattern, file.name)
+            if match is None or file.suffix.lower() not in (".tif", ".png"):
+                passed.add("not named as a tile", file)
+            elif match[1] in found:
+                raise InputError(f"{found[match[1]]} and {file} are both the tile {match[1]}; keep one")
+            else:
+                found[match[1]] = file
         if not found:
             raise InputError(f"{folder} holds no tile of {self.city}; expected names such as {'top_mosaic_09cm_area30.tif, top_potsdam_2_10_RGB.tif'}")
         return found
+
+
+def _visible(files: Iterable[Path], passed: Passed) -> Iterator[Path]:
+    for file in sorted(files):
+        if is_hidden(file.name):
+            passed.add("hidden or left behind by a system", file)
+        else:
+            yield file

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..._errors import InputError
 from .._bundle import DataBundle
+from .._image import rgb
 from ..folder import _MEAN, _STD
 
 __all__ = ["Pixels", "StereoBundle", "StereoSample", "as_sample", "prepare_pair", "shrink"]
@@ -57,7 +58,7 @@ def prepare_pair(images: Any) -> Tensor:
     """
     if not isinstance(images, Sequence) or len(images) != 2:
         raise InputError("stereo needs two images, left and right; on the command line give the right one with --right")
-    left, right = (np.asarray(image.convert("RGB")) for image in images)
+    left, right = (np.asarray(rgb(image, upright=False)) for image in images)
     if left.shape != right.shape:
         raise InputError(f"the left image is {left.shape[1]}×{left.shape[0]} and the right one {right.shape[1]}×{right.shape[0]}; expected a rectified pair")
     return torch.cat([_standard(left), _standard(right)])

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from ..._errors import InputError, missing_extra
 from ..._ranges import Range
 from .._bundle import Data, register_data, seed_of
+from .._image import open_picture
 from . import _miniature
 from ._bundle import Pixels, StereoBundle, StereoSample, as_sample, prepare_pair, shrink
 
@@ -162,16 +163,21 @@ class _Files:
 
 
 def _picture(path: Path) -> Pixels:
-    from PIL import Image
-
     # torchvision's own reader leaves a damaged file open
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    opened = open_picture(path)
+    if opened.orientation > 1:
+        raise InputError(
+            f"{path} has the orientation {opened.orientation} in its EXIF, and its disparity has none: a rectified pair lies as it is stored. "
+            "Take the note out of the file, such as by exiftool -Orientation= FILE"
+        )
+    return np.asarray(opened.rgb())
 
 
 def _decoded(path: Path, read: Callable[[Path], Pixels]) -> Pixels:
     try:
         return read(path)
+    except InputError:
+        raise
     # torchvision's reader of PFM raises Exception itself where a header is damaged
     except Exception as error:
         raise InputError(f"cannot read {path}: {error}; take its pair out, or get the file anew") from error
@@ -254,12 +260,10 @@ class KITTIStereo(StereoFiles):
         return replace(self, root=_miniature.kitti(self.year), crop=_miniature.CROP, shrink=1, val_pairs=2)
 
     def truth(self, path: Path, reader: Any) -> Pixels:
-        from PIL import Image
-
-        with Image.open(path) as image:
-            if not image.mode.startswith("I"):
-                raise ValueError(f"expected a grey image of 16 bits, got the mode {image.mode}")
-            return np.asarray(image).astype(np.float32) / np.float32(256)
+        image = open_picture(path).image
+        if not image.mode.startswith("I"):
+            raise ValueError(f"expected a grey image of 16 bits, got the mode {image.mode}")
+        return np.asarray(image).astype(np.float32) / np.float32(256)
 
 
 @register_data

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..._errors import InputError, missing_extra, unknown
+from ..._errors import missing_extra, unknown
 from .._fetch import find
+from .._image import open_picture
 from ._bundle import Pixels, StereoSample, as_sample, shrink
 
 __all__ = ["SCENES", "RealScenes", "StereoScene", "read_scene"]
@@ -44,13 +45,7 @@ def _aloe() -> StereoScene:
 
 
 def _picture(path: Path) -> Pixels:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}; fetch it again") from error
+    return np.asarray(open_picture(path, hint="fetch it again").image)
 
 
 SCENES: dict[str, tuple[Callable[[], StereoScene], int]] = {"motorcycle": (_motorcycle, 2), "aloe": (_aloe, 7)}

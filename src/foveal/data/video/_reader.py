@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._errors import InputError, missing_extra
-from ..folder import EXTENSIONS, _rgb
+from .._image import EXTENSIONS, open_rgb
+from .._walk import Passed, is_hidden
 
 __all__ = ["VIDEO_EXTENSIONS", "VideoClip", "is_frame_folder", "open_clip"]
 
@@ -39,6 +40,10 @@ class VideoClip(Protocol):
 
     def read(self, numbers: Sequence[int]) -> list[Picture]:
         """These frames, ``(H, W, 3)`` each, upright, all of one size."""
+        ...
+
+    def check(self) -> None:
+        """Whether it can be read: every picture of a folder; of a file, whose frames are many, the first, the middle and the last."""
         ...
 
 
@@ -70,37 +75,60 @@ def open_clip(path: Path) -> Iterator[VideoClip]:
 
 
 def is_frame_folder(path: Path) -> bool:
-    """Whether a folder holds pictures, and so is a video."""
-    return any(child.suffix.lower() in EXTENSIONS for child in path.iterdir())
+    """Whether a folder holds pictures, and so is a video.
+
+    Raises:
+        ValueError: it holds videos too, and may be either.
+    """
+    pictures = next((child for child in path.iterdir() if _is_frame(child)), None)
+    if pictures is None:
+        return False
+    videos = next((child for child in path.iterdir() if child.suffix.lower() in VIDEO_EXTENSIONS and not is_hidden(child.name)), None)
+    if videos is not None:
+        raise InputError(f"{path} holds the video {videos.name} and the picture {pictures.name}; expected videos, or the frames of one; move one of them")
+    return True
+
+
+def _is_frame(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and not is_hidden(path.name)
 
 
 class _FrameFolder:
     rate: float | None = None
 
     def __init__(self, path: Path) -> None:
-        self._files = sorted((file for file in path.iterdir() if file.suffix.lower() in EXTENSIONS), key=_natural)
+        passed, self._files = Passed(), list[Path]()
+        for child in path.iterdir():
+            if is_hidden(child.name):
+                continue
+            if _is_frame(child):
+                self._files.append(child)
+            elif not child.is_dir():
+                passed.ending(child.name, child)
+        self._files.sort(key=_natural)
         if not self._files:
             raise InputError(f"{path} holds no pictures; expected a video file, or a folder with its frames as 000001.jpg …")
+        passed.check(len(self._files), str(path))
         self.count = len(self._files)
 
     def numbers_at(self, places: NDArray[np.float64]) -> list[int]:
         return [int(place) for place in places.clip(0, self.count - 1)]
 
     def read(self, numbers: Sequence[int]) -> list[Picture]:
-        from PIL import Image
-
         found: dict[int, Picture] = {}
         for number in sorted(set(numbers)):
             file = self._files[number]
-            try:
-                with Image.open(file) as image:
-                    found[number] = np.array(_rgb(image))
-            except (OSError, SyntaxError) as error:
-                raise InputError(f"cannot read the frame {file}: {error}") from error
-        sizes = {picture.shape for picture in found.values()}
+            found[number] = np.array(open_rgb(file, f"the frame {file}"))
+        self._same_size({picture.shape for picture in found.values()})
+        return [found[number] for number in numbers]
+
+    def check(self) -> None:
+        """Every frame, one at a time."""
+        self._same_size({self.read([number])[0].shape for number in range(self.count)})
+
+    def _same_size(self, sizes: set[tuple[int, ...]]) -> None:
         if len(sizes) > 1:
             raise InputError(f"{self._files[0].parent} holds frames of different sizes; expected those of one video")
-        return [found[number] for number in numbers]
 
 
 class _VideoFile:
@@ -160,6 +188,9 @@ class _VideoFile:
             number = int(np.searchsorted(self._times, missing[0]))
             raise InputError(f"{self._path} is damaged: frame {number} of {self.count} cannot be decoded")
         return [found[int(self._times[number])] for number in numbers]
+
+    def check(self) -> None:
+        self.read(sorted({0, self.count // 2, self.count - 1}))
 
     def _decode(self, wanted: Sequence[int]) -> dict[int, Picture]:
         found: dict[int, Picture] = {}

@@ -25,6 +25,9 @@ from torch import Tensor
 
 from ..._errors import InputError
 from .._bundle import Data, register_data
+from .._foreign import few, read_text
+from .._splits import SPLITS, class_files, split_of, splits_in
+from .._walk import Found, Passed, folders_in, joined, keep_apart
 from ._bundle import TARGETS, VideoBundle, no_single_image
 from ._reader import VIDEO_EXTENSIONS, is_frame_folder, open_clip
 from ._sampling import crop_thirds, frame_places, random_window, resize_short
@@ -32,10 +35,9 @@ from ._stand_in import stand_in_folder
 
 __all__ = ["VideoFolder"]
 
-SPLITS = ("train", "val", "test")
 _EXPECTED = "expected train/CLASS/*.mp4 and val/CLASS/*.mp4, or train.csv and val.csv with a path and a class number a line"
-_SHOWN = 20
-"""Files that a note names."""
+_LABELS = 1_000_000
+"""No set has so many classes."""
 
 Videos = list[tuple[Path, int]]
 
@@ -94,14 +96,15 @@ class VideoFolder(Data):
         if not root.is_dir():
             raise InputError(f"{root} {'is a file' if root.exists() else 'does not exist'}; {_EXPECTED}")
         listed = self._list_files(root)
-        splits, classes = _from_lists(listed, root) if listed else _from_folders(root)
-        notes: list[str] = []
+        passed = Passed()
+        splits, classes = _from_lists(listed, root, passed) if listed else _from_folders(root, passed)
+        notes = passed.notes()
         if self.check:
             splits = {name: self._readable(name, videos, notes) for name, videos in splits.items()}
         seen = {label for _, label in splits["train"]}
         unseen = [name for label, name in enumerate(classes) if label not in seen]
         if unseen:
-            notes.append(f"{len(unseen)} of {len(classes)} classes have no training video: {_few(unseen)}")
+            notes.append(f"{len(unseen)} of {len(classes)} classes have no training video: {few(unseen)}")
         if "test" not in splits:
             notes.append("there is no test split: the final numbers are those of the videos of val, in the views of a test")
         return VideoBundle(
@@ -137,7 +140,7 @@ class VideoFolder(Data):
             problems = {path: problem for (path, _), problem in zip(videos, pool.map(_problem, [path for path, _ in videos]), strict=True) if problem}
         kept = [(path, label) for path, label in videos if path not in problems]
         if problems:
-            notes.append(f"{len(problems)} of {len(videos)} videos of {split} were left out: {_few(list(problems.values()))}")
+            notes.append(f"{len(problems)} of {len(videos)} videos of {split} were left out: {few(list(problems.values()))}")
         if not kept:
             raise InputError(f"none of the {len(videos)} videos of {split} can be read: {next(iter(problems.values()))}")
         return kept
@@ -181,92 +184,100 @@ class _Videos:
 
 
 def _split_files(folder: Path) -> dict[str, Path]:
-    found = {name: folder / f"{name}.csv" for name in SPLITS if (folder / f"{name}.csv").is_file()}
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        split = split_of(file.stem) if file.suffix.lower() == ".csv" and file.is_file() else None
+        if split in found:
+            raise InputError(f"{folder} has {found[split].name} and {file.name}, which both name the {split} split; keep one, or rename the other")
+        if split is not None:
+            found[split] = file
     for name in ("train", "val"):
         if found and name not in found:
             raise InputError(f"{folder} has {next(iter(found.values())).name} but no {name}.csv; add it")
-    return found
+    return {name: found[name] for name in SPLITS if name in found}
 
 
-def _from_lists(files: dict[str, Path], root: Path) -> tuple[dict[str, Videos], list[str]]:
+def _from_lists(files: dict[str, Path], root: Path, passed: Passed) -> tuple[dict[str, Videos], list[str]]:
     splits = {name: _read_list(file, root) for name, file in files.items()}
+    _look_at_lists(files, splits, passed)
     most = max(label for videos in splits.values() for _, label in videos)
     named = files["train"].with_name("classes.txt")
     if not named.is_file():
+        absent = most + 1 - len({label for videos in splits.values() for _, label in videos})
+        # a name is made for every number up to the largest
+        if absent > _LABELS // 1000 + most // 2:
+            raise InputError(f"the lists beside {files['train']} have class numbers up to {most}, of which {absent} never come; number from 0, or add {named}")
         return splits, [str(label) for label in range(most + 1)]
-    classes = [line.strip() for line in _lines(named) if line.strip()]
+    classes = [line.strip() for line in read_text(named).splitlines() if line.strip()]
     if len(set(classes)) < len(classes) or len(classes) <= most:
         raise InputError(f"{named} has {len(classes)} lines; expected different names, one for each class of the lists, which go up to number {most}")
     return splits, classes
 
 
+def _look_at_lists(files: dict[str, Path], splits: dict[str, Videos], passed: Passed) -> None:
+    """Videos that are listed twice: in one list with two classes, or in two lists."""
+    owner: dict[Path, str] = {}
+    for name, videos in splits.items():
+        labels: dict[Path, int] = {}
+        for path, label in videos:
+            if labels.setdefault(path, label) != label:
+                raise InputError(f"{files[name]} has {path} with the classes {labels[path]} and {label}; expected one")
+            if owner.setdefault(path, name) != name:
+                raise InputError(f"{path} is in {files[owner[path]].name} and in {files[name].name}; expected one of them only")
+        if len(labels) < len(videos):
+            passed.remarks.append(f"{files[name].name} has {len(videos) - len(labels)} lines of videos that stand there already; they count twice")
+
+
 def _read_list(file: Path, root: Path) -> Videos:
     videos = []
-    for number, line in enumerate(_lines(file), 1):
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         if not line.strip():
             continue
         # a path may have spaces and commas in it, a class number has none
-        found = re.fullmatch(r"\s*(\S.*?)(?:\s*,\s*|\s+)(\d+)\s*", line)
-        if not found:
-            raise InputError(f"{file}, line {number}: expected a path and the number of a class, with a space or a comma between, got {line!r}")
+        found = re.fullmatch(r"\s*(\S.*?)(?:\s*,\s*|\s+)([0-9]+)\s*", line)
+        if not found or len(found[2]) > 9:
+            raise InputError(f"{file}, line {number}: expected a path and the number of a class, with a space or a comma between, got {line[:200]!r}")
         videos.append((root / found[1], int(found[2])))
     if not videos:
         raise InputError(f"{file} names no video")
     return videos
 
 
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {file}: {error}") from error
-
-
-def _from_folders(root: Path) -> tuple[dict[str, Videos], list[str]]:
+def _from_folders(root: Path, passed: Passed) -> tuple[dict[str, Videos], list[str]]:
+    named = {split_of(child.name) for child in folders_in(root, Passed())}
     for name in ("train", "val"):
-        if not (root / name).is_dir():
+        if name not in named:
             raise InputError(f"{root} has neither {name}.csv nor {name}/; {_EXPECTED}")
-    found = {name: _classes(root / name) for name in SPLITS if (root / name).is_dir()}
+    layout = splits_in(root, passed, "class folders")
+    if layout.others:
+        passed.remarks.append(f"{root} has folders beside its splits, which are not read: {', '.join(path.name for path in layout.others)}")
+    found = {name: _classes(layout.splits[name], passed) for name in SPLITS if name in layout.splits}
+    keep_apart({layout.named(name): joined(members.values()) for name, members in found.items()})
     classes = sorted(found["train"])
     for name, members in found.items():
         strangers = sorted(set(members) ^ set(classes))
         if strangers:
             raise InputError(f"{root}: {name} and train must have the same classes, but {', '.join(strangers[:5])} lie in one of them only")
-    return {name: [(path, label) for label, own in enumerate(classes) for path in members[own]] for name, members in found.items()}, classes
+    return {name: [(path, label) for label, own in enumerate(classes) for path in members[own].files] for name, members in found.items()}, classes
 
 
-def _classes(folder: Path) -> dict[str, list[Path]]:
-    names = sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    if len(names) < 2:
-        raise InputError(f"{folder} has {len(names)} class folders; at least 2 are needed, as {folder}/CLASS/*.mp4")
-    out = {name: sorted(_videos_in(folder / name)) for name in names}
-    empty = [name for name, videos in out.items() if not videos]
+def _classes(folder: Path, passed: Passed) -> dict[str, Found]:
+    children = folders_in(folder, passed, VIDEO_EXTENSIONS)
+    if len(children) < 2:
+        raise InputError(f"{folder} has {len(children)} class folders; at least 2 are needed, as {folder}/CLASS/*.mp4")
+    out = class_files(folder, children, VIDEO_EXTENSIONS, passed, is_frame_folder)
+    empty = [name for name, found in out.items() if not found.files]
     if empty:
         endings = ", ".join(sorted(VIDEO_EXTENSIONS))
-        raise InputError(f"{folder}: no videos for {_few(empty)}; expected files ending in {endings}, or folders of pictures; or remove the empty folders")
+        raise InputError(f"{folder}: no videos for {few(empty)}; expected files ending in {endings}, or folders of pictures; or remove the empty folders")
     return out
 
 
-def _videos_in(folder: Path) -> Iterator[Path]:
-    for child in folder.iterdir():
-        if child.is_dir():
-            if is_frame_folder(child):
-                yield child
-            else:
-                yield from _videos_in(child)
-        elif child.suffix.lower() in VIDEO_EXTENSIONS:
-            yield child
-
-
 def _problem(path: Path) -> str:
-    """Why its first frame cannot be read."""
+    """Why it cannot be read."""
     try:
         with open_clip(path) as clip:
-            clip.read([0])
+            clip.check()
     except InputError as error:
         return str(error)
     return ""
-
-
-def _few(names: list[str]) -> str:
-    return "; ".join(names[:_SHOWN]) + (f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
