@@ -25,8 +25,13 @@ def replace_file(path: Path, content: bytes) -> None:
     """Put a file in place whole, so that whoever reads it sees the old or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    flush(partial, content)
-    partial.replace(path)
+    try:
+        flush(partial, content)
+        partial.replace(path)
+    except BaseException:
+        # on a full disk half a file takes the room that is wanted
+        partial.unlink(missing_ok=True)
+        raise
     flush_folder(path.parent)
 
 

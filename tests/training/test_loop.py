@@ -19,7 +19,7 @@ from foveal import InputError, fit_dictionaries_
 from foveal.data import ImageFolder, seed_of
 from foveal.models import ViT
 from foveal.tasks import Classification
-from foveal.training import Interrupted, Optim, Recipe, build_model, evaluate, fit, latest_checkpoint, load_data, load_run, loop
+from foveal.training import Interrupted, Optim, Recipe, build_model, evaluate, fit, latest_checkpoint, load_data, load_run, loop, read_checkpoint
 from tests.training.helpers import SCENES, assert_same_weights, everything, tiny, weights
 
 PLAIN = tiny(model=ViT(attention="denoising"))
@@ -86,7 +86,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_loop_is_the_one_written_by_hand(plain) -> None:
     raw, average, losses = by_hand(PLAIN)
     assert_close(weights(plain), average, 1e-5)
-    saved = loop.read_checkpoint(latest_checkpoint(plain), PLAIN.to_dict())
+    saved = read_checkpoint(latest_checkpoint(plain), PLAIN.to_dict())
     assert_close(saved["weights"], raw, 1e-5)
     assert_close(saved["ema"], average, 1e-5)
     assert (raw["head.weight"] - average["head.weight"]).abs().max() > 1e-4, "or the average would go untested"

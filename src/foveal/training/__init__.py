@@ -1,11 +1,14 @@
 """Training: a recipe in, a run folder out. The loop is short and ours; accelerate does the plumbing."""
 
 from .checkpoint import latest_checkpoint, read_checkpoint, read_weights, restore
-from .loop import Interrupted, build_model, evaluate, fit, load_data, load_run, scalars
-from .recipe import Data, Optim, Recipe, model_from_dict, model_to_dict, read_json, write_json
+from .judging import Diverged, evaluate, scalars
+from .loop import Interrupted, build_model, fit, load_data, load_run
+from .reading import read_history, read_json, read_object, write_json
+from .recipe import Data, Optim, Recipe, model_from_dict, model_to_dict
 
 __all__ = [
     "Data",
+    "Diverged",
     "Interrupted",
     "Optim",
     "Recipe",
@@ -18,7 +21,9 @@ __all__ = [
     "model_from_dict",
     "model_to_dict",
     "read_checkpoint",
+    "read_history",
     "read_json",
+    "read_object",
     "read_weights",
     "restore",
     "scalars",
