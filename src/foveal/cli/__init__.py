@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from .._errors import InputError, unknown
+from .._files import refused
 from ._base import Stopped  # the first: it says which package is missing
 from ._bench import bench
 from ._compare import compare
@@ -46,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         VERBS[words[0]](words[1:])
     except InputError as error:
         print(f"foveal: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"foveal: {refused(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

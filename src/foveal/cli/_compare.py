@@ -26,7 +26,8 @@ class _Compare:
     steps: int | None = None
     """Training steps of every run; the recipe's if not given."""
     minutes_per_run: float | None = None
-    """Instead of steps: about how long the dearest attention may take on one thread. All get the steps that this makes."""
+    """Instead of steps: about how long the dearest attention may take on the device that trains, which without an accelerator is one thread. All get the steps
+    that this makes."""
     size: Literal["tiny", "small", "base"] | None = None
     """Of the vision transformer; the recipe's if not given."""
     img_size: int | None = None

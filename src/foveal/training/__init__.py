@@ -3,7 +3,7 @@
 from .checkpoint import latest_checkpoint, read_checkpoint, read_weights, restore
 from .judging import Diverged, evaluate, scalars
 from .loop import Interrupted, build_model, fit, load_data, load_run
-from .reading import read_history, read_json, read_object, write_json
+from .reading import read_json, write_json
 from .recipe import Data, Optim, Recipe, model_from_dict, model_to_dict
 
 __all__ = [
@@ -21,9 +21,7 @@ __all__ = [
     "model_from_dict",
     "model_to_dict",
     "read_checkpoint",
-    "read_history",
     "read_json",
-    "read_object",
     "read_weights",
     "restore",
     "scalars",

@@ -3,6 +3,7 @@
 Everything random in step n is drawn from a seed made of the recipe's seed and n. A run that was interrupted therefore continues as if it had not been.
 """
 
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import send_to_device
+from accelerate.utils import gather_object, send_to_device
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
 from timm.scheduler.scheduler import Scheduler
@@ -33,6 +34,7 @@ from .place import alone, refusals, sweep
 from .progress import Progress
 from .reading import Damaged, cut_history, read_json, read_object, to_json, write_json
 from .recipe import Data, Recipe
+from .resuming import restore_state
 from .stopping import Stopping, signals
 
 __all__ = ["Interrupted", "build_model", "evaluate", "fit", "load_data", "load_run", "scalars"]
@@ -85,8 +87,9 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
         Interrupted: on Ctrl-C or SIGTERM, after saving.
     """
     check_folder(run)
-    if not resume and ((run / "recipe.json").exists() or latest_checkpoint(run)):
-        raise InputError(f"{run} holds a run already; continue it with --resume {run}, or choose another folder")
+    _check_new(run, resume)
+    if json.loads(to_json(recipe.to_dict())) != recipe.to_dict():
+        raise InputError("the recipe holds a number that is not finite, which no file can keep; give a finite one")
     absent = set(recipe.trackers) - {str(tracker) for tracker in get_available_trackers()}
     if absent:
         raise InputError(f"tracker {', '.join(sorted(absent))} is not known or not installed; install its package, or leave it out of --trackers")
@@ -106,13 +109,20 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
                 f"batch_size {recipe.batch_size} cannot be shared by {world} processes × {recipe.optim.accumulate} micro-batches; make it divisible"
             )
         with alone(run) if accelerator.is_main_process else nullcontext():
+            if accelerator.is_main_process:
+                # again, as another process may have begun and ended meanwhile
+                _check_new(run, resume)
+                sweep(run)
             return _fit(recipe, run, accelerator, quiet)
+
+
+def _check_new(run: Path, resume: bool) -> None:
+    if not resume and ((run / "recipe.json").exists() or latest_checkpoint(run)):
+        raise InputError(f"{run} holds a run already; continue it with --resume {run}, or choose another folder")
 
 
 def _fit(recipe: Recipe, run: Path, accelerator: Accelerator, quiet: bool) -> dict[str, Any]:
     rank = accelerator.process_index
-    if accelerator.is_main_process:
-        sweep(run)
     bundle = load_data(recipe.data)
     newest = read_newest(run, recipe.to_dict())
     if newest is not None:
@@ -127,6 +137,8 @@ def _fit(recipe: Recipe, run: Path, accelerator: Accelerator, quiet: bool) -> di
         checkpoint, saved, passed_over = newest
         first, notes = saved["step"], [*passed_over, *notes]
         restore(model, saved["weights"], checkpoint)
+    if len(set(gather_object([first]))) > 1:
+        raise Damaged(f"the processes read different checkpoints of {run}; look whether all see the same disk, and go on with: foveal train --resume {run}")
     ema = None
     if recipe.optim.ema is not None:
         ema = ModelEmaV3(model, decay=recipe.optim.ema, device=accelerator.device)
@@ -141,7 +153,7 @@ def _fit(recipe: Recipe, run: Path, accelerator: Accelerator, quiet: bool) -> di
     learned: dict[str, Tensor] = {}
     if newest is not None:
         # not before it is prepared, which would move what belongs on the host, such as AdamW's count of steps, to the device
-        window, learned = _restore_state(optimizer, accelerator, saved["state"], empty, checkpoint)
+        window, learned = restore_state(optimizer, accelerator, saved["state"], empty, checkpoint)
 
     if accelerator.is_main_process:
         write_json(run / "recipe.json", recipe.to_dict())
@@ -168,12 +180,12 @@ def _fit(recipe: Recipe, run: Path, accelerator: Accelerator, quiet: bool) -> di
 
     def check(loss: float, step: int) -> None:
         """Stop before spoilt weights are evaluated, saved or published."""
-        spoilt = [] if not math.isfinite(loss) else [f"{name} of the weights" for name in not_finite(model)]
-        if ema is not None and not spoilt and math.isfinite(loss):
-            spoilt = [f"{name} of the averaged weights" for name in not_finite(ema.module)]
-        if math.isfinite(loss) and not spoilt:
-            return
-        what = f"the loss became {loss} by step {step}" if not spoilt else f"{spoilt[0]} was not finite after step {step}"
+        what = f"the loss became {loss} by step {step}"
+        if math.isfinite(loss):
+            spoilt = [f"{name} of {of}" for of, net in (("the weights", model), ("their average", judged)) for name in not_finite(net)]
+            if not spoilt:
+                return
+            what = f"{spoilt[0]} was not finite after step {step}"
         last = latest_checkpoint(run)
         raise Diverged(
             f"{what}; lower --optim.lr (now {recipe.optim.lr}, {optimizer.param_groups[0]['lr']:.3g} in this step) or raise --optim.warmup; "
@@ -212,9 +224,8 @@ def _fit(recipe: Recipe, run: Path, accelerator: Accelerator, quiet: bool) -> di
                 # the losses so far are of the weights before this step
                 with accelerator.autocast():
                     after = loss_after(recipe, model, bare, inputs, targets, bundle)
-                sums = _sum({"loss": window["loss"], "after": after}, accelerator)
-                check(sums["loss"], done)
-                check(sums["after"], done)
+                losses = _sum({"before": window["loss"], "after": after}, accelerator)
+                check(losses["before"] + losses["after"], done)
             if judging:
                 totals, window = _sum(window, accelerator), empty
                 entry = {
@@ -236,6 +247,9 @@ def _fit(recipe: Recipe, run: Path, accelerator: Accelerator, quiet: bool) -> di
                 accelerator.end_training()
                 raise Interrupted(run, done)
 
+    spoilt = not_finite(judged)
+    if spoilt:
+        raise Diverged(f"{spoilt[0]} of the weights is not finite at step {recipe.steps}, so they are not published; train anew with a lower --optim.lr")
     metrics = evaluate(judged, bundle.test, recipe, bundle, accelerator)
     for name, probe in bundle.probes.items():
         metrics |= {f"{name}_{key}": value for key, value in scalars(evaluate(judged, probe, recipe, bundle, accelerator)).items()}
@@ -257,34 +271,6 @@ class _Trained(nn.Module):
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         return self.inner(*inputs, **options)
-
-
-def _restore_state(
-    optimizer: Any, accelerator: Accelerator, state: dict[str, Any], empty: dict[str, Any], path: Path
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a checkpoint holds besides weights: back in the optimizer and the scaler; the window and what the task learned are returned."""
-    remedy = f"it is damaged or of another version of Foveal; remove {path} to start from an older checkpoint or anew"
-    window, learned = state.get("window"), state.get("task", {})
-    try:
-        optimizer.load_state_dict(state["optimizer"])
-        if accelerator.scaler is not None:
-            accelerator.scaler.load_state_dict(state["scaler"])
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                for name, value in optimizer.state.get(parameter, {}).items():
-                    if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
-                        raise ValueError(f"{name} of the optimizer is {tuple(value.shape)} for a parameter of {tuple(parameter.shape)}")
-        # what is now called by the metric's name was once called ``correct``
-        known = {"accuracy" if name == "correct" else name: float(value) for name, value in dict(window).items()}  # type: ignore[arg-type]
-        if known.keys() != empty.keys():
-            raise ValueError(f"the window holds {sorted(known)}, the task reports {sorted(empty)}")
-        if not isinstance(learned, dict) or not all(isinstance(value, Tensor) for value in learned.values()):
-            raise ValueError("what the task learned is no tensors by name")
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise Damaged(f"{path / 'state.pt'} does not fit this run: {said}; {remedy}") from error
-    # what the main process goes on with is of all processes already
-    return {name: known[name] for name in empty} if accelerator.is_main_process else empty, learned
 
 
 def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:

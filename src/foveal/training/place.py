@@ -1,6 +1,5 @@
 """The folder of a run as a place that others use too: one process at a time, foreign files left alone, and words for what the operating system refuses."""
 
-import errno
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from .._errors import InputError
+from .._files import refused
 
 __all__ = ["alone", "go_on", "is_ours", "refusals", "remove_ours", "sweep"]
 
@@ -58,8 +58,12 @@ def go_on(run: Path) -> str:
 
 
 @contextmanager
-def refusals(run: Path) -> Iterator[None]:
+def refusals(run: Path, remedy: str | None = None) -> Iterator[None]:
     """What the operating system refuses, and the loss of another process, as an error of one line; what is on disk is good, so the remedy is to go on.
+
+    Args:
+        run: the folder that is worked in.
+        remedy: how work goes on afterwards; as :func:`go_on` says if None.
 
     Raises:
         ValueError: instead of an ``OSError``, and of those ``RuntimeError`` that are one in other clothes.
@@ -67,14 +71,14 @@ def refusals(run: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{_refused(error, run)}; {go_on(run)}") from error
+        raise InputError(f"{refused(error, run)}; {remedy or go_on(run)}") from error
     except MemoryError as error:
-        raise InputError(f"there is not enough memory: {_last_line(error)}; {go_on(run)}") from error
+        raise InputError(f"there is not enough memory: {_last_line(error)}; {remedy or go_on(run)}") from error
     except RuntimeError as error:
         said = _explained(error)
         if said is None:
             raise
-        raise InputError(f"{said}; {go_on(run)}") from error
+        raise InputError(f"{said}; {remedy or go_on(run)}") from error
 
 
 def remove_ours(folder: Path) -> None:
@@ -127,18 +131,6 @@ def _gone(process: int) -> bool:
     except (PermissionError, OverflowError):
         return False
     return False
-
-
-def _refused(error: OSError, run: Path) -> str:
-    where = f": {error.filename}" if error.filename else ""
-    what = f"{error.strerror or _last_line(error)}{where}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk of {run} is full ({what}); make room"
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{run} cannot be used as it is ({what}); make it writable"
-    if error.errno == errno.ENOENT and not run.exists():
-        return f"{run} is gone ({what}); put it back"
-    return f"the operating system refused: {what}; mend that"
 
 
 def _explained(error: RuntimeError) -> str | None:
