@@ -260,6 +260,6 @@ def test_as_a_module(module, monkeypatch, capsys) -> None:
 def test_interrupted_training_says_how_to_go_on(run, tmp_path, monkeypatch, capsys) -> None:
     from foveal.training import loop
 
-    monkeypatch.setattr(loop, "_any", lambda flag, accelerator: True)
+    monkeypatch.setattr(loop.Stopping, "agreed", lambda self, flag, step, due: True)
     assert main(["train", "--from", str(run / "recipe.json"), "--out", str(tmp_path / "run")]) == 130
     assert f"foveal: stopped and saved at step 1; go on with: foveal train --resume {tmp_path / 'run'}" in capsys.readouterr().err

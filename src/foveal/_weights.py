@@ -1,5 +1,6 @@
 """Files of weights: read without running what may be in them, and given to a network whole or not at all."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -45,7 +46,10 @@ def read_saved(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return read_weights(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # about how it was pickled, in the way of what is wrong with it
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         # its own text advises to let the code run
         raise InputError(f"cannot read weights from {path}: it is no file of tensors, or wants code to run, of which none was run") from error

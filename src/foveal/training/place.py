@@ -16,7 +16,7 @@ from .._files import refused
 __all__ = ["alone", "go_on", "is_ours", "refusals", "remove_ours", "sweep"]
 
 _CHECKPOINT_FILES = frozenset({"model.safetensors", "ema.safetensors", "state.pt", "checkpoint.json"})
-_CHECKPOINT = re.compile(r"(step-\d{8}|partial-\d{8}-\d+)")
+_CHECKPOINT = re.compile(r"(step-\d{8}|(partial|removed)-\d{8}-\d+)")
 _TEMPORARY = re.compile(
     r"\.(recipe\.json|classes\.json|history\.jsonl|metrics\.json|model\.safetensors|eval\.json|results(-[^.]+)?\.json|look\.json|diverged\.json"
     r"|environments\.json|plan\.json|costs\.json|memory\.json|resolution\.json|report\.html|summary\.md)\.(\d+)"
@@ -88,7 +88,7 @@ def remove_ours(folder: Path) -> None:
     """
     if not is_ours(folder):
         return
-    gone = folder.with_name(f"partial-{folder.name.split('-')[1]}-{os.getpid()}")
+    gone = folder.with_name(f"removed-{folder.name.split('-')[1]}-{os.getpid()}")
     if gone != folder:
         if is_ours(gone):
             shutil.rmtree(gone, ignore_errors=True)
@@ -102,7 +102,7 @@ def is_ours(folder: Path) -> bool:
         return False
     inside = list(folder.iterdir())
     plain = all(path.name in _CHECKPOINT_FILES and path.is_file() and not path.is_symlink() for path in inside)
-    return plain and (folder.name.startswith("partial-") or folder / "checkpoint.json" in inside)
+    return plain and (not folder.name.startswith("step-") or folder / "checkpoint.json" in inside)
 
 
 def sweep(run: Path) -> None:
@@ -112,7 +112,7 @@ def sweep(run: Path) -> None:
         if found and path.is_file() and not path.is_symlink() and _gone(int(found[3])):
             path.unlink(missing_ok=True)
     for path in _listed(run / "checkpoints"):
-        if path.name.startswith("partial-") and is_ours(path) and _gone(int(path.name.split("-")[2])):
+        if not path.name.startswith("step-") and is_ours(path) and _gone(int(path.name.split("-")[2])):
             shutil.rmtree(path, ignore_errors=True)
 
 
