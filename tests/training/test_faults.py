@@ -27,6 +27,7 @@ from foveal.training.place import refusals, sweep
 from foveal.training.reading import parse_json, read_history, write_json
 from tests.training.helpers import assert_same_weights, tiny, weights
 from tests.training.test_checkpoint import RECIPE, STATE, WEIGHTS
+from tests.training.test_loop import launch
 
 PLAIN = tiny(optim=Optim(lr=2e-3))
 
@@ -287,6 +288,21 @@ def test_a_run_whose_folder_is_taken_away_says_so(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(loop.Progress, "advance", advance)
     line = refused(["train", "--from", str(tmp_path / "recipe.json"), "--out", str(tmp_path / "run")], capsys)
     assert "gone" in line
+
+
+@pytest.mark.case("F32")
+@pytest.mark.slow
+def test_a_process_of_several_that_was_killed_is_one_line_and_the_run_goes_on(tmp_path) -> None:
+    done = launch(2, PLAIN, tmp_path / "whole")
+    assert done.returncode == 0, done.stderr[-3000:]
+    done = launch(2, PLAIN, tmp_path / "run", "--kill-rank-1-at", "6")
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("foveal: ")]
+    assert len(said) == 1, done.stderr[-3000:]
+    assert "another process of this run is gone" in said[0]
+    assert f"go on with: foveal train --resume {tmp_path / 'run'}" in said[0]
+    assert launch(2, PLAIN, tmp_path / "run").returncode == 0
+    assert_same_weights(weights(tmp_path / "run"), weights(tmp_path / "whole"))
 
 
 @pytest.mark.case("F29")
