@@ -132,13 +132,11 @@ def test_resume_goes_on_to_the_same_weights(run, tmp_path) -> None:
     """A run of which only the checkpoint of the second step is left."""
     from foveal.training import Interrupted, fit, loop
 
-    recipe, asked = tiny(steps=4, eval_every=2), {"asked": False}
-    real = loop._any
+    recipe = tiny(steps=4, eval_every=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_any", lambda flag, accelerator: asked.update(count=asked.get("count", 0) + 1) or asked["count"] == 2)
+        patch.setattr(loop.Stopping, "agreed", lambda self, flag, step, due: step == 2)
         with pytest.raises(Interrupted):
             fit(recipe, tmp_path / "run", quiet=True)
-    assert loop._any is real
     assert not (tmp_path / "run" / "model.safetensors").exists()
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
     assert_same_weights(weights(tmp_path / "run"), weights(run))
@@ -184,7 +182,7 @@ BAD = [
     (["train", "--from", "typo.json"], "unknown field of Recipe 'stepps'; did you mean steps"),
     (["train", "--smoke"], "unknown recipe '--smoke'"),
     (["train", "--resume", "nowhere", "--smoke"], "--smoke"),
-    (["train", "--resume", "nowhere"], "recipe.json does not exist"),
+    (["train", "--resume", "nowhere"], "is no run: it has no recipe.json"),
     (["train", "--from", "RUN/recipe.json", "--out", "RUN"], "holds a run already; continue it with --resume"),
     (["train", "--from", "RUN/recipe.json", "--model.attention", "sofmax", "--out", "new"], "unknown attention 'sofmax'; did you mean softmax"),
     (["train", "--from", "RUN/recipe.json", "--model.patch-size", "5", "--out", "new"], "patches of side 5 do not tile an image of side 16"),
@@ -262,6 +260,6 @@ def test_as_a_module(module, monkeypatch, capsys) -> None:
 def test_interrupted_training_says_how_to_go_on(run, tmp_path, monkeypatch, capsys) -> None:
     from foveal.training import loop
 
-    monkeypatch.setattr(loop, "_any", lambda flag, accelerator: True)
+    monkeypatch.setattr(loop.Stopping, "agreed", lambda self, flag, step, due: True)
     assert main(["train", "--from", str(run / "recipe.json"), "--out", str(tmp_path / "run")]) == 130
     assert f"foveal: stopped and saved at step 1; go on with: foveal train --resume {tmp_path / 'run'}" in capsys.readouterr().err

@@ -1,11 +1,12 @@
 """Files that are whole or not there: written under another name, flushed to disk, and renamed."""
 
+import errno
 import os
 from pathlib import Path
 
 from ._errors import InputError
 
-__all__ = ["check_folder", "flush", "flush_folder", "replace_file"]
+__all__ = ["check_folder", "flush", "flush_folder", "refused", "replace_file"]
 
 
 def check_folder(path: Path) -> None:
@@ -21,12 +22,36 @@ def check_folder(path: Path) -> None:
         raise InputError(f"{nearest} cannot be written to; choose another folder")
 
 
+def refused(error: OSError, place: Path | None = None) -> str:
+    """What the operating system refused, and what helps, for an error of one line.
+
+    Args:
+        error: the refusal.
+        place: the folder that was worked in, where that is known.
+    """
+    where = error.filename or place
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    what = f"{error.strerror or last[:200]}{f': {where}' if where is not None else ''}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({what}); make room"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"it is not allowed to read or write there ({what}); allow it, or choose another place"
+    if error.errno == errno.ENOENT:
+        return f"what was there is gone ({what}); put it back"
+    return f"the operating system refused ({what}); mend that"
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Put a file in place whole, so that whoever reads it sees the old or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    flush(partial, content)
-    partial.replace(path)
+    try:
+        flush(partial, content)
+        partial.replace(path)
+    except BaseException:
+        # on a full disk half a file takes the room that is wanted
+        partial.unlink(missing_ok=True)
+        raise
     flush_folder(path.parent)
 
 

@@ -1,7 +1,9 @@
 """Files of weights: read without running what may be in them, and given to a network whole or not at all."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ __all__ = ["fill", "misfits", "read_saved", "read_weights"]
 
 _SHOWN = 6
 """Problems that an error lists."""
+_LONGEST = 1000
+"""Characters of an error of PyTorch's, which lists every tensor."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -28,7 +32,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise missing_extra("safetensors", "train", "reading weights") from error
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        # besides its own error the reader raises what it comes upon, such as a type of numbers that PyTorch has not
         raise _unreadable(path, error) from error
 
 
@@ -41,7 +46,13 @@ def read_saved(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return read_weights(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # about how it was pickled, in the way of what is wrong with it
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        # its own text advises to let the code run
+        raise InputError(f"cannot read weights from {path}: it is no file of tensors, or wants code to run, of which none was run") from error
     except Exception as error:
         # a damaged pickle raises whatever it comes upon: UnicodeDecodeError, IndexError, struct.error
         raise _unreadable(path, error) from error
@@ -62,7 +73,8 @@ def fill(net: nn.Module, weights: Mapping[str, Tensor], path: Path, same: str) -
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"{path} holds weights of another network; {same}: {error}") from error
+        said = " ".join(str(error).split())
+        raise InputError(f"{path} holds weights of another network; {same}: {said[:_LONGEST] + ' …' * (len(said) > _LONGEST)}") from error
 
 
 def misfits(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
@@ -74,4 +86,4 @@ def misfits(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"cannot read weights from {path}: {error}")
+    return InputError(f"cannot read weights from {path}: {' '.join(str(error).split())[:_LONGEST] or type(error).__name__}")

@@ -31,7 +31,7 @@ class RunContract:
         assert Recipe.from_dict(values) == self.recipe
 
     def test_resuming_ends_in_the_same_weights(self, run, tmp_path, monkeypatch) -> None:
-        monkeypatch.setattr(loop, "_any", lambda flag, accelerator: True)
+        monkeypatch.setattr(loop.Stopping, "agreed", lambda self, flag, step, due: True)
         with pytest.raises(Interrupted):
             fit(self.recipe, tmp_path / "run", quiet=True)
         monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""What ``torch.distributed.run`` starts in each process: tests.training.many RECIPE RUN [--sgd] [--stop-rank-1-at STEP]"""
+"""What ``torch.distributed.run`` starts in each process: tests.training.many RECIPE RUN [--sgd] [--stop-rank-1-at STEP] [--kill-rank-1-at STEP]"""
 
 import os
 import signal
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from foveal import InputError
 from foveal.training import Interrupted, Recipe, fit, loop, read_json
 from tests.threads import threads_of_process_groups
 
@@ -16,20 +17,25 @@ def main() -> int:
     recipe, run, *options = sys.argv[1:]
     if "--sgd" in options:
         loop.create_optimizer_v2 = lambda model, *a, **k: torch.optim.SGD(model.parameters(), lr=0.1)
-    if "--stop-rank-1-at" in options and os.environ["RANK"] == "1":
-        real, left = loop.Progress.advance, [int(options[options.index("--stop-rank-1-at") + 1])]
+    ends = {"--stop-rank-1-at": signal.SIGTERM, "--kill-rank-1-at": signal.SIGKILL}
+    chosen = [option for option in options if option in ends]
+    if chosen and os.environ["RANK"] == "1":
+        real, left = loop.Progress.advance, [int(options[options.index(chosen[0]) + 1])]
 
         def advance(self: Any, *arguments: Any) -> None:
             real(self, *arguments)
             left[0] -= 1
             if not left[0]:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), ends[chosen[0]])
 
         loop.Progress.advance = advance  # type: ignore[method-assign]
     try:
         fit(Recipe.from_dict(read_json(Path(recipe))), Path(run), resume=True)
     except Interrupted:
         return 130
+    except InputError as error:
+        print(f"foveal: {error}", file=sys.stderr, flush=True)
+        return 2
     assert not threads_of_process_groups()
     return 0
 

@@ -17,7 +17,7 @@ from foveal.tasks import CausalLearning, Classification, Partition, learn_partit
 from foveal.tasks.causal_learning import EnvironmentWalk, names_of
 from foveal.tasks.environments import complement_logits
 from foveal.timm import TimmModel
-from foveal.training import Interrupted, Optim, Recipe, build_model, fit, latest_checkpoint, load_data, load_run, loop
+from foveal.training import Interrupted, Optim, Recipe, build_model, fit, latest_checkpoint, load_data, load_run, loop, read_checkpoint
 from foveal.training.reference import main
 from tests.training.helpers import assert_same_weights, weights
 from tests.training.test_loop import launch, sgd
@@ -229,7 +229,7 @@ def test_two_processes_have_one_partition_and_train_as_one(tmp_path, monkeypatch
     recipe = replace(RECIPE, model=model, steps=4, eval_every=2, checkpoint_every=4)
     done = launch(2, recipe, tmp_path / "two", "--sgd")
     assert done.returncode == 0, done.stderr[-3000:]
-    saved = loop.read_checkpoint(latest_checkpoint(tmp_path / "two"), recipe.to_dict())
+    saved = read_checkpoint(latest_checkpoint(tmp_path / "two"), recipe.to_dict())
     written = Partition.load(tmp_path / "two" / "environments.json")
     assert torch.equal(saved["state"]["task"]["environments"], written.of(names_of(load_data(recipe.data).train)))
     monkeypatch.setattr(loop, "create_optimizer_v2", lambda model, *a, **k: sgd(model))

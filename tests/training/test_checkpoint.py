@@ -115,15 +115,15 @@ def test_every_decisive_field_is_in_the_fingerprint() -> None:
     assert len(set(prints)) == len(prints)
 
 
-def test_partial_folders_are_ignored_and_cleared(tmp_path) -> None:
+def test_two_are_kept_and_other_names_are_no_checkpoints(tmp_path) -> None:
     path = write(tmp_path)
     folder = path.parent
     shutil.copytree(path, folder / "partial-00000009-77")
     shutil.copytree(path, folder / "step-9")
     assert latest_checkpoint(tmp_path) == path
-    newer = write(tmp_path, 12)
-    assert latest_checkpoint(tmp_path) == newer
-    assert list(folder.iterdir()) == [newer]
+    newer, newest = write(tmp_path, 12), write(tmp_path, 15)
+    assert latest_checkpoint(tmp_path) == newest
+    assert {path.name for path in folder.iterdir()} == {newer.name, newest.name, "partial-00000009-77", "step-9"}
     assert latest_checkpoint(tmp_path / "nowhere") is None
 
 

@@ -95,7 +95,8 @@ def test_stopping_saves_at_that_step_and_resuming_goes_on(forker, whole, tmp_pat
     assert not (run / "model.safetensors").exists()
     assert forker.train(everything(), run) == 0
     assert_equal_runs(run, whole)
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000008"], "older checkpoints are cleared away"
+    before = "step-00000005" if step == 5 else "step-00000004"
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {before, "step-00000008"}, "older checkpoints are cleared away"
 
 
 def test_a_second_interrupt_stops_at_once(forker, whole, tmp_path) -> None:

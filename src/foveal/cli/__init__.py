@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from .. import __version__
 from .._console import lasting_output
 from .._errors import InputError, missing_module, unknown
+from .._files import refused
 from ._stopped import Stopped
 from ._verbs import VERBS
 
@@ -46,6 +47,11 @@ def _run(words: list[str]) -> int:
         if known is None:
             raise
         return _refuse(known)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"foveal: {refused(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     except Stopped as stopped:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from .._console import console, table
+from .._errors import InputError
 from ._options import parse
 
 __all__ = ["evaluate_run"]
@@ -15,21 +16,26 @@ __all__ = ["evaluate_run"]
 
 def evaluate_run(words: list[str]) -> None:
     """Print and write the metrics of a finished run: eval RUN"""
-    run = parse(_Eval, "eval", words).run
+    chosen = parse(_Eval, "eval", words)
+    run, out = chosen.run, chosen.out or chosen.run
+    import torch
+
     from .._machine import workers_note
-    from ..training import evaluate, load_run, scalars, write_json
+    from ..training import evaluate, load_run, scalars
 
     recipe, bundle, model = load_run(run)
     if note := workers_note(recipe.workers):
         print(note, file=sys.stderr)
-    splits, files = {}, [run / "eval.json"]
+    if torch.accelerator.is_available():
+        # where it was trained, so that its numbers are those that training wrote
+        model = model.to(torch.accelerator.current_accelerator())
+    splits: dict[str, Any] = {}
+    contents: dict[Path, Any] = {out / "eval.json": splits}
     for name, split in {"val": bundle.val, "test": bundle.test, **bundle.probes}.items():
         results: list[Any] = []
         splits[name] = evaluate(model, split, recipe, bundle, results=results)
         if results:
-            files.append(run / f"results-{name}.json")
-            write_json(files[-1], results)
-    write_json(run / "eval.json", splits)
+            contents[out / f"results-{name}.json"] = results
     columns = {number: None for metrics in splits.values() for number in scalars(metrics)}
     rows = ((name, *("–" if metrics[number] is None else f"{metrics[number]:.4f}" for number in columns)) for name, metrics in splits.items())
     console().print(table(("split", *columns), rows))
@@ -37,7 +43,19 @@ def evaluate_run(words: list[str]) -> None:
     if classes:
         rows = ((name, *("–" if value is None else f"{value:.4f}" for value in numbers.values())) for name, numbers in classes.items())
         console().print(table(("class", *next(iter(classes.values()))), rows, title="test, by class", title_justify="left"))
-    print("\n".join(map(str, files)))
+    _write(contents)
+
+
+def _write(contents: dict[Path, Any]) -> None:
+    """After all is shown: what was worked out is not lost where nothing can be written."""
+    from ..training import write_json
+
+    for path, content in contents.items():
+        try:
+            write_json(path, content)
+        except OSError as error:
+            raise InputError(f"the numbers above could not be written to {path}: {error.strerror or error}; choose a folder with --out") from error
+    print("\n".join(map(str, contents)))
 
 
 @dataclass(frozen=True)
@@ -46,3 +64,5 @@ class _Eval:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a finished run."""
+    out: Path | None = None
+    """Folder for eval.json and files of results; RUN if not given."""

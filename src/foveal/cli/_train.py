@@ -36,6 +36,8 @@ def train(words: list[str]) -> None:
         words = [*words[1:], words[0]]
     if words[0] == "--resume":
         run = parse(_Resume, "train", words).resume
+        if not (run / "recipe.json").exists():
+            raise InputError(f"{run} is no run: it has no recipe.json; expected the folder of a run, as foveal train makes it")
         _fit(Recipe.from_dict(read_json(run / "recipe.json")), run, resume=True)
         return
     if words[0] == "--from":

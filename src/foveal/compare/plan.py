@@ -35,8 +35,21 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Plan":
-        arms = tuple(Arm(arm["name"], arm["about"], model_from_dict(arm["model"])) for arm in values["arms"])
-        return cls(Recipe.from_dict(values["recipe"]), arms, tuple(values["seeds"]))
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: it is no plan.
+        """
+        try:
+            arms = tuple(Arm(str(arm["name"]), str(arm["about"]), model_from_dict(arm["model"])) for arm in values["arms"])
+            seeds = tuple(values["seeds"])
+            if not arms or not seeds or not all(isinstance(seed, int) for seed in seeds):
+                raise ValueError(f"arms {[arm.name for arm in arms]} and seeds {list(seeds)}")
+            return cls(Recipe.from_dict(values["recipe"]), arms, seeds)
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"this is no plan of a comparison ({error!r}); choose another folder with --out, or remove its plan.json") from error
 
 
 def list_arms(model: ModelConfig | None = None) -> list[str]:

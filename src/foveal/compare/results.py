@@ -18,8 +18,10 @@ from .._errors import InputError
 from .._machine import processor
 from ..analysis import chance_angles
 from ..tasks import Headline
-from ..training import load_data, read_json, scalars
+from ..training import Recipe, load_data, read_json, scalars
 from ..training.checkpoint import replace_file
+from ..training.reading import read_history, read_object
+from ._diverged import without_diverged
 from .look import drawn_truth, shown_images
 from .plan import Plan
 from .statistics import Pool, compare_pairs, estimate
@@ -29,6 +31,7 @@ __all__ = ["check_results", "collect", "write_results"]
 
 _NOT_METRICS = ("step", "parameters")
 _BASELINE_ITSELF = {"difference": None, "paired": None, "verdict": None, "leaning": None, "seeds_to_settle": None}
+_LOOK = ("regions", "lambdas", "dim", "head_dim", "angles", "initial_angles", "neighbour_angles", "pictures", "drawn")
 
 
 def write_results(folder: Path) -> Path:
@@ -54,18 +57,19 @@ def check_results(results: Any) -> dict[str, Any]:
 
 def collect(folder: Path) -> dict[str, Any]:
     """The results of a finished comparison."""
-    plan = Plan.from_dict(read_json(folder / "plan.json"))
+    plan, diverged = without_diverged(Plan.from_dict(read_object(folder / "plan.json")), folder)
     bundle = load_data(plan.recipe.data)
-    costs = read_json(folder / "costs.json")
+    again = "remove {0}, and the same command makes it again"
+    costs = read_object(folder / "costs.json", [arm.name for arm in plan.arms], again.format(folder / "costs.json"))
     runs = {arm.name: [folder / arm.name / f"seed-{seed}" for seed in plan.seeds] for arm in plan.arms}
-    metrics = {name: [read_json(run / "metrics.json") for run in paths] for name, paths in runs.items()}
     headline, model = plan.recipe.task.headline, plan.recipe.model
+    metrics = {name: [read_object(run / "metrics.json", [headline.name], again.format(run)) for run in paths] for name, paths in runs.items()}
     judged = {name: [metric[headline.name] for metric in of_arm] for name, of_arm in metrics.items()}
     pool, compared = _comparisons(plan, judged, headline, model.rivals)
     arms = []
     for arm in plan.arms:
         rival = model.rivals.get(arm.name)
-        looks = [read_json(run / "look.json") for run in runs[arm.name]]
+        looks = [read_object(run / "look.json", _LOOK, again.format(run / "look.json")) for run in runs[arm.name]]
         names = [name for name in scalars(metrics[arm.name][0]) if name not in _NOT_METRICS]
         per_class = [metric["per_class"] for metric in metrics[arm.name] if "per_class" in metric]
         arms.append(
@@ -100,7 +104,7 @@ def collect(folder: Path) -> dict[str, Any]:
         },
         "versions": {name: version(name) for name in ("foveal", "torch", "timm", "accelerate")},
         "plan": plan.to_dict(),
-        "task": {"classes": bundle.classes, "train_images": len(bundle.train), "test_images": len(bundle.test), "notes": bundle.notes},
+        "task": {"classes": bundle.classes, "train_images": len(bundle.train), "test_images": len(bundle.test), "notes": [*bundle.notes, *diverged]},
         "metric": {**asdict(headline), "chance": chance},
         "about_model": model.about,
         "images": shown_images(plan.recipe, bundle),
@@ -174,5 +178,9 @@ def _mean(values: list[float]) -> float:
 
 
 def _history(path: Path, headline: Headline) -> list[dict[str, Any]]:
-    entries = map(json.loads, path.read_text().splitlines())
+    entries = read_history(path, (f"val_{headline.name}", "train_loss"))
+    recipe = Recipe.from_dict(read_object(path.with_name("recipe.json")))
+    due = [step for step in range(1, recipe.steps + 1) if step % recipe.eval_every == 0 or step == recipe.steps]
+    if [entry["step"] for entry in entries] != due:
+        raise InputError(f"{path} has not an entry for each evaluation, which were at {due}; remove {path.parent}, and the same command trains that run again")
     return [{"step": entry["step"], "value": entry[f"val_{headline.name}"], "train_loss": entry["train_loss"]} for entry in entries]

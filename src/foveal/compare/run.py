@@ -1,8 +1,9 @@
 """Running a plan: side by side, one thread each, and able to stop and go on at any moment."""
 
-import json
+import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.live import Live
@@ -25,8 +27,11 @@ from .._errors import InputError
 from .._machine import cores, quiet_cuda
 from ..analysis import latency, peak_memory
 from ..data import DataBundle, Split
-from ..training import Interrupted, Recipe, build_model, fit, load_data, load_run, read_json, write_json
+from ..training import Diverged, Interrupted, Recipe, build_model, fit, load_data, load_run, write_json
 from ..training.checkpoint import check_folder
+from ..training.place import alone, refusals, sweep
+from ..training.reading import Damaged, read_history, read_object
+from ._diverged import DIVERGED, diverged_runs
 from .look import look
 from .plan import Plan
 
@@ -37,6 +42,8 @@ quiet_cuda()
 
 LATENCY_BATCH = 16
 _POLL_SECONDS = 0.5
+_LEAVE_SECONDS = 30.0
+"""What a worker whose parent is gone may take for its step and a checkpoint."""
 
 
 def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool = False) -> None:
@@ -51,7 +58,7 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
         quiet: show nothing.
 
     Raises:
-        ValueError: the data cannot be used, the folder holds another plan, or another process works in it.
+        ValueError: the data cannot be used, the folder holds another plan, another process works in it, or the operating system refuses.
         Interrupted: on Ctrl-C or SIGTERM, when all runs have saved.
     """
     if jobs is not None and jobs < 1:
@@ -63,30 +70,38 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
         # and so is an arm that makes no model for such images
         build_model(plan.run_recipe(arm, 0), bundle)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        if (folder / "plan.json").exists() and Plan.from_dict(read_json(folder / "plan.json")) != plan:
+    with refusals(folder, "what is done is kept, and the same command goes on"), _alone(folder):
+        if (folder / "plan.json").exists() and Plan.from_dict(read_object(folder / "plan.json")) != plan:
             raise InputError(f"{folder} holds another comparison; choose another folder with --out, or remove {folder}")
+        sweep(folder)
         write_json(folder / "plan.json", plan.to_dict())
-        todo = [(arm.name, seed) for seed in plan.seeds for arm in plan.arms if not (folder / arm.name / f"seed-{seed}" / "look.json").exists()]
+        runs = {(arm.name, seed): folder / arm.name / f"seed-{seed}" for seed in plan.seeds for arm in plan.arms}
+        todo = [key for key, run in runs.items() if not any((run / name).exists() for name in ("look.json", DIVERGED))]
         memories = {arm.name: folder / arm.name / "memory.json" for arm in plan.arms}
         console = plain_console(quiet=quiet, soft_wrap=True)
         for note in bundle.notes:
             console.print(f"note: {plain(note)}")
         if todo or not all(path.exists() for path in memories.values()):
             _side_by_side(plan, folder, todo, [name for name, path in memories.items() if not path.exists()], jobs or _default_jobs(), console)
+        for (name, seed), said in diverged_runs(plan, folder).items():
+            console.print(f"{name} seed {seed} diverged and is left out of the report: {said}")
         if not (folder / "costs.json").exists():
             console.print("measuring what each attention costs")
-            write_json(folder / "costs.json", _costs(plan, {name: read_json(path)["bytes"] for name, path in memories.items()}))
+            memory = {name: read_object(path, ("bytes",), f"remove {path}, and the same command measures it again") for name, path in memories.items()}
+            write_json(folder / "costs.json", _costs(plan, {name: int(values["bytes"]) for name, values in memory.items()}))
 
 
 def steps_for_minutes(recipe: Recipe, plan: Plan, minutes: float) -> int:
-    """Steps that the dearest arm takes in that time on one thread, a tenth kept for evaluation; rounded, so that small noise does not show."""
+    """Steps that the dearest arm takes in that time, a tenth kept for evaluation; rounded, so that small noise does not show.
+
+    Measured on the device that trains, in the recipe's precision: the accelerator where there is one, otherwise one thread of the processor.
+    """
     if minutes <= 0:
         raise InputError(f"minutes-per-run must be above 0, got {minutes}")
     bundle = load_data(recipe.data)
     macs = {arm.name: recipe.task.cost(build_model(plan.run_recipe(arm, 0), bundle), bundle).macs for arm in plan.arms}
     dearest = max(plan.arms, key=lambda arm: macs[arm.name])
-    step = _prepare_step(plan.run_recipe(dearest, 0), bundle, _batch(recipe, bundle.train, recipe.batch_size))
+    step = _prepare_step(plan.run_recipe(dearest, 0), bundle, _batch(recipe, bundle.train, recipe.batch_size), _device())
     seconds = latency({"step": step}, rounds=3)["step"]
     steps = 0.9 * 60 * minutes / seconds
     return max(10, round(steps / 10) * 10)
@@ -133,13 +148,19 @@ def _train_and_look(recipe: Recipe, run: Path) -> str:
     global _stopped
     if _stopped:
         raise Interrupted(run, 0)
-    try:
-        metrics = fit(recipe, run, resume=True, quiet=True)
-    except Interrupted:
-        _stopped = True
-        raise
-    recipe, bundle, model = load_run(run)
-    write_json(run / "look.json", look(recipe, model, build_model(recipe, bundle), bundle))
+    # a worker whose parent was killed may still be ending its step here
+    with alone(run, wait=2 * _LEAVE_SECONDS):
+        try:
+            metrics = fit(recipe, run, resume=True, quiet=True)
+            recipe, bundle, model = load_run(run)
+        except Interrupted:
+            _stopped = True
+            raise
+        except Diverged as error:
+            # an outcome of the comparison; the others go on
+            write_json(run / DIVERGED, {"message": str(error)})
+            return "diverged"
+        write_json(run / "look.json", look(recipe, model, build_model(recipe, bundle), bundle))
     headline = recipe.task.headline
     return f"{headline.label} {headline.show(metrics[headline.name])}"
 
@@ -149,7 +170,7 @@ def _measure_memory(recipe: Recipe, path: Path) -> str:
         raise Interrupted(path.parent, 0)
     bundle = load_data(recipe.data)
     batch = _batch(recipe, bundle.train, recipe.batch_size)
-    write_json(path, {"bytes": peak_memory(_prepare_step, recipe, bundle.described(), batch)})
+    write_json(path, {"bytes": _device_memory(recipe, bundle, batch) or peak_memory(_prepare_step, recipe, bundle.described(), batch)})
     return ""
 
 
@@ -158,32 +179,63 @@ def _batch(recipe: Recipe, split: Split, size: int) -> tuple[Any, Any]:
     return recipe.task.collate([split[i % len(split)] for i in range(size)])
 
 
-def _prepare_step(recipe: Recipe, bundle: DataBundle, batch: tuple[Any, Any]) -> Callable[[], None]:
-    model = build_model(recipe, bundle).train()
+def _device() -> torch.device:
+    """The one that runs train on."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu") if torch.accelerator.is_available() else torch.device("cpu")
+
+
+def _prepare_step(recipe: Recipe, bundle: DataBundle, batch: tuple[Any, Any], device: torch.device | str = "cpu") -> Callable[[], None]:
+    device = torch.device(device)
+    model = build_model(recipe, bundle).train().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    inputs, targets = send_to_device(batch, device)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision)
 
     def step() -> None:
-        recipe.task.step(model, model, *batch, bundle)[0].backward()
+        with torch.autocast(device.type, half, enabled=half is not None):
+            loss, _ = recipe.task.step(model, model, inputs, targets, bundle)
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        _wait(device)
 
     return step
 
 
+def _wait(device: torch.device) -> None:
+    # work on an accelerator goes on behind the call that asked for it
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _device_memory(recipe: Recipe, bundle: DataBundle, batch: tuple[Any, Any]) -> int | None:
+    """Bytes on a CUDA device that a training step takes at its peak beyond the model and its batch; None where runs train elsewhere."""
+    device = _device()
+    if device.type != "cuda":
+        return None
+    step = _prepare_step(recipe, bundle, batch, device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    return torch.cuda.max_memory_allocated(device) - before
+
+
 def _costs(plan: Plan, memory: dict[str, int]) -> dict[str, Any]:
-    bundle, task = load_data(plan.recipe.data), plan.recipe.task
+    bundle, task, device = load_data(plan.recipe.data), plan.recipe.task, _device()
     models = {arm.name: build_model(plan.run_recipe(arm, 0), bundle).eval() for arm in plan.arms}
-    inputs, _ = _batch(plan.recipe, bundle.test, LATENCY_BATCH)
+    counted = {name: task.cost(model, bundle) for name, model in models.items()}
+    models = {name: model.to(device) for name, model in models.items()}
+    inputs = send_to_device(_batch(plan.recipe, bundle.test, LATENCY_BATCH)[0], device)
 
     def forward(model: torch.nn.Module) -> Callable[[], None]:
         def call() -> None:
             with torch.no_grad():
                 task.predict(model, inputs)
+            _wait(device)
 
         return call
 
     seconds = latency({name: forward(model) for name, model in models.items()})
-    counted = {name: task.cost(model, bundle) for name, model in models.items()}
     return {
         name: {
             "parameters": counted[name].parameters,
@@ -240,8 +292,14 @@ def _as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+_PR_SET_PDEATHSIG = 1
+
+
 def _start_worker(parent: int) -> None:
     torch.set_num_threads(1)
+    if sys.platform == "linux":
+        # at once, where the thread below looks once a second
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     # between runs a worker has nothing to save, and the parent decides; during a run the training loop listens itself
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -249,8 +307,8 @@ def _start_worker(parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
-        # time for a step and a checkpoint; nobody is left to hand a result to
-        time.sleep(30)
+        # nobody is left to hand a result to
+        time.sleep(_LEAVE_SECONDS)
         os._exit(1)
 
     threading.Thread(target=leave_with_parent, daemon=True).start()
@@ -305,7 +363,9 @@ class _Watch:
     def _last(self, name: str) -> dict[str, Any] | None:
         arm, _, seed = name.partition(" seed ")
         path = self._folder / arm / f"seed-{seed}" / "history.jsonl"
-        if not path.exists():
+        try:
+            entries = read_history(path, (f"val_{self._plan.recipe.task.headline.name}",))
+        except Damaged:
+            # the run itself says so, and ends; this only looks on
             return None
-        lines = path.read_text().splitlines()
-        return json.loads(lines[-1]) if lines and lines[-1].endswith("}") else None
+        return entries[-1] if entries else None

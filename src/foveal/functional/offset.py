@@ -12,7 +12,7 @@ Shapes     B batch, N points, D width of keys, C channels
 
 from torch import Tensor
 
-from ._summary import whole_precision, wide_dtype
+from ._precision import whole_precision, wide
 
 __all__ = ["offset_attention", "offset_attention_map", "offset_attention_reference"]
 
@@ -33,10 +33,10 @@ def offset_attention(k: Tensor, v: Tensor, *, eps: float = 0.0) -> Tensor:
 
 def offset_attention_map(k: Tensor, *, eps: float = 0.0) -> Tensor:
     """How much each point takes from each, ``(B, N, N)``: rows sum to one, or below by what ``eps`` takes."""
-    wide = k.to(wide_dtype(k))
+    full = wide(k)
     # logits are not scaled and reach hundreds: L as a bias beside them, in a fused kernel, would lose the digits that gradients live on
     with whole_precision(k):
-        logits = wide @ wide.mT
+        logits = full @ full.mT
         if eps:
             rows = logits.softmax(-1).mT
             return (rows / (eps + rows.sum(-1, keepdim=True))).to(k.dtype)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
-from ._summary import whole_precision, wide_dtype
+from ._precision import whole_precision, wide
 
 __all__ = ["farthest_points", "gather_points", "nearest_points"]
 
@@ -91,7 +91,7 @@ def nearest_points(queries: Tensor, points: Tensor, k: int) -> Tensor:
     rows = max(1, _CHUNK_ENTRIES // (points.shape[0] * points.shape[1]))
     # half precision loses neighbours
     with whole_precision(queries):
-        parts, points = _wide(queries).split(rows, dim=1), _wide(points)
+        parts, points = wide(queries).split(rows, dim=1), wide(points)
         found = [torch.cdist(part, points, compute_mode="donot_use_mm_for_euclid_dist").topk(k, largest=False).indices for part in parts]
     return torch.cat(found, 1)
 
@@ -100,10 +100,6 @@ def gather_points(values: Tensor, index: Tensor) -> Tensor:
     """Rows of ``values`` by index: ``(B, N, D)`` and ``(B, …)`` to ``(B, …, D)``."""
     flat = index.flatten(1).unsqueeze(-1).expand(-1, -1, values.shape[-1])
     return values.gather(1, flat).unflatten(1, index.shape[1:])
-
-
-def _wide(xyz: Tensor) -> Tensor:
-    return xyz.to(wide_dtype(xyz))
 
 
 def _check(xyz: Tensor, what: str) -> None:

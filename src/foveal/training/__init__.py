@@ -2,11 +2,14 @@
 
 from . import _extra  # noqa: F401  # the first: it says which package is missing
 from .checkpoint import latest_checkpoint, read_checkpoint, read_weights, restore
-from .loop import Interrupted, build_model, evaluate, fit, load_data, load_run, scalars
-from .recipe import Data, Optim, Recipe, model_from_dict, model_to_dict, read_json, write_json
+from .judging import Diverged, evaluate, scalars
+from .loop import Interrupted, build_model, fit, load_data, load_run
+from .reading import read_json, write_json
+from .recipe import Data, Optim, Recipe, model_from_dict, model_to_dict
 
 __all__ = [
     "Data",
+    "Diverged",
     "Interrupted",
     "Optim",
     "Recipe",

@@ -1,14 +1,14 @@
 """Checkpoints that survive being killed: a folder is written under another name, flushed to disk, and renamed when it is whole.
 
 A checkpoint holds weights (safetensors), the optimizer's state (read back with ``weights_only=True``, so it cannot run code) and a JSON with the step, the
-recipe's fingerprint and the hash of each file.
+recipe's fingerprint and the hash of each file. The last two are kept, so that a damaged one is not the end of a run.
 """
 
+import errno
 import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,18 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from .._files import check_folder, flush, flush_folder, replace_file
-from .._weights import fill, read_weights
+from .._weights import fill, read_saved, read_weights
+from .place import is_ours, remove_ours
+from .reading import Damaged, read_object
 
 __all__ = [
     "Checkpoint",
     "check_folder",
     "fingerprint",
     "latest_checkpoint",
+    "newest_checkpoints",
     "read_checkpoint",
+    "read_newest",
     "read_weights",
     "replace_file",
     "write_checkpoint",
@@ -47,6 +51,9 @@ _LATER_IN: dict[str, dict[str, Any]] = {
 Checkpoint = dict[str, Any]
 """``step``, ``weights``, ``ema`` (or None) and ``state``."""
 
+KEPT = 2
+"""Checkpoints of a run that stay."""
+
 
 def fingerprint(recipe: Mapping[str, Any]) -> str:
     """A short hash of what decides the course of a run. How it is watched does not belong to it."""
@@ -63,38 +70,112 @@ def _as_of_then(values: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str
 def write_checkpoint(
     run: Path, step: int, *, weights: dict[str, Tensor], ema: dict[str, Tensor] | None, state: dict[str, Any], recipe: Mapping[str, Any]
 ) -> Path:
-    """Write ``run/checkpoints/step-…`` whole, then remove the older ones."""
+    """Write ``run/checkpoints/step-…`` whole, then remove all of this run but it and the one before.
+
+    Folders of another run or of anybody else stay, and so does whatever lies behind a link. Where the disk is full, the one before makes room.
+
+    Raises:
+        OSError: the disk is full, or the like; the older checkpoints are as they were, and what was half written is gone.
+    """
     folder = run / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:08d}"
-    if final.exists():
-        return final
-    partial = folder / f"partial-{step:08d}-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    flush(partial / "model.safetensors", save(_contiguous(weights)))
-    if ema is not None:
-        flush(partial / "ema.safetensors", save(_contiguous(ema)))
-    with (partial / "state.pt").open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    hashes = {path.name: _hash(path) for path in sorted(partial.iterdir())}
-    about = {"step": step, "recipe": fingerprint(recipe), "files": hashes, "torch": torch.__version__}
-    flush(partial / "checkpoint.json", json.dumps({**about, "check": _check(about)}, indent=2).encode())
-    flush_folder(partial)
+    files = {"model.safetensors": weights} | ({} if ema is None else {"ema.safetensors": ema})
+    own = fingerprint(recipe)
+    try:
+        partial = _write_partial(folder, step, files, state, own)
+    except OSError as error:
+        spare = _kept(run, own, final.name, 1)[1]
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not spare:
+            raise
+        for other in spare:
+            remove_ours(other)
+        partial = _write_partial(folder, step, files, state, own)
+    if final.is_dir() and not final.is_symlink():
+        # of this step once before: the run went on from an older one, as this was damaged
+        remove_ours(final)
     partial.rename(final)
     flush_folder(folder)
-    for other in folder.iterdir():
-        if other != final:
-            shutil.rmtree(other, ignore_errors=True)
+    for other in _kept(run, own, final.name, KEPT)[1]:
+        remove_ours(other)
     return final
 
 
+def _write_partial(folder: Path, step: int, files: Mapping[str, dict[str, Tensor]], state: dict[str, Any], recipe: str) -> Path:
+    partial = folder / f"partial-{step:08d}-{os.getpid()}"
+    remove_ours(partial)
+    partial.mkdir()
+    try:
+        for name, tensors in files.items():
+            flush(partial / name, save(_contiguous(tensors)))
+        _flush_state(partial / "state.pt", state)
+        hashes = {path.name: _hash(path) for path in sorted(partial.iterdir())}
+        about = {"step": step, "recipe": recipe, "files": hashes, "torch": torch.__version__}
+        flush(partial / "checkpoint.json", json.dumps({**about, "check": _check(about)}, indent=2).encode())
+        flush_folder(partial)
+    except BaseException:
+        remove_ours(partial)
+        raise
+    return partial
+
+
+def _flush_state(path: Path, state: dict[str, Any]) -> None:
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # PyTorch ends its archive on the way out of a refusal, fails at that, and raises this instead
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def newest_checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run, the newest first."""
+    return sorted((path for path in (run / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{8}", path.name)), reverse=True)
+
+
 def latest_checkpoint(run: Path) -> Path | None:
-    """The newest whole checkpoint of a run."""
-    found = sorted(path for path in (run / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{8}", path.name))
-    return found[-1] if found else None
+    """The newest checkpoint of a run."""
+    found = newest_checkpoints(run)
+    return found[0] if found else None
+
+
+def _kept(run: Path, recipe: str, newest: str, count: int) -> tuple[list[Path], list[Path]]:
+    """Of this recipe's checkpoints, with nothing in them but what was written, those that stay and those that may go."""
+    own = [path for path in newest_checkpoints(run) if is_ours(path) and _written_by(path, recipe)]
+    # what lies beyond the newest step was passed over for its damage
+    kept = [path for path in own if path.name <= newest][:count]
+    return kept, [path for path in own if path not in kept]
+
+
+def _written_by(path: Path, recipe: str) -> bool:
+    try:
+        return _about(path)["recipe"] == recipe
+    except InputError:
+        # what cannot be read may be anybody's
+        return False
+
+
+def read_newest(run: Path, recipe: Mapping[str, Any]) -> tuple[Path, Checkpoint, list[str]] | None:
+    """The newest checkpoint that is whole, its contents, and a note on each that had to be passed over. None where there is none at all.
+
+    Raises:
+        ValueError: every one is damaged, or the newest whole one belongs to another recipe.
+    """
+    notes: list[str] = []
+    for path in newest_checkpoints(run):
+        try:
+            saved = read_checkpoint(path, recipe)
+        except Damaged as error:
+            notes.append(str(error))
+            continue
+        return path, saved, [*notes, *([f"going on from step {saved['step']} instead, which loses nothing but time"] if notes else [])]
+    if notes:
+        raise Damaged(f"no checkpoint of {run} is whole; train anew into another folder: {'; '.join(notes)}")
+    return None
 
 
 def read_checkpoint(path: Path, recipe: Mapping[str, Any]) -> Checkpoint:
@@ -108,18 +189,24 @@ def read_checkpoint(path: Path, recipe: Mapping[str, Any]) -> Checkpoint:
         raise InputError(
             f"{path} belongs to a run with another recipe; resume with the recipe in {path.parents[1] / 'recipe.json'}, or train into a new folder"
         )
+    remedy = f"remove {path} to start from an older checkpoint or anew"
     for name, expected in about["files"].items():
         if not (path / name).exists():
-            raise InputError(f"{path / name} is missing; remove {path} to start from an older checkpoint or anew")
-        if _hash(path / name) != expected:
-            raise InputError(f"{path / name} is damaged: its contents are not what was written; remove {path} to start anew")
-    ema = path / "ema.safetensors"
-    return {
-        "step": about["step"],
-        "weights": read_weights(path / "model.safetensors"),
-        "ema": read_weights(ema) if ema.exists() else None,
-        "state": torch.load(path / "state.pt", map_location="cpu", weights_only=True),
-    }
+            raise Damaged(f"{path / name} is missing; {remedy}")
+        try:
+            whole = _hash(path / name) == expected
+        except OSError as error:
+            raise Damaged(f"{path / name} cannot be read: {error.strerror or error}; {remedy}") from error
+        if not whole:
+            raise Damaged(f"{path / name} is damaged: its contents are not what was written; {remedy}")
+    try:
+        read = {name: read_saved(path / name) if name in about["files"] else None for name in ("model.safetensors", "ema.safetensors", "state.pt")}
+    except InputError as error:
+        raise Damaged(f"{error}; {remedy}") from error
+    state = read["state.pt"]
+    if not isinstance(state, dict) or not all(isinstance(state.get(part), dict) for part in ("optimizer", "scaler")):
+        raise Damaged(f"{path / 'state.pt'} is damaged: it holds no state of a run; {remedy}")
+    return {"step": about["step"], "weights": read["model.safetensors"], "ema": read["ema.safetensors"], "state": state}
 
 
 def restore(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -137,16 +224,28 @@ def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
 
 
 def _about(path: Path) -> dict[str, Any]:
-    file = path / "checkpoint.json"
+    file, remedy = path / "checkpoint.json", f"remove {path} to start from an older checkpoint or anew"
+    if not file.exists():
+        raise Damaged(f"{path} is no checkpoint of Foveal: it has no checkpoint.json")
     try:
-        about = json.loads(file.read_text(encoding="utf8"))
+        about = read_object(file, ("check", "step", "recipe", "files"), remedy)
         if about.pop("check") != _check(about):
             raise ValueError("its contents are not what was written")
-        return {"step": int(about["step"]), "recipe": str(about["recipe"]), "files": dict(about["files"])}
-    except FileNotFoundError:
-        raise InputError(f"{path} is no checkpoint of Foveal: it has no checkpoint.json") from None
+        known: dict[str, Any] = {
+            "step": int(about["step"]),
+            "recipe": str(about["recipe"]),
+            "files": {str(name): str(value) for name, value in about["files"].items()},
+        }
+        named = {"model.safetensors", "state.pt"}
+        if not named <= known["files"].keys() <= named | {"ema.safetensors"}:
+            raise ValueError(f"it lists {sorted(known['files'])}")
+        if known["step"] < 1 or (path.name.startswith("step-") and path.name != f"step-{known['step']:08d}"):
+            raise ValueError(f"it is of step {known['step']}")
+        return known
+    except Damaged as error:
+        raise Damaged(f"{file} is damaged: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file} is damaged: {error!r}; remove {path} to start anew") from error
+        raise Damaged(f"{file} is damaged: {error!r}; {remedy}") from error
 
 
 def _check(about: dict[str, Any]) -> str:

@@ -5,10 +5,9 @@ Everything random in step n is drawn from a seed made of the recipe's seed and n
 
 import json
 import math
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,26 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import send_to_device
+from accelerate.utils import gather_object, send_to_device
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
 from .._errors import InputError
 from ..attention import CrossSampleDictionary, fit_dictionaries_
 from ..data import DataBundle, Split, seed_of
 from ..models import share_initial_weights_
-from .checkpoint import check_folder, latest_checkpoint, read_checkpoint, read_weights, replace_file, restore, write_checkpoint, write_weights
+from .checkpoint import check_folder, latest_checkpoint, read_newest, read_weights, restore, write_checkpoint, write_weights
 from .course import Course, Samples
+from .judging import Diverged, evaluate, loss_after, not_finite, scalars
+from .place import alone, refusals, sweep
 from .progress import Progress
-from .recipe import Data, Recipe, read_json, write_json
+from .reading import Damaged, cut_history, read_json, read_object, to_json, write_json
+from .recipe import Data, Recipe
+from .resuming import restore_state
+from .stopping import Stopping, signals
 
 __all__ = ["Interrupted", "build_model", "evaluate", "fit", "load_data", "load_run", "scalars"]
 
@@ -79,63 +82,91 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
         The metrics of the test split, as in metrics.json.
 
     Raises:
-        ValueError: the folder is a file, or holds a run already, or one with another recipe; a checkpoint is damaged; the data cannot be used.
+        ValueError: the folder is a file, or holds a run already, or one with another recipe; another process trains it; its checkpoints are damaged; the data
+            cannot be used; the weights are no numbers any more; the operating system refuses (a full disk), or another process is gone.
         Interrupted: on Ctrl-C or SIGTERM, after saving.
     """
     check_folder(run)
-    checkpoint = latest_checkpoint(run)
-    if not resume and ((run / "recipe.json").exists() or checkpoint):
-        raise InputError(f"{run} holds a run already; continue it with --resume {run}, or choose another folder")
+    _check_new(run, resume)
+    if json.loads(to_json(recipe.to_dict())) != recipe.to_dict():
+        raise InputError("the recipe holds a number that is not finite, which no file can keep; give a finite one")
     absent = set(recipe.trackers) - {str(tracker) for tracker in get_available_trackers()}
     if absent:
         raise InputError(f"tracker {', '.join(sorted(absent))} is not known or not installed; install its package, or leave it out of --trackers")
-    # accelerate keeps its settings per process; a second run in this one may want other precision
-    AcceleratorState._reset_state()
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision=recipe.precision,
-        gradient_accumulation_steps=recipe.optim.accumulate,
-        log_with=list(recipe.trackers) or None,
-        project_dir=run,
-    )
-    rank, world = accelerator.process_index, accelerator.num_processes
-    if recipe.batch_size % (world * recipe.optim.accumulate):
-        raise InputError(f"batch_size {recipe.batch_size} cannot be shared by {world} processes × {recipe.optim.accumulate} micro-batches; make it divisible")
+    with refusals(run):
+        # accelerate keeps its settings per process; a second run in this one may want other precision
+        AcceleratorState._reset_state()
+        accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),
+            mixed_precision=recipe.precision,
+            gradient_accumulation_steps=recipe.optim.accumulate,
+            log_with=list(recipe.trackers) or None,
+            project_dir=run,
+        )
+        world = accelerator.num_processes
+        if recipe.batch_size % (world * recipe.optim.accumulate):
+            raise InputError(
+                f"batch_size {recipe.batch_size} cannot be shared by {world} processes × {recipe.optim.accumulate} micro-batches; make it divisible"
+            )
+        with alone(run) if accelerator.is_main_process else nullcontext():
+            if accelerator.is_main_process:
+                # again, as another process may have begun and ended meanwhile
+                _check_new(run, resume)
+                sweep(run)
+            return _fit(recipe, run, accelerator, quiet)
+
+
+def _check_new(run: Path, resume: bool) -> None:
+    if not resume and ((run / "recipe.json").exists() or latest_checkpoint(run)):
+        raise InputError(f"{run} holds a run already; continue it with --resume {run}, or choose another folder")
+
+
+def _fit(recipe: Recipe, run: Path, accelerator: Accelerator, quiet: bool) -> dict[str, Any]:
+    rank = accelerator.process_index
     bundle = load_data(recipe.data)
-    if checkpoint is not None:
+    newest = read_newest(run, recipe.to_dict())
+    if newest is not None:
         _check_classes(run, bundle)
     model = build_model(recipe, bundle)
     optimizer = _optimizer(model, recipe)
     schedule = _schedule(optimizer, recipe)
-    first = 0
-    state = None
-    if checkpoint is None:
+    first, notes = 0, list(bundle.notes)
+    if newest is None:
         _fit_dictionaries(model, bundle.train, recipe, accelerator.device)
     else:
-        saved = read_checkpoint(checkpoint, recipe.to_dict())
-        first, state = saved["step"], saved["state"]
+        checkpoint, saved, passed_over = newest
+        first, notes = saved["step"], [*passed_over, *notes]
         restore(model, saved["weights"], checkpoint)
-        optimizer.load_state_dict(state["optimizer"])
+    if len(set(gather_object([first]))) > 1:
+        raise Damaged(f"the processes read different checkpoints of {run}; look whether all see the same disk, and go on with: foveal train --resume {run}")
     ema = None
     if recipe.optim.ema is not None:
         ema = ModelEmaV3(model, decay=recipe.optim.ema, device=accelerator.device)
-        if checkpoint is not None:
-            ema.module.load_state_dict(saved["ema"])
-    trained, optimizer = accelerator.prepare(recipe.task.trained(model), optimizer)
-    if state is not None and accelerator.scaler is not None:
-        accelerator.scaler.load_state_dict(state["scaler"])
+        if newest is not None:
+            if saved["ema"] is None:
+                raise Damaged(f"{checkpoint} has no ema.safetensors, which its recipe asks for; remove it to start from an older checkpoint or anew")
+            restore(ema.module, saved["ema"], checkpoint)
+    bare = recipe.task.trained(model)
+    trained, optimizer = accelerator.prepare(_Trained(bare), optimizer)
+    empty: dict[str, Any] = {"loss": 0.0, "seen": 0, **dict.fromkeys(recipe.task.running, 0.0)}
+    window: dict[str, Any] = empty
+    learned: dict[str, Tensor] = {}
+    if newest is not None:
+        # not before it is prepared, which would move what belongs on the host, such as AdamW's count of steps, to the device
+        window, learned = restore_state(optimizer, accelerator, saved["state"], empty, checkpoint)
 
     if accelerator.is_main_process:
         write_json(run / "recipe.json", recipe.to_dict())
-        if checkpoint is None:
+        if newest is None:
             write_json(run / "classes.json", list(bundle.classes))
-        _cut_history(run / "history.jsonl", first)
+        cut_history(run / "history.jsonl", first)
     accelerator.init_trackers("foveal", config=_flat(recipe.to_dict()))
 
     def save(step: int) -> None:
         totals = _sum(window, accelerator)
-        _check_loss(totals["loss"], step, recipe)
         if accelerator.is_main_process:
+            if not (run / "recipe.json").exists():
+                raise InputError(f"{run} is gone, or its recipe.json is; put it back from a copy and go on with: foveal train --resume {run}")
             scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
             write_checkpoint(
                 run,
@@ -147,13 +178,25 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
             )
         accelerator.wait_for_everyone()
 
-    course = Course(recipe, bundle, model, accelerator, run, {} if state is None else state.get("task", {}))
+    def check(loss: float, step: int) -> None:
+        """Stop before spoilt weights are evaluated, saved or published."""
+        what = f"the loss became {loss} by step {step}"
+        if math.isfinite(loss):
+            spoilt = [f"{name} of {of}" for of, net in (("the weights", model), ("their average", judged)) for name in not_finite(net)]
+            if not spoilt:
+                return
+            what = f"{spoilt[0]} was not finite after step {step}"
+        last = latest_checkpoint(run)
+        raise Diverged(
+            f"{what}; lower --optim.lr (now {recipe.optim.lr}, {optimizer.param_groups[0]['lr']:.3g} in this step) or raise --optim.warmup; "
+            + (f"the last good checkpoint is kept: {last}" if last else "no checkpoint had been written")
+        )
+
+    course = Course(recipe, bundle, model, accelerator, run, learned)
     judged = model if ema is None else ema.module
-    empty: dict[str, Any] = {"loss": 0.0, "seen": 0, **dict.fromkeys(recipe.task.running, 0.0)}
-    with _signals() as stop, Progress(recipe, first, quiet or not accelerator.is_main_process, bundle.notes) as progress:
+    stopping_at = Stopping(accelerator)
+    with signals() as stop, Progress(recipe, first, quiet or not accelerator.is_main_process, notes) as progress:
         started, seen = time.perf_counter(), 0
-        # what the main process goes on with is of all processes already
-        window = _named(state["window"], empty) if state is not None and accelerator.is_main_process else empty
         for step in range(first, recipe.steps):
             batches = course.batches(step)
             model.train()
@@ -175,30 +218,38 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
             done = step + 1
             seen += recipe.batch_size
             progress.advance(window, seen / (time.perf_counter() - started))
-            if done % recipe.eval_every == 0 or done == recipe.steps:
+            judging, saving = (done % every == 0 or done == recipe.steps for every in (recipe.eval_every, recipe.checkpoint_every))
+            stopping = stopping_at.agreed(stop["asked"], done - first, judging or saving)
+            if judging or saving or stopping:
+                # the losses so far are of the weights before this step
+                with accelerator.autocast():
+                    after = loss_after(recipe, model, bare, inputs, targets, bundle)
+                losses = _sum({"before": window["loss"], "after": after}, accelerator)
+                check(losses["before"] + losses["after"], done)
+            if judging:
                 totals, window = _sum(window, accelerator), empty
-                loss_mean = totals["loss"] / totals["seen"]
-                _check_loss(loss_mean, done, recipe)
                 entry = {
                     "step": done,
                     "lr": optimizer.param_groups[0]["lr"],
-                    "train_loss": loss_mean,
+                    "train_loss": totals["loss"] / totals["seen"],
                     **{f"train_{name}": totals[name] / totals["seen"] for name in recipe.task.running},
                     "images_per_second": seen / (time.perf_counter() - started),
                     **{f"val_{name}": value for name, value in scalars(evaluate(judged, bundle.val, recipe, bundle, accelerator)).items()},
                 }
                 accelerator.log({name: value for name, value in entry.items() if name != "step"}, step=done)
                 if accelerator.is_main_process:
-                    with (run / "history.jsonl").open("a") as file:
-                        file.write(json.dumps(entry) + "\n")
+                    with (run / "history.jsonl").open("ab") as file:
+                        file.write(to_json(entry) + b"\n")
                 progress.note(entry)
-            stopping = _any(stop["asked"], accelerator)
-            if done % recipe.checkpoint_every == 0 or done == recipe.steps or stopping:
+            if saving or stopping:
                 save(done)
             if stopping and done < recipe.steps:
                 accelerator.end_training()
                 raise Interrupted(run, done)
 
+    spoilt = not_finite(judged)
+    if spoilt:
+        raise Diverged(f"{spoilt[0]} of the weights is not finite at step {recipe.steps}, so they are not published; train anew with a lower --optim.lr")
     metrics = evaluate(judged, bundle.test, recipe, bundle, accelerator)
     for name, probe in bundle.probes.items():
         metrics |= {f"{name}_{key}": value for key, value in scalars(evaluate(judged, probe, recipe, bundle, accelerator)).items()}
@@ -211,38 +262,15 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
     return result
 
 
-@torch.no_grad()
-def evaluate(
-    model: nn.Module, split: Split, recipe: Recipe, bundle: DataBundle, accelerator: Accelerator | None = None, results: list[Any] | None = None
-) -> dict[str, Any]:
-    """Metrics of a split: numbers by name, and where a task has them ``per_class``. Each process takes its share, and all get the numbers of the whole.
+class _Trained(nn.Module):
+    """What accelerate gets in the place of the network: it makes ``forward`` one of half precision, which evaluation must not meet."""
 
-    Args:
-        model: the network.
-        split: to be judged on.
-        recipe: with the task.
-        bundle: the data the split is of.
-        accelerator: of several processes.
-        results: a list that gets what this process predicted, as the task writes it.
-    """
-    task = recipe.task
-    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    device = next(model.parameters()).device
-    metrics = task.metrics(bundle).to(device)
-    share: Subset[Any] = Subset(split, range(rank, len(split), world))  # type: ignore[arg-type]
-    model.eval()
-    for batch in DataLoader(share, batch_size=task.eval_batch_size, num_workers=recipe.workers, collate_fn=task.collate):
-        inputs, targets = send_to_device(batch, device)
-        outputs = task.predict(model, inputs)
-        task.update(metrics, outputs, targets)
-        if results is not None:
-            results += task.results(outputs, targets, bundle)
-    return task.summarise(metrics, bundle)
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
 
-
-def scalars(metrics: dict[str, Any]) -> dict[str, float]:
-    """The plain numbers among metrics, for tables, histories and trackers."""
-    return {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        return self.inner(*inputs, **options)
 
 
 def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:
@@ -253,7 +281,7 @@ def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:
     """
     if not (run / "recipe.json").exists():
         raise InputError(f"{run} is no run: it has no recipe.json")
-    recipe = Recipe.from_dict(read_json(run / "recipe.json"))
+    recipe = Recipe.from_dict(read_object(run / "recipe.json"))
     if not (run / "model.safetensors").exists():
         raise InputError(f"{run} has not finished; go on with: foveal train --resume {run}")
     bundle = load_data(recipe.data)
@@ -261,6 +289,9 @@ def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:
     model = build_model(recipe, bundle)
     weights = run / "model.safetensors"
     restore(model, read_weights(weights), weights)
+    spoilt = not_finite(model)
+    if spoilt:
+        raise Diverged(f"{weights} holds weights that are no numbers: {spoilt[0]} and {len(spoilt) - 1} more; train again with a lower --optim.lr")
     return recipe, bundle, model.eval()
 
 
@@ -270,8 +301,8 @@ def _check_classes(run: Path, bundle: DataBundle) -> None:
     if not file.exists():  # a run of before they were written
         return
     trained, now = read_json(file), list(bundle.classes)
-    if not isinstance(trained, list):
-        raise InputError(f"{file} is damaged: expected a list of the names of classes, got {trained!r}; take it from a copy of the run")
+    if not isinstance(trained, list) or not all(isinstance(name, str) for name in trained):
+        raise Damaged(f"{file} is damaged: expected a list of the names of classes, got {repr(trained)[:80]}; take it from a copy of the run")
     if trained != now:
         at = next((n for n, (old, new) in enumerate(zip(trained, now, strict=False)) if old != new), min(len(trained), len(now)))
         was, is_now = (f"{names[at]!r}" if at < len(names) else "none" for names in (trained, now))
@@ -317,60 +348,10 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Scheduler:
     return CosineLRScheduler(optimizer, t_initial=steps - round(optim.cooldown * steps), lr_min=optim.min_lr, **common)
 
 
-def _named(window: dict[str, Any], empty: dict[str, Any]) -> dict[str, Any]:
-    """A saved window; what is now called by the metric's name was once called ``correct``."""
-    known = {"accuracy" if name == "correct" else name: value for name, value in window.items()}
-    assert known.keys() == empty.keys(), f"a checkpoint's window holds {sorted(known)}, the task reports {sorted(empty)}"
-    return {name: known[name] for name in empty}
-
-
-def _check_loss(loss: float, step: int, recipe: Recipe) -> None:
-    """Stop before spoilt weights are evaluated or saved."""
-    if not math.isfinite(loss):
-        raise InputError(f"the loss became {loss} by step {step}; lower --optim.lr (now {recipe.optim.lr}) or raise --optim.warmup")
-
-
-@contextmanager
-def _signals() -> Iterator[dict[str, bool]]:
-    """Ctrl-C and SIGTERM ask the loop to stop after its step. A second Ctrl-C stops at once."""
-    asked = {"asked": False}
-
-    def ask(number: int, frame: Any) -> None:
-        if asked["asked"] and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked["asked"] = True
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:
-        # only the main thread may listen to signals; in another the caller decides
-        yield asked
-        return
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _any(flag: bool, accelerator: Accelerator) -> bool:
-    """Whether any process says so: all must leave the loop at the same step."""
-    if accelerator.num_processes == 1:
-        return flag
-    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum").item())
-
-
 def _sum(window: dict[str, Any], accelerator: Accelerator) -> dict[str, float]:
     """The window of all processes."""
     own = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=accelerator.device) for value in window.values()])
     return dict(zip(window, accelerator.reduce(own, "sum").tolist(), strict=True))
-
-
-def _cut_history(path: Path, step: int) -> None:
-    """Forget what was written after the checkpoint that the run goes on from."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    replace_file(path, "".join(line + "\n" for line in kept).encode())
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

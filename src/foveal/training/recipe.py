@@ -15,7 +15,7 @@ from ..data import DATA, Data
 from ..models import MODELS, ModelConfig, ViT
 from ..tasks import TASKS, Classification, Task
 from ..timm import TimmModel  # noqa: F401 (registers a kind of model)
-from .checkpoint import replace_file
+from .reading import read_json, write_json
 
 __all__ = ["Data", "Optim", "Recipe", "model_from_dict", "model_to_dict", "read_json", "write_json"]
 
@@ -201,22 +201,3 @@ def _object(what: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"expected {what} to be a JSON object with named fields, got {value!r}")
     return value
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write all of it or nothing."""
-    replace_file(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """Read it, or say which file is wrong.
-
-    Raises:
-        ValueError: no such file, or no JSON in it.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} holds no JSON: {error}") from error

@@ -1,0 +1,50 @@
+"""What a checkpoint holds besides weights, back where it belongs."""
+
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from .reading import Damaged
+
+__all__ = ["restore_state"]
+
+
+def restore_state(
+    optimizer: Any, accelerator: Accelerator, state: dict[str, Any], empty: dict[str, Any], path: Path
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The state of a run to its prepared optimizer and its scaler; the window of losses, and what the task learned, are returned.
+
+    Args:
+        optimizer: prepared, so that what it keeps on the host stays there.
+        accelerator: with the scaler.
+        state: of a checkpoint.
+        empty: a window without a loss, for its names.
+        path: of the checkpoint, for the message.
+
+    Raises:
+        ValueError: it is another run's, or damaged.
+    """
+    remedy = f"it is damaged or of another version of Foveal; remove {path} to start from an older checkpoint or anew"
+    window, learned = state.get("window"), state.get("task", {})
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+        if accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(state["scaler"])
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                for name, value in optimizer.state.get(parameter, {}).items():
+                    if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                        raise ValueError(f"{name} of the optimizer is {tuple(value.shape)} for a parameter of {tuple(parameter.shape)}")
+        # what is now called by the metric's name was once called ``correct``
+        known = {"accuracy" if name == "correct" else name: float(value) for name, value in dict(window).items()}  # type: ignore[arg-type]
+        if known.keys() != empty.keys():
+            raise ValueError(f"the window holds {sorted(known)}, the task reports {sorted(empty)}")
+        if not isinstance(learned, dict) or not all(isinstance(value, Tensor) for value in learned.values()):
+            raise ValueError("what the task learned is no tensors by name")
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise Damaged(f"{path / 'state.pt'} does not fit this run: {said}; {remedy}") from error
+    # what the main process goes on with is of all processes already
+    return {name: known[name] for name in empty} if accelerator.is_main_process else empty, learned
