@@ -2,6 +2,7 @@
 
 from . import analysis, functional, hub, official
 from ._errors import InputError
+from ._param_groups import param_groups
 from .analysis import attention_maps, cost, lambdas, principal_angles, rollout
 from .attention import (
     AttentionConfig,
@@ -89,6 +90,7 @@ __all__ = [
     "list_attentions",
     "load_delta",
     "official",
+    "param_groups",
     "principal_angles",
     "push_to_hub",
     "register_host",
