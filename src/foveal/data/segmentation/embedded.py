@@ -74,8 +74,8 @@ def read_brain() -> tuple[Pixels, Mask]:
 class Nuclei(Data):
     """Nucleus or not, in one image: the left half trains, the upper right quarter validates, the lower right tests, in tiles of ``img_size``.
 
-    Some nuclei lie across these borders. A margin as wide as they reach, of the left half and of the upper quarter, shows the image's mean and is not judged, so
-    that no nucleus is in two parts.
+    Some nuclei lie across these borders. A margin as wide as they reach, of the left half and of the upper quarter, shows the image's mean and is not judged,
+    so that no nucleus is in two parts.
 
     Raises:
         ValueError: a size that does not divide 256.
