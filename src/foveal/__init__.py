@@ -12,6 +12,7 @@ from ._errors import InputError
 
 if TYPE_CHECKING:
     from . import analysis, functional, hub, official
+    from ._param_groups import param_groups
     from .analysis import attention_maps, cost, lambdas, principal_angles, rollout
     from .attention import (
         AttentionConfig,
@@ -99,6 +100,7 @@ __all__ = [
     "list_attentions",
     "load_delta",
     "official",
+    "param_groups",
     "principal_angles",
     "push_to_hub",
     "register_host",
@@ -114,6 +116,7 @@ _HOMES: dict[str, str] = {
     **dict.fromkeys(("CalibrationReport", "ConversionReport", "calibrate_", "convert", "convert_", "every_nth", "global_only", "insert_"), "convert"),
     **dict.fromkeys(("last_stage", "load_delta", "register_host", "revert_", "save_delta"), "convert"),
     "export_model": "export",
+    "param_groups": "_param_groups",
     **dict.fromkeys(("from_pretrained", "push_to_hub", "save_pretrained"), "hub"),
 }
 """The part that has a name; all others are of ``attention``."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import foveal
-from foveal import CrossSampleAttention, CrossSampleDictionary, SoftmaxAttention, fit_dictionaries_
+from foveal import CrossSampleAttention, CrossSampleDictionary, InputError, SoftmaxAttention, fit_dictionaries_
 from foveal.functional import cross_sample_attention, cross_sample_attention_reference
 from tests.attention.contract import DIM, HEADS, AttentionContract, assert_close
 from tests.attention.test_softmax import heads, one_map
@@ -243,6 +243,44 @@ class Stack(nn.Module):
         for layer in self.layers:
             x = x + layer(x)
         return x
+
+
+@pytest.mark.case("R11")
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("missing", [(), ("0",), ("1.inner",), ("0", "2")])
+def test_each_dictionary_follows_its_own_entries(missing, assign) -> None:
+    """A load that lacks some entries says nothing of the others: whichever comes first, nested or not, copied in or put in place."""
+
+    def model() -> torch.nn.Module:
+        nested = torch.nn.ModuleDict({"inner": CrossSampleDictionary(3, 4, init="kmeans", prior=True)})
+        return torch.nn.Sequential(CrossSampleDictionary(5, 4, init="kmeans"), nested, CrossSampleDictionary(2, 4, init="kmeans"))
+
+    state = {key: torch.randn_like(value) for key, value in model().state_dict().items()}
+    state = {key: value for key, value in state.items() if key not in {f"{name}.entries" for name in missing}}
+    loaded = model()
+    result = loaded.load_state_dict(state, strict=False, assign=assign)
+    assert set(result.missing_keys) == {f"{name}.entries" for name in missing}
+    tokens = torch.randn(1, 2, 4)
+    for name in ("0", "1.inner", "2"):
+        dictionary = loaded.get_submodule(name)
+        if name in missing:
+            with pytest.raises(InputError, match="was not fitted"):
+                dictionary(tokens)
+        else:
+            assert torch.equal(dictionary(tokens)[0], state[f"{name}.entries"])
+
+
+@pytest.mark.case("R11")
+def test_a_dictionary_without_its_prior_or_of_another_size_is_not_fitted() -> None:
+    dictionary = CrossSampleDictionary(3, 4, init="kmeans", prior=True)
+    dictionary.load_state_dict({"entries": torch.zeros(3, 4)}, strict=False)
+    assert not dictionary.fitted
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        dictionary.load_state_dict({"entries": torch.zeros(5, 4), "log_prior": torch.zeros(3)})
+    assert not dictionary.fitted
+    other = torch.nn.ModuleDict({"a": CrossSampleDictionary(3, 4, init="kmeans"), "b": torch.nn.Linear(2, 2)})
+    other.load_state_dict({"b.weight": torch.zeros(2, 2)}, strict=False)
+    assert not other["a"].fitted
 
 
 def test_dictionaries_of_a_model_are_fitted_in_the_space_they_are_read_in() -> None:

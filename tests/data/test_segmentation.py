@@ -248,14 +248,67 @@ def test_nuclei_are_125_and_their_parts_do_not_touch() -> None:
 
 
 @needs("stardist")
+@pytest.mark.case("R7")
+@pytest.mark.parametrize("img_size", [32, 256])
+def test_no_nucleus_is_in_two_parts(img_size) -> None:
+    """Nucleus by nucleus, in what is judged and in what is shown: the pixels of each are looked for in every part."""
+    instances = read_nuclei()[1]
+    whole, judged = Nuclei(img_size=img_size).load_instances(), Nuclei(img_size=img_size).load()
+
+    def joined(split, part) -> np.ndarray:
+        tiles, side = [split[n][part].squeeze().numpy() for n in range(len(split))], 256 // img_size
+        return np.block([tiles[row * side : (row + 1) * side] for row in range(side)])
+
+    shown = {"train": whole.train._image, "val": joined(whole.val, 0), "test": joined(whole.test, 0)}
+    numbers = {"train": whole.train._mask, "val": joined(whole.val, 1), "test": joined(whole.test, 1)}
+    kinds = {"train": judged.train._mask, "val": joined(judged.val, 1), "test": joined(judged.test, 1)}
+    places = {"train": np.s_[:, :256], "val": np.s_[:256, 256:], "test": np.s_[256:, 256:]}
+    seen = dict.fromkeys(places, 0)
+    for number in range(1, instances.max() + 1):
+        here = [part for part, place in places.items() if ((instances[place] == number) & (shown[part] != 0)).any()]
+        assert here == [part for part in places if (numbers[part] == number).any()]
+        assert here == [part for part, place in places.items() if (kinds[part][instances[place] == number] == 1).any()]
+        assert len(here) <= 1
+        for part in here:
+            seen[part] += 1
+    assert seen["test"] == len(np.unique(instances[256:, 256:])) - 1, "the test part is whole"
+    assert min(seen.values()) >= 20
+    assert sum(seen.values()) >= 125 - 12, "few lie in the margins alone"
+    # and little else is lost
+    for part, place in places.items():
+        withheld = kinds[part] == IGNORE
+        assert withheld.mean() < 0.15
+        assert (withheld == (shown[part] == 0)).mean() > 0.999
+        assert ((kinds[part] == 1) == (instances[place] > 0))[~withheld].all()
+    assert any("nuclei lie across" in note for note in judged.notes)
+
+
+@needs("nilearn", "nibabel")
+@pytest.mark.case("R7")
+def test_no_slice_of_the_brain_is_in_two_parts() -> None:
+    volume = read_brain()[0]
+    where = {np.rot90((volume[3:195, 20:212, z] - 0.16) / 0.26).astype(np.float32).tobytes(): z for z in range(volume.shape[2])}
+    bundle = BrainSlabs().load()
+    parts = [{where[image.tobytes()] for image in split._images} for split in (bundle.train, bundle.val, bundle.test)]
+    for one in range(3):
+        for other in range(one):
+            assert min(abs(a - b) for a in parts[one] for b in parts[other]) > BrainSlabs().gap
+
+
+@needs("stardist")
 def test_crops_of_nuclei_are_turned_mirrored_and_lit_as_drawn() -> None:
     """Step by step in torch, bit for bit."""
     image, instances = (torch.from_numpy(array) for array in read_nuclei())
-    left = image[:, :256].numpy()
+    across = set(instances[:, :256].unique().tolist()) & set(instances[:, 256:].unique().tolist()) - {0}
+    kept = min(x for number in across for x in (instances == number).any(0).nonzero().flatten().tolist())
+    left = image[:, :kept].numpy()
     standard = (image - float(left.mean())) / float(left.std())
+    standard[:, kept:256] = 0
     settings = Nuclei(img_size=64)
     turned = set()
-    for bundle, masks in ((settings.load(), (instances > 0).long()), (settings.load_instances(), instances)):
+    kinds, numbers = (instances > 0).long(), instances.clone()
+    kinds[:, kept:256], numbers[:, kept:256] = IGNORE, 0
+    for bundle, masks in ((settings.load(), kinds), (settings.load_instances(), numbers)):
         for seed in range(40):
             torch.manual_seed(seed)
             y, x, turns = int(torch.randint(512 - 63, ())), int(torch.randint(256 - 63, ())), int(torch.randint(4, ()))

@@ -47,7 +47,6 @@ class CrossSampleDictionary(nn.Module):
         self.size, self.dim, self.init, self.fitted = size, dim, init, init != "kmeans"
         self.entries = nn.Parameter(torch.empty(size, dim, device=device, dtype=dtype), requires_grad=trainable)
         self.register_buffer("log_prior", torch.empty(size, device=device, dtype=dtype) if prior else None)
-        self.register_load_state_dict_post_hook(_was_loaded)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -115,6 +114,13 @@ class CrossSampleDictionary(nn.Module):
         self.fitted = True
         return counts
 
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        # of this dictionary alone: what is missing of others, in the same load, says nothing of it
+        wanted = {"entries": self.entries} | ({} if self.log_prior is None else {"log_prior": self.log_prior})
+        if all(prefix + name in state_dict and state_dict[prefix + name].shape == value.shape for name, value in wanted.items()):
+            self.fitted = True
+
     def extra_repr(self) -> str:
         return f"size={self.size}, dim={self.dim}, init={self.init!r}"
 
@@ -171,11 +177,6 @@ def _seen(model: nn.Module, dictionary: CrossSampleDictionary, name: str, batche
                 raise InputError(f"the model does not come to the dictionary {name!r}, so there is nothing to fit it to")
     finally:
         handle.remove()
-
-
-def _was_loaded(module: nn.Module, incompatible: Any) -> None:
-    assert isinstance(module, CrossSampleDictionary)
-    module.fitted = module.fitted or "entries" not in {key.rpartition(".")[2] for key in incompatible.missing_keys}
 
 
 def _sample(batches: Iterable[Tensor], dim: int, limit: int, generator: torch.Generator) -> Tensor:

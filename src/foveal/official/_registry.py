@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError, unknown
 from .._weights import misfits
+from ._wrappers import unwrapped
 
 __all__ = ["State", "kind", "list_kinds", "load", "translate"]
 
@@ -43,10 +44,13 @@ def list_kinds() -> list[str]:
 def translate(kind: str, state_dict: State, **settings: Any) -> dict[str, Tensor]:
     """An official state dict in our names, order and sign. The map is linear and orthogonal, so it translates gradients as well as weights.
 
+    What trainers and wrappers put around the weights is taken off where only one reading is possible, with a warning: a name they lie under
+    (``{"state_dict": …}``, ``{"model": …, "epoch": 3}``), ``module.`` or ``_orig_mod.`` before all names, thop's counters, NumPy arrays.
+
     Raises:
-        ValueError: an unknown kind; keys that are missing or left over.
+        ValueError: an unknown kind; keys that are missing or left over; several sets of weights.
     """
-    return _find(kind).translate(state_dict, **settings)
+    return _find(kind).translate(unwrapped(state_dict), **settings)
 
 
 def load(kind: str, state_dict: State, **settings: Any) -> nn.Module:
@@ -54,7 +58,7 @@ def load(kind: str, state_dict: State, **settings: Any) -> nn.Module:
 
     Args:
         kind: what the file holds, one of :func:`list_kinds`.
-        state_dict: as the official code saves it.
+        state_dict: as the official code saves it, wrapped or not, see :func:`translate`.
         settings: the official module's constructor arguments, and ``sign`` (``"+"`` or ``"-"``) where the official files disagree on it.
 
     Returns:
@@ -75,7 +79,7 @@ def load(kind: str, state_dict: State, **settings: Any) -> nn.Module:
         known = ", ".join(inspect.signature(build).parameters)
         raise InputError(f"settings {settings} do not fit the official kind {kind!r}: {error}; it takes {known}") from None
     module = build(**settings)
-    weights = translate(kind, state_dict, **settings)
+    weights = _find(kind).translate(unwrapped(state_dict), **settings)
     wanted = module.state_dict()
     if problems := misfits(weights, wanted):
         raise InputError(f"the state dict is not a {kind!r} checkpoint with settings {settings}: {problems}")

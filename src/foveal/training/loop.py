@@ -24,6 +24,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from .._errors import InputError
+from .._param_groups import param_groups
 from ..attention import CrossSampleDictionary, fit_dictionaries_
 from ..data import DataBundle, Split, seed_of
 from ..models import share_initial_weights_
@@ -330,8 +331,8 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     # timm calls the one without Nesterov's look ahead "momentum"
     sgd = {"opt": "sgd" if optim.nesterov else "momentum", "momentum": optim.momentum}
     own = sgd if optim.optimizer == "sgd" else {"opt": optim.optimizer, "betas": optim.betas}
-    # given a module, timm spares what should not decay; given parameters it knows nothing of them
-    decayed = model.parameters() if optim.decay_all else model
+    decayed = model.parameters() if optim.decay_all else param_groups(model, weight_decay=optim.weight_decay)
+    # of parameters outside of groups
     return create_optimizer_v2(decayed, lr=optim.lr, weight_decay=optim.weight_decay, **own)
 
 

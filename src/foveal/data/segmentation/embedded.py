@@ -4,7 +4,8 @@
 ``BrainSlabs``  the MNI152 T1 brain template with maps of grey and white matter, 1 mm, in the ``nilearn`` wheel (code BSD; the template's licence is not stated:
                 install it, do not pass it on)
 
-Each is one image. Parts of it that do not touch train and test, so numbers say how well a network learns it, and nothing of other cells or patients.
+Each is one image. Parts of it that share no nucleus and no slice train and test, so numbers say how well a network learns it, and nothing of other cells or
+patients.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from torch import Tensor
 from ..._errors import InputError, missing_extra
 from .._bundle import Data, register_data
 from .._fetch import packaged
-from ._bundle import SegmentationBundle
+from ._bundle import IGNORE, SegmentationBundle
 
 __all__ = ["BrainSlabs", "Nuclei", "read_brain", "read_nuclei"]
 
@@ -73,6 +74,9 @@ def read_brain() -> tuple[Pixels, Mask]:
 class Nuclei(Data):
     """Nucleus or not, in one image: the left half trains, the upper right quarter validates, the lower right tests, in tiles of ``img_size``.
 
+    Some nuclei lie across these borders. A margin as wide as they reach, of the left half and of the upper quarter, shows the image's mean and is not judged,
+    so that no nucleus is in two parts.
+
     Raises:
         ValueError: a size that does not divide 256.
     """
@@ -90,17 +94,21 @@ class Nuclei(Data):
             raise InputError(f"expected img_size of 8 to 256 that divides 256, and at least one crop, got {self.img_size} and {self.crops}")
 
     def load(self) -> SegmentationBundle:
-        return self._tiled((read_nuclei()[1] > 0).astype(np.uint8))
+        return self._tiled((read_nuclei()[1] > 0).astype(np.uint8), withheld=IGNORE)
 
     def load_instances(self) -> SegmentationBundle:
         """The same tiles, with numbers of nuclei in the place of classes."""
-        return self._tiled(read_nuclei()[1])
+        return self._tiled(read_nuclei()[1], withheld=0)
 
-    def _tiled(self, mask: NDArray[Any]) -> SegmentationBundle:
-        image = read_nuclei()[0]
-        left = image[:, :256]
+    def _tiled(self, mask: NDArray[Any], withheld: int) -> SegmentationBundle:
+        image, numbers = read_nuclei()
+        column, across = _margin(numbers[:, :256], numbers[:, 256:])
+        row, over = _margin(numbers[:256, 256:].T, numbers[256:, 256:].T)
+        left = image[:, :column]
         mean, deviation = float(left.mean()), float(left.std())
-        standard = (image - mean) / deviation
+        standard, mask = (image - mean) / deviation, mask.copy()
+        for margin in (np.s_[:, column:256], np.s_[row:256, 256:]):
+            standard[margin], mask[margin] = 0, withheld
 
         def tiles(top: int) -> _Slices:
             side = self.img_size
@@ -115,7 +123,11 @@ class Nuclei(Data):
             img_size=self.img_size,
             in_chans=1,
             prepare=_grey(mean, deviation),
-            notes=["train and test are parts of one image: the numbers say nothing of other cells"],
+            notes=[
+                "train and test are parts of one image: the numbers say nothing of other cells",
+                f"{across} nuclei lie across the border of train and {over} across that of val and test: "
+                f"{256 - column} columns of train and {256 - row} rows of val are withheld for them",
+            ],
             palette=((20, 20, 30), (90, 200, 130)),
         )
 
@@ -168,6 +180,13 @@ class BrainSlabs(Data):
             notes=["slices of one averaged brain: the numbers say nothing of patients"],
             palette=((20, 20, 30), (70, 130, 200), (150, 150, 150), (240, 230, 200)),
         )
+
+
+def _margin(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[int, int]:
+    """The column of ``first`` from which on nuclei are met that ``second``, to its right, shows too; and how many these are."""
+    both = np.intersect1d(first[first > 0], second[second > 0])
+    columns = np.isin(first, both).any(0).nonzero()[0]
+    return (int(columns[0]) if len(columns) else first.shape[1]), len(both)
 
 
 class _Slices:
