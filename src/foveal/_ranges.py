@@ -54,7 +54,9 @@ def check_ranges(settings: Any) -> None:
         value = getattr(settings, item.name)
         for number in _numbers(value):
             allowed = ranges.get(item.name, _ANY)
-            if math.isfinite(number) and allowed.holds(number) and (isinstance(number, float) or abs(number) < 2**63 or allowed is SEED):
+            # a whole number that is too large for a float is no matter of isfinite
+            fine = math.isfinite(number) if isinstance(number, float) else abs(number) < 2**63 or allowed is SEED
+            if fine and allowed.holds(number):
                 continue
             each = "each of " if isinstance(value, tuple) else ""
             large = isinstance(number, int) and abs(number) >= 2**63 and allowed is not SEED
