@@ -57,7 +57,8 @@ class Labels:
         """The values that mean something, in words."""
         names = ", ".join(self.classes[:8])
         if self.closed:
-            return f"{', '.join(map(str, self.codes))} for {names}, or no class"
+            known = {**dict(enumerate(self.classes)), IGNORE: "no class"}
+            return ", ".join(f"{value} for {known[label]}" for value, label in sorted(self.codes.items())[:8])
         return f"0 to {len(self.classes) - 1} for {names}, or {IGNORE}"
 
     def _of_colours(self, values: NDArray[Any], file: Path) -> Mask:
