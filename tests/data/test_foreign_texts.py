@@ -82,7 +82,7 @@ def test_labels_that_are_no_numbers_name_shard_and_member(tmp_path, what) -> Non
 @pytest.mark.case("F25")
 @pytest.mark.parametrize(
     "content",
-    [b"[" * 100_000, b'{"label": ' + b"1" * 6000 + b"}", b'{"label": true}', b'{"label": 1.5}', b"\xff\xfe{", b'{"label": "\xe9"}', b'{"label": NaN}'],,
+    [b"[" * 100_000, b'{"label": ' + b"1" * 6000 + b"}", b'{"label": true}', b'{"label": 1.5}', b"\xff\xfe{", b'{"label": "\xe9"}', b'{"label": NaN}'],
 )
 def test_json_that_holds_no_label_names_shard_and_member(tmp_path, content) -> None:
     with pytest.raises(InputError, match=r"9\.json.* in .*train\.tar"):
