@@ -314,6 +314,16 @@ def test_masks_and_contexts_count_as_well(tmp_path) -> None:
     assert any("1 ending in .heic" in note and "1 hidden" in note for note in notes)
 
 
+@pytest.mark.case("F21")
+@pytest.mark.parametrize("check", [True, False])
+def test_pipes_are_not_waited_for(tmp_path, check) -> None:
+    split(tmp_path, "train", "val")
+    os.mkfifo(tmp_path / "train" / "cat" / "pipe.png")
+    bundle = load(tmp_path, check=check)
+    assert len(bundle.train) == 8
+    assert any("1 no regular file, such as cat/pipe.png" in note for note in bundle.notes)
+
+
 # -- links ----------------------------------------------------------------------------------------------------------------------------------------
 
 

@@ -106,7 +106,10 @@ def stack(path: Path) -> None:
 
 
 WRONG = {
-    "a value beyond the classes": (lambda path: Image.fromarray(SHOWN * 2).save(path), r"masks/1\.png holds the value 2; expected 0 to 1 for bg, fg, or 255"),
+    "a value beyond the classes": (
+        lambda path: Image.fromarray(SHOWN * 2).save(path),
+        r"masks/1\.png holds the value 2; expected 0 to 1 for bg, fg, or 255; say with --data\.values",
+    ),
     "an index beyond the classes": (marked, r"masks/1\.png holds the value 7"),
     "colours": (lambda path: Image.fromarray(np.stack([SHOWN * 255] * 3, -1)).save(path), r"masks/1\.png is a mask of shape .*save it as grey"),
     "transparency": (lambda path: Image.fromarray(SHOWN).convert("LA").save(path), r"masks/1\.png is a mask of shape .*save it as grey"),
