@@ -246,8 +246,21 @@ def test_so_it_is_for_masks_and_frames(tmp_path, what, check) -> None:
     if check:
         assert any("1 unreadable" in note and f"{what}/2.png" in note for note in settings.load().notes)
     else:
+        bundle = settings.load()
+        part, place = next((part, n) for part in (bundle.train, bundle.val) for n, (file, _) in enumerate(part.pairs) if file.name == "2.png")
         with pytest.raises(InputError, match=rf"cannot read .*{what}/2\.png"):
-            bundle = settings.load()
-            [part[n] for part in (bundle.train, bundle.val) for n in range(len(part))]
+            part[place]
     with open_clip(tmp_path / what) as clip, pytest.raises(InputError, match=r"cannot read the frame .*2\.png"):
         clip.read([2])
+
+
+@pytest.mark.case("F4", "F16", "F36")
+def test_a_picture_to_look_at_is_read_in_the_same_way(tmp_path) -> None:
+    from foveal.cli._inspect import _open
+
+    assert np.array_equal(np.asarray(_open(save(tmp_path / "a.png", STORED[6], 6)))[..., 0], SHOWN)
+    assert np.array_equal(np.asarray(_open(tmp_path / "a.png", upright=False))[..., 0], STORED[6])
+    assert np.array_equal(np.asarray(_open(pgm(tmp_path / "a.pgm", 65535, 0x8123)))[..., 0], np.full((4, 6), 0x81))
+    for path, says in ((bomb(tmp_path / "b.png"), "decompression bomb"), (pgm(tmp_path / "c.pgm", 65535, 7), "of its 16 bits 3 or fewer")):
+        with pytest.raises(InputError, match=rf"cannot read the image .*{path.name}: .*{says}"):
+            _open(path)

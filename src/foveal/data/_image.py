@@ -97,7 +97,7 @@ def open_picture(source: Path | BytesIO, name: str = "", hint: str = _HINT, *, c
         ValueError: it is not there, cannot be decoded, has a damaged EXIF, or would fill the memory.
     """
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise missing_extra("pillow", "train", "reading images") from error
     name = name or str(source)
@@ -113,6 +113,8 @@ def open_picture(source: Path | BytesIO, name: str = "", hint: str = _HINT, *, c
             if tiff:
                 return Opened(_turned(image, before, back=True), before, name, depth, count)
             return Opened(image, _orientation(image), name, depth, count)
+    except UnidentifiedImageError as error:
+        raise Unreadable.of(name, "it is no image, or of a kind that Pillow does not read", hint) from error
     # damaged files make Pillow raise whatever its decoders and parsers come upon: struct.error, IndexError, zlib.error and more were seen
     except Exception as error:
         raise Unreadable.of(name, str(error) or type(error).__name__, hint) from error

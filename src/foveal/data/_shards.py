@@ -223,5 +223,6 @@ def _label(file: IO[bytes], member: tarfile.TarInfo, path: Path) -> int:
     elif text.isascii() and text.isdecimal() and len(text) < 19:
         value = int(text)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _LABELS:
+        wanted += f" and below {_LABELS}" if isinstance(value, int) and value > 0 else ""
         raise InputError(f"{member.name} in {path} holds {content[:40]!r}; expected {wanted}")
     return value

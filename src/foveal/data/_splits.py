@@ -66,9 +66,10 @@ def splits_in(root: Path, passed: Passed, what: str) -> Layout:
             raise InputError(f"{root} has {layout.named(split)}/ and {folder.name}/, which both name the {split} split; keep one, or rename the other")
         else:
             layout.splits[split] = folder
+    layout.splits = {split: layout.splits[split] for split in SPLITS if split in layout.splits}
     if not layout.splits or layout.whole:
         return layout
-    there = next(layout.named(split) for split in SPLITS if split in layout.splits)
+    there = next(iter(layout.splits.values())).name
     missing = "val" if "train" in layout.splits else "train"
     if layout.others:
         names = few([folder.name for folder in layout.others], 5)

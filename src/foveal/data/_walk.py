@@ -147,6 +147,9 @@ def files_below(folder: Path, endings: Iterable[str], passed: Passed, unit: Call
                     (linked if entry.is_symlink() else queue).append((path, where))
             elif path.suffix.lower() not in wanted:
                 passed.ending(entry.name, path)
+            elif not entry.is_file() and path.exists():
+                # to open a pipe is to wait for whoever writes into it
+                passed.add("no regular file", path, lost=True)
             elif entry.is_symlink():
                 links.append((path, os.path.realpath(path)))
             else:

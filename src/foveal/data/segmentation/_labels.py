@@ -31,6 +31,8 @@ class Labels:
     unscored: tuple[str, ...] = ()
     closed: bool = False
     """Whether values that ``codes`` does not name mean nothing."""
+    hint: str = ""
+    """What to do about masks of other numbers."""
 
     def decode(self, values: NDArray[Any], file: Path) -> Mask:
         """Numbers of classes, ``(H, W)``.
@@ -49,7 +51,7 @@ class Labels:
         for value in np.unique(values).tolist():
             known = self.codes.get(value, -1 if self.closed else value)
             if known != IGNORE and not 0 <= known < len(self.classes):
-                raise InputError(f"{file} holds the value {value}; expected {self.expected()}")
+                raise InputError(f"{file} holds the value {value}; expected {self.expected()}{self.hint}")
             out[values == value] = known
         return out
 
@@ -57,7 +59,8 @@ class Labels:
         """The values that mean something, in words."""
         names = ", ".join(self.classes[:8])
         if self.closed:
-            return f"{', '.join(map(str, self.codes))} for {names}, or no class"
+            known = {**dict(enumerate(self.classes)), IGNORE: "no class"}
+            return ", ".join(f"{value} for {known[label]}" for value, label in sorted(self.codes.items())[:8])
         return f"0 to {len(self.classes) - 1} for {names}, or {IGNORE}"
 
     def _of_colours(self, values: NDArray[Any], file: Path) -> Mask:

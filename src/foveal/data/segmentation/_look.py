@@ -73,7 +73,6 @@ def one_class(labels: Labels, name: str, where: object) -> InputError:
 def remedy(labels: Labels) -> str:
     if labels.colours:
         return "Look at the colours of the masks"
-    ignored = sorted(value for value, label in labels.codes.items() if label == IGNORE)
-    marked = f"; {', '.join(map(str, ignored))}: nobody knows" if 0 < len(ignored) < 4 else ""
+    unknown = "" if labels.closed else " where nobody knows"
     binary = ". Where the masks hold 0 and 255, give --data.values 0 255" if len(labels.classes) == 2 and not labels.closed else ""
-    return f"Expected {labels.expected()}{marked}{binary}"
+    return f"Expected {labels.expected()}{unknown}{binary}"

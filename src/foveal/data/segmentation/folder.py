@@ -64,7 +64,8 @@ class MaskFolder(MaskPairs):
             if both:
                 raise InputError(f"{', '.join(map(str, sorted(both)))} is in values and in ignore; expected one of them")
             codes |= {value: number for number, value in enumerate(self.values)}
-        return Labels(self.classes, codes=codes, unscored=self.unscored, closed=bool(self.values))
+        hint = "; say with --data.values what the masks hold for each class, and with --data.ignore where nobody knows"
+        return Labels(self.classes, codes=codes, unscored=self.unscored, closed=bool(self.values), hint=hint)
 
     def pairs(self, passed: Passed) -> dict[str, list[Pair]]:
         root = need_folder(Path(self.root), "a folder with images/ and masks/, or with train/images, train/masks, val/images, val/masks")
