@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .._errors import InputError
+from .._fx import Leaf, leaf_method
 from ..functional.softmax import Core as CoreFunction
 from ._core import Core, make_core
 from ._linear import check_dtype, project
@@ -100,7 +101,7 @@ def turned(x: Tensor, rotate: Rotate | None) -> Tensor:
     return x if rotate is None else rotate(x)
 
 
-class TokenAttention(nn.Module, ABC):
+class TokenAttention(Leaf, ABC):
     """An attention on tokens, ``(B, N, C) -> (B, N, C)``, that timm accepts as ``attn_layer``."""
 
     name: ClassVar[str]
@@ -251,6 +252,7 @@ class QKVAttention(TokenAttention):
             k, v = rearrange(project(self.qkv, context, slice(self.inner_dim, None)), "b n (t h d) -> t b h n d", t=2, h=self.num_heads)
         return turned(self.q_norm(q), rotate), turned(self.k_norm(k), rotate), v
 
+    @leaf_method
     def values(self, x: Tensor) -> Tensor:
         """What tokens are read as, all heads side by side, ``(B, N, H·D)``."""
         return project(self.qkv, x, slice(2 * self.inner_dim, 3 * self.inner_dim))

@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .._errors import InputError
+from .._fx import Leaf
 from ..functional._summary import check_chunk
 from ._base import Cost, check_maps, is_channels_last
 from ._core import Core
@@ -29,7 +30,7 @@ class SummaryCore(Core):
         return 2 * num_tokens * num_heads * self.head_dim**2
 
 
-class MapAttention(nn.Module, ABC):
+class MapAttention(Leaf, ABC):
     """Attention on maps whose queries, keys and values come from one 1×1 convolution ``qkv``, in this order of its channels.
 
     Raises:

@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .._errors import InputError
+from .._fx import Leaf
 from ..functional import halo_attention, halo_attention_map
 from ..functional.halo import HaloPath, check_path, halo_macs
 from ._base import Cost, check_maps, is_channels_last
@@ -46,7 +47,7 @@ class HaloPositions(nn.Module):
 
 
 @register("halo_2d", family="neighbourhood", form="maps")
-class HaloAttention2d(nn.Module):
+class HaloAttention2d(Leaf):
     """Halo attention on maps: timm's ``HaloAttn`` for any size, with a masked border and right offsets under stride. It takes the place of a 3×3 convolution.
 
     The flags in the second half reproduce what others compute; their defaults are the paper's mathematics.

@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .._errors import InputError
+from .._fx import Leaf
 from ..functional import channel_linear_attention, channel_linear_attention_map, linear_attention, linear_attention_map
 from ..functional._summary import check_chunk
 from ..functional.linear import _direction
@@ -199,7 +200,7 @@ class LinearAttention2d(MapAttention):
 
 
 @register("linear_channel_2d", family="summary", form="maps")
-class ChannelLinearAttention2d(nn.Module):
+class ChannelLinearAttention2d(Leaf):
     """The paper's channel attention: channels meet, without projections; the result is added with a factor ``gamma`` that starts at 0.
 
     Args:

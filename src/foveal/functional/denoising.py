@@ -13,12 +13,14 @@ Shapes     B batch, H heads, Nq queries, Nk keys, D head width, Dv value width
 
 from torch import Tensor
 
+from .._fx import leaf
 from .pair import CoreMap, signed_pair, signed_pair_maps
 from .softmax import Core, softmax_attention, softmax_attention_map, softmax_attention_reference
 
 __all__ = ["denoising_attention", "denoising_attention_maps", "denoising_attention_reference"]
 
 
+@leaf
 def denoising_attention(
     q: Tensor,
     k: Tensor,
@@ -55,6 +57,7 @@ def denoising_attention(
     return positive - lambdas.to(negative.dtype).view(-1, 1, 1) * negative
 
 
+@leaf
 def denoising_attention_maps(
     q: Tensor,
     k: Tensor,
@@ -75,6 +78,7 @@ def denoising_attention_maps(
     return {"positive": positive, "negative": negative, "combined": positive - lambdas.to(negative.dtype).view(-1, 1, 1) * negative}
 
 
+@leaf
 def denoising_attention_reference(
     q: Tensor,
     k: Tensor,

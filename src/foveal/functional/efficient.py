@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._errors import unknown
+from .._fx import leaf
 from ._masks import add_mask
 from ._summary import for_each_query, key_count, key_mask, piece_size, pieces, scaled, whole_precision, wide, wide_dtype
 
@@ -33,6 +34,7 @@ EfficientNorm = Literal["softmax", "scaling"]
 """``softmax`` gives maps whose rows are convex weights. ``scaling`` gives signed ones, in which a key stands out only by its size."""
 
 
+@leaf
 def efficient_attention(
     q: Tensor,
     k: Tensor,
@@ -75,6 +77,7 @@ def efficient_attention(
         return for_each_query(mixed, q, piece_size(chunk, q))
 
 
+@leaf
 def efficient_attention_map(
     q: Tensor, k: Tensor, *, mask: Tensor | None = None, scale: float | None = None, normalization: EfficientNorm = "softmax"
 ) -> Tensor:
@@ -87,6 +90,7 @@ def efficient_attention_map(
     return efficient_attention(q, k, one_hot, mask=mask, scale=scale, normalization=normalization)
 
 
+@leaf
 def efficient_attention_reference(
     q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, scale: float | None = None, normalization: EfficientNorm = "softmax"
 ) -> Tensor:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._errors import unknown
+from .._fx import leaf
 from ._masks import saturated
 
 __all__ = ["ExternalNorm", "external_attention", "external_attention_map", "external_attention_reference", "external_token_map"]
@@ -28,6 +29,7 @@ ExternalNorm = Literal["double", "token", "slot"]
 """``double`` is the paper's. ``token`` leaves out the division over slots. ``slot`` is a plain softmax over slots: no token learns of another."""
 
 
+@leaf
 def external_attention(
     q: Tensor,
     memory_k: Tensor,
@@ -66,6 +68,7 @@ def external_attention(
     return out if bias_v is None or mask is None else out * _present(mask)
 
 
+@leaf
 def external_attention_map(
     q: Tensor, memory_k: Tensor, *, bias_k: Tensor | None = None, mask: Tensor | None = None, norm: ExternalNorm = "double", eps: float = 0.0
 ) -> Tensor:
@@ -81,6 +84,7 @@ def external_attention_map(
     return (attention if mask is None else attention.masked_fill(~_present(mask), 0.0)).to(q.dtype)
 
 
+@leaf
 def external_token_map(
     q: Tensor, memory_k: Tensor, *, bias_k: Tensor | None = None, mask: Tensor | None = None, norm: ExternalNorm = "double", eps: float = 0.0
 ) -> Tensor:
@@ -97,6 +101,7 @@ def external_token_map(
     return implied / implied.sum(-1, keepdim=True).clamp_min(torch.finfo(implied.dtype).tiny)
 
 
+@leaf
 def external_attention_reference(
     q: Tensor, memory_k: Tensor, memory_v: Tensor, *, mask: Tensor | None = None, norm: ExternalNorm = "double", eps: float = 0.0
 ) -> Tensor:

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._errors import unknown
+from .._fx import leaf
 from ._halo_blocks import (
     Axis,
     Extra,
@@ -53,6 +54,7 @@ _FOLDING_PAYS = 2**23
 """Entries of a sample's map from which memory matters more than the wider heads of the folded form."""
 
 
+@leaf
 def halo_attention(
     q: Tensor,
     k: Tensor,
@@ -115,6 +117,7 @@ def halo_attention(
     return from_blocks(blocks, rows, columns)
 
 
+@leaf
 def halo_attention_map(
     q: Tensor,
     k: Tensor,
@@ -152,6 +155,7 @@ def halo_attention_map(
     return from_blocks(full.unflatten(-2, (rows.queries, columns.queries)), rows, columns).flatten(2, 3)
 
 
+@leaf
 def halo_attention_reference(
     q: Tensor,
     k: Tensor,

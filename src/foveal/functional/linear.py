@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._errors import InputError
+from .._fx import leaf
 from ._summary import for_each_query, key_count, key_mask, piece_size, pieces, scaled, whole_precision, wide, wide_dtype
 
 __all__ = [
@@ -41,6 +42,7 @@ _NO_LENGTH = 1e-15
 """Shorter vectors have squares that float32 cannot hold."""
 
 
+@leaf
 def linear_attention(
     q: Tensor,
     k: Tensor,
@@ -101,6 +103,7 @@ def linear_attention(
         return for_each_query(mixed, q, piece_size(chunk, q))
 
 
+@leaf
 def linear_attention_map(q: Tensor, k: Tensor, *, mask: Tensor | None = None, scale: float | None = None, eps: float = 0.0) -> Tensor:
     """The map that is implied, ``(B, H, Nq, Nk)``; applied to the values it gives the output. Quadratic in N, for looking only.
 
@@ -117,6 +120,7 @@ def linear_attention_map(q: Tensor, k: Tensor, *, mask: Tensor | None = None, sc
         return (weights / divisor.clamp_min(_LEAST_DIVISOR * count)).to(q.dtype)
 
 
+@leaf
 def linear_attention_reference(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, scale: float | None = None, eps: float = 0.0) -> Tensor:
     """The paper's sums with the map in memory; vectors of length 0 and divisors near 0 are left to their fate."""
     to, of = q / q.norm(dim=-1, keepdim=True), k / k.norm(dim=-1, keepdim=True)
@@ -126,6 +130,7 @@ def linear_attention_reference(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor 
     return (weights @ v) / (weights.sum(dim=-1, keepdim=True) + extra)
 
 
+@leaf
 def channel_linear_attention(x: Tensor, *, legacy: bool = False, eps: float = 0.0) -> Tensor:
     """Average the channels with weights ``1 + cos`` between them. It has no weights of its own, and is linear in N as it stands.
 
@@ -148,12 +153,14 @@ def channel_linear_attention(x: Tensor, *, legacy: bool = False, eps: float = 0.
         return (_channel_map(wide(x)) @ wide(x)).to(x.dtype)
 
 
+@leaf
 def channel_linear_attention_map(x: Tensor) -> Tensor:
     """How much each channel takes from each, ``(B, H, C, C)``, rows sum to one. The legacy operator is no map applied to the channels and has none."""
     with whole_precision(x):
         return _channel_map(wide(x)).to(x.dtype)
 
 
+@leaf
 def channel_linear_attention_reference(x: Tensor) -> Tensor:
     """The position variant's reference with the channels as tokens."""
     return linear_attention_reference(x, x, x)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._fx import leaf
 from ._masks import add_mask, join_causal, saturated
 from ._softmax_blocked import blocked_softmax_attention, blocked_softmax_pays
 
@@ -22,6 +23,7 @@ Core = Callable[..., Tensor]
 """Any ``f(q, k, v, *, mask=None, dropout_p=0.0, scale=None)``; a core that can be causal also takes ``is_causal``."""
 
 
+@leaf
 def softmax_attention(
     q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
 ) -> Tensor:
@@ -46,6 +48,7 @@ def softmax_attention(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale)
 
 
+@leaf
 def softmax_attention_map(q: Tensor, k: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, scale: float | None = None) -> Tensor:
     """How much each query takes from each key, ``(B, H, Nq, Nk)``; rows sum to one, or to zero where every key is masked."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -54,6 +57,7 @@ def softmax_attention_map(q: Tensor, k: Tensor, *, mask: Tensor | None = None, i
     return attention if mask is None else attention.nan_to_num(nan=0.0)
 
 
+@leaf
 def softmax_attention_reference(
     q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
 ) -> Tensor:
