@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from .._fx import Leaf, leaf_method
+from ..functional._transforms import transformed
 from ..functional.softmax import Core as CoreFunction
 from ._core import Core, make_core
 from ._linear import check_dtype, project
@@ -81,7 +82,8 @@ def check_maps(name: str, x: Tensor, channels: int, layer: nn.Module | None = No
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether maps are laid out so. Those that fit both layouts (one channel, one pixel) are not."""
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    # inside vmap a layout cannot be asked for, and is of no matter
+    return not transformed() and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def check_mask(name: str, what: str, mask: Tensor, full: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -167,7 +167,7 @@ class HaloAttention2d(Leaf):
         """
         options = self._options(x, mask)
         q, k, v = self._read(x)
-        out = rearrange(halo_attention(q, k, v, **options, path=self.path), "b h y x d -> b (h d) y x")
+        out = halo_attention(q, k, v, **options, path=self.path).permute(0, 1, 4, 2, 3).contiguous().flatten(1, 2)
         # heads lie apart in memory; the next layer should find what it gave us
         out = out.contiguous(memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)
         return self.proj(self._pool(out))

@@ -42,6 +42,7 @@ from ._halo_blocks import (
 from ._halo_folded import folded
 from ._halo_tiled import tiled
 from ._masks import saturated
+from ._transforms import known, transformed
 
 __all__ = ["HaloPath", "check_path", "halo_attention", "halo_attention_map", "halo_attention_reference", "halo_macs"]
 
@@ -275,12 +276,13 @@ def _explicit(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Te
 
 def _fastest(q: Tensor, k: Tensor, v: Tensor, rows: Axis, columns: Axis, global_k: Tensor | None, mask: Tensor | None, dropout_p: float) -> HaloPath:
     plain = global_k is None and mask is None and not dropout_p and q.dtype == k.dtype == v.dtype and q.dtype in (torch.float32, torch.float64)
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed()
     if plain and q.device.type == "cpu" and not traced and not torch.is_autocast_enabled("cpu"):
         return "tiled"
     # of one sample, so that the choice does not depend on the batch; on the meta device costs are counted, and they are those of the formula
     entries = q.shape[1] * rows.blocks * columns.blocks * rows.queries * columns.queries * rows.window * columns.window
-    return "folded" if entries >= _FOLDING_PAYS and not q.is_meta else "explicit"
+    # a graph for all sizes must not hold the map of the largest
+    return "explicit" if q.is_meta or known(entries < _FOLDING_PAYS) else "folded"
 
 
 def _flex(*args: Any) -> Tensor:

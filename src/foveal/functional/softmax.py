@@ -16,6 +16,7 @@ from torch import Tensor
 from .._fx import leaf
 from ._masks import add_mask, join_causal, saturated
 from ._softmax_blocked import blocked_softmax_attention, blocked_softmax_pays
+from ._transforms import fused_attention, transformed
 
 __all__ = ["Core", "softmax_attention", "softmax_attention_map", "softmax_attention_reference"]
 
@@ -41,11 +42,11 @@ def softmax_attention(
     Returns:
         ``(B, H, Nq, Dv)``; zeros for a query whose every key is masked.
     """
-    if mask is None and not is_causal and not dropout_p and blocked_softmax_pays(q):
+    if mask is None and not is_causal and not dropout_p and blocked_softmax_pays(q) and not transformed():
         return blocked_softmax_attention(q, k, v, scale=scale)
     if mask is not None and is_causal:
         mask, is_causal = join_causal(mask, True, q.shape[-2], k.shape[-2], q.device), False
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale)
+    return fused_attention(q, k, v, mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale)
 
 
 @leaf
