@@ -364,9 +364,11 @@ class TestHaloCore:
         options = {"rel_height": table, "rel_width": table, "block_size": 8, "halo_size": 3}
         halo_attention(q, q, q, **options)
         halo_attention(q.bfloat16(), q.bfloat16(), q.bfloat16(), **options)
+        monkeypatch.setattr("torch.jit.is_tracing", lambda: True)
+        halo_attention(q, q, q, **options)
         small = q[:, :, :16, :16]
         halo_attention(small, small, small, **options, dropout_p=0.1)
-        assert seen == ["tiled", "folded", "explicit"]
+        assert seen == ["tiled", "tiled", "folded", "explicit"]
 
     @pytest.mark.parametrize(
         ("change", "says"),

@@ -28,7 +28,9 @@ class Tally:
             counts = self.outcomes[case]
             holds = counts["passed"] > 0 and not counts["failed"]
             good += holds
-            lines.append(f"{case:4} {'holds' if holds else 'FAILS' if counts['failed'] else 'skipped' if counts else 'no test':8} {_counted(counts):24} {CASES[case]}")
+            lines.append(
+                f"{case:4} {'holds' if holds else 'FAILS' if counts['failed'] else 'skipped' if counts else 'no test':8} {_counted(counts):24} {CASES[case]}"
+            )
         return "\n".join([*lines, "", f"{good} of {len(lines)} cases hold"]), good == len(lines)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..functional import differential_attention, differential_attention_maps
+from ..functional._precision import wide
 from ._base import NormLayer, QKVAttention, Rotate
 from ._linear import project
 from ._registry import AttentionConfig, register
@@ -104,7 +105,8 @@ class DifferentialAttention(QKVAttention):
 
     def current_lambda(self) -> Tensor:
         """λ, one number for the layer."""
-        return (self.lambda_q1 * self.lambda_k1).sum().exp() - (self.lambda_q2 * self.lambda_k2).sum().exp() + self.lambda_init
+        first, second = (wide(q) * wide(k) for q, k in ((self.lambda_q1, self.lambda_k1), (self.lambda_q2, self.lambda_k2)))
+        return first.sum().exp() - second.sum().exp() + self.lambda_init
 
     def attend(self, x: Tensor, context: Tensor | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
         q, k, v, q_neg, k_neg = self._halves(x, context, rotate)

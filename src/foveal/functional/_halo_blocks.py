@@ -22,6 +22,7 @@ __all__ = [
     "cut_axis",
     "from_blocks",
     "never",
+    "off_map",
     "pad",
     "position_logits",
     "relative_logits",
@@ -188,7 +189,7 @@ def position_logits(q: Tensor, rel_height: Tensor, rel_width: Tensor, rows: Axis
 
 def never(dtype: torch.dtype) -> float:
     """A logit that gives no weight and is finite even when two are added: −inf times a zero of a one-hot key would be NaN."""
-    return max(torch.finfo(dtype).min / 4, -1e9)
+    return max(torch.finfo(dtype).min / 4, -1e30)
 
 
 def absent_keys(mask: Tensor | None, num_global: int, rows: Axis, columns: Axis) -> Tensor | None:
@@ -201,11 +202,16 @@ def absent_keys(mask: Tensor | None, num_global: int, rows: Axis, columns: Axis)
     return torch.cat([windows, everywhere.expand(-1, -1, rows.blocks, columns.blocks, -1)], dim=-1)
 
 
+def off_map(num_global: int, rows: Axis, columns: Axis, device: torch.device) -> Tensor:
+    """True where a place of a window lies outside the map, (n, m, K)."""
+    inside = rows.inside(device)[:, None, :, None] & columns.inside(device)[None, :, None, :]
+    return ~F.pad(inside.flatten(2), (0, num_global), value=True)
+
+
 def without_keys(absent: Tensor, num_global: int, rows: Axis, columns: Axis) -> Tensor:
     """True for blocks without any key, (B, 1, n, m, 1, 1)."""
     if rows.mask_border:
-        inside = rows.inside(absent.device)[:, None, :, None] & columns.inside(absent.device)[None, :, None, :]
-        absent = absent | ~F.pad(inside.flatten(2), (0, num_global), value=True)
+        absent = absent | off_map(num_global, rows, columns, absent.device)
     return absent.all(-1)[..., None, None]
 
 

@@ -19,6 +19,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from .._errors import InputError
 from ._halo_blocks import Axis, Extra, absent_keys, pad, relative_logits, to_windows
+from ._precision import wide
 
 __all__ = ["flex"]
 
@@ -43,12 +44,10 @@ def flex(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor,
     _check(q.device.type, q.dtype, torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given))
     num_global = 0 if global_k is None else global_k.shape[-2]
     places = (_places if torch.compiler.is_compiling() else _kept_places)(rows, columns, num_global, q.device)
-    # logits of positions would overflow in float16
-    wide = torch.float32 if q.dtype == torch.float16 else q.dtype
     by_row, by_column = (
         # keys without a place read the zeros behind the window
         F.pad(logits.flatten(2, 5), (0, min(num_global, 1)))
-        for logits in relative_logits(q.to(wide), rel_height.to(wide), rel_width.to(wide), rows, columns)
+        for logits in relative_logits(wide(q), rel_height, rel_width, rows, columns)
     )
     owner = _owners(places.owner, mask, num_global, rows, columns).expand(len(q), -1)
     block, y, x = places.block, places.y, places.x
@@ -144,8 +143,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, score_mod: Callable[..., Tensor], t
         return flex_attention(q, k, v, score_mod=score_mod, block_mask=tiles, scale=scale)
     with torch._dynamo.config.patch(recompile_limit=_PROGRAMS):
         if q.device.type == "cpu":
-            # for checking: PyTorch's plain form, with all pairs in memory, needs no compiler
-            return flex_attention(q, k, v, score_mod=score_mod, block_mask=tiles, scale=scale)
+            # for checking: PyTorch's plain form, with all pairs in memory, needs no compiler; unlike the kernels it would round logits in half precision
+            return flex_attention(wide(q), wide(k), wide(v), score_mod=score_mod, block_mask=tiles, scale=scale).to(v.dtype)
         return _fused()(q, k, v, score_mod=score_mod, block_mask=tiles, scale=scale)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from .._errors import InputError
 from ._halo_blocks import Axis, Extra, border_logits, pad, to_windows
 from ._halo_skew import skewed
+from ._precision import wide
 from ._transforms import transformed
 
 __all__ = ["tiled"]
@@ -24,8 +25,10 @@ _TILE = 2**20
 
 
 def tiled(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, rows: Axis, columns: Axis, scale: float, extra: Extra) -> Tensor:
-    if extra[0] is not None or extra[2] is not None or extra[3] or q.dtype not in (torch.float32, torch.float64):
-        raise InputError('the tiled path has no global keys, mask, dropout or half precision; use path="auto"')
+    if extra[0] is not None or extra[2] is not None or extra[3]:
+        raise InputError('the tiled path has no global keys, mask or dropout; use path="auto"')
+    dtype = v.dtype
+    q, k, v = wide(q), wide(k), wide(v)
     queries = q.flatten(0, 1).contiguous()
     single = queries.flatten(0, 2)
     by_row = skewed(single, rel_height, rows, "rows").unflatten(0, queries.shape[:3])
@@ -34,7 +37,7 @@ def tiled(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor
     keys, values = ((part if rows.mask_border else pad(part, rows, columns)).flatten(0, 1) for part in (k, v))
     attend = _plain_tiles if transformed() else _Tiles.apply
     out = attend(queries, keys, values, by_row, by_column, rows, columns, scale)
-    return out.unflatten(0, q.shape[:2])
+    return out.unflatten(0, q.shape[:2]).to(dtype)
 
 
 class _Tiles(torch.autograd.Function):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["add_mask", "causal_mask", "join_causal", "saturated"]
+__all__ = ["add_mask", "causal_mask", "join_causal"]
 
 
 def causal_mask(num_queries: int, num_keys: int, device: torch.device | None = None) -> Tensor:
@@ -19,14 +19,6 @@ def join_causal(mask: Tensor | None, is_causal: bool, num_queries: int, num_keys
     if mask is None:
         return causal
     return mask & causal if mask.dtype == torch.bool else mask.masked_fill(~causal, float("-inf"))
-
-
-def saturated(logits: Tensor) -> Tensor:
-    """Logits with what overflowed in float16 at its largest number, for the softmax of an infinite logit is NaN. NaN stays."""
-    if logits.dtype != torch.float16:
-        return logits
-    most = torch.finfo(torch.float16).max
-    return logits.clamp(-most, most)
 
 
 def add_mask(logits: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,39 +1,22 @@
-"""What the summary family shares: precision, masks of keys, and reading positions piece by piece.
+"""What the summary family shares: masks of keys, and reading positions piece by piece.
 
 Shapes     B batch, H heads, Nk keys, D width
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from .._errors import InputError
+from ._precision import wide_dtype
 
-__all__ = ["check_chunk", "for_each_query", "key_count", "key_mask", "piece_size", "pieces", "scaled", "whole_precision", "wide", "wide_dtype"]
+__all__ = ["check_chunk", "for_each_query", "key_count", "key_mask", "piece_size", "pieces", "scaled"]
 
 _IN_CACHE = 2**17
 """Numbers in a piece that stays in the cache of a CPU. What is larger comes from memory at every step, and is asked of the system at every call."""
 _FEWEST = 256
 """Positions in a piece, below which many small products cost more than they save."""
-
-
-def whole_precision(x: Tensor) -> AbstractContextManager:
-    """Autocast off. A sum over N positions has weights near 1/N, which half precision rounds to nothing long before N reaches an image."""
-    device = x.device.type
-    # asked first, and not switched off on suspicion: an exported graph should not carry a region it does not need
-    active = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.autocast(device, enabled=False) if active else nullcontext()
-
-
-def wide_dtype(x: Tensor) -> torch.dtype:
-    """What sums over positions are kept in: at least float32."""
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def wide(x: Tensor) -> Tensor:
-    return x.to(wide_dtype(x))
 
 
 def scaled(x: Tensor, scale: float) -> Tensor:

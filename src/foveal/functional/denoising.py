@@ -14,6 +14,7 @@ Shapes     B batch, H heads, Nq queries, Nk keys, D head width, Dv value width
 from torch import Tensor
 
 from .._fx import leaf
+from ._precision import less
 from .pair import CoreMap, signed_pair, signed_pair_maps
 from .softmax import Core, softmax_attention, softmax_attention_map, softmax_attention_reference
 
@@ -54,7 +55,7 @@ def denoising_attention(
         ``(B, H, Nq, Dv)``.
     """
     positive, negative = signed_pair(q, k, v, q_neg=q_neg, v_neg=v_neg, core=core, is_causal=is_causal, mask=mask, dropout_p=dropout_p, scale=scale)
-    return positive - lambdas.to(negative.dtype).view(-1, 1, 1) * negative
+    return less(positive, lambdas.view(-1, 1, 1), negative)
 
 
 @leaf
@@ -75,7 +76,7 @@ def denoising_attention_maps(
     summary to look at.
     """
     positive, negative = signed_pair_maps(q, k, q_neg=q_neg, core_map=core_map, is_causal=is_causal, mask=mask)
-    return {"positive": positive, "negative": negative, "combined": positive - lambdas.to(negative.dtype).view(-1, 1, 1) * negative}
+    return {"positive": positive, "negative": negative, "combined": less(positive, lambdas.view(-1, 1, 1), negative)}
 
 
 @leaf

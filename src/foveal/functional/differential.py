@@ -12,6 +12,7 @@ Shapes     B batch, H heads, Nq queries, Nk keys, D head width of one half, Dv v
 from torch import Tensor
 
 from .._fx import leaf
+from ._precision import less
 from .softmax import softmax_attention, softmax_attention_map, softmax_attention_reference
 
 __all__ = ["differential_attention", "differential_attention_maps", "differential_attention_reference"]
@@ -45,7 +46,7 @@ def differential_attention(
     """
     first = softmax_attention(q, k, v, mask=mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
     second = softmax_attention(q_neg, k_neg, v, mask=mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
-    return first - lambdas.to(second.dtype) * second
+    return less(first, lambdas, second)
 
 
 @leaf
@@ -55,7 +56,7 @@ def differential_attention_maps(
     """``positive``, ``negative`` (rows sum to one) and ``combined`` = positive − λ · negative, each ``(B, H, Nq, Nk)``; ``combined @ v`` is the output."""
     positive = softmax_attention_map(q, k, mask=mask, is_causal=is_causal, scale=scale)
     negative = softmax_attention_map(q_neg, k_neg, mask=mask, is_causal=is_causal, scale=scale)
-    return {"positive": positive, "negative": negative, "combined": positive - lambdas.to(negative.dtype) * negative}
+    return {"positive": positive, "negative": negative, "combined": less(positive, lambdas, negative)}
 
 
 @leaf

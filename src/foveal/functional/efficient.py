@@ -26,7 +26,8 @@ from torch import Tensor
 from .._errors import unknown
 from .._fx import leaf
 from ._masks import add_mask
-from ._summary import for_each_query, key_count, key_mask, piece_size, pieces, scaled, whole_precision, wide, wide_dtype
+from ._precision import whole_precision, wide, wide_dtype
+from ._summary import for_each_query, key_count, key_mask, piece_size, pieces, scaled
 
 __all__ = ["EfficientNorm", "efficient_attention", "efficient_attention_map", "efficient_attention_reference"]
 

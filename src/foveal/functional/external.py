@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .._errors import unknown
 from .._fx import leaf
-from ._masks import saturated
+from ._precision import whole_precision, wide
 
 __all__ = ["ExternalNorm", "external_attention", "external_attention_map", "external_attention_reference", "external_token_map"]
 
@@ -61,11 +61,13 @@ def external_attention(
     Raises:
         ValueError: ``norm`` is not known.
     """
-    attention = external_attention_map(q, memory_k, bias_k=bias_k, mask=mask, norm=norm, eps=eps)
-    if dropout_p:
-        attention = F.dropout(attention, dropout_p)
-    out = attention @ memory_v if bias_v is None else attention @ memory_v + bias_v
-    return out if bias_v is None or mask is None else out * _present(mask)
+    with whole_precision(q):
+        attention = _wide_map(q, memory_k, bias_k, mask, norm, eps)
+        if dropout_p:
+            attention = F.dropout(attention, dropout_p)
+        # wide here too: under "token" weights are near 1/N, which float16 resolves only for small N
+        out = attention @ wide(memory_v) if bias_v is None else attention @ wide(memory_v) + bias_v
+        return (out if bias_v is None or mask is None else out * _present(mask)).to(q.dtype)
 
 
 @leaf
@@ -73,15 +75,8 @@ def external_attention_map(
     q: Tensor, memory_k: Tensor, *, bias_k: Tensor | None = None, mask: Tensor | None = None, norm: ExternalNorm = "double", eps: float = 0.0
 ) -> Tensor:
     """How much each token takes from each slot, ``(B, H, N, S)``; under ``double`` and ``slot`` the rows of tokens that take part sum to one."""
-    if norm not in _NORMS:
-        raise unknown("normalisation of external attention", norm, _NORMS)
-    logits = saturated(q @ memory_k.mT)
-    # half precision would lose the small differences that the two normalisations live on
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    if bias_k is not None:
-        logits = logits + bias_k
-    attention = _NORMS[norm](logits, mask, eps)
-    return (attention if mask is None else attention.masked_fill(~_present(mask), 0.0)).to(q.dtype)
+    with whole_precision(q):
+        return _wide_map(q, memory_k, bias_k, mask, norm, eps).to(q.dtype)
 
 
 @leaf
@@ -93,12 +88,12 @@ def external_token_map(
     Quadratic in N, for looking only. It describes who shapes whom through the slots; it does not reproduce the output, which is made of ``memory_v``
     and not of the tokens' values. Under ``slot`` nobody shapes anybody and the map is the identity.
     """
-    takes = external_attention_map(q, memory_k, bias_k=bias_k, mask=mask, norm=norm, eps=eps)
-    if norm == "slot":
-        return torch.eye(q.shape[-2], dtype=q.dtype, device=q.device).expand(*takes.shape[:-1], -1) * (1 if mask is None else _present(mask))
-    fills = external_attention_map(q, memory_k, bias_k=bias_k, mask=mask, norm="token")
-    implied = takes @ fills.mT
-    return implied / implied.sum(-1, keepdim=True).clamp_min(torch.finfo(implied.dtype).tiny)
+    with whole_precision(q):
+        takes = _wide_map(q, memory_k, bias_k, mask, norm, eps)
+        if norm == "slot":
+            return torch.eye(q.shape[-2], dtype=q.dtype, device=q.device).expand(*takes.shape[:-1], -1) * (1 if mask is None else _present(mask))
+        implied = takes @ _wide_map(q, memory_k, bias_k, mask, "token", 0.0).mT
+        return (implied / implied.sum(-1, keepdim=True).clamp_min(torch.finfo(implied.dtype).tiny)).to(q.dtype)
 
 
 @leaf
@@ -115,6 +110,17 @@ def external_attention_reference(
     if norm == "double":
         attention = attention / (eps + attention.sum(dim=-1, keepdim=True) + (1 - present))
     return attention @ memory_v
+
+
+def _wide_map(q: Tensor, memory_k: Tensor, bias_k: Tensor | None, mask: Tensor | None, norm: str, eps: float) -> Tensor:
+    if norm not in _NORMS:
+        raise unknown("normalisation of external attention", norm, _NORMS)
+    # half precision would lose the small differences that the two normalisations live on
+    logits = wide(q) @ wide(memory_k).mT
+    if bias_k is not None:
+        logits = logits + bias_k
+    attention = _NORMS[norm](logits, mask, eps)
+    return attention if mask is None else attention.masked_fill(~_present(mask), 0.0)
 
 
 def _slot_logits(logits: Tensor, mask: Tensor | None) -> Tensor:

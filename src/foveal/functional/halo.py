@@ -41,7 +41,7 @@ from ._halo_blocks import (
 )
 from ._halo_folded import folded
 from ._halo_tiled import tiled
-from ._masks import saturated
+from ._precision import lowered, whole_precision, wide, wide_dtype
 from ._transforms import known, transformed
 
 __all__ = ["HaloPath", "check_path", "halo_attention", "halo_attention_map", "halo_attention_reference", "halo_macs"]
@@ -103,19 +103,19 @@ def halo_attention(
         ``(B, H, ⌈height / stride⌉, ⌈width / stride⌉, Dv)``; zeros for a query whose every key is masked.
 
     Raises:
-        ValueError: sizes that do not fit each other; an unknown path; ``"tiled"`` with global keys, a mask, dropout or half precision;
+        ValueError: sizes that do not fit each other; an unknown path; ``"tiled"`` with global keys, a mask or dropout;
             ``"flex"`` with dropout, on the meta device, on the CPU where gradients are wanted, or in float64 elsewhere.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     rows, columns = cut_axes(q, k, rel_height, rel_width, block_size, halo_size, stride, mask_border, rel_stride)
     check_path(path)
+    extra = (None if global_k is None else lowered(global_k), None if global_v is None else lowered(global_v), mask, dropout_p)
+    q, k, v = lowered(q), lowered(k), lowered(v)
     if path == "auto":
         path = _fastest(q, k, v, rows, columns, global_k, mask, dropout_p)
-    if scale_rel:
-        rel_height, rel_width = rel_height * scale, rel_width * scale
-    extra = (global_k, global_v, mask, dropout_p)
-    blocks = _PATHS[path](to_blocks(q, rows, columns), k, v, rel_height.to(q.dtype), rel_width.to(q.dtype), rows, columns, scale, extra)
-    return from_blocks(blocks, rows, columns)
+    with whole_precision(q):
+        tables = _tables(q, rel_height, rel_width, scale if scale_rel else 1.0)
+        return from_blocks(_PATHS[path](to_blocks(q, rows, columns), k, v, *tables, rows, columns, scale, extra), rows, columns)
 
 
 @leaf
@@ -141,9 +141,9 @@ def halo_attention_map(
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     rows, columns = cut_axes(q, k, rel_height, rel_width, block_size, halo_size, stride, mask_border, rel_stride)
-    if scale_rel:
-        rel_height, rel_width = rel_height * scale, rel_width * scale
-    attention = _weights(to_blocks(q, rows, columns), k, rel_height.to(q.dtype), rel_width.to(q.dtype), rows, columns, scale, global_k, mask)
+    with whole_precision(q):
+        tables = _tables(q, rel_height, rel_width, scale if scale_rel else 1.0)
+        attention = _weights(to_blocks(q, rows, columns), k, *tables, rows, columns, scale, global_k, mask)
     y, x = rows.pixels(q.device), columns.pixels(q.device)
     inside = rows.inside(q.device)[:, None, :, None] & columns.inside(q.device)[None, :, None, :]
     num_pixels, num_global = rows.size * columns.size, 0 if global_k is None else global_k.shape[-2]
@@ -153,7 +153,7 @@ def halo_attention_map(
     full = attention.new_zeros(*attention.shape[:-1], num_pixels + 1 + num_global)
     full = full.scatter_add(-1, place[:, :, None].expand(attention.shape), attention)
     full = torch.cat([full[..., num_pixels + 1 :], full[..., :num_pixels]], dim=-1)
-    return from_blocks(full.unflatten(-2, (rows.queries, columns.queries)), rows, columns).flatten(2, 3)
+    return from_blocks(full.unflatten(-2, (rows.queries, columns.queries)), rows, columns).flatten(2, 3).to(q.dtype)
 
 
 @leaf
@@ -238,6 +238,12 @@ def halo_macs(
 # -- in the open, on all blocks at once: (B, H, n, m, i, j, D) -> (B, H, n, m, i, j, Dv) --
 
 
+def _tables(q: Tensor, rel_height: Tensor, rel_width: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """The relative tables as logits need them."""
+    rel_height, rel_width = (table.to(wide_dtype(q)) for table in (rel_height, rel_width))
+    return (rel_height, rel_width) if scale == 1 else (rel_height * scale, rel_width * scale)
+
+
 def _weights(
     q: Tensor,
     k: Tensor,
@@ -249,19 +255,17 @@ def _weights(
     global_k: Tensor | None,
     mask: Tensor | None,
 ) -> Tensor:
-    """The map of every block, (B, H, n, m, Q, K)."""
+    """The map of every block, (B, H, n, m, Q, K), in float32 at least."""
     num_global = 0 if global_k is None else global_k.shape[-2]
-    # sums of hundreds of half-precision exponentials are kept in float32, and so are sums of logits where float16 may overflow
-    accumulate = torch.float32 if q.dtype in (torch.float16, torch.bfloat16) else q.dtype
-    wide = torch.float32 if q.dtype == torch.float16 else q.dtype
-    by_row, by_column = position_logits(q.to(wide), rel_height.to(wide), rel_width.to(wide), rows, columns)
+    q = wide(q)
+    by_row, by_column = position_logits(q, rel_height, rel_width, rows, columns)
     bias = (by_row.unsqueeze(-1) + by_column.unsqueeze(-2)).flatten(-2).flatten(-3, -2)
-    keys = with_global(to_windows(pad(k, rows, columns), rows, columns), global_k)
-    logits = saturated((scale * q.flatten(-3, -2)) @ keys.mT) + F.pad(bias, (0, num_global))
+    keys = with_global(to_windows(pad(wide(k), rows, columns), rows, columns), None if global_k is None else wide(global_k))
+    logits = (scale * q.flatten(-3, -2)) @ keys.mT + F.pad(bias, (0, num_global))
     absent = absent_keys(mask, num_global, rows, columns)
     if absent is not None:
         logits = logits.masked_fill(absent.unsqueeze(-2), never(logits.dtype))
-    attention = logits.softmax(-1, dtype=accumulate).to(q.dtype)
+    attention = logits.softmax(-1)
     return attention if absent is None else attention.masked_fill(without_keys(absent, num_global, rows, columns), 0.0)
 
 
@@ -275,9 +279,9 @@ def _explicit(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Te
 
 
 def _fastest(q: Tensor, k: Tensor, v: Tensor, rows: Axis, columns: Axis, global_k: Tensor | None, mask: Tensor | None, dropout_p: float) -> HaloPath:
-    plain = global_k is None and mask is None and not dropout_p and q.dtype == k.dtype == v.dtype and q.dtype in (torch.float32, torch.float64)
+    plain = global_k is None and mask is None and not dropout_p and q.dtype == k.dtype == v.dtype
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed()
-    if plain and q.device.type == "cpu" and not traced and not torch.is_autocast_enabled("cpu"):
+    if plain and q.device.type == "cpu" and not traced:
         return "tiled"
     # of one sample, so that the choice does not depend on the batch; on the meta device costs are counted, and they are those of the formula
     entries = q.shape[1] * rows.blocks * columns.blocks * rows.queries * columns.queries * rows.window * columns.window

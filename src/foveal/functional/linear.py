@@ -25,7 +25,8 @@ from torch import Tensor
 
 from .._errors import InputError
 from .._fx import leaf
-from ._summary import for_each_query, key_count, key_mask, piece_size, pieces, scaled, whole_precision, wide, wide_dtype
+from ._precision import whole_precision, wide, wide_dtype
+from ._summary import for_each_query, key_count, key_mask, piece_size, pieces, scaled
 
 __all__ = [
     "channel_linear_attention",

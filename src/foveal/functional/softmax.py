@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._fx import leaf
-from ._masks import add_mask, join_causal, saturated
+from ._masks import add_mask, join_causal
+from ._precision import whole_precision, wide
 from ._softmax_blocked import blocked_softmax_attention, blocked_softmax_pays
 from ._transforms import fused_attention, transformed
 
@@ -54,8 +55,9 @@ def softmax_attention_map(q: Tensor, k: Tensor, *, mask: Tensor | None = None, i
     """How much each query takes from each key, ``(B, H, Nq, Nk)``; rows sum to one, or to zero where every key is masked."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     mask = join_causal(mask, is_causal, q.shape[-2], k.shape[-2], q.device)
-    attention = add_mask(saturated((q * scale) @ k.mT), mask).softmax(dim=-1)
-    return attention if mask is None else attention.nan_to_num(nan=0.0)
+    with whole_precision(q):
+        attention = add_mask((wide(q) * scale) @ wide(k).mT, mask).softmax(dim=-1)
+        return (attention if mask is None else attention.nan_to_num(nan=0.0)).to(q.dtype)
 
 
 @leaf

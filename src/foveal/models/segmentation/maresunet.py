@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._errors import missing_extra
-from ...functional._summary import whole_precision
+from ...functional._precision import whole_precision
 from .._config import register_model
 from ..mixing import MappedConfig
 from ._size import pad_to
