@@ -279,5 +279,6 @@ def _matrix_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     weight = weight.flatten(1)
     if is_channels_last(x):
         return F.linear(x.permute(0, 2, 3, 1), weight, bias)
-    out = torch.bmm(x.flatten(2).mT, weight.mT.expand(x.shape[0], -1, -1))
-    return (out if bias is None else out + bias).unflatten(1, x.shape[2:])
+    out = torch.bmm(x.flatten(2).transpose(-2, -1), weight.transpose(-2, -1).expand(x.shape[0], -1, -1))
+    # not by unflatten, in which ONNX's old exporter fixes the number of images
+    return (out if bias is None else out + bias).view(x.shape[0], *x.shape[2:], weight.shape[0])

@@ -110,10 +110,12 @@ def cut_axes(
             f"relative tables need {needed} rows for block_size={block_size}, halo_size={halo_size} and stride={stride}, "
             f"got {rel_height.shape[0]} and {rel_width.shape[0]}"
         )
-    rows, columns = (
-        cut_axis(size, block_size, halo_size, stride, mask_border, stride if rel_stride is None else rel_stride, table.shape[0])
-        for size, table in zip(k.shape[2:4], (rel_height, rel_width), strict=True)
-    )
+    step = stride if rel_stride is None else rel_stride
+    sizes, lengths = k.shape[2:4], (rel_height.shape[0], rel_width.shape[0])
+    if torch.jit.is_tracing():
+        # which hands them out as tensors; how a map is cut is fixed in what it writes
+        sizes, lengths = map(int, sizes), map(int, lengths)  # type: ignore[assignment]
+    rows, columns = (cut_axis(size, block_size, halo_size, stride, mask_border, step, length) for size, length in zip(sizes, lengths, strict=True))
     if q.shape[2:4] != (rows.num_queries, columns.num_queries):
         raise InputError(
             f"a map of {rows.size}×{columns.size} keys with stride {stride} has {rows.num_queries}×{columns.num_queries} queries, "
@@ -135,12 +137,17 @@ def to_blocks(q: Tensor, rows: Axis, columns: Axis) -> Tensor:
 
 def from_blocks(blocks: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """(B, H, n, m, i, j, D) -> (B, H, height, width, D)."""
-    out = blocks.transpose(3, 4).contiguous().flatten(2, 3).flatten(3, 4)
+    out = _joined(_joined(blocks.transpose(3, 4).contiguous(), 2), 3)
     if _left_open(rows, columns):
         # a slice asks whether it ends in time
         kept = (torch.arange(axis.num_queries, device=out.device) for axis in (rows, columns))
         return out.index_select(2, next(kept)).index_select(3, next(kept))
     return out[:, :, : rows.num_queries, : columns.num_queries]
+
+
+def _joined(x: Tensor, dim: int) -> Tensor:
+    """An axis and the one behind it as one."""
+    return x.squeeze(dim + 1) if x.shape[dim + 1] == 1 else x.flatten(dim, dim + 1)
 
 
 def _left_open(rows: Axis, columns: Axis) -> bool:

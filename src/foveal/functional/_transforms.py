@@ -22,8 +22,8 @@ def transformed() -> bool:
 
 def known(condition: bool) -> bool:
     """Whether a condition on sizes holds, without asking for those that a compiled or exported graph leaves open: asked for, they would bind it to one case."""
-    if type(condition) is bool and not torch.compiler.is_compiling():
-        return condition
+    if not torch.compiler.is_compiling() and not isinstance(condition, torch.SymBool):
+        return bool(condition)
     # imported where it is used: it brings in sympy
     from torch.fx.experimental.symbolic_shapes import statically_known_true
 

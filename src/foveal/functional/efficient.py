@@ -97,13 +97,13 @@ def efficient_attention_reference(
 ) -> Tensor:
     """The formula of the file's head, associated the costly way: the map first, in memory, then the values. Bool masks alone, and some key must be left."""
     scale = 1.0 if scale is None else scale
-    present = torch.ones_like(k[..., :1]) if mask is None else mask.mT.to(k)
+    present = torch.ones_like(k[..., :1]) if mask is None else mask.transpose(-2, -1).to(k)
     if normalization == "scaling":
-        return (scale * q @ k.mT * present.mT / present.sum(dim=-2, keepdim=True)) @ v
+        return (scale * q @ k.transpose(-2, -1) * present.transpose(-2, -1) / present.sum(dim=-2, keepdim=True)) @ v
     takes = (scale * q).exp() / (scale * q).exp().sum(dim=-1, keepdim=True)
     gives = (scale * k).exp() * present
     gives = gives / gives.sum(dim=-2, keepdim=True)
-    return (takes @ gives.mT) @ v
+    return (takes @ gives.transpose(-2, -1)) @ v
 
 
 def _softmax_takes(q: Tensor, scale: float) -> Tensor:
@@ -112,7 +112,7 @@ def _softmax_takes(q: Tensor, scale: float) -> Tensor:
 
 def _softmax_summary(k: Tensor, v: Tensor, keep: Tensor | None, scale: float, chunk: int | None) -> Tensor:
     if keep is None and chunk is None:
-        return scaled(wide(k), scale).softmax(dim=-2).mT @ wide(v)
+        return scaled(wide(k), scale).softmax(dim=-2).transpose(-2, -1) @ wide(v)
     *outer, _, width = k.shape
     # the lowest finite number, not -inf: a channel that has seen no key yet must not give -inf − -inf
     top = k.new_full((*outer, 1, width), torch.finfo(wide_dtype(k)).min, dtype=wide_dtype(k))
@@ -123,10 +123,10 @@ def _softmax_summary(k: Tensor, v: Tensor, keep: Tensor | None, scale: float, ch
         highest = torch.maximum(top, logits.detach().amax(dim=-2, keepdim=True))
         weights, shrink = (logits - highest).exp_(), (top - highest).exp_()
         total = total * shrink + weights.sum(dim=-2, keepdim=True)
-        summary = summary * shrink.mT + weights.mT @ wide(v[..., at, :])
+        summary = summary * shrink.transpose(-2, -1) + weights.transpose(-2, -1) @ wide(v[..., at, :])
         top = highest
     # the largest key of a channel counts 1, so a total of 0 means that there is no key
-    return summary / (total + (total == 0)).mT
+    return summary / (total + (total == 0)).transpose(-2, -1)
 
 
 def _scaling_takes(q: Tensor, scale: float) -> Tensor:
@@ -137,7 +137,7 @@ def _scaling_summary(k: Tensor, v: Tensor, keep: Tensor | None, scale: float, ch
     summary = v.new_zeros((*k.shape[:-2], k.shape[-1], v.shape[-1]), dtype=wide_dtype(v))
     for at in pieces(chunk, k.shape[-2]):
         keys = wide(k[..., at, :])
-        summary = summary + (keys if keep is None else keys.masked_fill(~keep[..., at, :], 0.0)).mT @ wide(v[..., at, :])
+        summary = summary + (keys if keep is None else keys.masked_fill(~keep[..., at, :], 0.0)).transpose(-2, -1) @ wide(v[..., at, :])
     return summary / key_count(keep, k)
 
 

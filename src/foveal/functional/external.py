@@ -92,7 +92,7 @@ def external_token_map(
         takes = _wide_map(q, memory_k, bias_k, mask, norm, eps)
         if norm == "slot":
             return torch.eye(q.shape[-2], dtype=q.dtype, device=q.device).expand(*takes.shape[:-1], -1) * (1 if mask is None else _present(mask))
-        implied = takes @ _wide_map(q, memory_k, bias_k, mask, "token", 0.0).mT
+        implied = takes @ _wide_map(q, memory_k, bias_k, mask, "token", 0.0).transpose(-2, -1)
         return (implied / implied.sum(-1, keepdim=True).clamp_min(torch.finfo(implied.dtype).tiny)).to(q.dtype)
 
 
@@ -101,7 +101,7 @@ def external_attention_reference(
     q: Tensor, memory_k: Tensor, memory_v: Tensor, *, mask: Tensor | None = None, norm: ExternalNorm = "double", eps: float = 0.0
 ) -> Tensor:
     """The paper's Algorithm 1, line by line: easy to check, not to be trusted with large logits."""
-    logits = q @ memory_k.mT
+    logits = q @ memory_k.transpose(-2, -1)
     present = torch.ones_like(logits[..., :1]) if mask is None else _present(mask).to(logits)
     if norm == "slot":
         return (logits.softmax(dim=-1) * present) @ memory_v
@@ -116,7 +116,7 @@ def _wide_map(q: Tensor, memory_k: Tensor, bias_k: Tensor | None, mask: Tensor |
     if norm not in _NORMS:
         raise unknown("normalisation of external attention", norm, _NORMS)
     # half precision would lose the small differences that the two normalisations live on
-    logits = wide(q) @ wide(memory_k).mT
+    logits = wide(q) @ wide(memory_k).transpose(-2, -1)
     if bias_k is not None:
         logits = logits + bias_k
     attention = _NORMS[norm](logits, mask, eps)

@@ -261,7 +261,7 @@ def _weights(
     by_row, by_column = position_logits(q, rel_height, rel_width, rows, columns)
     bias = (by_row.unsqueeze(-1) + by_column.unsqueeze(-2)).flatten(-2).flatten(-3, -2)
     keys = with_global(to_windows(pad(wide(k), rows, columns), rows, columns), None if global_k is None else wide(global_k))
-    logits = (scale * q.flatten(-3, -2)) @ keys.mT + F.pad(bias, (0, num_global))
+    logits = (scale * q.flatten(-3, -2)) @ keys.transpose(-2, -1) + F.pad(bias, (0, num_global))
     absent = absent_keys(mask, num_global, rows, columns)
     if absent is not None:
         logits = logits.masked_fill(absent.unsqueeze(-2), never(logits.dtype))

@@ -56,7 +56,7 @@ def softmax_attention_map(q: Tensor, k: Tensor, *, mask: Tensor | None = None, i
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     mask = join_causal(mask, is_causal, q.shape[-2], k.shape[-2], q.device)
     with whole_precision(q):
-        attention = add_mask((wide(q) * scale) @ wide(k).mT, mask).softmax(dim=-1)
+        attention = add_mask((wide(q) * scale) @ wide(k).transpose(-2, -1), mask).softmax(dim=-1)
         return (attention if mask is None else attention.nan_to_num(nan=0.0)).to(q.dtype)
 
 

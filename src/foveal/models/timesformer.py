@@ -325,4 +325,4 @@ def _frames(x: Tensor, attn_mask: Tensor | None, is_causal: bool, channels: int,
 @leaf
 def _in_time(positions: Tensor, num_frames: int) -> Tensor:
     """Positions ``(1, T, C)`` for another number of frames."""
-    return positions if num_frames == positions.shape[1] else F.interpolate(positions.mT, size=num_frames, mode="linear").mT
+    return positions if num_frames == positions.shape[1] else F.interpolate(positions.transpose(-2, -1), size=num_frames, mode="linear").transpose(-2, -1)
