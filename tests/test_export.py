@@ -1,5 +1,6 @@
 """An exported file computes what the model computes, run by somebody else's program; what differs, or cannot be traced, leaves no file."""
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -253,3 +254,90 @@ def test_the_command_refuses(words, match, tmp_path, monkeypatch, capsys) -> Non
     assert main(["export", *words]) == 2
     assert match in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+# -- wrappers and the old exporter -----------------------------------------------------------------------------------------------------------------------
+
+
+class Anything(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args, **kwargs):
+        return self.model(*args, **kwargs)
+
+
+class WithOptions(Anything):
+    def forward(self, pixels, *, scale=None, **kwargs):
+        return self.model(pixels)
+
+
+class Decorated(Anything):
+    def forward(self, pixels):
+        return self.model(pixels)
+
+    forward = functools.wraps(forward)(lambda *args, **kwargs: Decorated.__dict__["forward"].__wrapped__(*args, **kwargs))
+
+
+def adapted(model: nn.Module) -> nn.Module:
+    peft = pytest.importorskip("peft")
+    return peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["qkv"], init_lora_weights=False))
+
+
+def shadowed(model: nn.Module) -> nn.Module:
+    own = model.forward
+    model.forward = lambda *args: own(*args)
+    return model
+
+
+@pytest.mark.case("C16")
+@pytest.mark.parametrize("wrap", [Anything, WithOptions, Decorated, adapted, shadowed, lambda model: Anything(Anything(model))])
+def test_wrappers_of_any_signature(wrap, tmp_path) -> None:
+    model = wrap(vit({"attention": "denoising"})).eval()
+    assert export_model(model, tmp_path / "m.pt2").shape == (3, SIDE, SIDE)
+    images = torch.randn(7, 3, SIDE, SIDE)
+    torch.testing.assert_close(torch.export.load(tmp_path / "m.pt2").module()(images), model(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.case("C16")
+def test_an_adapted_model_in_onnx(tmp_path) -> None:
+    model = adapted(vit({"attention": "softmax"})).eval()
+    agrees(model, export_model(model, tmp_path / "m.onnx").path)
+
+
+class OfTwo(nn.Module):
+    def forward(self, x, y):
+        return x + y
+
+
+@pytest.mark.case("C16")
+@pytest.mark.parametrize(("model", "says", "never"), [(OfTwo, "does not run on one tensor", "branch"), (OfThree, "", "branches on the values")])
+def test_advice_is_of_the_error_at_hand(model, says, never, tmp_path) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        export_model(model(), tmp_path / "m.pt2", torch.randn(1, 3, 8, 8))
+    assert never not in str(caught.value)
+
+
+@pytest.mark.case("C21")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("which", [*TOKENS, *MAPS, "halo, windows", "halo_2d, stride"])
+def test_onnx_by_the_old_exporter(which, tmp_path) -> None:
+    torch.manual_seed(0)
+    windows = {"block_size": 2, "halo_size": 1}
+    if which in TOKENS or which == "halo, windows":
+        model = vit({"attention": which} if which in TOKENS else {"attention": "halo", **windows})
+    else:
+        attention = create_attention("halo_2d", 8, stride=2, **windows) if which == "halo_2d, stride" else create_attention(which, 8)
+        model = stirred(nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), attention))
+    model.eval()
+    images = torch.randn(2, 3, SIDE, SIDE)
+    torch.onnx.export(model, images, tmp_path / "m.onnx", dynamo=False, opset_version=17, input_names=["images"], dynamic_axes={"images": {0: "batch"}})
+    for count in (1, 4, 7):
+        images = torch.randn(count, 3, SIDE, SIDE)
+        with torch.no_grad():
+            want = model(images).numpy()
+        np.testing.assert_allclose(by_onnxruntime(tmp_path / "m.onnx", images)[0], want, rtol=1e-4, atol=1e-5)

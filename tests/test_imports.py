@@ -10,7 +10,7 @@ import foveal
 
 ROOT = Path(foveal.__file__).parent
 RANK = {"functional": 1, "attention": 2, "convert": 3, "analysis": 4, "models": 4, "official": 5, "timm": 6, "data": 6}
-RANK |= {"__version__": 0, "_errors": 0, "_console": 0.5, "_ranges": 0.5, "_kinds": 1}
+RANK |= {"__version__": 0, "_errors": 0, "_fx": 0.5, "_console": 0.5, "_ranges": 0.5, "_kinds": 1}
 RANK |= {"tasks": 6.5, "training": 7, "bench": 8, "compare": 8, "recipes": 8, "looking": 8, "catalogue": 8, "cli": 9}
 RANK |= {"_files": 0.5, "_param_groups": 0.5, "_fits": 0.5, "_machine": 0.5, "_weights": 0.5, "hub": 3.5, "export": 8, "__main__": 10}
 HEAVY = (

@@ -10,9 +10,11 @@ import pytest
 import timm
 import torch
 from timm.models import group_parameters
+from timm.models._features_fx import create_feature_extractor, get_graph_node_names
 from torch import Tensor, nn
 
 import foveal.timm  # noqa: F401 (registers)
+from foveal import InputError
 
 
 @torch.no_grad()
@@ -221,6 +223,51 @@ class TimmContract:
         program = torch.export.export(model, (self.samples(),), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},), strict=False)
         x = self.samples(5)
         torch.testing.assert_close(program.module()(x), model(x), rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.case("C31")
+    def test_the_size_before_pooling_is_of_the_features(self) -> None:
+        """Maps say it, tokens have none."""
+        features = self.create().eval().forward_features(self.samples())
+        want = self.create().pretrained_cfg["pool_size"]
+        assert want == (tuple(features.shape[-2:]) if features.ndim == 4 else None)
+
+    @pytest.mark.case("C31", "C9")
+    def test_symbolic_traces_compute_the_same(self) -> None:
+        """timm's own way with its graph and its way to features, and plain PyTorch's, at another number of samples than one would guess."""
+        model = stir(self.create()).eval()
+        _, evaluated = get_graph_node_names(model)
+        graph = create_feature_extractor(model, evaluated[-1:]).eval()
+        plain = torch.fx.symbolic_trace(model)
+        for count in (1, 5):
+            x = self.samples(count)
+            want = model(x)
+            (got,) = graph(x).values()
+            assert torch.equal(got, want)
+            assert torch.equal(plain(x), want)
+
+    @pytest.mark.case("C31", "C9")
+    def test_gradients_go_through_symbolic_traces(self) -> None:
+        model = stir(self.create()).train()
+        _, evaluated = get_graph_node_names(model)
+        graph = create_feature_extractor(model, evaluated[-1:]).train()
+        (out,) = graph(self.samples()).values()
+        out.logsumexp(-1).sum().backward()
+        graph_parameters = dict(graph.named_parameters())
+        for name in self.learned(model):
+            assert name in graph_parameters, f"the graph leaves out {name}"
+            assert graph_parameters[name].grad is not None, f"no gradient reaches {name}"
+
+    @pytest.mark.case("C31", "C21")
+    @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+    @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+    def test_torchscript_is_traced_and_its_compiler_refused_in_plain_words(self) -> None:
+        model, x = stir(self.create()).eval(), self.samples()
+        with pytest.raises(InputError, match=r"TorchScript's compiler cannot read .*torch\.jit\.trace.*torch\.export"):
+            torch.jit.script(model)
+        assert all(isinstance(module, nn.Module) for module in model.modules()), "and left whole"
+        with torch.no_grad():
+            torch.testing.assert_close(torch.jit.trace(model, (x,), check_trace=False)(x), model(x), rtol=1e-5, atol=1e-5)
 
     def test_copies_are_equal(self) -> None:
         model, x = stir(self.create()).eval(), self.samples()

@@ -13,6 +13,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .._errors import InputError
+from .._fx import leaf_method
+from ..functional._transforms import transformed
 from ..functional.softmax import Core as CoreFunction
 from ._core import Core, make_core
 from ._linear import check_dtype, project
@@ -80,7 +82,8 @@ def check_maps(name: str, x: Tensor, channels: int, layer: nn.Module | None = No
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether maps are laid out so. Those that fit both layouts (one channel, one pixel) are not."""
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    # inside vmap a layout cannot be asked for, and is of no matter
+    return not transformed() and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def check_mask(name: str, what: str, mask: Tensor, full: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -248,6 +251,7 @@ class QKVAttention(TokenAttention):
             k, v = rearrange(project(self.qkv, context, slice(self.inner_dim, None)), "b n (t h d) -> t b h n d", t=2, h=self.num_heads)
         return turned(self.q_norm(q), rotate), turned(self.k_norm(k), rotate), v
 
+    @leaf_method
     def values(self, x: Tensor) -> Tensor:
         """What tokens are read as, all heads side by side, ``(B, N, H·D)``."""
         return project(self.qkv, x, slice(2 * self.inner_dim, 3 * self.inner_dim))

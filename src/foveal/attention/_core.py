@@ -8,15 +8,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._errors import InputError, unknown
+from .._fx import Leaf
 from ..functional.softmax import Core as CoreFunction
 
 __all__ = ["CORES", "Core", "FunctionCore", "core", "make_core"]
 
 
-class Core(nn.Module, ABC):
+class Core(Leaf, ABC):
     """How tokens meet. What it owns is shared by all heads, and by both branches of a denoising attention."""
 
     name: ClassVar[str]

@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from .._errors import InputError
+from .._fx import checking
 from ._registry import AttentionConfig, config_from_dict
 from .halo import HaloCore
 
@@ -46,6 +47,7 @@ def has_windows(attention: object) -> bool:
     return isinstance(getattr(attention, "core", None), HaloCore)
 
 
+@checking
 def check_grid(attention: object, grid: tuple[int, int]) -> None:
     """Refuse a grid that an attention with windows does not know of; as many tokens in other rows would be cut in the wrong windows without a word.
 

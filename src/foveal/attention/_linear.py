@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from .._errors import InputError
+from .._fx import leaf
 
 __all__ = ["check_dtype", "is_plain", "project"]
 
@@ -35,6 +36,7 @@ def is_plain(layer: nn.Module, kind: type[Layer]) -> TypeGuard[Layer]:
     )
 
 
+@leaf
 def project(linear: nn.Module, x: Tensor, rows: slice | None = None) -> Tensor:
     """``linear(x)[..., rows]``, where a plain ``nn.Linear`` computes only those rows.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError, unknown
 from .._fits import described, fits
+from .._fx import Leaf
 
 if TYPE_CHECKING:
     from ._base import Cost
@@ -40,7 +41,7 @@ FAMILIES: dict[str, str] = {
 Module = TypeVar("Module", bound=type[nn.Module])
 
 
-class AttentionModule(nn.Module):
+class AttentionModule(Leaf):
     """What every attention of the registry is to those who use one by name: a module from a tensor to a tensor that shows its maps and its cost."""
 
     if TYPE_CHECKING:

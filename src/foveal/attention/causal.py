@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .._errors import InputError
+from .._fx import Leaf, leaf_method
 from ..functional import causal_attention, causal_attention_maps
 from ._base import Cost, NormLayer, QKVAttention, Rotate, check_maps
 from ._linear import project
@@ -92,6 +93,7 @@ class CausalAttention(QKVAttention):
         cause, complement = causal_attention(*self._qkv(x, context, rotate), core=self.core, **options)
         return cause + complement
 
+    @leaf_method
     def pair(
         self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -117,7 +119,7 @@ class CausalAttention(QKVAttention):
         return self._projection_macs(num_tokens, 4) + 2 * self.core.macs(num_tokens, self.num_heads)
 
 
-class ComplementaryCBAM(nn.Module):
+class ComplementaryCBAM(Leaf):
     """A CBAM gate that keeps both parts of a map: what channels and places let through, and what they hold back.
 
     Channel gate σ(MLP(mean) + MLP(max)), then spatial gate σ(BN(conv 7×7)) of the channel-gated map's maximum and mean over channels; a is their product.

@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .._errors import InputError
+from .._fx import leaf_method
 from ..functional import cross_sample_attention, cross_sample_attention_maps
 from ._base import NormLayer, QKVAttention, Rotate, check_mask, turned
 from ._linear import project
@@ -71,6 +72,7 @@ class CrossSamplePair(QKVAttention):
         self.cross_k_norm = norm_layer(self.head_dim, **factory) if apart else None
         self.cross_norm = norm_layer(self.inner_dim, **factory) if scale_norm and not share else None
 
+    @leaf_method
     def pair(
         self,
         x: Tensor,

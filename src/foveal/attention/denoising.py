@@ -9,6 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .._errors import InputError
+from .._fx import leaf_method
 from ..functional import denoising_attention, denoising_attention_maps
 from ..functional.pair import pair
 from ..functional.softmax import Core as CoreFunction
@@ -151,6 +152,7 @@ class DenoisingAttention(QKVAttention):
     def extra_repr(self) -> str:
         return super().extra_repr() + (", shared_values=True" if self.shared_values else "") + (", fused=True" if self.fused else "")
 
+    @leaf_method
     def values(self, x: Tensor) -> Tensor:
         if not self.fused:
             return super().values(x)

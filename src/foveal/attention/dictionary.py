@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError, missing_extra, unknown
+from .._fx import Leaf
 
 __all__ = ["CrossSampleDictionary", "DictionaryInit", "fit_dictionaries_"]
 
@@ -17,7 +18,7 @@ DictionaryInit = Literal["normal", "uniform", "kmeans"]
 """``normal`` is N(0, 1), the size of normalised tokens; ``uniform`` is the official code's U(0, 1) / 100; ``kmeans`` is the paper's, and has to be fitted."""
 
 
-class CrossSampleDictionary(nn.Module):
+class CrossSampleDictionary(Leaf):
     """K entries that stand for the tokens of all samples.
 
     Args:

@@ -112,7 +112,14 @@ class DifferentialAttention(QKVAttention):
         q, k, v, q_neg, k_neg = self._halves(x, context, rotate)
         out = differential_attention(q, k, v, q_neg=q_neg, k_neg=k_neg, lambdas=self.current_lambda(), **options)
         # under autocast the head norm stays in the precision of its weight
-        return self.sub_norm(out.to(self.sub_norm.weight.dtype)) * (1 - self.lambda_init)
+        return self._normed(out.to(self.sub_norm.weight.dtype)) * (1 - self.lambda_init)
+
+    def _normed(self, out: Tensor) -> Tensor:
+        norm = self.sub_norm
+        if type(norm) is not nn.RMSNorm or norm.eps is None or not torch.jit.is_tracing():
+            return norm(out)
+        # written out for ONNX's old exporter, which does not know it
+        return out * (out.square().mean(-1, keepdim=True) + norm.eps).rsqrt() * norm.weight
 
     def attention_map(
         self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None

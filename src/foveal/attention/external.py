@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .._errors import InputError, unknown
+from .._fx import Leaf
 from ..functional import external_attention, external_attention_map, external_token_map
 from ..functional.external import ExternalNorm
 from ._base import Cost, NormLayer, TokenAttention, check_maps, head_width
@@ -23,7 +24,7 @@ __all__ = ["ExternalAttention", "ExternalAttention2d", "ExternalMemory"]
 Tie = Literal["none", "init", "hard"]
 
 
-class ExternalMemory(nn.Module):
+class ExternalMemory(Leaf):
     """The two memories and the mixing through them, without projections; both layers below own one.
 
     Args:

@@ -103,7 +103,8 @@ class HaloCore(Core):
 
     def _grid_of(self, num_tokens: int) -> tuple[int, int]:
         pixels = num_tokens - self.num_prefix_tokens
-        side = isqrt(max(pixels, 0))
+        # the compiler knows the root of a size that may change, and exactly so where it is whole
+        side = isqrt(max(pixels, 0)) if not torch.compiler.is_compiling() else round(pixels**0.5)
         height, width = (side, side) if self.grid_size is None else self.grid_size
         if pixels < 1 or height * width != pixels:
             expected = "a square grid" if self.grid_size is None else f"a grid of {height}×{width}"

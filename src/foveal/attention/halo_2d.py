@@ -162,7 +162,7 @@ class HaloAttention2d(AttentionModule):
         """
         options = self._options(x, mask)
         q, k, v = self._read(x)
-        out = rearrange(halo_attention(q, k, v, **options, path=self.path), "b h y x d -> b (h d) y x")
+        out = halo_attention(q, k, v, **options, path=self.path).permute(0, 1, 4, 2, 3).contiguous().flatten(1, 2)
         # heads lie apart in memory; the next layer should find what it gave us
         out = out.contiguous(memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)
         return self.proj(self._pool(out))
@@ -274,5 +274,6 @@ def _matrix_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     weight = weight.flatten(1)
     if is_channels_last(x):
         return F.linear(x.permute(0, 2, 3, 1), weight, bias)
-    out = torch.bmm(x.flatten(2).mT, weight.mT.expand(x.shape[0], -1, -1))
-    return (out if bias is None else out + bias).unflatten(1, x.shape[2:])
+    out = torch.bmm(x.flatten(2).transpose(-2, -1), weight.transpose(-2, -1).expand(x.shape[0], -1, -1))
+    # not by unflatten, in which ONNX's old exporter fixes the number of images
+    return (out if bias is None else out + bias).view(x.shape[0], *x.shape[2:], weight.shape[0])

@@ -116,10 +116,10 @@ def least_squares(student: Student, calls: Calls, batches: Sequence[int], ridges
         z, y = (_exact(value.reshape(-1, value.shape[-1])) for value in (features, target - proj(features)))
         z = torch.cat([z, torch.ones_like(z[:, :1])], dim=1) if free_bias else z
         if gram is None or cross is None:
-            gram, cross = z.mT @ z, y.mT @ z
+            gram, cross = z.transpose(-2, -1) @ z, y.transpose(-2, -1) @ z
         else:
-            gram += z.mT @ z
-            cross += y.mT @ z
+            gram += z.transpose(-2, -1) @ z
+            cross += y.transpose(-2, -1) @ z
     assert gram is not None, "there is a batch to fit"
     assert cross is not None, "there is a batch to fit"
     width, solved = proj.in_features, []
@@ -129,7 +129,7 @@ def least_squares(student: Student, calls: Calls, batches: Sequence[int], ridges
         held = gram + ridge * penalty.diag()
         # without a penalty features may be fewer than they seem: heads that give the same, or nothing at all
         sure = ridge > 0 and float(penalty[0]) > 0
-        change = torch.linalg.solve(held, cross.mT).mT if sure else cross @ torch.linalg.pinv(held, hermitian=True)
+        change = torch.linalg.solve(held, cross.transpose(-2, -1)).transpose(-2, -1) if sure else cross @ torch.linalg.pinv(held, hermitian=True)
         other = copy.deepcopy(student)
         other.attention.proj.weight.add_(change[:, :width].to(proj.weight))
         if free_bias:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
+from .._fx import Leaf
 from ..attention import TokenAttention
 from ..attention._base import QKVAttention, Rotate
 
@@ -30,7 +31,7 @@ class Bias(nn.Module):
         return self.compute(self.table)
 
 
-class Placed(nn.Module):
+class Placed(Leaf):
     """An attention of ours with the host's bias of pairs, if it has pairs.
 
     Args:

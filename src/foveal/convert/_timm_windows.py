@@ -91,8 +91,8 @@ class MapPlaced(LastPlaced):
     """Called with channels first, ``(B, C, H, W)``."""
 
     def forward(self, x: Tensor, shared_rel_pos: Tensor | None = None) -> Tensor:
-        out = self.attn(x.flatten(2).mT, **self.options(bias=shared_rel_pos))
-        return out.mT.reshape(x.shape)
+        out = self.attn(x.flatten(2).transpose(-2, -1), **self.options(bias=shared_rel_pos))
+        return out.transpose(-2, -1).reshape(x.shape)
 
 
 def _partition_bias(table: Any) -> Tensor:

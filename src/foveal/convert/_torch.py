@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
+from .._fx import Leaf
 from ..attention import TokenAttention
 from ._host import Place, register_host
 from ._parts import linear_of
@@ -13,7 +14,7 @@ from ._parts import linear_of
 __all__ = ["AsMultiheadAttention"]
 
 
-class AsMultiheadAttention(nn.Module):
+class AsMultiheadAttention(Leaf):
     """One of our attentions, called as ``nn.MultiheadAttention`` is: the same arguments, masks that are True where a key is left out, and a pair back."""
 
     in_proj_bias = None

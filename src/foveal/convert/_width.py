@@ -84,12 +84,12 @@ _Made = tuple[list[Tensor], list[Tensor], Tensor, Tensor, tuple[float, float]]
 def _narrower(weights: list[Tensor], biases: list[Tensor | None], back: Tensor, width: int, has_bias: bool) -> _Made:
     q, k, v = weights
     b_q, _, b_v = (torch.zeros_like(part[..., 0]) if bias is None else bias for part, bias in zip(weights, biases, strict=True))
-    left, right, logits_lost = _cut(_with_column(q, b_q).mT, k, width)
+    left, right, logits_lost = _cut(_with_column(q, b_q).transpose(-2, -1), k, width)
     out, values, values_lost = _cut(back, v if has_bias else _with_column(v, b_v), width)
     given = back @ b_v[..., None]
     held = torch.linalg.pinv(out) @ given if has_bias else values[..., -1:]
-    rows = [left.mT[..., :-1].clone(), right, values[..., : v.shape[-1]]]
-    row_biases = [left.mT[..., -1].clone(), torch.zeros_like(right[..., 0]), held[..., 0]]
+    rows = [left.transpose(-2, -1)[..., :-1].clone(), right, values[..., : v.shape[-1]]]
+    row_biases = [left.transpose(-2, -1)[..., -1].clone(), torch.zeros_like(right[..., 0]), held[..., 0]]
     return rows, row_biases, out, (given - out @ held).sum((0, 2)), (logits_lost, values_lost)
 
 
@@ -110,16 +110,16 @@ def _cut(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor, float]
     By way of two QR decompositions: the matrices decomposed are of the host's head width, not of the width of the tokens.
     """
     q_left, r_left = torch.linalg.qr(left)
-    q_right, r_right = torch.linalg.qr(right.mT)
-    u, s, vh = torch.linalg.svd(r_left @ r_right.mT, full_matrices=False)
+    q_right, r_right = torch.linalg.qr(right.transpose(-2, -1))
+    u, s, vh = torch.linalg.svd(r_left @ r_right.transpose(-2, -1), full_matrices=False)
     energy = s.square().sum()
     lost = 0.0 if energy == 0 else (s[:, rank:].square().sum() / energy).sqrt().item()
     root = s[:, :rank].sqrt()
-    a, b = q_left @ (u[..., :rank] * root[:, None]), (root[..., None] * vh[:, :rank]) @ q_right.mT
+    a, b = q_left @ (u[..., :rank] * root[:, None]), (root[..., None] * vh[:, :rank]) @ q_right.transpose(-2, -1)
     # a pair of singular vectors is known up to its sign: one rule for it, or a saved half of the pair would not fit the other half made elsewhere
     sign = a.gather(1, a.abs().argmax(1, keepdim=True)).sign()
     sign[sign == 0] = 1
-    return a * sign, b * sign.mT, lost
+    return a * sign, b * sign.transpose(-2, -1), lost
 
 
 def _by_head(x: Tensor, heads: int) -> Tensor:

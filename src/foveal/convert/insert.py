@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError, unknown
+from .._fx import tracer_of
 from ..attention import AttentionConfig, list_attentions
 from ._convert import Record, begin_record, refuse_compiled
 from ._digest import digests
@@ -116,7 +117,7 @@ def insert_(
 
 
 def _then(stage: nn.Module, args: Any, output: Any) -> Any:
-    if not isinstance(output, Tensor):
+    if not isinstance(output, Tensor) and tracer_of(output) is None:
         raise InputError(f"{type(stage).__name__} gives {type(output).__name__}, no map; insert after a module that gives one")
     return getattr(stage, CHILD)(output)
 

@@ -81,16 +81,17 @@ def example_images(model: nn.Module, img_size: int | tuple[int, int] | None = No
     """One image, or video, as the model takes it, of random numbers.
 
     Args:
-        model: of timm, torchvision, transformers, or ``foveal.models``.
+        model: of timm, torchvision, transformers, or ``foveal.models``, also inside wrappers that hold nothing else.
         img_size: side, or height and width; what the model says of itself if None.
 
     Raises:
         ValueError: no size is given, and the model does not say one.
     """
-    config, cfg = getattr(model, "config", None), getattr(model, "pretrained_cfg", None) or {}
-    said = [img_size, getattr(getattr(model, "patch_embed", None), "img_size", None), getattr(config, "image_size", None), getattr(model, "image_size", None)]
-    said.append(tuple(cfg["input_size"][1:]) if "input_size" in cfg else None)
-    size: Any = next((size for size in said if size is not None), None)
+    while _size_of(model) is None and not isinstance(model, nn.Sequential) and len(children := list(model.children())) == 1:
+        # a wrapper
+        (model,) = children
+    config = getattr(model, "config", None)
+    size: Any = img_size if img_size is not None else _size_of(model)
     if size is None:
         raise InputError(f"{type(model).__name__} does not say which size its images have; give it, with img_size or --img-size")
     height, width = (size, size) if isinstance(size, int) else size
@@ -106,21 +107,50 @@ def example_images(model: nn.Module, img_size: int | tuple[int, int] | None = No
     return torch.randn(1, *shape).to(like)
 
 
+def _size_of(model: nn.Module) -> Any:
+    """What the model itself says."""
+    config, cfg = getattr(model, "config", None), getattr(model, "pretrained_cfg", None) or {}
+    said = [getattr(getattr(model, "patch_embed", None), "img_size", None), getattr(config, "image_size", None), getattr(model, "image_size", None)]
+    said.append(tuple(cfg["input_size"][1:]) if "input_size" in cfg else None)
+    return next((size for size in said if size is not None), None)
+
+
 # -- tracing -------------------------------------------------------------------------------------------------------------------------------------------
 
 
 def _traced(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
-    batch = torch.export.Dim("batch", min=1)
     try:
-        return torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
+        model(images)
+    except InputError:
+        raise
+    # whatever a foreign model's code does
+    except Exception as error:
+        raise InputError(
+            f"{type(model).__name__} does not run on one tensor of shape {tuple(images.shape)}: {_first_lines(error)}; "
+            "give images of the size that it takes, or wrap it in a module whose forward takes images alone"
+        ) from error
+    # said of the tensor and not of an argument: a wrapper's forward(*args, **kwargs) has none of its own
+    sizes = torch.export.ShapesCollection()
+    sizes[images] = {0: torch.export.Dim("batch", min=1)}
+    try:
+        return torch.export.export(model, (images,), dynamic_shapes=sizes)
     except InputError:
         raise
     # whatever a foreign model's code does while it is traced
     except Exception as error:
         raise InputError(
-            f"{type(model).__name__} cannot be traced for images {tuple(images.shape[1:])} in batches of any size: {_first_lines(error)}; "
-            "branches on the values of tensors, and batch sizes that are written into the model, are the usual reasons"
+            f"{type(model).__name__} cannot be traced for images {tuple(images.shape[1:])} in batches of any size: {_first_lines(error)}{_cause(error)}"
         ) from error
+
+
+def _cause(error: Exception) -> str:
+    """What PyTorch's message comes to, where that is known."""
+    text = str(error)
+    if "data-dependent" in text.lower():
+        return "; the model branches on the values of tensors: choose with torch.where instead"
+    if "Constraints violated" in text or "ConstraintViolation" in type(error).__name__:
+        return "; a number of images is written into the model: read it off the input instead"
+    return ""
 
 
 def _first_lines(error: Exception) -> str:

@@ -3,7 +3,6 @@
 Shapes     as in :mod:`foveal.functional.halo`
 """
 
-from math import ceil
 from typing import NamedTuple
 
 import torch
@@ -12,6 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from .._errors import InputError
+from ._transforms import known, transformed
 
 __all__ = [
     "Axis",
@@ -76,12 +76,16 @@ class Axis(NamedTuple):
 
 
 def cut_axis(size: int, block_size: int, halo_size: int, stride: int, mask_border: bool, rel_stride: int, rel_rows: int) -> Axis:
-    num_queries = ceil(size / stride)
+    # in whole numbers, in which the compiler keeps sizes that it does not know yet
+    num_queries = size if stride == 1 else 1 + (size - 1) // stride
     rel_start = rel_rows - block_size - 2 * halo_size
-    if size <= block_size and mask_border:
+    if mask_border and known(size <= block_size):
         # one block sees the whole axis: leave out what would be masked
         return Axis(size, num_queries, 1, size, num_queries, size, 0, rel_stride, rel_start + halo_size, mask_border)
-    blocks = ceil(size / block_size)
+    blocks = 1 + (size - 1) // block_size
+    if not known(size < 2**62):
+        # of a size that is left open: one block alone would be another graph
+        blocks = torch.sym_max(blocks, 2)
     return Axis(size, num_queries, blocks, block_size, block_size // stride, block_size + 2 * halo_size, halo_size, rel_stride, rel_start, mask_border)
 
 
@@ -106,10 +110,12 @@ def cut_axes(
             f"relative tables need {needed} rows for block_size={block_size}, halo_size={halo_size} and stride={stride}, "
             f"got {rel_height.shape[0]} and {rel_width.shape[0]}"
         )
-    rows, columns = (
-        cut_axis(size, block_size, halo_size, stride, mask_border, stride if rel_stride is None else rel_stride, table.shape[0])
-        for size, table in zip(k.shape[2:4], (rel_height, rel_width), strict=True)
-    )
+    step = stride if rel_stride is None else rel_stride
+    sizes, lengths = k.shape[2:4], (rel_height.shape[0], rel_width.shape[0])
+    if torch.jit.is_tracing():
+        # which hands them out as tensors; how a map is cut is fixed in what it writes
+        sizes, lengths = map(int, sizes), map(int, lengths)  # type: ignore[assignment]
+    rows, columns = (cut_axis(size, block_size, halo_size, stride, mask_border, step, length) for size, length in zip(sizes, lengths, strict=True))
     if q.shape[2:4] != (rows.num_queries, columns.num_queries):
         raise InputError(
             f"a map of {rows.size}×{columns.size} keys with stride {stride} has {rows.num_queries}×{columns.num_queries} queries, "
@@ -121,15 +127,32 @@ def cut_axes(
 def to_blocks(q: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """(B, H, height, width, D) -> (B, H, n, m, i, j, D)."""
     below, right = rows.blocks * rows.queries - rows.num_queries, columns.blocks * columns.queries - columns.num_queries
-    if below or right:
+    if not (known(below == 0) and known(right == 0)):
         q = F.pad(q, (0, 0, 0, right, 0, below))
-    return rearrange(q, "b h (n i) (m j) d -> b h n m i j d", n=rows.blocks, m=columns.blocks)
+    if _left_open(rows, columns):
+        # whether one size divides another, and whether strides let axes be joined, a size that may change cannot answer
+        return q.unfold(2, rows.queries, rows.queries).unfold(3, columns.queries, columns.queries).movedim(-3, -1).contiguous()
+    return q.unflatten(2, (rows.blocks, rows.queries)).unflatten(4, (columns.blocks, columns.queries)).transpose(3, 4)
 
 
 def from_blocks(blocks: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """(B, H, n, m, i, j, D) -> (B, H, height, width, D)."""
-    out = rearrange(blocks, "b h n m i j d -> b h (n i) (m j) d")
+    out = _joined(_joined(blocks.transpose(3, 4).contiguous(), 2), 3)
+    if _left_open(rows, columns):
+        # a slice asks whether it ends in time
+        kept = (torch.arange(axis.num_queries, device=out.device) for axis in (rows, columns))
+        return out.index_select(2, next(kept)).index_select(3, next(kept))
     return out[:, :, : rows.num_queries, : columns.num_queries]
+
+
+def _joined(x: Tensor, dim: int) -> Tensor:
+    """An axis and the one behind it as one."""
+    return x.squeeze(dim + 1) if x.shape[dim + 1] == 1 else x.flatten(dim, dim + 1)
+
+
+def _left_open(rows: Axis, columns: Axis) -> bool:
+    """Whether this is traced for maps of any size. No map has as many pixels, but one of a size that is not known may have."""
+    return not known(rows.size * columns.size < 2**62)
 
 
 def pad(x: Tensor, rows: Axis, columns: Axis) -> Tensor:
@@ -139,8 +162,12 @@ def pad(x: Tensor, rows: Axis, columns: Axis) -> Tensor:
 
 def to_windows(x: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """A padded map (…, height, width, D) -> (…, n, m, K, D)."""
+    if torch.jit.is_tracing() or transformed():
+        # a strided view is unknown to ONNX's old exporter, and has no backward pass inside vmap
+        below, across = ((axis.pixels(x.device) + axis.halo).flatten() for axis in (rows, columns))
+        return rearrange(x.index_select(-3, below).index_select(-2, across), "... (n y) (m x) d -> ... n m (y x) d", n=rows.blocks, m=columns.blocks)
     windows = x.unfold(-3, rows.window, rows.step).unfold(-3, columns.window, columns.step)
-    return rearrange(windows, "... n m d y x -> ... n m (y x) d")
+    return windows.movedim(-3, -1).contiguous().flatten(-3, -2)
 
 
 def relative_logits(q: Tensor, rel_height: Tensor, rel_width: Tensor, rows: Axis, columns: Axis) -> tuple[Tensor, Tensor]:

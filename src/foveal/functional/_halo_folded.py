@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ._halo_blocks import Axis, Extra, absent_keys, border_logits, never, off_map, pad, relative_logits, to_windows, with_global, without_keys
 from ._precision import is_half, wide
+from ._transforms import fused_attention
 
 __all__ = ["folded"]
 
@@ -57,7 +58,7 @@ def folded(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tenso
         F.pad(part, (0, width - part.shape[-1])).flatten(0, 1).flatten(1, 2)
         for part in (torch.cat(queries, dim=-1).flatten(-3, -2), torch.cat([keys, *places], dim=-1), values)
     )
-    out = F.scaled_dot_product_attention(wide_q, wide_k, wide_v, dropout_p=dropout_p, scale=factor)[..., : v.shape[-1]]
+    out = fused_attention(wide_q, wide_k, wide_v, dropout_p=dropout_p, scale=factor)[..., : v.shape[-1]]
     out = out.unflatten(1, (rows.blocks, columns.blocks)).unflatten(0, q.shape[:2])
     out = out if absent is None else out.masked_fill(without_keys(absent, num_global, rows, columns), 0.0)
     return out.unflatten(-2, q.shape[4:6])

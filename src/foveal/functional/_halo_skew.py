@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ._halo_blocks import Axis
+from ._transforms import transformed
 
 __all__ = ["skewed"]
 
@@ -19,7 +20,7 @@ def skewed(q: Tensor, table: Tensor, axis: Axis, along: Literal["rows", "columns
     """Logits of queries ``(N, I, J, D)`` and offsets along an axis, ``(N, W, I·J)``."""
     first = axis.rel_start - axis.rel_stride * (axis.queries - 1)
     read = table[first : axis.rel_start + axis.window].flip(0)
-    return _Skewed.apply(q, read, axis, along).flatten(2)
+    return (_plain if transformed() else _Skewed.apply)(q, read, axis, along).flatten(2)
 
 
 class _Skewed(torch.autograd.Function):
@@ -36,9 +37,11 @@ class _Skewed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # once: gradient checkpointing unpacks what was saved a single time
-        inputs = q, read = ctx.saved_tensors
+        inputs = list(ctx.saved_tensors)
+        q, read = inputs
         if torch.is_grad_enabled():
-            # somebody wants second derivatives: differentiate the plain form
+            # somebody wants second derivatives: differentiate the plain form, of aliases, since one input may be made from another
+            inputs = [value.view_as(value) for value in inputs]
             wanted = [value for value, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
             found = iter(torch.autograd.grad(_plain(*inputs, *ctx.settings), wanted, grads[0], create_graph=True))
             return *(next(found) if needed else None for needed in ctx.needs_input_grad[:2]), None, None

@@ -16,6 +16,7 @@ from .._errors import InputError
 from ._halo_blocks import Axis, Extra, border_logits, pad, to_windows
 from ._halo_skew import skewed
 from ._precision import wide
+from ._transforms import transformed
 
 __all__ = ["tiled"]
 
@@ -34,7 +35,8 @@ def tiled(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor
     by_column = skewed(single, rel_width, columns, "columns").unflatten(0, queries.shape[:3])
     # a masked border is left out of every tile, and need not be there
     keys, values = ((part if rows.mask_border else pad(part, rows, columns)).flatten(0, 1) for part in (k, v))
-    out = _Tiles.apply(queries, keys, values, by_row, by_column, rows, columns, scale)
+    attend = _plain_tiles if transformed() else _Tiles.apply
+    out = attend(queries, keys, values, by_row, by_column, rows, columns, scale)
     return out.unflatten(0, q.shape[:2]).to(dtype)
 
 
@@ -65,9 +67,9 @@ class _Tiles(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # once: gradient checkpointing unpacks what was saved a single time
         saved = ctx.saved_tensors
-        inputs = saved[:5]
         if torch.is_grad_enabled():
-            # somebody wants second derivatives: differentiate the plain form
+            # somebody wants second derivatives: differentiate the plain form, of aliases, since one input may be made from another
+            inputs = [value.view_as(value) for value in saved[:5]]
             wanted = [value for value, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
             found = iter(torch.autograd.grad(_plain_tiles(*inputs, *ctx.settings), wanted, grads[0], create_graph=True))
             return *(next(found) if needed else None for needed in ctx.needs_input_grad[:5]), None, None, None

@@ -41,7 +41,7 @@ def blocked_softmax_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float |
     out = values.new_empty(count, length, v.shape[-1])
     for head in range(0, count, heads):
         some = slice(head, head + heads)
-        transposed, gathered = keys[some].mT, values[some]
+        transposed, gathered = keys[some].transpose(-2, -1), values[some]
         for row in range(0, length, rows):
             block = slice(row, row + rows)
             logits = torch.bmm(queries[some, block], transposed)

@@ -41,7 +41,7 @@ def key_mask(what: str, mask: Tensor | None, k: Tensor, *, floats: bool) -> Tens
             f"{what} can leave out keys for all queries at once, by a mask broadcastable to (B, H, 1, Nk) = {full}, got {tuple(mask.shape)}; "
             "a mask per query has no meaning where all queries read one summary"
         )
-    mask = mask.expand(*mask.shape[:-1], k.shape[2]).mT
+    mask = mask.expand(*mask.shape[:-1], k.shape[2]).transpose(-2, -1)
     return mask if mask.dtype == torch.bool else mask.to(wide_dtype(k))
 
 

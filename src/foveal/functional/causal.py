@@ -14,12 +14,14 @@ Shapes     B batch, H heads, Nq queries, Nk keys, D head width, Dv value width
 
 from torch import Tensor
 
+from .._fx import leaf
 from .pair import CoreMap, signed_pair, signed_pair_maps
 from .softmax import Core, softmax_attention, softmax_attention_map, softmax_attention_reference
 
 __all__ = ["causal_attention", "causal_attention_maps", "causal_attention_reference"]
 
 
+@leaf
 def causal_attention(
     q: Tensor,
     k: Tensor,
@@ -49,6 +51,7 @@ def causal_attention(
     return signed_pair(q, k, v, q_neg=q, core=core, mask=mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
 
 
+@leaf
 def causal_attention_maps(
     q: Tensor, k: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, core_map: CoreMap = softmax_attention_map
 ) -> dict[str, Tensor]:
@@ -57,6 +60,7 @@ def causal_attention_maps(
     return {"positive": positive, "negative": negative, "combined": positive + negative}
 
 
+@leaf
 def causal_attention_reference(
     q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -16,11 +16,13 @@ Shapes     B batch, H heads, Nq queries, Nk keys, D head width, Dv value width, 
 import torch
 from torch import Tensor
 
+from .._fx import leaf
 from .softmax import softmax_attention, softmax_attention_map, softmax_attention_reference
 
 __all__ = ["cross_sample_attention", "cross_sample_attention_maps", "cross_sample_attention_reference"]
 
 
+@leaf
 def cross_sample_attention(
     q: Tensor,
     k: Tensor,
@@ -59,6 +61,7 @@ def cross_sample_attention(
     return own, softmax_attention(q_cross, entries, values, mask=dictionary_mask, dropout_p=dropout_p, scale=scale)
 
 
+@leaf
 def cross_sample_attention_maps(
     q: Tensor,
     k: Tensor,
@@ -78,6 +81,7 @@ def cross_sample_attention_maps(
     }
 
 
+@leaf
 def cross_sample_attention_reference(
     q: Tensor, k: Tensor, v: Tensor, *, dictionary_k: Tensor, dictionary_v: Tensor, q_cross: Tensor | None = None, scale: float | None = None
 ) -> tuple[Tensor, Tensor]:

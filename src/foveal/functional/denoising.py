@@ -13,6 +13,7 @@ Shapes     B batch, H heads, Nq queries, Nk keys, D head width, Dv value width
 
 from torch import Tensor
 
+from .._fx import leaf
 from ._precision import less
 from .pair import CoreMap, signed_pair, signed_pair_maps
 from .softmax import Core, softmax_attention, softmax_attention_map, softmax_attention_reference
@@ -20,6 +21,7 @@ from .softmax import Core, softmax_attention, softmax_attention_map, softmax_att
 __all__ = ["denoising_attention", "denoising_attention_maps", "denoising_attention_reference"]
 
 
+@leaf
 def denoising_attention(
     q: Tensor,
     k: Tensor,
@@ -56,6 +58,7 @@ def denoising_attention(
     return less(positive, lambdas.view(-1, 1, 1), negative)
 
 
+@leaf
 def denoising_attention_maps(
     q: Tensor,
     k: Tensor,
@@ -76,6 +79,7 @@ def denoising_attention_maps(
     return {"positive": positive, "negative": negative, "combined": less(positive, lambdas.view(-1, 1, 1), negative)}
 
 
+@leaf
 def denoising_attention_reference(
     q: Tensor,
     k: Tensor,

@@ -11,12 +11,14 @@ Shapes     B batch, H heads, Nq queries, Nk keys, D head width of one half, Dv v
 
 from torch import Tensor
 
+from .._fx import leaf
 from ._precision import less
 from .softmax import softmax_attention, softmax_attention_map, softmax_attention_reference
 
 __all__ = ["differential_attention", "differential_attention_maps", "differential_attention_reference"]
 
 
+@leaf
 def differential_attention(
     q: Tensor,
     k: Tensor,
@@ -47,6 +49,7 @@ def differential_attention(
     return less(first, lambdas, second)
 
 
+@leaf
 def differential_attention_maps(
     q: Tensor, k: Tensor, *, q_neg: Tensor, k_neg: Tensor, lambdas: Tensor, mask: Tensor | None = None, is_causal: bool = False, scale: float | None = None
 ) -> dict[str, Tensor]:
@@ -56,6 +59,7 @@ def differential_attention_maps(
     return {"positive": positive, "negative": negative, "combined": less(positive, lambdas, negative)}
 
 
+@leaf
 def differential_attention_reference(
     q: Tensor,
     k: Tensor,

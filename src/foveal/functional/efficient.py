@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._errors import unknown
+from .._fx import leaf
 from ._masks import add_mask
 from ._precision import whole_precision, wide, wide_dtype
 from ._summary import for_each_query, key_count, key_mask, piece_size, pieces, scaled
@@ -34,6 +35,7 @@ EfficientNorm = Literal["softmax", "scaling"]
 """``softmax`` gives maps whose rows are convex weights. ``scaling`` gives signed ones, in which a key stands out only by its size."""
 
 
+@leaf
 def efficient_attention(
     q: Tensor,
     k: Tensor,
@@ -76,6 +78,7 @@ def efficient_attention(
         return for_each_query(mixed, q, piece_size(chunk, q))
 
 
+@leaf
 def efficient_attention_map(
     q: Tensor, k: Tensor, *, mask: Tensor | None = None, scale: float | None = None, normalization: EfficientNorm = "softmax"
 ) -> Tensor:
@@ -88,18 +91,19 @@ def efficient_attention_map(
     return efficient_attention(q, k, one_hot, mask=mask, scale=scale, normalization=normalization)
 
 
+@leaf
 def efficient_attention_reference(
     q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, scale: float | None = None, normalization: EfficientNorm = "softmax"
 ) -> Tensor:
     """The formula of the file's head, associated the costly way: the map first, in memory, then the values. Bool masks alone, and some key must be left."""
     scale = 1.0 if scale is None else scale
-    present = torch.ones_like(k[..., :1]) if mask is None else mask.mT.to(k)
+    present = torch.ones_like(k[..., :1]) if mask is None else mask.transpose(-2, -1).to(k)
     if normalization == "scaling":
-        return (scale * q @ k.mT * present.mT / present.sum(dim=-2, keepdim=True)) @ v
+        return (scale * q @ k.transpose(-2, -1) * present.transpose(-2, -1) / present.sum(dim=-2, keepdim=True)) @ v
     takes = (scale * q).exp() / (scale * q).exp().sum(dim=-1, keepdim=True)
     gives = (scale * k).exp() * present
     gives = gives / gives.sum(dim=-2, keepdim=True)
-    return (takes @ gives.mT) @ v
+    return (takes @ gives.transpose(-2, -1)) @ v
 
 
 def _softmax_takes(q: Tensor, scale: float) -> Tensor:
@@ -108,7 +112,7 @@ def _softmax_takes(q: Tensor, scale: float) -> Tensor:
 
 def _softmax_summary(k: Tensor, v: Tensor, keep: Tensor | None, scale: float, chunk: int | None) -> Tensor:
     if keep is None and chunk is None:
-        return scaled(wide(k), scale).softmax(dim=-2).mT @ wide(v)
+        return scaled(wide(k), scale).softmax(dim=-2).transpose(-2, -1) @ wide(v)
     *outer, _, width = k.shape
     # the lowest finite number, not -inf: a channel that has seen no key yet must not give -inf − -inf
     top = k.new_full((*outer, 1, width), torch.finfo(wide_dtype(k)).min, dtype=wide_dtype(k))
@@ -119,10 +123,10 @@ def _softmax_summary(k: Tensor, v: Tensor, keep: Tensor | None, scale: float, ch
         highest = torch.maximum(top, logits.detach().amax(dim=-2, keepdim=True))
         weights, shrink = (logits - highest).exp_(), (top - highest).exp_()
         total = total * shrink + weights.sum(dim=-2, keepdim=True)
-        summary = summary * shrink.mT + weights.mT @ wide(v[..., at, :])
+        summary = summary * shrink.transpose(-2, -1) + weights.transpose(-2, -1) @ wide(v[..., at, :])
         top = highest
     # the largest key of a channel counts 1, so a total of 0 means that there is no key
-    return summary / (total + (total == 0)).mT
+    return summary / (total + (total == 0)).transpose(-2, -1)
 
 
 def _scaling_takes(q: Tensor, scale: float) -> Tensor:
@@ -133,7 +137,7 @@ def _scaling_summary(k: Tensor, v: Tensor, keep: Tensor | None, scale: float, ch
     summary = v.new_zeros((*k.shape[:-2], k.shape[-1], v.shape[-1]), dtype=wide_dtype(v))
     for at in pieces(chunk, k.shape[-2]):
         keys = wide(k[..., at, :])
-        summary = summary + (keys if keep is None else keys.masked_fill(~keep[..., at, :], 0.0)).mT @ wide(v[..., at, :])
+        summary = summary + (keys if keep is None else keys.masked_fill(~keep[..., at, :], 0.0)).transpose(-2, -1) @ wide(v[..., at, :])
     return summary / key_count(keep, k)
 
 

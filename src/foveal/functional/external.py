@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._errors import unknown
+from .._fx import leaf
 from ._precision import whole_precision, wide
 
 __all__ = ["ExternalNorm", "external_attention", "external_attention_map", "external_attention_reference", "external_token_map"]
@@ -28,6 +29,7 @@ ExternalNorm = Literal["double", "token", "slot"]
 """``double`` is the paper's. ``token`` leaves out the division over slots. ``slot`` is a plain softmax over slots: no token learns of another."""
 
 
+@leaf
 def external_attention(
     q: Tensor,
     memory_k: Tensor,
@@ -68,6 +70,7 @@ def external_attention(
         return (out if bias_v is None or mask is None else out * _present(mask)).to(q.dtype)
 
 
+@leaf
 def external_attention_map(
     q: Tensor, memory_k: Tensor, *, bias_k: Tensor | None = None, mask: Tensor | None = None, norm: ExternalNorm = "double", eps: float = 0.0
 ) -> Tensor:
@@ -76,6 +79,7 @@ def external_attention_map(
         return _wide_map(q, memory_k, bias_k, mask, norm, eps).to(q.dtype)
 
 
+@leaf
 def external_token_map(
     q: Tensor, memory_k: Tensor, *, bias_k: Tensor | None = None, mask: Tensor | None = None, norm: ExternalNorm = "double", eps: float = 0.0
 ) -> Tensor:
@@ -88,15 +92,16 @@ def external_token_map(
         takes = _wide_map(q, memory_k, bias_k, mask, norm, eps)
         if norm == "slot":
             return torch.eye(q.shape[-2], dtype=q.dtype, device=q.device).expand(*takes.shape[:-1], -1) * (1 if mask is None else _present(mask))
-        implied = takes @ _wide_map(q, memory_k, bias_k, mask, "token", 0.0).mT
+        implied = takes @ _wide_map(q, memory_k, bias_k, mask, "token", 0.0).transpose(-2, -1)
         return (implied / implied.sum(-1, keepdim=True).clamp_min(torch.finfo(implied.dtype).tiny)).to(q.dtype)
 
 
+@leaf
 def external_attention_reference(
     q: Tensor, memory_k: Tensor, memory_v: Tensor, *, mask: Tensor | None = None, norm: ExternalNorm = "double", eps: float = 0.0
 ) -> Tensor:
     """The paper's Algorithm 1, line by line: easy to check, not to be trusted with large logits."""
-    logits = q @ memory_k.mT
+    logits = q @ memory_k.transpose(-2, -1)
     present = torch.ones_like(logits[..., :1]) if mask is None else _present(mask).to(logits)
     if norm == "slot":
         return (logits.softmax(dim=-1) * present) @ memory_v
@@ -111,7 +116,7 @@ def _wide_map(q: Tensor, memory_k: Tensor, bias_k: Tensor | None, mask: Tensor |
     if norm not in _NORMS:
         raise unknown("normalisation of external attention", norm, _NORMS)
     # half precision would lose the small differences that the two normalisations live on
-    logits = wide(q) @ wide(memory_k).mT
+    logits = wide(q) @ wide(memory_k).transpose(-2, -1)
     if bias_k is not None:
         logits = logits + bias_k
     attention = _NORMS[norm](logits, mask, eps)

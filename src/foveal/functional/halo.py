@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._errors import unknown
+from .._fx import leaf
 from ._halo_blocks import (
     Axis,
     Extra,
@@ -41,6 +42,7 @@ from ._halo_blocks import (
 from ._halo_folded import folded
 from ._halo_tiled import tiled
 from ._precision import lowered, whole_precision, wide, wide_dtype
+from ._transforms import known, transformed
 
 __all__ = ["HaloPath", "check_path", "halo_attention", "halo_attention_map", "halo_attention_reference", "halo_macs"]
 
@@ -53,6 +55,7 @@ _FOLDING_PAYS = 2**23
 """Entries of a sample's map from which memory matters more than the wider heads of the folded form."""
 
 
+@leaf
 def halo_attention(
     q: Tensor,
     k: Tensor,
@@ -115,6 +118,7 @@ def halo_attention(
         return from_blocks(_PATHS[path](to_blocks(q, rows, columns), k, v, *tables, rows, columns, scale, extra), rows, columns)
 
 
+@leaf
 def halo_attention_map(
     q: Tensor,
     k: Tensor,
@@ -152,6 +156,7 @@ def halo_attention_map(
     return from_blocks(full.unflatten(-2, (rows.queries, columns.queries)), rows, columns).flatten(2, 3).to(q.dtype)
 
 
+@leaf
 def halo_attention_reference(
     q: Tensor,
     k: Tensor,
@@ -256,7 +261,7 @@ def _weights(
     by_row, by_column = position_logits(q, rel_height, rel_width, rows, columns)
     bias = (by_row.unsqueeze(-1) + by_column.unsqueeze(-2)).flatten(-2).flatten(-3, -2)
     keys = with_global(to_windows(pad(wide(k), rows, columns), rows, columns), None if global_k is None else wide(global_k))
-    logits = (scale * q.flatten(-3, -2)) @ keys.mT + F.pad(bias, (0, num_global))
+    logits = (scale * q.flatten(-3, -2)) @ keys.transpose(-2, -1) + F.pad(bias, (0, num_global))
     absent = absent_keys(mask, num_global, rows, columns)
     if absent is not None:
         logits = logits.masked_fill(absent.unsqueeze(-2), never(logits.dtype))
@@ -275,12 +280,13 @@ def _explicit(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Te
 
 def _fastest(q: Tensor, k: Tensor, v: Tensor, rows: Axis, columns: Axis, global_k: Tensor | None, mask: Tensor | None, dropout_p: float) -> HaloPath:
     plain = global_k is None and mask is None and not dropout_p and q.dtype == k.dtype == v.dtype
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed()
     if plain and q.device.type == "cpu" and not traced:
         return "tiled"
     # of one sample, so that the choice does not depend on the batch; on the meta device costs are counted, and they are those of the formula
     entries = q.shape[1] * rows.blocks * columns.blocks * rows.queries * columns.queries * rows.window * columns.window
-    return "folded" if entries >= _FOLDING_PAYS and not q.is_meta else "explicit"
+    # a graph for all sizes must not hold the map of the largest
+    return "explicit" if q.is_meta or known(entries < _FOLDING_PAYS) else "folded"
 
 
 def _flex(*args: Any) -> Tensor:

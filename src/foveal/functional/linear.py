@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._errors import InputError
+from .._fx import leaf
 from ._precision import whole_precision, wide, wide_dtype
 from ._summary import for_each_query, key_count, key_mask, piece_size, pieces, scaled
 
@@ -42,6 +43,7 @@ _NO_LENGTH = 1e-15
 """Shorter vectors have squares that float32 cannot hold."""
 
 
+@leaf
 def linear_attention(
     q: Tensor,
     k: Tensor,
@@ -85,13 +87,13 @@ def linear_attention(
                 direction, values = direction.masked_fill(absent, 0.0), values.masked_fill(absent, 0.0)
             sum_k = sum_k + direction.sum(dim=-2, keepdim=True)
             sum_v = sum_v + values.sum(dim=-2, keepdim=True)
-            summary = summary + direction.mT @ values
+            summary = summary + direction.transpose(-2, -1) @ values
         count = key_count(keep, k)
         mean_k, mean_v, summary = sum_k / count, sum_v / count, summary / count
 
         def mixed(some: Tensor) -> Tensor:
             direction = scaled(_direction(wide(some)), scale)
-            divisor = (1 + direction @ mean_k.mT).clamp_min(_LEAST_DIVISOR)
+            divisor = (1 + direction @ mean_k.transpose(-2, -1)).clamp_min(_LEAST_DIVISOR)
             if dropout_p:
                 # the divisor keeps its value, so that the mean over draws is the output without dropout
                 sums = F.dropout(torch.ones_like(divisor), dropout_p) * mean_v + F.dropout(direction, dropout_p) @ summary
@@ -102,6 +104,7 @@ def linear_attention(
         return for_each_query(mixed, q, piece_size(chunk, q))
 
 
+@leaf
 def linear_attention_map(q: Tensor, k: Tensor, *, mask: Tensor | None = None, scale: float | None = None, eps: float = 0.0) -> Tensor:
     """The map that is implied, ``(B, H, Nq, Nk)``; applied to the values it gives the output. Quadratic in N, for looking only.
 
@@ -111,22 +114,24 @@ def linear_attention_map(q: Tensor, k: Tensor, *, mask: Tensor | None = None, sc
     with whole_precision(q):
         to, of = scaled(_direction(wide(q)), scale), _direction(wide(k))
         # rounding may put an opposite pair a little below zero
-        weights, count = (1 + to @ of.mT).clamp_min(0.0), key_count(keep, k)
+        weights, count = (1 + to @ of.transpose(-2, -1)).clamp_min(0.0), key_count(keep, k)
         if keep is not None:
-            weights = weights.masked_fill(~keep.mT, 0.0)
+            weights = weights.masked_fill(~keep.transpose(-2, -1), 0.0)
         divisor = weights.sum(dim=-1, keepdim=True) + eps * to.sum(dim=-1, keepdim=True)
         return (weights / divisor.clamp_min(_LEAST_DIVISOR * count)).to(q.dtype)
 
 
+@leaf
 def linear_attention_reference(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, scale: float | None = None, eps: float = 0.0) -> Tensor:
     """The paper's sums with the map in memory; vectors of length 0 and divisors near 0 are left to their fate."""
     to, of = q / q.norm(dim=-1, keepdim=True), k / k.norm(dim=-1, keepdim=True)
-    present = torch.ones_like(k[..., :1]) if mask is None else mask.mT.to(k)
-    weights = (1 + (1.0 if scale is None else scale) * to @ of.mT) * present.mT
+    present = torch.ones_like(k[..., :1]) if mask is None else mask.transpose(-2, -1).to(k)
+    weights = (1 + (1.0 if scale is None else scale) * to @ of.transpose(-2, -1)) * present.transpose(-2, -1)
     extra = eps * (1.0 if scale is None else scale) * to.sum(dim=-1, keepdim=True)
     return (weights @ v) / (weights.sum(dim=-1, keepdim=True) + extra)
 
 
+@leaf
 def channel_linear_attention(x: Tensor, *, legacy: bool = False, eps: float = 0.0) -> Tensor:
     """Average the channels with weights ``1 + cos`` between them. It has no weights of its own, and is linear in N as it stands.
 
@@ -149,12 +154,14 @@ def channel_linear_attention(x: Tensor, *, legacy: bool = False, eps: float = 0.
         return (_channel_map(wide(x)) @ wide(x)).to(x.dtype)
 
 
+@leaf
 def channel_linear_attention_map(x: Tensor) -> Tensor:
     """How much each channel takes from each, ``(B, H, C, C)``, rows sum to one. The legacy operator is no map applied to the channels and has none."""
     with whole_precision(x):
         return _channel_map(wide(x)).to(x.dtype)
 
 
+@leaf
 def channel_linear_attention_reference(x: Tensor) -> Tensor:
     """The position variant's reference with the channels as tokens."""
     return linear_attention_reference(x, x, x)
@@ -168,14 +175,14 @@ def _direction(x: Tensor) -> Tensor:
 
 def _channel_map(x: Tensor) -> Tensor:
     direction = _direction(x)
-    weights = 1 + direction @ direction.mT
+    weights = 1 + direction @ direction.transpose(-2, -1)
     return weights / weights.sum(dim=-1, keepdim=True)
 
 
 def _legacy_channels(x: Tensor, eps: float) -> Tensor:
-    direction = _direction(x.mT).mT
+    direction = _direction(x.transpose(-2, -1)).transpose(-2, -1)
     divisor = x.shape[-1] + (direction * (direction.sum(dim=-2, keepdim=True) + eps)).sum(dim=-1, keepdim=True)
-    return (x.sum(dim=-2, keepdim=True) + (x @ direction.mT) @ direction) / divisor
+    return (x.sum(dim=-2, keepdim=True) + (x @ direction.transpose(-2, -1)) @ direction) / divisor
 
 
 def _check_scale(scale: float | None) -> float:

@@ -13,9 +13,11 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._fx import leaf
 from ._masks import add_mask, join_causal
 from ._precision import whole_precision, wide
 from ._softmax_blocked import blocked_softmax_attention, blocked_softmax_pays
+from ._transforms import fused_attention, transformed
 
 __all__ = ["Core", "softmax_attention", "softmax_attention_map", "softmax_attention_reference"]
 
@@ -23,6 +25,7 @@ Core = Callable[..., Tensor]
 """Any ``f(q, k, v, *, mask=None, dropout_p=0.0, scale=None)``; a core that can be causal also takes ``is_causal``."""
 
 
+@leaf
 def softmax_attention(
     q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
 ) -> Tensor:
@@ -40,22 +43,24 @@ def softmax_attention(
     Returns:
         ``(B, H, Nq, Dv)``; zeros for a query whose every key is masked.
     """
-    if mask is None and not is_causal and not dropout_p and blocked_softmax_pays(q):
+    if mask is None and not is_causal and not dropout_p and blocked_softmax_pays(q) and not transformed():
         return blocked_softmax_attention(q, k, v, scale=scale)
     if mask is not None and is_causal:
         mask, is_causal = join_causal(mask, True, q.shape[-2], k.shape[-2], q.device), False
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale)
+    return fused_attention(q, k, v, mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale)
 
 
+@leaf
 def softmax_attention_map(q: Tensor, k: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, scale: float | None = None) -> Tensor:
     """How much each query takes from each key, ``(B, H, Nq, Nk)``; rows sum to one, or to zero where every key is masked."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     mask = join_causal(mask, is_causal, q.shape[-2], k.shape[-2], q.device)
     with whole_precision(q):
-        attention = add_mask((wide(q) * scale) @ wide(k).mT, mask).softmax(dim=-1)
+        attention = add_mask((wide(q) * scale) @ wide(k).transpose(-2, -1), mask).softmax(dim=-1)
         return (attention if mask is None else attention.nan_to_num(nan=0.0)).to(q.dtype)
 
 
+@leaf
 def softmax_attention_reference(
     q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
 ) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .._errors import InputError
+from .._fx import Leaf
 from ..attention import AttentionConfig, CrossSampleAttention, ExternalAttention, config_from_dict
 from ..attention._grid import check_grid, on_grid, tell_grid_
 from ._mlp import Mlp
@@ -33,7 +34,7 @@ class _OfReadyQueries(ExternalAttention):
         return super().macs(num_tokens) - num_tokens * self.dim**2
 
 
-class TokenBlock(nn.Module):
+class TokenBlock(Leaf):
     """Attention that narrows its tokens, and an MLP: ``(B, N, in_dim) -> (B, N, dim)``.
 
     Args:
@@ -95,7 +96,7 @@ class TokenBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class TokensToTokens(nn.Module):
+class TokensToTokens(Leaf):
     """Images to tokens in three steps of overlapping windows, with an attention after each of the first two; takes the place of timm's ``PatchEmbed``.
 
     Args:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError, missing_extra
+from .._fx import checking
 from ._init import reset
 from .caam import CausalBlock, CausalResNet, EnvironmentHeads, Streams
 from .t2t import T2TViT
@@ -247,10 +248,15 @@ class _InChain(CausalBlock):
         return super().forward(x)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:  # type: ignore[override]
-        if attn_mask is not None or is_causal:
-            raise InputError("CaaM's networks take neither attn_mask nor is_causal; leave them out")
+        _refuse_masks(attn_mask, is_causal)
         streams = self.streams(x)
         return streams.causal if self.hands_on == "causal" else streams.mixture
+
+
+@checking
+def _refuse_masks(attn_mask: Tensor | None, is_causal: bool) -> None:
+    if attn_mask is not None or is_causal:
+        raise InputError("CaaM's networks take neither attn_mask nor is_causal; leave them out")
 
 
 def _checked_pool(global_pool: str, num_classes: int) -> str:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .._errors import InputError, unknown
+from .._fx import Leaf
 from ..attention import CrossSampleDictionary, CrossSamplePair, SoftmaxAttention
 from ..attention.dictionary import DictionaryInit
 from ._mlp import Mlp
@@ -59,7 +60,7 @@ class BertLayer(nn.Module):
         return self.own(hidden, self.attn(hidden, attn_mask))
 
 
-class CattLayer(nn.Module):
+class CattLayer(Leaf):
     """A layer of two streams.
 
     Args:
@@ -99,7 +100,7 @@ class CattLayer(nn.Module):
         return self.own(hidden, own), (self.cross or self.own)(hidden, cross)
 
 
-class CattEncoder(nn.Module):
+class CattEncoder(Leaf):
     """A stack of layers over tokens of any kind (regions, words, patches), with a dictionary that stands for other samples.
 
     Args:

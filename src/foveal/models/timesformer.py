@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .._errors import InputError, missing_extra, unknown
+from .._fx import Leaf, leaf
 from ..attention import AttentionConfig, DifferentialAttention, config_from_dict
 from ..attention._grid import on_grid, without_grid
 from ..attention._linear import project
@@ -46,7 +47,7 @@ AttentionType = Literal["divided_space_time", "joint_space_time", "space_only"]
 _TAKEN = ("attn_layer", "block_fn", "embed_layer", "patch_drop_rate", "dynamic_img_pad", "pos_embed")
 
 
-class DividedBlock(Block):
+class DividedBlock(Leaf, Block):
     """timm's block with an attention over time in front of the one over space.
 
     The projection ``temporal_fc`` starts at zero: a block begins as the image model's, and its ``temporal_attn`` learns once ``temporal_fc`` has moved.
@@ -263,26 +264,13 @@ class TimeSformer(VisionTransformer):
 
     def _check(self, x: Tensor, attn_mask: Tensor | None, is_causal: bool) -> int:
         """The number of frames of a video that can be used."""
-        if attn_mask is not None or is_causal:
-            raise InputError("TimeSformer takes neither attn_mask nor is_causal: its tokens meet in time and in space by turns; leave them out")
-        expected = f"TimeSformer expects (B, C, T, H, W) with C={self.in_chans} and T at least 1 in floating point"
-        if x.ndim != 5 or x.shape[1] != self.in_chans or x.shape[2] < 1 or not x.is_floating_point():
-            hint = "; move the channels in front of the frames: x.transpose(1, 2)" if x.ndim == 5 and x.shape[2] == self.in_chans else ""
-            raise InputError(f"{expected}, got {tuple(x.shape)} of {x.dtype}{hint}")
-        size, (patch_height, patch_width) = (x.shape[3], x.shape[4]), self.patch_embed.patch_size
-        if self.dynamic_img_size:
-            if size[0] % patch_height or size[1] % patch_width or min(size) < 1:
-                raise InputError(f"patches of {patch_height}×{patch_width} do not tile frames of {size[0]}×{size[1]}; crop or resize the frames")
-        elif size != self.patch_embed.img_size:
-            height, width = self.patch_embed.img_size
-            remedy = "resize them, call set_input_size, or build with dynamic_img_size=True"
-            raise InputError(f"this TimeSformer is for frames of {height}×{width}, got {size[0]}×{size[1]}; {remedy}")
-        return x.shape[2]
+        size = None if self.dynamic_img_size else self.patch_embed.img_size
+        return _frames(x, attn_mask, is_causal, self.in_chans, size, self.patch_embed.patch_size)
 
     def _embed(self, x: Tensor) -> Tensor:
         """What the blocks take: ``(B, P + T·N, C)``; in ``space_only`` ``(B·T, P + N, C)``."""
         num_frames, prefix = x.shape[2], self.num_prefix_tokens
-        x = self._pos_embed(self.patch_embed(rearrange(x, "b c t h w -> (b t) c h w")))
+        x = self._pos_embed(self.patch_embed(x.transpose(1, 2).flatten(0, 1)))
         if self.time_embed is not None:
             x = x.unflatten(0, (-1, num_frames))
             patches = self.time_drop(x[:, :, prefix:] + self._time_embed(num_frames).unsqueeze(2))
@@ -291,9 +279,7 @@ class TimeSformer(VisionTransformer):
 
     def _time_embed(self, num_frames: int) -> Tensor:
         assert self.time_embed is not None, "space_only has no positions in time"
-        if num_frames == self.time_embed.shape[1]:
-            return self.time_embed
-        return F.interpolate(self.time_embed.mT, size=num_frames, mode="linear").mT
+        return _in_time(self.time_embed, num_frames)
 
     def _through(self, block: nn.Module, x: Tensor, num_frames: int) -> Tensor:
         inputs = (x, num_frames) if self.attention_type == "divided_space_time" else (x,)
@@ -315,3 +301,28 @@ class TimeSformer(VisionTransformer):
             x = x.unflatten(0, (-1, num_frames))
             return x[:, :, self.num_prefix_tokens :].flatten(1, 2), x[:, :, : self.num_prefix_tokens].mean(1)
         return x[:, self.num_prefix_tokens :], x[:, : self.num_prefix_tokens]
+
+
+@leaf
+def _frames(x: Tensor, attn_mask: Tensor | None, is_causal: bool, channels: int, size: tuple[int, int] | None, patch_size: tuple[int, int]) -> int:
+    """How many a video has that can be used; ``size`` is None where patches may be any number."""
+    if attn_mask is not None or is_causal:
+        raise InputError("TimeSformer takes neither attn_mask nor is_causal: its tokens meet in time and in space by turns; leave them out")
+    expected = f"TimeSformer expects (B, C, T, H, W) with C={channels} and T at least 1 in floating point"
+    if x.ndim != 5 or x.shape[1] != channels or x.shape[2] < 1 or not x.is_floating_point():
+        hint = "; move the channels in front of the frames: x.transpose(1, 2)" if x.ndim == 5 and x.shape[2] == channels else ""
+        raise InputError(f"{expected}, got {tuple(x.shape)} of {x.dtype}{hint}")
+    given, (patch_height, patch_width) = (x.shape[3], x.shape[4]), patch_size
+    if size is None:
+        if given[0] % patch_height or given[1] % patch_width or min(given) < 1:
+            raise InputError(f"patches of {patch_height}×{patch_width} do not tile frames of {given[0]}×{given[1]}; crop or resize the frames")
+    elif given != size:
+        remedy = "resize them, call set_input_size, or build with dynamic_img_size=True"
+        raise InputError(f"this TimeSformer is for frames of {size[0]}×{size[1]}, got {given[0]}×{given[1]}; {remedy}")
+    return x.shape[2]
+
+
+@leaf
+def _in_time(positions: Tensor, num_frames: int) -> Tensor:
+    """Positions ``(1, T, C)`` for another number of frames."""
+    return positions if num_frames == positions.shape[1] else F.interpolate(positions.transpose(-2, -1), size=num_frames, mode="linear").transpose(-2, -1)

@@ -89,9 +89,10 @@ class VisionTransformer(_VisionTransformer, HubMixin):
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         # with dynamic_img_size patches come on their grid
-        grid = (x.shape[1], x.shape[2]) if x.ndim == 4 else self.patch_embed.grid_size
+        grid = (x.shape[1], x.shape[2]) if self.dynamic_img_size else self.patch_embed.grid_size
         for block in self.blocks:
-            check_grid(getattr(block, "attn", None), grid)
+            if has_windows(attn := getattr(block, "attn", None)):
+                check_grid(attn, grid)
         return super()._pos_embed(x)
 
     def no_weight_decay(self) -> set[str]:

@@ -51,7 +51,7 @@ enter(
     "test_fov_resnet_ea",
     EfficientResNet,
     module=__name__,
-    cfg=_CFG | {"input_size": (3, 32, 32), "num_classes": 10},
+    cfg=_CFG | {"input_size": (3, 32, 32), "num_classes": 10, "pool_size": (1, 1)},
     filter_fn=checkpoint_filter_fn,
     block=BasicBlock,
     layers=(1, 1, 1, 1),

@@ -42,7 +42,7 @@ class ChannelAttention(nn.Module):
         with whole_precision(x):
             pixels = x.float().flatten(2)
             # softmax(max(E) − E) is softmax(−E): the maximum of a row shifts all of it
-            weights = (-(pixels @ pixels.mT)).softmax(-1)
+            weights = (-(pixels @ pixels.transpose(-2, -1))).softmax(-1)
             out = (weights @ pixels).unflatten(2, x.shape[-2:]).to(x.dtype)
         return x + self.gamma.to(x.dtype) * out
 
