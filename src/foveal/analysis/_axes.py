@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = ["CHANNEL", "OTHER", "UNKNOWN", "Axes", "Followed", "is_parameter", "tensors_in"]
+__all__ = ["CHANNEL", "MIXED", "OTHER", "UNKNOWN", "Axes", "Followed", "is_parameter", "tensors_in"]
 
-CHANNEL, OTHER, UNKNOWN = "c", "t", "?"
-"""An axis of features that a linear map or convolution made; one of tokens or pixels; one of which nothing is known."""
+CHANNEL, OTHER, MIXED, UNKNOWN = "c", "t", "m", "?"
+"""An axis of features that a linear map or convolution made; one of tokens or pixels; one of both, as batch and heads; one of which nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,9 @@ class Followed:
             apart = apart or (axes.key is None and x.shape == out.shape)
         if name in _DIVISIONS and len(args) > 1 and isinstance(args[1], Tensor) and args[1] in self._sums:
             whole, dim = self._sums[args[1]]
-            if whole() is args[0]:
-                return Axes(tuple(labels), dim, found is not None, found.lead if found is not None else ((), ()))
+            # of what is not known to be of pairs, shares are no map
+            if whole() is args[0] and found is not None:
+                return Axes(tuple(labels), dim, True, found.lead)
         if found is None or apart:
             return Axes(tuple(labels)) if set(labels) != {UNKNOWN} else None
         return replace(found, labels=tuple(labels), **self._multiple(name, given, args))
@@ -184,7 +185,7 @@ def _seen_through(axes: Axes, blank: Tensor, view: Tensor) -> Axes:
     for place, found in enumerate(sources):
         known = {axes.labels[i] for i in found}
         # expanded, or one single entry
-        labels.append(OTHER if view.stride(place) == 0 else known.pop() if len(known) == 1 else UNKNOWN)
+        labels.append(OTHER if view.stride(place) == 0 else known.pop() if len(known) == 1 else MIXED if CHANNEL in known else UNKNOWN)
         if found == [axes.key] and view.stride(place) == strides[found[0]] and sum(axes.key in other for other in sources) == 1:
             key = place
     return replace(axes, labels=tuple(labels), key=key, signed=None, unscaled=None) if key is not None else Axes(tuple(labels))

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ._axes import CHANNEL, UNKNOWN, Axes, Followed, is_parameter
+from ._axes import CHANNEL, MIXED, UNKNOWN, Axes, Followed, is_parameter
 
 __all__ = ["BETWEEN_CHANNELS", "HEADS", "PRODUCTS", "Product", "arranged", "product"]
 
@@ -136,11 +136,17 @@ def arranged(found: Product, module: nn.Module, batch: int | None) -> Callable[[
     if len(sizes) == 1 and len(apart) > 1 and math.prod(apart) == sizes[0]:
         sizes, labels = list(apart), list(named)
     heads = next((value for name in HEADS if type(value := getattr(module, name, None)) is int), None)
-    if len(sizes) == 1:
-        alone = labels[0] == CHANNEL and batch == 1
-        of = 1 if heads is None and batch is None else sizes[0] // batch if batch and sizes[0] % batch == 0 and (heads is None or sizes[0] == batch * heads) else heads
-        of = sizes[0] if alone else 1 if not of or sizes[0] % of else of
-        sizes, labels = [sizes[0] // of, of], [UNKNOWN, CHANNEL]
+    # of two that were split apart, one is the heads
+    together = labels.index(MIXED) if labels.count(MIXED) == 1 and CHANNEL not in labels else 0 if len(sizes) == 1 else None
+    if together is not None:
+        size = sizes[together]
+        by_batch = None if batch is None or size % batch else size // batch
+        if labels[together] == CHANNEL and batch == 1:
+            by_batch = size
+        of = by_batch if heads is None or by_batch == heads else heads if size % heads == 0 else by_batch
+        # one head, where nobody says that there are more
+        of = 1 if of is None or (heads is None and len(sizes) > 1) else of
+        sizes[together : together + 1], labels[together : together + 1] = [size // of, of], [UNKNOWN, CHANNEL]
     elif not sizes:
         sizes, labels = [1, 1], [UNKNOWN, CHANNEL]
     place = _place_of_heads(sizes, labels, heads)
