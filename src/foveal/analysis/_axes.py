@@ -65,8 +65,10 @@ class Followed:
         """Note what comes out of ``func``, of which products of tensors are not asked here."""
         if name in _LAYERS:
             self._layer(name, args, kwargs, out)
-        elif name in _VIEWS or (name == "__get__" and getattr(func, "__self__", None) in _TURNED):
+        elif name in _VIEWS:
             self._view(func, args, kwargs, out)
+        elif name in _TURNS or (name == "__get__" and getattr(func, "__self__", None) in _TURNED):
+            self._view(func, args, kwargs, out, turns=True)
         elif name in _JOINED:
             self._joined(name, args, kwargs, out)
         elif name == "softmax":
@@ -93,12 +95,13 @@ class Followed:
         keep = axes.key is not None and axes.key != channel and x.shape[axes.key] == out.shape[axes.key]
         self.put(out, replace(axes, labels=tuple(labels), key=axes.key if keep else None, signed=None, unscaled=None))
 
-    def _view(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    def _view(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], out: Any, turns: bool = False) -> None:
         axes = self.get(args[0]) if args else None
         index = args[1] if len(args) > 1 else None
         if axes is None or (func is Tensor.__getitem__ and not all(_is_plain(part) for part in (index if isinstance(index, tuple) else (index,)))):
             return
-        blank = torch.empty(args[0].shape, device="meta")
+        # strides do not tell axes of one entry apart, and where axes only change places sizes do not matter
+        blank = torch.empty([2] * args[0].ndim if turns else args[0].shape, device="meta")
         views = func(blank, *args[1:], **kwargs)
         for view, real in zip(*([views], [out]) if isinstance(views, Tensor) else (views, out), strict=True):
             if view._base is blank or view is blank:
@@ -188,6 +191,8 @@ def _seen_through(axes: Axes, blank: Tensor, view: Tensor) -> Axes:
         labels.append(OTHER if view.stride(place) == 0 else known.pop() if len(known) == 1 else MIXED if CHANNEL in known else UNKNOWN)
         if found == [axes.key] and view.stride(place) == strides[found[0]] and sum(axes.key in other for other in sources) == 1:
             key = place
+    if key is None and axes.key == blank.ndim - 1 and sizes[-1] == view.shape[-1] == 1:
+        key = view.ndim - 1
     return replace(axes, labels=tuple(labels), key=key, signed=None, unscaled=None) if key is not None else Axes(tuple(labels))
 
 
@@ -224,9 +229,10 @@ def _names(words: str, more: Iterable[str] = ()) -> frozenset[str]:
 
 _LAYERS = _names("linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")
 _VIEWS = _names(
-    "view reshape permute transpose swapaxes swapdims movedim moveaxis flatten unflatten unbind chunk split split_with_sizes tensor_split narrow select "
-    "expand expand_as squeeze unsqueeze t view_as reshape_as unfold __getitem__ adjoint"
+    "view reshape flatten unflatten unbind chunk split split_with_sizes tensor_split narrow select expand expand_as squeeze unsqueeze view_as reshape_as unfold "
+    "__getitem__"
 )
+_TURNS = _names("permute transpose swapaxes swapdims movedim moveaxis t adjoint")
 _TURNED = (Tensor.T, Tensor.mT, Tensor.H, Tensor.mH)
 _JOINED = _names("cat concat concatenate stack")
 _SUMS = _names("sum")

@@ -100,7 +100,8 @@ def kernel_maps(
     if is_causal:
         logits = logits.masked_fill(torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1), float("-inf"))
     if attn_mask is not None:
-        logits = logits.masked_fill(~attn_mask, float("-inf")) if attn_mask.dtype == torch.bool else logits + attn_mask.to(wide)
+        # added, as in the kernels: what is NaN stays so where it is masked
+        logits = logits + (torch.zeros_like(attn_mask, dtype=wide).masked_fill(~attn_mask, float("-inf")) if attn_mask.dtype == torch.bool else attn_mask)
     weights = logits.softmax(-1)
     if attn_mask is not None:
         # the kernels give zero to who may look at nothing

@@ -53,7 +53,7 @@ class Names:
             self._of[module] += [said for said in (_short(name, modules), name) if said not in self._of[module]]
         for module, names in list(self._of.items()):
             for place, replacement in places_of(module):
-                whole = [f"{name}.{place}".strip(".") for name in names]
+                whole = list(dict.fromkeys([*(f"{name}.{place}".strip(".") for name in names), *self._of.get(replacement, ())]))
                 self._of |= dict.fromkeys(replacement.modules(), whole)
 
     def __getitem__(self, module: nn.Module) -> str:

@@ -72,6 +72,15 @@ def _contracted(
         outcome = (*batch, -3, -4)
     first, second = followed.get(a), followed.get(b)
     summed = [t for t in at if t in bt and t not in outcome]
+    known: dict[Any, str] = {}
+    for axes, x, xt in ((first, a, at), (second, b, bt)):
+        # what stands on the right and is learned is a linear map; on the left it may be learned queries
+        labels = axes.labels if axes is not None else (CHANNEL if x is b and is_parameter(x) else UNKNOWN,) * x.ndim
+        for t, label in zip(xt, labels, strict=True):
+            if known.get(t, UNKNOWN) == UNKNOWN or (t not in at and label == CHANNEL):
+                known[t] = label
+    made = Axes(tuple(known.get(t, UNKNOWN) for t in outcome))
+    followed.put(out, made)
     for x, axes, xt, other, ot in ((a, first, at, b, bt), (b, second, bt, a, at)):
         if axes is None or axes.key is None or xt[axes.key] not in summed:
             continue
@@ -82,14 +91,6 @@ def _contracted(
             query = tuple(place for place in query if axes.labels[place] != CHANNEL) or query
         if len(query) and not (beside is not None and beside.normalised and beside.key is not None and ot[beside.key] in outcome):
             return Product(x, axes, query, axes.key, other, list(ot).index(xt[axes.key]))
-    known: dict[Any, str] = {}
-    for axes, x, xt in ((first, a, at), (second, b, bt)):
-        # what stands on the right and is learned is a linear map; on the left it may be learned queries
-        labels = axes.labels if axes is not None else (CHANNEL if x is b and is_parameter(x) else UNKNOWN,) * x.ndim
-        for t, label in zip(xt, labels, strict=True):
-            if known.get(t, UNKNOWN) == UNKNOWN or (t not in at and label == CHANNEL):
-                known[t] = label
-    made = Axes(tuple(known.get(t, UNKNOWN) for t in outcome))
     for axes, xt in ((first, at), (second, bt)):
         if axes is not None and axes.key is not None and xt[axes.key] in outcome:
             made = Axes(made.labels, list(outcome).index(xt[axes.key]), axes.normalised, axes.lead)
@@ -98,8 +99,7 @@ def _contracted(
         asks, asked = ([place for place, t in enumerate(outcome) if t in own and t not in other] for own, other in ((at, bt), (bt, at)))
         if of_channels and len(asks) == len(asked) == 1 and CHANNEL not in (made.labels[asks[0]], made.labels[asked[0]]):
             made = Axes(made.labels, asked[0])
-    if made.key is not None or set(made.labels) != {UNKNOWN}:
-        followed.put(out, made)
+    followed.put(out, made)
     return None
 
 

@@ -260,6 +260,11 @@ class Watch(TorchFunctionMode):
                 return call
         return self._running[-1]
 
+    def _refuse(self, call: _Call, reason: str) -> None:
+        """The first reason is the cause of the others."""
+        if self.reasons.get(call.module, _LOST) == _LOST:
+            self.reasons[call.module] = reason
+
     def _found(self, call: _Call, found: Found, values: Tensor, output: Any) -> None:
         self.seen.add(call.module)
         call.found.append(found)
@@ -279,7 +284,7 @@ class Watch(TorchFunctionMode):
             output, weights = func(*args, **kwargs), kernel_maps(*args, **kwargs)
         self._followed.put(output, Axes((*self._followed.labels(query)[:-1], CHANNEL)))
         if call is not None and between:
-            self.reasons[call.module] = BETWEEN_CHANNELS
+            self._refuse(call, BETWEEN_CHANNELS)
         elif call is not None and weights is None:
             self.seen.add(call.module)
         elif call is not None:
@@ -305,7 +310,7 @@ class Watch(TorchFunctionMode):
         if call.module not in self._attends and not (found.axes.normalised and self._followed.get(found.values) is not None):
             return out
         if reason := found.refused(self._followed):
-            self.reasons[call.module] = reason
+            self._refuse(call, reason)
             return out
         if not self.wanted(call.module):
             self.seen.add(call.module)
@@ -313,7 +318,10 @@ class Watch(TorchFunctionMode):
         if self.in_path and not found.operand.requires_grad:
             leaf = found.operand.detach().requires_grad_()
             args, kwargs = _exchanged(args, found.operand, leaf), _exchanged(kwargs, found.operand, leaf)
+            known = self._followed.get(out)
             found, out = replace(found, operand=leaf), func(*args, **kwargs)
+            if known is not None:
+                self._followed.put(out, known)
         made = Found(call.module, [found.operand], arranged(found, call.module, call.batch))
         if (signed := found.axes.signed) is not None and all(x.shape == found.operand.shape for x in signed):
             made.signed = (made.arrange(signed[0]), made.arrange(signed[1]))

@@ -40,14 +40,13 @@ def attention_maps(model: nn.Module, images: Any, *, where: Where = "*") -> Maps
 def attention_maps(model: nn.Module, images: Any, *, where: Where = "*", reduce: Callable[[str, dict[str, Tensor]], Reduced]) -> LayerMaps[Reduced]: ...
 
 
-@torch.no_grad()
 def attention_maps(model: nn.Module, images: Any, *, where: Where = "*", reduce: Callable[[str, dict[str, Tensor]], Any] | None = None) -> LayerMaps[Any]:
     """The maps of every attention in any model for these images, by layer, in the order in which layers ended.
 
     Each map is the one that the output was made with. Where a model makes its map itself, it is taken where it meets the values, so that all that was done to
     it is in it: masks, windows, biases, rotary positions, mixed heads, gates. Of ``F.scaled_dot_product_attention`` and ``nn.MultiheadAttention``, which make
     none, it is computed beside them. An attention of ours is shown its own input again. The model runs once, in evaluation mode and so without dropout; its
-    output is to the bit what it would be unwatched, and it is left as it was. Compiled parts run uncompiled; of a model in ``DataParallel`` or
+    output is to the bit what the caller would get unwatched, and it is left as it was. Compiled parts run uncompiled; of a model in ``DataParallel`` or
     ``DistributedDataParallel`` the module inside runs, on this process alone.
 
     An attention that ran and whose map could not be seen is named, with the reason, in ``missing`` of what comes back, and in a warning.
@@ -89,8 +88,8 @@ def attention_maps(model: nn.Module, images: Any, *, where: Where = "*", reduce:
 
 def seen_maps(model: nn.Module, images: Any, where: Where, reduce: Callable[[str, dict[str, Tensor]], Any] | None) -> LayerMaps[Any]:
     """What can be seen, be it nothing."""
-    model = unwrapped(model)
     names, found, times = Names(model), LayerMaps[Any](), dict[str, int]()
+    model = unwrapped(model)
     wanted = names.chosen(where)
 
     def keep(module: nn.Module, maps: dict[str, Tensor]) -> None:
@@ -106,10 +105,22 @@ def seen_maps(model: nn.Module, images: Any, where: Where, reduce: Callable[[str
         keep(one.module, one.maps())
 
     watch = Watch(names, wanted, keep_found, ours=show)
-    with torch.inference_mode(False), torch.no_grad(), evaluating(model), watch.watching():
+    with _paths_of_caller(model), torch.inference_mode(False), torch.no_grad(), evaluating(model), watch.watching():
         call(model, images)
     found.missing = {names[module]: reason for module, reason in watch.missing().items() if wanted(module)}
     return found
+
+
+@contextmanager
+def _paths_of_caller(model: nn.Module) -> Iterator[None]:
+    """PyTorch's encoders compute in another way where gradients are wanted. They are not here, and yet the run is to be the caller's."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    wanted = torch.is_grad_enabled() and any(value.requires_grad for value in model.parameters())
+    torch.backends.mha.set_fastpath_enabled(before and not wanted)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _listed(missing: Mapping[str, str]) -> str:
@@ -139,8 +150,8 @@ def summary_maps(model: nn.Module, images: Any) -> dict[str, Tensor]:
         model: with blocks on maps, such as ``external_2d``, ``efficient_2d`` and ``linear_2d``; of a model without any nothing comes back.
         images: what the model is called with.
     """
-    model = unwrapped(model)
     names, found = Names(model), dict[str, Tensor]()
+    model = unwrapped(model)
 
     def show(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         again = sum(1 for other in found if other.partition(":")[0] == names[module])

@@ -113,8 +113,8 @@ def gradient_rollout(model: nn.Module, images: Any, target: int | Sequence[int] 
     Raises:
         ValueError: as for :func:`rollout`; an attention whose maps have no gradient, by name.
     """
-    model = unwrapped(model)
     names, layers = Names(model), list[Found]()
+    model = unwrapped(model)
     chosen = names.chosen(where)
 
     def refuse(module: nn.Module) -> InputError:
@@ -150,7 +150,11 @@ def gradient_rollout(model: nn.Module, images: Any, target: int | Sequence[int] 
     finally:
         for value in trained:
             value.requires_grad_(True)
-    missing = {names[module]: reason for module, reason in watch.missing().items() if chosen(module)}
+    unseen = {module: reason for module, reason in watch.missing().items() if chosen(module)}
+    for module in unseen:
+        if is_ours(module):
+            raise refuse(module)
+    missing = {names[module]: reason for module, reason in unseen.items()}
     refuse_missing(missing, "gradient_rollout")
     if not layers:
         raise nothing_seen(where, missing)
