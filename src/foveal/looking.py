@@ -1,5 +1,6 @@
 """Any model and one image: where it looks. What ``foveal inspect`` does for models that are no runs."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +99,10 @@ def inspect_model(
         # copied, for a view would keep the whole map
         return {name: look_from(value, layout)[0].clone() for name, value in maps.items() if value.shape[-1] == combined.shape[-1]}
 
-    maps = attention_maps(model, inputs, where="*" if attention is not None else where, reduce=reduce)
+    with warnings.catch_warnings():
+        # the notes below say it
+        warnings.filterwarnings("ignore", message=r"the maps of \d+ attentions that ran are missing")
+        maps = attention_maps(model, inputs, where="*" if attention is not None else where, reduce=reduce)
     drawn = {layer: named for layer, named in maps.items() if named}
     if not drawn:
         raise InputError(f"no layer has maps over the whole image: {next(iter(refused.values()))}")

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import foveal
 from foveal import InputError
 from foveal.analysis import attention_maps, rollout
 from tests.convert.test_hosts import SIDE, stirred
@@ -74,7 +73,11 @@ TIMM = {
     "tiny_vit": (lambda: timm.create_model("tiny_vit_5m_224", num_classes=5), 64, 10),
     "halo": (lambda: nn.Sequential(nn.Conv2d(3, 16, 4, 4), timm.layers.halo_attn.HaloAttn(16, 16, num_heads=2, block_size=4, halo_size=1)), 64, 1),
     "mobilevit": (lambda: timm.create_model("mobilevit_xxs", num_classes=5), 64, 9),
-    "volo": (lambda: timm.models.VOLO((1, 1, 0, 0), SIDE, num_classes=5, patch_size=8, stem_hidden_dim=8, embed_dims=(12, 24, 24, 24), num_heads=(2, 4, 4, 4)), SIDE, 4),
+    "volo": (
+        lambda: timm.models.VOLO((1, 1, 0, 0), SIDE, num_classes=5, patch_size=8, stem_hidden_dim=8, embed_dims=(12, 24, 24, 24), num_heads=(2, 4, 4, 4)),
+        SIDE,
+        4,
+    ),
     "shvit": (lambda: timm.create_model("shvit_s1", num_classes=5), 64, 9),
     "coatnet": (lambda: timm.create_model("test_coatnet", img_size=64, num_classes=5) if timm.is_model("test_coatnet") else None, 64, 3),
 }

@@ -45,7 +45,9 @@ def by_hand(module: nn.MultiheadAttention, x: Tensor, padding: Tensor | None, ma
                     for j in range(x.shape[1])
                     if not (padding is not None and padding[b, j]) and not (mask is not None and mask.dtype == torch.bool and mask[i, j])
                 ]
-                logits = {j: (q[b, h, i] @ k[b, h, j] / q.shape[-1] ** 0.5 + (mask[i, j] if mask is not None and mask.is_floating_point() else 0)) for j in keys}
+                logits = {
+                    j: (q[b, h, i] @ k[b, h, j] / q.shape[-1] ** 0.5 + (mask[i, j] if mask is not None and mask.is_floating_point() else 0)) for j in keys
+                }
                 total = sum(value.exp() for value in logits.values())
                 for j, value in logits.items():
                     out[b, h, i, j] = value.exp() / total

@@ -84,7 +84,9 @@ def test_gradients_under_checkpoints_are_those_without(attention, reentrant) -> 
 def test_gradients_under_the_checkpoints_of_transformers() -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
-    config = transformers.ViTConfig(image_size=SIDE, patch_size=8, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32, num_labels=3)
+    config = transformers.ViTConfig(
+        image_size=SIDE, patch_size=8, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32, num_labels=3
+    )
     model, images = stirred(transformers.ViTForImageClassification(config)).eval(), torch.randn(IMAGES)
     want = gradient_rollout(model, images, target=1)
     for reentrant in (True, False):
@@ -246,7 +248,7 @@ def test_a_model_in_half_precision_runs_as_it_is() -> None:
     for dtype in (torch.bfloat16, torch.float16):
         model, images = converted(None).to(dtype), torch.randn(IMAGES, dtype=dtype)
         outputs = []
-        handle = model.register_forward_hook(lambda _, args, output: outputs.append(output))
+        handle = model.register_forward_hook(lambda _, args, output, outputs=outputs: outputs.append(output))
         maps = attention_maps(model, images)
         handle.remove()
         with torch.no_grad():

@@ -229,8 +229,8 @@ def _names(words: str, more: Iterable[str] = ()) -> frozenset[str]:
 
 _LAYERS = _names("linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")
 _VIEWS = _names(
-    "view reshape flatten unflatten unbind chunk split split_with_sizes tensor_split narrow select expand expand_as squeeze unsqueeze view_as reshape_as unfold "
-    "__getitem__"
+    "view reshape flatten unflatten unbind chunk split split_with_sizes tensor_split narrow select expand expand_as squeeze unsqueeze view_as reshape_as "
+    "unfold __getitem__"
 )
 _TURNS = _names("permute transpose swapaxes swapdims movedim moveaxis t adjoint")
 _TURNED = (Tensor.T, Tensor.mT, Tensor.H, Tensor.mH)

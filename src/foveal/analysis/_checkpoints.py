@@ -20,7 +20,7 @@ def saved_as_it_is() -> AbstractContextManager[Any]:
 def direct_checkpoints() -> Iterator[None]:
     """Reentrant checkpoints run their function without gradients and again in backward, where no gradient by a map can be had; here they just run it."""
     own = CheckpointFunction.__dict__.get("apply")
-    CheckpointFunction.apply = staticmethod(_run)  # type: ignore[method-assign,assignment]
+    CheckpointFunction.apply = staticmethod(_run)
     try:
         yield
     finally:

@@ -75,9 +75,7 @@ def _nested_maps(attention: nn.MultiheadAttention, tokens: Tensor, norm: nn.Modu
     padded = padded if norm is None else norm(padded)
     lengths = torch.tensor([len(sample) for sample in tokens.unbind()], device=padded.device)
     absent = torch.arange(padded.shape[1], device=padded.device) >= lengths[:, None]
-    weights = nn.MultiheadAttention.forward(
-        attention, padded, padded, padded, key_padding_mask=absent, need_weights=True, average_attn_weights=False
-    )[1]
+    weights = nn.MultiheadAttention.forward(attention, padded, padded, padded, key_padding_mask=absent, need_weights=True, average_attn_weights=False)[1]
     assert weights is not None, "they were asked for"
     return weights.masked_fill(absent[:, None, :, None], 0.0)
 

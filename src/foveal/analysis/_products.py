@@ -60,9 +60,7 @@ def product(followed: Followed, name: str, args: Sequence[Any], kwargs: dict[str
     return _contracted(followed, out, a, b, (*range(a.ndim - 2), -3, -1), (*range(b.ndim - 2), -1, -4), None)
 
 
-def _contracted(
-    followed: Followed, out: Tensor, a: Tensor, b: Tensor, at: Sequence[Any], bt: Sequence[Any], outcome: Sequence[Any] | None
-) -> Product | None:
+def _contracted(followed: Followed, out: Tensor, a: Tensor, b: Tensor, at: Sequence[Any], bt: Sequence[Any], outcome: Sequence[Any] | None) -> Product | None:
     """Of ``a`` and ``b`` whose axes are called ``at`` and ``bt``; those of ``out`` are called ``outcome``, or if None as in a matrix product."""
     batch: Sequence[Any] = ()
     if outcome is None:
@@ -112,7 +110,7 @@ def _einsum(followed: Followed, args: Sequence[Any], out: Tensor) -> Product | N
     if not outcome:
         outcome = "".join(sorted(letter for letter in set(given) - {",", "."} if given.count(letter) == 1))
     at, bt = (_letters(term, x.ndim) for term, x in zip(terms, operands, strict=True))
-    return _contracted(followed, out, *operands, at, bt, _letters(outcome, out.ndim))
+    return _contracted(followed, out, operands[0], operands[1], at, bt, _letters(outcome, out.ndim))
 
 
 def _letters(term: str, ndim: int) -> list[Any]:

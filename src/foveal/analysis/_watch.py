@@ -1,7 +1,7 @@
 """Attention as it happens: while a model runs as it would unwatched, every map in it is handed over, and what has none is noted.
 
-A map that the model makes itself is taken where it meets its values, so that all that was done to it is in it: masks, biases, mixed heads, gates, differences. Of
-a kernel that makes none, the map is computed beside it from the same queries, keys and masks.
+A map that the model makes itself is taken where it meets its values, so that all that was done to it is in it: masks, biases, mixed heads, gates.
+Of a kernel that makes none, the map is computed beside it from the same queries, keys and masks.
 
 Shapes     B batch, H heads, Nq queries, Nk keys, D head width
 """
@@ -275,7 +275,7 @@ class Watch(TorchFunctionMode):
         call = self._owner()
         query, value = (args[place] if len(args) > place else kwargs[key] for place, key in ((0, "query"), (2, "value")))
         between = self._followed.labels(value)[-2] == CHANNEL
-        weights = None
+        weights: Tensor | None = None
         if call is None or between or not self.wanted(call.module):
             output = func(*args, **kwargs)
         elif self.in_path:
@@ -287,7 +287,7 @@ class Watch(TorchFunctionMode):
             self._refuse(call, BETWEEN_CHANNELS)
         elif call is not None and weights is None:
             self.seen.add(call.module)
-        elif call is not None:
+        elif call is not None and weights is not None:
             axes = Axes((*self._followed.labels(query)[:-1], UNKNOWN), weights.ndim - 1, True)
             where = Product(weights, axes, (weights.ndim - 2,), weights.ndim - 1, value, value.ndim - 2)
             self._found(call, Found(call.module, [weights], arranged(where, call.module, call.batch)), value, output)
