@@ -1,5 +1,6 @@
 """Any model and one image: where it looks. What ``foveal inspect`` does for models that are no runs."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,14 +96,19 @@ def inspect_model(
         except InputError as error:
             refused[layer] = error
             return {}
-        return {name: look_from(value, layout)[0] for name, value in maps.items() if value.shape[-1] == combined.shape[-1]}
+        # copied, for a view would keep the whole map
+        return {name: look_from(value, layout)[0].clone() for name, value in maps.items() if value.shape[-1] == combined.shape[-1]}
 
-    maps = attention_maps(model, inputs, where="*" if attention is not None else where, reduce=reduce)
+    with warnings.catch_warnings():
+        # the notes below say it
+        warnings.filterwarnings("ignore", message=r"the maps of \d+ attentions that ran are missing")
+        maps = attention_maps(model, inputs, where="*" if attention is not None else where, reduce=reduce)
     drawn = {layer: named for layer, named in maps.items() if named}
     if not drawn:
         raise InputError(f"no layer has maps over the whole image: {next(iter(refused.values()))}")
     if refused:
         notes.append(f"not drawn: {', '.join(refused)}")
+    notes += [f"no map of {name}: {reason}" for name, reason in maps.missing.items()]
     about = [opened.name + ("" if opened.trained else ", weights drawn at random: nothing was learned"), *_prediction(opened, inputs), *notes]
     title = title or opened.name
     write_map_sheet(inputs[0], drawn, folder, title=title, about="; ".join(about))

@@ -1,5 +1,6 @@
 """Attention maps out of a whole model, and how much of them lies on a region."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, overload
@@ -8,13 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..convert import Where, known_hosts, matcher, places_of
-from ._watch import Watch, is_ours
+from ..convert import Where
+from ..convert._where import is_everywhere
+from ._names import Names, unwrapped
+from ._watch import Found, Watch
 
-__all__ = ["attention_maps", "mass_on", "patch_mask", "summary_maps"]
+__all__ = ["LayerMaps", "attention_maps", "mass_on", "patch_mask", "refuse_missing", "summary_maps"]
 
-Maps = dict[str, dict[str, Tensor]]
+Kept = TypeVar("Kept")
 Reduced = TypeVar("Reduced")
+
+
+class LayerMaps(dict[str, Kept]):
+    """What was kept of each layer, by its name; and which attentions ran of which there is nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.missing: dict[str, str] = {}
+        """By the name of an attention that ran and whose map was not seen, why."""
+
+
+Maps = LayerMaps[dict[str, Tensor]]
 
 
 @overload
@@ -22,63 +37,106 @@ def attention_maps(model: nn.Module, images: Any, *, where: Where = "*") -> Maps
 
 
 @overload
-def attention_maps(model: nn.Module, images: Any, *, where: Where = "*", reduce: Callable[[str, dict[str, Tensor]], Reduced]) -> dict[str, Reduced]: ...
+def attention_maps(model: nn.Module, images: Any, *, where: Where = "*", reduce: Callable[[str, dict[str, Tensor]], Reduced]) -> LayerMaps[Reduced]: ...
 
 
-@torch.no_grad()
-def attention_maps(model: nn.Module, images: Any, *, where: Where = "*", reduce: Callable[[str, dict[str, Tensor]], Any] | None = None) -> dict[str, Any]:
-    """The maps of every attention in any model for these images, by layer, in the order in which they were computed.
+def attention_maps(model: nn.Module, images: Any, *, where: Where = "*", reduce: Callable[[str, dict[str, Tensor]], Any] | None = None) -> LayerMaps[Any]:
+    """The maps of every attention in any model for these images, by layer, in the order in which layers ended.
 
-    Fused kernels do not hide them. A plain attention (``F.scaled_dot_product_attention`` or ``nn.MultiheadAttention`` anywhere, and the attentions that
-    conversion knows in all their settings) computes in the open for this one run, and its map is the one its output was made with: masks, windows, biases and
-    rotary positions are in it. An attention of ours is shown its own input again. The model runs once, in evaluation mode, and is left as it was; compiled
-    parts run uncompiled.
+    Each map is the one that the output was made with. Where a model makes its map itself, it is taken where it meets the values, so that all that was done to
+    it is in it: masks, windows, biases, rotary positions, mixed heads, gates. Of ``F.scaled_dot_product_attention`` and ``nn.MultiheadAttention``, which make
+    none, it is computed beside them. An attention of ours is shown its own input again. The model runs once, in evaluation mode and so without dropout; its
+    output is to the bit what the caller would get unwatched, and it is left as it was. Compiled parts run uncompiled; of a model in ``DataParallel`` or
+    ``DistributedDataParallel`` the module inside runs, on this process alone.
+
+    An attention that ran and whose map could not be seen is named, with the reason, in ``missing`` of what comes back, and in a warning.
 
     Args:
         model: ours, converted, or anybody's.
         images: what the model is called with; a mapping is given by name, as ``model(**images)``.
-        where: which attentions, as in :func:`foveal.convert_`. An attention that was converted goes by the name of its place, as before.
+        where: which attentions, as in :func:`foveal.convert_`. An attention that was converted goes by the name of its place, as before; what
+            ``torch.compile`` and wrappers for several devices put into names can be left out.
         reduce: ``f(layer, maps)``, called as soon as a layer has its maps; what it gives back is kept in their stead, so that one layer's maps are in memory
             at a time.
 
     Returns:
         By layer, by map, ``(B, H, Nq, Nk)``: ``combined`` always, with ``positive`` and ``negative`` where an attention is signed. Attention in windows has
-        the windows of an image one after the other in B. An attention that is called again in the same run has ``:2``, ``:3`` … behind its name.
+        the windows of an image one after the other in B. An attention that is called again in the same run, or attends twice in one, has ``:2``, ``:3`` …
+        behind its name. ``missing`` of it holds by name why an attention that ran is not there: empty if all are.
 
     Raises:
-        ValueError: no attention was seen, or none that is chosen; an attention of ours of which no map is known.
+        ValueError: no attention was seen, or none that is chosen; ``where`` chooses one whose map cannot be seen.
+
+    Warns:
+        UserWarning: maps are missing, though ``where`` asks for all.
 
     Example:
         >>> layer = torch.nn.TransformerEncoderLayer(16, 4, batch_first=True)
-        >>> attention_maps(layer, torch.randn(2, 9, 16))["self_attn"]["combined"].shape
-        torch.Size([2, 4, 9, 9])
+        >>> maps = attention_maps(layer, torch.randn(2, 9, 16))
+        >>> maps["self_attn"]["combined"].shape, maps.missing
+        (torch.Size([2, 4, 9, 9]), {})
     """
-    found: dict[str, Any] = {}
+    found = seen_maps(model, images, where, reduce)
+    if not is_everywhere(where):
+        refuse_missing(found.missing, "attention_maps")
+    if not found:
+        raise nothing_seen(where, found.missing)
+    if found.missing:
+        warnings.warn(f"the maps of {len(found.missing)} attentions that ran are missing: {_listed(found.missing)}", stacklevel=3)
+    return found
 
-    def keep(name: str, maps: dict[str, Tensor]) -> None:
-        again = sum(1 for other in found if other.partition(":")[0] == name)
-        label = name if not again else f"{name}:{again + 1}"
+
+def seen_maps(model: nn.Module, images: Any, where: Where, reduce: Callable[[str, dict[str, Tensor]], Any] | None) -> LayerMaps[Any]:
+    """What can be seen, be it nothing."""
+    names, found, times = Names(model), LayerMaps[Any](), dict[str, int]()
+    model = unwrapped(model)
+    wanted = names.chosen(where)
+
+    def keep(module: nn.Module, maps: dict[str, Tensor]) -> None:
+        name = names[module]
+        times[name] = times.get(name, 0) + 1
+        label = name if times[name] == 1 else f"{name}:{times[name]}"
         found[label] = maps if reduce is None else reduce(label, maps)
 
-    names, chosen = layer_names(model), matcher(where)
+    def show(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        keep(module, module.attention_map(*args, **kwargs))  # type: ignore[operator]
 
-    def wanted(module: nn.Module) -> bool:
-        return chosen(names[module], module)
+    def keep_found(one: Found) -> None:
+        keep(one.module, one.maps())
 
-    def show(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        keep(names[module], module.attention_map(*args, **kwargs))  # type: ignore[operator]
-
-    watch = Watch(model, wanted, lambda module, weights: keep(names[module], {"combined": weights}))
-    handles = [module.register_forward_hook(show, with_kwargs=True) for module in outermost_ours(model) if wanted(module)]
-    try:
-        with evaluating(model), watch.watching():
-            call(model, images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not found:
-        raise nothing_seen(where)
+    watch = Watch(names, wanted, keep_found, ours=show)
+    with _paths_of_caller(model), torch.inference_mode(False), torch.no_grad(), evaluating(model), watch.watching():
+        call(model, images)
+    found.missing = {names[module]: reason for module, reason in watch.missing().items() if wanted(module)}
     return found
+
+
+@contextmanager
+def _paths_of_caller(model: nn.Module) -> Iterator[None]:
+    """PyTorch's encoders compute in another way where gradients are wanted. They are not here, and yet the run is to be the caller's."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    wanted = torch.is_grad_enabled() and any(value.requires_grad for value in model.parameters())
+    torch.backends.mha.set_fastpath_enabled(before and not wanted)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _listed(missing: Mapping[str, str]) -> str:
+    """By reason, for layers have it in common."""
+    reasons = dict.fromkeys(missing.values())
+    return "; ".join(f"{', '.join(name or 'the model' for name in missing if missing[name] == reason)}: {reason}" for reason in reasons)
+
+
+def refuse_missing(missing: Mapping[str, str], what: str) -> None:
+    """Where all that was asked for is needed.
+
+    Raises:
+        ValueError: something is missing.
+    """
+    if missing:
+        raise InputError(f"{what} has no map of {len(missing)} attentions that are chosen and ran; leave them out of `where`: {_listed(missing)}")
 
 
 @torch.no_grad()
@@ -92,7 +150,8 @@ def summary_maps(model: nn.Module, images: Any) -> dict[str, Tensor]:
         model: with blocks on maps, such as ``external_2d``, ``efficient_2d`` and ``linear_2d``; of a model without any nothing comes back.
         images: what the model is called with.
     """
-    names, found = layer_names(model), dict[str, Tensor]()
+    names, found = Names(model), dict[str, Tensor]()
+    model = unwrapped(model)
 
     def show(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         again = sum(1 for other in found if other.partition(":")[0] == names[module])
@@ -108,28 +167,15 @@ def summary_maps(model: nn.Module, images: Any) -> dict[str, Tensor]:
     return found
 
 
-def nothing_seen(where: Where) -> InputError:
-    if where != "*":
+def nothing_seen(where: Where, missing: Mapping[str, str]) -> InputError:
+    if not is_everywhere(where):
         return InputError(f"no attention that ran is chosen by {where!r}; leave `where` out to see the names of all")
+    if missing:
+        return InputError(f"the model has no attention whose maps could be seen; those that ran: {_listed(missing)}")
     return InputError(
         "the model has no attention whose maps could be seen: none of ours, no scaled_dot_product_attention, no nn.MultiheadAttention, "
-        f"and none of the known classes: {', '.join(known_hosts())}; teach another with foveal.register_host"
+        "and no softmax whose rows are multiplied with values"
     )
-
-
-def layer_names(model: nn.Module) -> dict[nn.Module, str]:
-    """The name of every module; what conversion put in goes by the name of its place, with all that is in it."""
-    names = {module: name for name, module in model.named_modules()}
-    for place, replacement in places_of(model):
-        names |= dict.fromkeys(replacement.modules(), place)
-    return names
-
-
-def outermost_ours(model: nn.Module) -> list[nn.Module]:
-    """Attentions of ours that are not parts of others."""
-    ours = [module for module in model.modules() if is_ours(module)]
-    inner = {part for module in ours for part in module.modules() if part is not module}
-    return [module for module in ours if module not in inner]
 
 
 def call(model: nn.Module, images: Any) -> Any:

@@ -8,7 +8,7 @@ Differs    Abnar & Zuidema divide each row by its sum. ½(W + I) has rows that s
 Shapes     B batch, H heads, N tokens
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..attention import DenoisingAttention, SoftmaxAttention
-from ..convert import Where, matcher
-from ._watch import Watch, is_ours
-from .maps import attention_maps, call, evaluating, layer_names, nothing_seen
+from ..convert import Where
+from ._names import Names, unwrapped
+from ._watch import Found, Watch, is_ours
+from .maps import call, evaluating, nothing_seen, refuse_missing, seen_maps
 
 __all__ = ["Heads", "Signed", "gradient_rollout", "rollout", "rollout_of"]
 
@@ -63,7 +64,10 @@ def rollout(model: nn.Module, images: Any, *, where: Where = "*", heads: Heads =
         True
     """
     _check(heads, signed, residual)
-    fused = attention_maps(model, images, where=where, reduce=lambda layer, maps: None if _pools(maps["combined"]) else _fuse(_of(maps, signed), heads, signed))
+    fused = seen_maps(model, images, where, lambda layer, maps: None if _pools(maps["combined"]) else _fuse(_of(maps, signed), heads, signed))
+    refuse_missing(fused.missing, "rollout")
+    if not fused:
+        raise nothing_seen(where, fused.missing)
     return rollout_of([value for value in fused.values() if value is not None], residual=residual)
 
 
@@ -109,41 +113,61 @@ def gradient_rollout(model: nn.Module, images: Any, target: int | Sequence[int] 
     Raises:
         ValueError: as for :func:`rollout`; an attention whose maps have no gradient, by name.
     """
-    names, chosen = layer_names(model), matcher(where)
-    seen: list[tuple[nn.Module, Tensor]] = []
+    names, layers = Names(model), list[Found]()
+    model = unwrapped(model)
+    chosen = names.chosen(where)
+
+    def refuse(module: nn.Module) -> InputError:
+        return InputError(
+            f"{names[module] or 'the model'} is a {type(module).__name__}, whose map is off the path of gradients; leave it out of `where`, or if it is an "
+            "nn.MultiheadAttention, call foveal.convert_(model, foveal.SoftmaxAttention.Config()) first, which keeps the function"
+        )
 
     def wanted(module: nn.Module) -> bool:
-        if not chosen(names[module], module):
+        if not chosen(module):
             return False
-        if isinstance(module, nn.MultiheadAttention) or (is_ours(module) and not _has_gradient(module)):
-            raise InputError(
-                f"{names[module] or 'the model'} is a {type(module).__name__}, whose map is off the path of gradients; leave it out of `where`, or if it is an "
-                "nn.MultiheadAttention, call foveal.convert_(model, foveal.SoftmaxAttention.Config()) first, which keeps the function"
-            )
+        if is_ours(module) and not _has_gradient(module):
+            raise refuse(module)
         return True
 
-    watch = Watch(model, wanted, lambda module, weights: seen.append((module, weights)), into_ours=True)
+    def keep(found: Found) -> None:
+        if found.off_path:
+            raise refuse(found.module)
+        # denoising attention makes two maps at every call, and each has its own gradient
+        if isinstance(found.module, DenoisingAttention) and layers and layers[-1].module is found.module and len(layers[-1].terms) == 1:
+            layers[-1].terms += found.terms
+        else:
+            layers.append(found)
+
+    watch = Watch(names, wanted, keep, ours=None, in_path=True)
     trained = [value for value in model.parameters() if value.requires_grad]
     for value in trained:
         value.requires_grad_(False)
     try:
-        with torch.enable_grad(), evaluating(model), watch.watching():
-            output = call(model, _with_gradient(images))
+        with torch.inference_mode(False), torch.enable_grad(), evaluating(model), watch.watching():
+            output = call(model, _detached(images))
             answer = _answer(output, target)
     finally:
         for value in trained:
             value.requires_grad_(True)
-    if not seen:
-        raise nothing_seen(where)
-    layers = [weights for weights in _by_layer(seen) if not _pools(weights[0])]
-    gradients = iter(torch.autograd.grad(answer, [weights for layer in layers for weights in layer], allow_unused=True))
+    unseen = {module: reason for module, reason in watch.missing().items() if chosen(module)}
+    for module in unseen:
+        if is_ours(module):
+            raise refuse(module)
+    missing = {names[module]: reason for module, reason in unseen.items()}
+    refuse_missing(missing, "gradient_rollout")
+    if not layers:
+        raise nothing_seen(where, missing)
+    layers = [layer for layer in layers if not _pools(layer.arrange(layer.terms[0]))]
+    gradients = iter(_gradients(answer, [weights for layer in layers for weights in layer.terms]))
     out: Tensor | None = None
     for layer in layers:
         # a map that nothing of the answer comes from has no gradient
-        shares = [torch.zeros_like(weights) if gradient is None else gradient * weights for weights, gradient in zip(layer, gradients, strict=False)]
-        if layer[0].shape[-1] != layer[0].shape[-2]:
-            raise _change(layer[0].shape[-1], layer[0].shape[-2])
-        relevance = torch.stack([share.detach() for share in shares]).sum(0).clamp_min(0).mean(1)
+        shares = [layer.arrange((gradient * weights).detach()) for weights, gradient in zip(layer.terms, gradients, strict=False) if gradient is not None]
+        relevance = layer.arrange(layer.terms[0].detach()) * 0 if not shares else torch.stack(shares).sum(0).clamp_min(0)
+        if relevance.shape[-1] != relevance.shape[-2]:
+            raise _change(relevance.shape[-1], relevance.shape[-2])
+        relevance = relevance.mean(1)
         if out is None:
             out = torch.eye(relevance.shape[-1], dtype=relevance.dtype, device=relevance.device).expand_as(relevance)
         if out.shape != relevance.shape:
@@ -154,24 +178,23 @@ def gradient_rollout(model: nn.Module, images: Any, target: int | Sequence[int] 
     return out
 
 
-def _by_layer(seen: list[tuple[nn.Module, Tensor]]) -> Iterator[list[Tensor]]:
-    """Denoising attention makes two maps at every call, all others one."""
-    rest = iter(seen)
-    for module, weights in rest:
-        yield [weights, next(rest)[1]] if isinstance(module, DenoisingAttention) else [weights]
+def _gradients(answer: Tensor, maps: list[Tensor]) -> Sequence[Tensor | None]:
+    if not maps or not answer.requires_grad:
+        return [None] * len(maps)
+    return torch.autograd.grad(answer, maps, allow_unused=True)
 
 
 def _has_gradient(module: nn.Module) -> bool:
     return isinstance(module, SoftmaxAttention | DenoisingAttention) and module.core.name == "softmax"
 
 
-def _with_gradient(images: Any) -> Any:
-    """Parameters ask for none, so that the input has to."""
+def _detached(images: Any) -> Any:
+    """Apart from what the caller does with them; tensors of inference mode cannot be saved for backward."""
     if isinstance(images, Tensor):
-        return images.detach().requires_grad_()
+        return images.detach().clone() if images.is_inference() else images.detach()
     if hasattr(images, "items"):
-        return {name: _with_gradient(value) if isinstance(value, Tensor) and value.is_floating_point() else value for name, value in images.items()}
-    return [_with_gradient(value) for value in images]
+        return {name: _detached(value) for name, value in images.items()}
+    return type(images)(_detached(value) for value in images) if type(images) in (list, tuple) else images
 
 
 def _answer(output: Any, target: int | Sequence[int] | Tensor | Callable[[Any], Tensor]) -> Tensor:

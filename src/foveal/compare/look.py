@@ -18,6 +18,8 @@ __all__ = ["class_token_maps", "drawn_truth", "look", "shown_images"]
 
 MEASURED_IMAGES = 256
 SHOWN_IMAGES = 6
+_AT_ONCE = 16
+"""Images whose whole maps of a layer are in memory together."""
 
 
 def look(recipe: Recipe, model: Any, initial: nn.Module, bundle: DataBundle) -> dict[str, Any]:
@@ -63,11 +65,18 @@ def _rows(rows: list[Row]) -> list[dict[str, Any]]:
 
 
 def class_token_maps(model: VisionTransformer, images: Tensor) -> dict[str, dict[str, Tensor]]:
-    """The row of the class token over the patches, by layer and map, ``(B, H, patches)``."""
-    prefix = model.num_prefix_tokens
-    every = attention_maps(model, images)
-    patches = model.patch_embed.num_patches
-    return {layer: {name: value[:, :, 0, prefix:] for name, value in maps.items() if value.shape[-1] == prefix + patches} for layer, maps in every.items()}
+    """The row of the class token over the patches, by layer and map, ``(B, H, patches)``.
+
+    Whole maps are in memory of one layer and a few images at a time: what is kept grows with patches, not with their square.
+    """
+    prefix, patches = model.num_prefix_tokens, model.patch_embed.num_patches
+
+    def rows(layer: str, maps: dict[str, Tensor]) -> dict[str, Tensor]:
+        # copied, for a view would keep the whole map
+        return {name: value[:, :, 0, prefix:].clone() for name, value in maps.items() if value.shape[-1] == prefix + patches}
+
+    parts = [attention_maps(model, some, reduce=rows) for some in images.split(_AT_ONCE)]
+    return {layer: {name: torch.cat([part[layer][name] for part in parts]) for name in maps} for layer, maps in parts[0].items()}
 
 
 def _regions(maps: dict[str, dict[str, Tensor]], bundle: DataBundle, count: int, grid: tuple[int, int]) -> list[dict[str, Any]]:
