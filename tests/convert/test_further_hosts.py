@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -42,9 +43,20 @@ def test_every_attention_runs_and_learns_or_is_refused(case) -> None:
         config = attention_class(name).Config()
         if name in case.refuses:
             before = {key: id(module) for key, module in host.named_modules()}
-            with pytest.raises(ValueError, match=r"shifted, and a mask|turned by their positions|needs the grid of one image"):
-                convert_(host, config)
+            reasons = r"shifted, and a mask|turned by their positions|needs the grid of one image"
+            with pytest.raises(ValueError, match=reasons):
+                convert_(host, config, where=lambda key, module: True)
             assert {key: id(module) for key, module in host.named_modules()} == before
+            # by default what fits is converted, and the report says why the others are not
+            try:
+                model, report = convert(host, config)
+            except foveal.InputError as error:
+                assert re.search(reasons, str(error))
+                continue
+            assert len(report.swaps) + len(report.left) == case.places
+            assert report.left
+            assert all(re.search(reasons, one.reason) for one in report.left)
+            run(model, images)
             continue
         model, report = convert(host, config)
         assert len(report.swaps) < case.places if name in case.alone else len(report.swaps) == case.places
@@ -185,7 +197,10 @@ def test_settings_that_no_attention_here_has_are_refused() -> None:
 def test_blocks_of_coatnet_that_keep_their_width() -> None:
     model = maxxvit("T", "bias", False)()
     with pytest.raises(ValueError, match="changes the width"):
-        convert_(model, SoftmaxAttention.Config())
+        convert_(model, SoftmaxAttention.Config(), where="stages.*.attn")
+    _, report = convert(model, SoftmaxAttention.Config())
+    assert len(report.swaps) == 1
+    assert [(one.name, "changes the width" in one.reason) for one in report.left] == [("stages.0.blocks.0.attn", True)]
     host, images = copy.deepcopy(model).eval(), torch.randn(1, 3, 16, 16)
     report = convert_(model.eval(), SoftmaxAttention.Config(), where="stages.*.blocks.[1-9].attn")
     assert [swap.function for swap in report.swaps] == ["kept"]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..analysis import attention_maps, lambdas, mass_on, neighbour_angles, patch_mask, value_angles
+from ..analysis import attention_maps, lambdas, look_from, mass_on, neighbour_angles, patch_mask, token_layout, value_angles
 from ..analysis.pictures import overlay, to_pixels
 from ..attention import TokenAttention
 from ..data import DataBundle
@@ -63,11 +63,13 @@ def _rows(rows: list[Row]) -> list[dict[str, Any]]:
 
 
 def class_token_maps(model: VisionTransformer, images: Tensor) -> dict[str, dict[str, Tensor]]:
-    """The row of the class token over the patches, by layer and map, ``(B, H, patches)``."""
-    prefix = model.num_prefix_tokens
+    """Where what the head reads looks, over the patches, by layer and map, ``(B, H, patches)``: the class token, or the mean of all patches without one."""
     every = attention_maps(model, images)
-    patches = model.patch_embed.num_patches
-    return {layer: {name: value[:, :, 0, prefix:] for name, value in maps.items() if value.shape[-1] == prefix + patches} for layer, maps in every.items()}
+    tokens = model.num_prefix_tokens + model.patch_embed.num_patches
+    layout = token_layout(model, tokens, tuple(images.shape[-2:]))
+    return {
+        layer: {name: look_from(value, layout).flatten(-2) for name, value in maps.items() if value.shape[-1] == tokens} for layer, maps in every.items()
+    }
 
 
 def _regions(maps: dict[str, dict[str, Tensor]], bundle: DataBundle, count: int, grid: tuple[int, int]) -> list[dict[str, Any]]:

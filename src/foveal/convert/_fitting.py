@@ -12,7 +12,7 @@ from torch import nn
 from .._errors import InputError
 from ..attention import AttentionConfig, TokenAttention
 from ._grids import told_of_grid
-from ._host import Host, find_host, host_key
+from ._host import Host, find_host, host_key, refuse_what_cannot_be_read
 from ._transfer import make, refusal
 from ._where import Where, is_everywhere, matcher
 from .report import Left
@@ -22,7 +22,7 @@ __all__ = ["attention_classes_first", "looks_like_attention", "those_that_fit"]
 Found = tuple[list[str], nn.Module, Host, AttentionConfig]
 Configs = AttentionConfig | Mapping[str, AttentionConfig | None]
 
-OTHERS = "it is asked by other tokens than it reads, as a head that pools or a cross attention"
+OTHERS = "is asked by other tokens than it reads, as a head that pools or a cross attention"
 UNKNOWN = "conversion does not know its class; teach it with foveal.register_host"
 
 
@@ -55,11 +55,19 @@ def those_that_fit(found: list[Found], model: nn.Module, config: Configs, where:
 
 
 def _reason(name: str, module: nn.Module, host: Host, wanted: AttentionConfig, model: nn.Module) -> str:
-    """Why a module cannot be converted; empty where it can."""
+    """Why a module cannot be converted; empty where it can.
+
+    Raises:
+        ValueError: quantised weights, which are no matter of one place.
+    """
     try:
         place = host.read(module, model, name)
-        if place is None:
-            return OTHERS
+    except InputError as error:
+        return str(error)
+    if place is None:
+        return f"{name} {OTHERS}"
+    refuse_what_cannot_be_read(name, iter((part, getattr(place, part)) for part in ("qkv", "proj", "q_norm", "k_norm", "norm")))
+    try:
         told_of_grid(wanted, place, model, name)
         return refusal(make(wanted, place), place)
     except InputError as error:
