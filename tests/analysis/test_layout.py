@@ -99,7 +99,7 @@ class Own(nn.Module):
 def test_a_model_that_says_nothing_is_asked_for_and_not_guessed() -> None:
     """16 patches are a square, and lie in 2 rows of 8."""
     cut = Own((32, 8), convolution=True).eval()
-    with pytest.raises(InputError, match="does not say how many .* give num_prefix_tokens, and .* grid_size"):
+    with pytest.raises(InputError, match=r"does not say how many .* give num_prefix_tokens, and .* grid_size"):
         token_layout(cut, 17, (64, 64))
     assert token_layout(cut, 17, (64, 64), num_prefix_tokens=1) == Layout(1, (2, 8))
     assert token_layout(cut, 17, (64, 64), grid_size=(2, 8)) == Layout(1, (2, 8))

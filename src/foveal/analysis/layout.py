@@ -18,7 +18,7 @@ _LOOKS: dict[Pooling, str] = {"token": "the class token", "mean": "the mean of a
 
 @dataclass(frozen=True)
 class Layout:
-    """``num_prefix_tokens`` tokens that lie nowhere (class, registers, distillation), the rows of ``grid``, and ``num_suffix_tokens`` that lie nowhere either."""
+    """``num_prefix_tokens`` tokens that lie nowhere (class, registers, distillation), the rows of ``grid``, and ``num_suffix_tokens`` that lie nowhere."""
 
     num_prefix_tokens: int
     grid: tuple[int, int]
@@ -61,8 +61,8 @@ def token_layout(
         prefix = num_tokens - grid_size[0] * grid_size[1] - said.suffix
     if prefix is None:
         raise InputError(
-            f"{type(model).__name__} does not say how many of its {num_tokens} tokens stand in front of the grid; give num_prefix_tokens, and if patches are no "
-            "squares grid_size=(rows, columns)"
+            f"{type(model).__name__} does not say how many of its {num_tokens} tokens stand in front of the grid; give num_prefix_tokens, "
+            "and if patches are no squares grid_size=(rows, columns)"
         )
     patches = num_tokens - prefix - said.suffix
     if grid_size is not None:

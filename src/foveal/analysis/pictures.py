@@ -107,7 +107,9 @@ def write_map_sheet(image: Tensor, maps: dict[str, dict[str, Tensor]], folder: P
         lines.append(f"<th>{html.escape(label)}</th>" + "".join(f'<td><img src="{_uri(picture)}" alt="{html.escape(label)}"></td>' for picture in pictures))
     folder.mkdir(parents=True, exist_ok=True)
     _captioned(sheet, caption).save(folder / "maps.png")
-    page = _PAGE.format(title=html.escape(title), about=html.escape("; ".join(filter(None, (about, caption)))), rows="".join(f"<tr>{line}</tr>" for line in lines))
+    page = _PAGE.format(
+        title=html.escape(title), about=html.escape("; ".join(filter(None, (about, caption)))), rows="".join(f"<tr>{line}</tr>" for line in lines)
+    )
     (folder / "maps.html").write_text(page, encoding="utf8")
 
 

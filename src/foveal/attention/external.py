@@ -224,10 +224,14 @@ class ExternalAttention(TokenAttention):
             return None
         if not isinstance(attn_mask, Tensor):
             raise InputError(f"ExternalAttention expects attn_mask to be a tensor, got {type(attn_mask).__name__}")
-        if not (attn_mask.dtype == torch.bool or attn_mask.is_floating_point()) or tuple(attn_mask.shape) not in [(x.shape[0], 1, 1, x.shape[1]), (1, 1, 1, x.shape[1])]:
+        if not (attn_mask.dtype == torch.bool or attn_mask.is_floating_point()) or tuple(attn_mask.shape) not in [
+            (x.shape[0], 1, 1, x.shape[1]),
+            (1, 1, 1, x.shape[1]),
+        ]:
             raise InputError(
                 "ExternalAttention can leave out tokens for all queries at once, "
-                f"by an attn_mask, bool or 0 and -inf, of shape (B, 1, 1, N) = {(x.shape[0], 1, 1, x.shape[1])}, got {attn_mask.dtype} of {tuple(attn_mask.shape)}; "
+                f"by an attn_mask, bool or 0 and -inf, of shape (B, 1, 1, N) = {(x.shape[0], 1, 1, x.shape[1])}, "
+                f"got {attn_mask.dtype} of {tuple(attn_mask.shape)}; "
                 "a mask per query has no meaning for a shared memory"
             )
         return keys_that_take_part("external attention", attn_mask)[:, 0, 0].expand(x.shape[0], -1)

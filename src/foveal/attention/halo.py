@@ -92,7 +92,8 @@ class HaloCore(Core):
         if attn_mask is not None and tuple(attn_mask.shape) not in [(x.shape[0], 1, 1, x.shape[1]), (1, 1, 1, x.shape[1])]:
             raise InputError(
                 f"{what} can leave out keys for all queries at once, "
-                f"by an attn_mask, bool or 0 and -inf, of shape (B, 1, 1, N) = {(x.shape[0], 1, 1, x.shape[1])}, got {attn_mask.dtype} of {tuple(attn_mask.shape)}; "
+                f"by an attn_mask, bool or 0 and -inf, of shape (B, 1, 1, N) = {(x.shape[0], 1, 1, x.shape[1])}, "
+                f"got {attn_mask.dtype} of {tuple(attn_mask.shape)}; "
                 "a mask per query would need the N × N pairs that windows avoid"
             )
 

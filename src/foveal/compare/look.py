@@ -67,9 +67,7 @@ def class_token_maps(model: VisionTransformer, images: Tensor) -> dict[str, dict
     every = attention_maps(model, images)
     tokens = model.num_prefix_tokens + model.patch_embed.num_patches
     layout = token_layout(model, tokens, tuple(images.shape[-2:]))
-    return {
-        layer: {name: look_from(value, layout).flatten(-2) for name, value in maps.items() if value.shape[-1] == tokens} for layer, maps in every.items()
-    }
+    return {layer: {name: look_from(value, layout).flatten(-2) for name, value in maps.items() if value.shape[-1] == tokens} for layer, maps in every.items()}
 
 
 def _regions(maps: dict[str, dict[str, Tensor]], bundle: DataBundle, count: int, grid: tuple[int, int]) -> list[dict[str, Any]]:

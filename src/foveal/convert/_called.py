@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from torch import nn
 
@@ -25,7 +26,8 @@ class Called:
 
 def how_called(owner: nn.Module, child: str) -> Called:
     """How ``owner`` calls ``self.child(query, key, value)``, in any of its methods."""
-    return _of_class(type(owner), child)
+    kind: Any = type(owner)
+    return _of_class(kind, child)
 
 
 @lru_cache(maxsize=512)

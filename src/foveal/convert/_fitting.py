@@ -46,7 +46,9 @@ def those_that_fit(found: list[Found], model: nn.Module, config: Configs, where:
         if not reason:
             fitting.append((names, module, host, wanted))
         elif _meant(names, module, model, config, where):
-            raise InputError(f"{reason if reason.startswith(names[0]) else f'{names[0]}: {reason}'}{'' if '`where`' in reason else '; or leave it out of `where`'}")
+            raise InputError(
+                f"{reason if reason.startswith(names[0]) else f'{names[0]}: {reason}'}{'' if '`where`' in reason else '; or leave it out of `where`'}"
+            )
         else:
             left.append(Left(names[0], host_key(module), reason.removeprefix(names[0]).lstrip(": ")))
     if found and not fitting:
@@ -122,7 +124,9 @@ def _unknown(model: nn.Module, config: Configs, where: Where, done: Iterable[nn.
         for name, module in model.named_modules()
         if name and id(module) not in known and id(module) not in ours and looks_like_attention(module) and chosen(name, module)
     ]
-    outer = {id(module) for _, module in found for part in module.modules() if part is not module and (id(part) in known or any(part is other for _, other in found))}
+    outer = {
+        id(module) for _, module in found for part in module.modules() if part is not module and (id(part) in known or any(part is other for _, other in found))
+    }
     return [Left(name, host_key(module), UNKNOWN) for name, module in found if id(module) not in outer]
 
 

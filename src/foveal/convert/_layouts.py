@@ -10,11 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Pooling", "Tokens", "above", "causal_mask_above", "pair_of", "patch_convolution", "said_by", "tokens_of"]
+__all__ = ["TEXT", "Pooling", "Tokens", "above", "causal_mask_above", "pair_of", "patch_convolution", "said_by", "tokens_of"]
 
 Pooling = Literal["token", "mean", "detection"]
 """What a head reads: the class token, the mean of all patches (or a pooling attention over them), or detection tokens."""
 
+TEXT = "among the words of a text"
 _DROPPED = "where patches are dropped at random in training"
 
 
@@ -150,12 +151,13 @@ _NO_GRID = {
 
 def _transformers(owner: Any) -> Tokens | None:
     """A tower of transformers: its configuration says the sizes, its embeddings hold the tokens that stand in front and behind."""
-    config, embeddings = getattr(owner, "config", None), getattr(owner, "embeddings", None)
+    config: Any = getattr(owner, "config", None)
+    embeddings = getattr(owner, "embeddings", None)
     kind = getattr(config, "model_type", None)
     if kind is None or not isinstance(embeddings, nn.Module):
         return None
     if not hasattr(config, "patch_size"):
-        return Tokens(no_grid="among the words of a text", owner=owner) if hasattr(config, "vocab_size") else None
+        return Tokens(no_grid=TEXT, owner=owner) if hasattr(config, "vocab_size") else None
     patch = pair_of(config.patch_size)
     if kind in _PYRAMIDS:
         return Tokens(0, None, 0, patch, "mean", owner=owner)

@@ -73,7 +73,9 @@ class AsMultiheadAttention(nn.Module):
             )
         if query.ndim not in (2, 3) or not query.ndim == key.ndim == value.ndim:
             shapes = ", ".join(str(tuple(part.shape)) for part in (query, key, value))
-            raise InputError(f"{self.place_name or 'a converted attention'} expects (N, C), or with a batch three dimensions, of queries, keys and values; got {shapes}")
+            raise InputError(
+                f"{self.place_name or 'a converted attention'} expects (N, C), or with a batch three dimensions, of queries, keys and values; got {shapes}"
+            )
         alone = query.ndim == 2
         inputs = {id(part): part[None] if alone else part if self.batch_first else part.transpose(0, 1) for part in (query, key, value)}
         tokens, keys, values = (inputs[id(part)] for part in (query, key, value))
