@@ -108,9 +108,11 @@ def _grids(model: nn.Module, said: Tokens, prefix: int, patches: int, image: tup
 
 
 def _isotropic(model: nn.Module) -> bool:
-    """Whether a network on maps goes down as fast in height as in width, so that its maps have the proportions of the image."""
-    strides = [getattr(module, "stride", None) for module in model.modules() if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)]
-    return _on_maps(model) and all(isinstance(stride, int) or stride is None or len(set(stride)) == 1 for stride in strides)
+    """Whether a network goes down step by step on maps, as fast in height as in width, so that its maps have the proportions of the image."""
+    steps = [pair_of(module.stride) for module in model.modules() if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | nn.Unfold)]
+    pooled = [pair_of(module.output_size) for module in model.modules() if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d)]
+    even = all(step is not None and step[0] == step[1] for step in steps) and all(size == (1, 1) for size in pooled)
+    return even and (any(step != (1, 1) for step in steps) or _on_maps(model))
 
 
 def _on_maps(model: nn.Module) -> bool:
