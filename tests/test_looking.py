@@ -105,7 +105,10 @@ def test_the_rollout_is_drawn_over_the_image() -> None:
     picture = upsample(look_from(rolled, token_layout(opened.model, rolled.shape[-1], size))[0], size)
     with Image.open("maps/rollout.png") as sheet:
         drawn = np.asarray(sheet)
-    assert drawn.shape == (size[0], 2 * size[1] + 6, 3)
+    # below it a line says who looks
+    assert drawn.shape == (size[0] + 16, 2 * size[1] + 6, 3)
+    assert (drawn[size[0] :] < 100).any()
+    drawn = drawn[: size[0]]
     for half, attention in ((drawn[:, : size[1]], None), (drawn[:, size[1] + 6 :], picture.numpy())):
         uri = overlay(to_pixels(inputs), attention)
         want = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))

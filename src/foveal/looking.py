@@ -86,6 +86,7 @@ def inspect_model(
         notes.append(f"{len(report.swaps)} attentions converted to {attention}, untrained: the function is {' or '.join(functions)}")
     size = (inputs.shape[-2], inputs.shape[-1])
     refused: dict[str, InputError] = {}
+    looks: dict[str, str] = {}
 
     def reduce(layer: str, maps: dict[str, Tensor]) -> dict[str, Tensor]:
         combined = maps["combined"]
@@ -96,6 +97,7 @@ def inspect_model(
         except InputError as error:
             refused[layer] = error
             return {}
+        looks[layer] = "the query of the pooling head" if combined.shape[-2] == 1 else layout.looks
         # copied, for a view would keep the whole map
         return {name: look_from(value, layout)[0].clone() for name, value in maps.items() if value.shape[-1] == combined.shape[-1]}
 
@@ -106,21 +108,31 @@ def inspect_model(
     drawn = {layer: named for layer, named in maps.items() if named}
     if not drawn:
         raise InputError(f"no layer has maps over the whole image: {next(iter(refused.values()))}")
+    caption = f"where {_of_most(looks)} looks"
     if refused:
         notes.append(f"not drawn: {', '.join(refused)}")
     notes += [f"no map of {name}: {reason}" for name, reason in maps.missing.items()]
-    about = [opened.name + ("" if opened.trained else ", weights drawn at random: nothing was learned"), *_prediction(opened, inputs), *notes]
+    about = [opened.name + ("" if opened.trained else ", weights drawn at random: nothing was learned"), *_prediction(opened, inputs), caption, *notes]
     title = title or opened.name
-    write_map_sheet(inputs[0], drawn, folder, title=title, about="; ".join(about))
+    write_map_sheet(inputs[0], drawn, folder, title=title, about="; ".join(line for line in about if line is not caption), caption=caption)
     files = [folder / "maps.png", folder / "maps.html"]
     try:
         rolled = rollout(model, inputs, where="*" if attention is not None else where)
-        picture = look_from(rolled, token_layout(model, rolled.shape[-1], size))[0]
+        layout = token_layout(model, rolled.shape[-1], size)
+        picture = look_from(rolled, layout)[0]
     except InputError as error:
         about.append(f"no rollout: {error}")
     else:
-        files.append(write_rollout(inputs[0], picture, folder))
+        files.append(write_rollout(inputs[0], picture, folder, caption=f"where {layout.looks} looks, through all layers"))
     return about + _denoising(model), files
+
+
+def _of_most(looks: dict[str, str]) -> str:
+    """Who looks in the pictures; layers in which others do, by name."""
+    kinds = list(looks.values())
+    most = max(dict.fromkeys(kinds), key=kinds.count)
+    others = [f"in {layer} {who}" for layer, who in looks.items() if who != most]
+    return most + (f" ({', '.join(others)})" if others else "")
 
 
 @torch.no_grad()

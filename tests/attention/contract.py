@@ -86,6 +86,39 @@ class AttentionContract:
         assert out.isfinite().all()
         assert x.grad.isfinite().all()
 
+    @pytest.mark.case("C5")
+    @pytest.mark.parametrize("left_out", [float("-inf"), torch.finfo(torch.float64).min, torch.finfo(torch.float32).min])
+    def test_a_mask_of_keys_that_became_float_means_the_same(self, options, left_out) -> None:
+        """0 and -inf, as PyTorch's encoder makes them of bool; here with a sample that is wholly left out."""
+        module, x = self.build(**options), torch.randn(3, 9, DIM, dtype=torch.float64)
+        present = torch.ones(3, 9, dtype=torch.bool)
+        present[0, 6:] = present[1, ::2] = False
+        if left_out == float("-inf"):
+            # a lowest number that is added is no mask where it is added to all keys alike
+            present[2] = False
+        floats = torch.zeros(3, 9, dtype=torch.float64).masked_fill(~present, left_out)
+        for call in (module, lambda x, attn_mask: module.attention_map(x, attn_mask)["combined"]):
+            with_bool, with_floats = call(x, attn_mask=present[:, None, None]), call(x, attn_mask=floats[:, None, None])
+            assert with_bool.isfinite().all()
+            assert_close(with_floats, with_bool, 1e-12, "with a float mask")
+
+    @pytest.mark.case("C5")
+    def test_a_mask_of_other_floats_is_added_or_refused(self, options) -> None:
+        module, x = self.build(**options), torch.randn(2, 9, DIM, dtype=torch.float64)
+        mask = torch.zeros(2, 1, 1, 9, dtype=torch.float64)
+        mask[..., 3] = -1.0
+        if not module.of_pairs and options.get("normalization", "softmax" if self.name == "efficient" else "") != "softmax":
+            for call in (module, module.attention_map):
+                with pytest.raises(foveal.InputError, match="0 and -inf"):
+                    call(x, attn_mask=mask)
+            return
+        got = module(x, attn_mask=mask)
+        # what is added leaves something of the key, and takes something away
+        without = torch.ones(2, 1, 1, 9, dtype=torch.bool)
+        without[..., 3] = False
+        assert (got - module(x)).abs().max() > 1e-6
+        assert (got - module(x, attn_mask=without)).abs().max() > 1e-6
+
     def test_causal(self, options) -> None:
         module, x = self.build(**options), torch.randn(2, 9, DIM, dtype=torch.float64)
         if not self.causal:

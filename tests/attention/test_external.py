@@ -126,7 +126,7 @@ class TestExternalAttention(AttentionContract):
         with pytest.raises(ValueError, match=says):
             ExternalAttention(DIM, HEADS, **change)
 
-    @pytest.mark.parametrize("mask", [torch.ones(9, 9, dtype=torch.bool), torch.ones(2, HEADS, 1, 9, dtype=torch.bool), torch.zeros(2, 1, 1, 9)])
+    @pytest.mark.parametrize("mask", [torch.ones(9, 9, dtype=torch.bool), torch.ones(2, HEADS, 1, 9, dtype=torch.bool), torch.zeros(2, HEADS, 1, 9)])
     def test_masks_without_meaning_are_refused(self, mask) -> None:
         with pytest.raises(ValueError, match="leave out tokens for all queries"):
             self.build(torch.float32)(torch.randn(2, 9, DIM), attn_mask=mask)

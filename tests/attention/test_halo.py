@@ -213,7 +213,7 @@ class TestHaloAttention(GridContract):
         with pytest.raises(ValueError, match=says):
             HaloAttention(DIM, HEADS, **change)
 
-    @pytest.mark.parametrize("mask", [torch.ones(9, 9, dtype=torch.bool), torch.ones(2, HEADS, 1, 9, dtype=torch.bool), torch.zeros(2, 1, 1, 9)])
+    @pytest.mark.parametrize("mask", [torch.ones(9, 9, dtype=torch.bool), torch.ones(2, HEADS, 1, 9, dtype=torch.bool), torch.zeros(2, HEADS, 1, 9)])
     def test_masks_per_query_are_refused(self, mask) -> None:
         with pytest.raises(ValueError, match="leave out keys for all queries"):
             HaloAttention(DIM, HEADS, num_prefix_tokens=0)(torch.randn(2, 9, DIM), attn_mask=mask)

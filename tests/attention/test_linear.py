@@ -106,8 +106,8 @@ class TestLinearAttention(AttentionContract):
         x = torch.randn(2, 9, DIM)
         with pytest.raises(ValueError, match="a mask per query has no meaning"):
             self.build(torch.float32)(x, attn_mask=torch.ones(9, 9, dtype=torch.bool))
-        with pytest.raises(ValueError, match="expects a mask of keys in bool"):
-            self.build(torch.float32).attention_map(x, attn_mask=torch.zeros(2, 1, 1, 9))
+        with pytest.raises(ValueError, match="this float mask has other values"):
+            self.build(torch.float32).attention_map(x, attn_mask=torch.full((2, 1, 1, 9), 0.5))
 
 
 class TestLinearFunction:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 import foveal
 from foveal import CrossSampleAttention, DenoisingAttention, ExternalAttention, HaloAttention, SoftmaxAttention, convert, convert_
 from foveal.attention import TokenAttention, attention_class, list_attentions
-from foveal.convert import global_only, register_attention_functions
+from foveal.convert import find_host, global_only, register_attention_functions
 from tests.convert.hosts import CASES, Case, maxxvit
 from tests.convert.test_hosts import run, stirred, transformers_tower
 
@@ -42,9 +43,22 @@ def test_every_attention_runs_and_learns_or_is_refused(case) -> None:
         config = attention_class(name).Config()
         if name in case.refuses:
             before = {key: id(module) for key, module in host.named_modules()}
-            with pytest.raises(ValueError, match=r"shifted, and a mask|turned by their positions|needs the grid of one image"):
-                convert_(host, config)
+            reasons = r"shifted, and a mask|turned by their positions|needs the grid of one image"
+            with pytest.raises(ValueError, match=reasons):
+                convert_(host, config, where=lambda key, module: True)
             assert {key: id(module) for key, module in host.named_modules()} == before
+            # by default what fits is converted, and the report says why the others are not
+            fits = [key for key, module in host.named_modules() if find_host(module) is not None and _fits(host, key, config)]
+            if not fits:
+                with pytest.raises(foveal.InputError, match=reasons):
+                    convert(host, config)
+                continue
+            model, report = convert(host, config)
+            assert [swap.name for swap in report.swaps] == fits
+            assert len(report.swaps) + len(report.left) == case.places
+            assert report.left
+            assert all(re.search(reasons, one.reason) for one in report.left)
+            run(model, images)
             continue
         model, report = convert(host, config)
         assert len(report.swaps) < case.places if name in case.alone else len(report.swaps) == case.places
@@ -53,6 +67,15 @@ def test_every_attention_runs_and_learns_or_is_refused(case) -> None:
         assert len(attentions) == len(report.swaps)
         for module in attentions:
             assert all(p.grad is not None for p in module.parameters()), name
+
+
+def _fits(host: nn.Module, name: str, config: foveal.attention.AttentionConfig) -> bool:
+    """Whether it can be converted alone."""
+    try:
+        convert(host, config, where=lambda key, module: key == name)
+    except foveal.InputError:
+        return False
+    return True
 
 
 def test_every_parameter_is_accounted_for(case) -> None:
@@ -185,7 +208,10 @@ def test_settings_that_no_attention_here_has_are_refused() -> None:
 def test_blocks_of_coatnet_that_keep_their_width() -> None:
     model = maxxvit("T", "bias", False)()
     with pytest.raises(ValueError, match="changes the width"):
-        convert_(model, SoftmaxAttention.Config())
+        convert_(model, SoftmaxAttention.Config(), where="stages.*.attn")
+    _, report = convert(model, SoftmaxAttention.Config())
+    assert len(report.swaps) == 1
+    assert [(one.name, "changes the width" in one.reason) for one in report.left] == [("stages.0.blocks.0.attn", True)]
     host, images = copy.deepcopy(model).eval(), torch.randn(1, 3, 16, 16)
     report = convert_(model.eval(), SoftmaxAttention.Config(), where="stages.*.blocks.[1-9].attn")
     assert [swap.function for swap in report.swaps] == ["kept"]

@@ -214,11 +214,11 @@ def test_multihead_attention_over_another_input() -> None:
     ours, _ = convert(host, SoftmaxAttention.Config())
     x, context = torch.randn(2, 3, 24), torch.randn(2, 7, 24)
     torch.testing.assert_close(ours["attention"](x, context, context)[0], host["attention"](x, context, context)[0], rtol=1e-5, atol=1e-5)
-    with pytest.raises(ValueError, match="keys and values from one input"):
-        ours["attention"](x, context, context.clone())
-    alone = x[0]
-    with pytest.raises(ValueError, match="expects a batch"):
-        ours["attention"](alone, alone, alone)
+    other = torch.randn(2, 7, 24)
+    torch.testing.assert_close(ours["attention"](x, context, other)[0], host["attention"](x, context, other)[0], rtol=1e-5, atol=1e-5)
+    memories, _ = convert(host, ExternalAttention.Config())
+    with pytest.raises(ValueError, match="attention is asked for values of other tokens than its keys"):
+        memories["attention"](x, x, x.clone())
 
 
 def test_pytorchs_encoder_layer_does_not_go_around_it() -> None:

@@ -43,13 +43,16 @@ def target_layers_for(model: nn.Module) -> list[nn.Module]:
     )
 
 
-def reshape_transform_for(model: nn.Module, image_size: tuple[int, int], *, num_prefix_tokens: int | None = None) -> Callable[[Tensor], Tensor]:
+def reshape_transform_for(
+    model: nn.Module, image_size: tuple[int, int], *, num_prefix_tokens: int | None = None, grid_size: tuple[int, int] | None = None
+) -> Callable[[Tensor], Tensor]:
     """How tokens become a picture, for ``GradCAM(reshape_transform=…)``: prefix tokens are cut off, the others folded to the grid, channels put first.
 
     Args:
         model: as for :func:`target_layers_for`.
         image_size: ``(H, W)`` of the images that will be looked at.
         num_prefix_tokens: where the model does not say, or is wrong.
+        grid_size: rows and columns, where the model does not say.
 
     Returns:
         A function from ``(B, N, C)``, or ``(B, h, w, C)`` as in Swin, to ``(B, C, h, w)``. It raises ``ValueError`` for anything else.
@@ -66,8 +69,9 @@ def reshape_transform_for(model: nn.Module, image_size: tuple[int, int], *, num_
             return activations.permute(0, 3, 1, 2)
         if activations.ndim != 3:
             raise InputError(f"expected tokens (B, N, C) or (B, h, w, C), got {tuple(activations.shape)}; the layer is none of target_layers_for(model)")
-        layout = token_layout(model, activations.shape[1], image_size, num_prefix_tokens=num_prefix_tokens)
-        return activations[:, layout.num_prefix_tokens :].unflatten(1, layout.grid).permute(0, 3, 1, 2)
+        layout = token_layout(model, activations.shape[1], image_size, num_prefix_tokens=num_prefix_tokens, grid_size=grid_size)
+        first, (high, wide) = layout.num_prefix_tokens, layout.grid
+        return activations[:, first : first + high * wide].unflatten(1, layout.grid).permute(0, 3, 1, 2)
 
     return transform
 

@@ -1,61 +1,128 @@
-"""Where tokens lie in the image: how many stand in front, and the grid of the others."""
+"""Where tokens lie in the image: how many stand in front of the grid and behind it, the grid itself, and which of them the head reads."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._errors import InputError
 from ..convert import find_host, originals_of
+from ..convert._layouts import Pooling, Tokens, pair_of, patch_convolution, said_by
 
 __all__ = ["Layout", "fold_to_grid", "look_from", "token_layout", "upsample"]
 
-
-_ALL_PATCHES = ("swin", "swinv2")
-"""Families of transformers without tokens in front, by ``config.model_type``."""
+_LOOKS: dict[Pooling, str] = {"token": "the class token", "mean": "the mean of all patches", "detection": "the mean of the detection tokens"}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """``num_prefix_tokens`` tokens that lie nowhere (class, registers, distillation), then the rows of ``grid``."""
+    """``num_prefix_tokens`` tokens that lie nowhere (class, registers, distillation), the rows of ``grid``, and ``num_suffix_tokens`` that lie nowhere."""
 
     num_prefix_tokens: int
     grid: tuple[int, int]
+    num_suffix_tokens: int = 0
+    pooling: Pooling | None = None
+    """What the head reads: the class ``"token"``, which is the first, the ``"mean"`` of all patches, or ``"detection"`` tokens; None where nobody said."""
+
+    @property
+    def looks(self) -> str:
+        """Who looks, unless a patch is named; in words."""
+        return _LOOKS[self.pooling or ("token" if self.num_prefix_tokens else "mean")]
 
 
-def token_layout(model: nn.Module, num_tokens: int, image_size: Sequence[int], *, num_prefix_tokens: int | None = None) -> Layout:
-    """How the tokens of a model lie, from what the model says of itself.
+def token_layout(
+    model: nn.Module,
+    num_tokens: int,
+    image_size: Sequence[int],
+    *,
+    num_prefix_tokens: int | None = None,
+    grid_size: tuple[int, int] | None = None,
+) -> Layout:
+    """How the tokens of a model lie, from what the model says of itself: prefix tokens, size of the patches, and what its head reads.
 
     Args:
-        model: plain, converted, or ours.
+        model: plain, converted, or ours; it may be wrapped in another.
         num_tokens: of the sequence, prefix and all; the last side of a map.
-        image_size: ``(H, W)`` of the image; patches are taken to be as high for its height as they are wide for its width.
-        num_prefix_tokens: where the model does not say, or is wrong.
+        image_size: ``(H, W)`` of the image.
+        num_prefix_tokens: where the model does not say, or is wrong. Of a model that says nothing of its patches either, they are then taken to be as high for
+            the height of the image as they are wide for its width.
+        grid_size: rows and columns, where the model does not say.
 
     Raises:
-        ValueError: nobody says how many tokens stand in front; the others are no grid of the image's proportions.
+        ValueError: nobody says how many tokens stand in front, or how large patches are; the others are no grid of the image.
     """
-    prefix = _prefix(model) if num_prefix_tokens is None else num_prefix_tokens
+    said, (high, wide) = said_by(model), image_size
+    known, prefix = _prefix(model, said), num_prefix_tokens
     if prefix is None:
-        raise InputError(f"{type(model).__name__} does not say how many of its {num_tokens} tokens stand in front of the grid; give num_prefix_tokens")
-    high, wide = image_size
-    patches = num_tokens - prefix
-    rows = round(math.sqrt(max(patches, 0) * high / wide))
+        prefix = known
+    if prefix is None and grid_size is not None:
+        prefix = num_tokens - grid_size[0] * grid_size[1] - said.suffix
+    if prefix is None:
+        raise InputError(
+            f"{type(model).__name__} does not say how many of its {num_tokens} tokens stand in front of the grid; give num_prefix_tokens, "
+            "and if patches are no squares grid_size=(rows, columns)"
+        )
+    patches = num_tokens - prefix - said.suffix
+    if grid_size is not None:
+        grids = [(grid_size[0], grid_size[1])]
+    elif said.no_grid and num_prefix_tokens is None and not said.suffix:
+        raise InputError(f"{type(model).__name__} has no grid of one image {said.no_grid}; give grid_size=(rows, columns) if you know better")
+    else:
+        grids = _grids(model, said, prefix, patches, (high, wide), num_prefix_tokens is not None)
+    for grid in grids:
+        if patches == grid[0] * grid[1] > 0:
+            return Layout(prefix, grid, said.suffix, said.pooling)
+        # class tokens may join in later layers, as in CaiT
+        if num_tokens == grid[0] * grid[1] > 0 and num_prefix_tokens is None:
+            return Layout(0, grid, 0, "mean")
+    expected = " or ".join(f"{rows}×{columns}" for rows, columns in grids[:2]) or "none that is known"
+    raise InputError(
+        f"{num_tokens} tokens with {prefix} in front are no grid of the proportions of an image of {high}×{wide}, which would be {expected}; give "
+        "num_prefix_tokens or grid_size=(rows, columns)"
+    )
+
+
+def _grids(model: nn.Module, said: Tokens, prefix: int, patches: int, image: tuple[int, int], told: bool) -> list[tuple[int, int]]:
+    """Grids that the image makes, the likeliest first; a pyramid makes several, each half the one before."""
+    sizes = said.patch
+    if sizes is None:
+        convolution = patch_convolution(model)
+        sizes = None if convolution is None else pair_of(tuple(convolution.stride))
+    if sizes is not None:
+        down, up = ([rounded(side / pixels) for side, pixels in zip(image, sizes, strict=True)] for rounded in (int, ceil))
+        grids = [(down[0], down[1]), (up[0], up[1])]
+        while prefix == 0 and min(grids[-1]) > 1:
+            grids.append((ceil(grids[-1][0] / 2), ceil(grids[-1][1] / 2)))
+        return grids
+    if said.grid is not None:
+        return [said.grid]
+    if not told and not _isotropic(model):
+        raise InputError(
+            f"{type(model).__name__} does not say how large its patches are, and that their number is a square says nothing: give grid_size=(rows, columns)"
+        )
+    rows = round((max(patches, 0) * image[0] / image[1]) ** 0.5)
     columns = patches // rows if rows else 0
-    if rows * columns != patches or patches < 1 or abs(rows * wide - columns * high) >= max(high, wide):
-        raise InputError(f"{num_tokens} tokens with {prefix} in front are no grid of the proportions of an image of {high}×{wide}; give num_prefix_tokens")
-    return Layout(prefix, (rows, columns))
+    return [(rows, columns)] if abs(rows * image[1] - columns * image[0]) < max(image) else []
 
 
-def _prefix(model: nn.Module) -> int | None:
-    """As a vision transformer in timm's manner says it of itself; else what conversion reads of the first attention that it knows; none in front of a map."""
-    for module in model.modules():
-        if isinstance(getattr(module, "num_prefix_tokens", None), int) and hasattr(module, "patch_embed"):
-            return module.num_prefix_tokens  # type: ignore[return-value]
-        if getattr(getattr(module, "config", None), "model_type", None) in _ALL_PATCHES:
-            return 0
+def _isotropic(model: nn.Module) -> bool:
+    """Whether a network goes down step by step on maps, as fast in height as in width, so that its maps have the proportions of the image."""
+    steps = [pair_of(module.stride) for module in model.modules() if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | nn.Unfold)]
+    pooled = [pair_of(module.output_size) for module in model.modules() if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d)]
+    even = all(step is not None and step[0] == step[1] for step in steps) and all(size == (1, 1) for size in pooled)
+    return even and (any(step != (1, 1) for step in steps) or _on_maps(model))
+
+
+def _on_maps(model: nn.Module) -> bool:
+    return any(getattr(module, "form", None) == "maps" for module in model.modules())
+
+
+def _prefix(model: nn.Module, said: Tokens) -> int | None:
+    """As a tower says it of itself; else what conversion reads of the first attention that it knows; none in front of a map."""
+    if said.prefix is not None:
+        return said.prefix
     originals = originals_of(model)
     for name, module in model.named_modules():
         module = originals.get(name, module)
@@ -69,7 +136,7 @@ def _prefix(model: nn.Module) -> int | None:
             continue
         if place is not None and place.num_prefix_tokens is not None:
             return place.num_prefix_tokens
-    return 0 if any(getattr(module, "form", None) == "maps" for module in model.modules()) else None
+    return 0 if _on_maps(model) else None
 
 
 def fold_to_grid(
@@ -105,9 +172,9 @@ def fold_to_grid(
         high, wide = layout
         layout = Layout(tokens - high * wide if num_prefix_tokens is None else num_prefix_tokens, (high, wide))
     first, (high, wide) = layout.num_prefix_tokens, layout.grid
-    if first < 0 or tokens - first != high * wide:
+    if first < 0 or tokens - first - layout.num_suffix_tokens != high * wide:
         raise InputError(f"{tokens} tokens with {max(first, 0)} in front do not fill a grid of {high}×{wide}")
-    return rows[..., first:].unflatten(-1, (high, wide))
+    return rows[..., first : tokens - layout.num_suffix_tokens].unflatten(-1, (high, wide))
 
 
 def look_from(maps: Tensor, layout: Layout, query: tuple[int, int] | None = None) -> Tensor:
@@ -116,13 +183,17 @@ def look_from(maps: Tensor, layout: Layout, query: tuple[int, int] | None = None
     Args:
         maps: of all tokens, or a rollout.
         layout: as :func:`token_layout` gives it.
-        query: row and column of the patch that looks. If None, the first prefix token does, which is the class token where there is one, and without prefix
-            tokens the mean over all patches, as pooling sees them.
+        query: row and column of the patch that looks. If None, what the head reads does, see :attr:`Layout.looks`: the class token, or the mean over all
+            patches, registers left out, where the head takes that mean. Where nobody said, the first prefix token, and without prefix tokens the mean.
     """
+    first, patches = layout.num_prefix_tokens, layout.grid[0] * layout.grid[1]
+    pooling = layout.pooling or ("token" if first else "mean")
     if query is not None:
-        row = maps[..., layout.num_prefix_tokens + query[0] * layout.grid[1] + query[1], :]
+        row = maps[..., first + query[0] * layout.grid[1] + query[1], :]
+    elif maps.shape[-2] == 1 or pooling == "token":
+        row = maps[..., 0, :]
     else:
-        row = maps[..., 0, :] if layout.num_prefix_tokens or maps.shape[-2] == 1 else maps.mean(-2)
+        row = (maps[..., first : first + patches, :] if pooling == "mean" else maps[..., first + patches :, :]).mean(-2)
     return fold_to_grid(row, layout)
 
 

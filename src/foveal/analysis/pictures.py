@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Collection, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
     return ((values - low) / max(high - low, 1e-6) * 255).round().astype(np.uint8)
 
 
-def write_map_sheet(image: Tensor, maps: dict[str, dict[str, Tensor]], folder: Path, *, title: str, about: str) -> None:
+def write_map_sheet(image: Tensor, maps: dict[str, dict[str, Tensor]], folder: Path, *, title: str, about: str, caption: str = "") -> None:
     """Write ``maps.png`` and ``maps.html``: a row for each layer and map; in it the image, the mean over heads, and every head.
 
     Args:
@@ -81,6 +82,7 @@ def write_map_sheet(image: Tensor, maps: dict[str, dict[str, Tensor]], folder: P
         folder: where to; it is made.
         title: of the page.
         about: one line below the title.
+        caption: a line below the pictures, which says who looks.
     """
     from PIL import Image, ImageDraw
 
@@ -109,18 +111,21 @@ def write_map_sheet(image: Tensor, maps: dict[str, dict[str, Tensor]], folder: P
     for label, pictures in drawn.items():
         lines.append(f"<th>{html.escape(label)}</th>" + "".join(f'<td><img src="{_uri(picture)}" alt="{html.escape(label)}"></td>' for picture in pictures))
     folder.mkdir(parents=True, exist_ok=True)
-    sheet.save(folder / "maps.png")
-    page = _PAGE.format(title=html.escape(title), about=html.escape(about), rows="".join(f"<tr>{line}</tr>" for line in lines))
+    _captioned(sheet, caption).save(folder / "maps.png")
+    page = _PAGE.format(
+        title=html.escape(title), about=html.escape("; ".join(filter(None, (about, caption)))), rows="".join(f"<tr>{line}</tr>" for line in lines)
+    )
     (folder / "maps.html").write_text(page, encoding="utf8", errors="backslashreplace")
 
 
-def write_rollout(image: Tensor, attention: Tensor, folder: Path) -> Path:
+def write_rollout(image: Tensor, attention: Tensor, folder: Path, *, caption: str = "") -> Path:
     """Write ``rollout.png``: the image, and beside it a map over it without steps.
 
     Args:
         image: the model's input, ``(C, H, W)``.
         attention: over the grid, ``(grid_h, grid_w)``.
         folder: where to; it is made.
+        caption: a line below the pictures, which says who looks.
 
     Returns:
         The file.
@@ -131,8 +136,22 @@ def write_rollout(image: Tensor, attention: Tensor, folder: Path) -> Path:
     picture = _draw(pixels, None, False)
     over = _draw(pixels, upsample(attention.double().cpu(), pixels.shape[:2]).numpy(), False)
     folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(_bytes(np.concatenate([picture, np.ones((picture.shape[0], _GAP, 3)), over], axis=1))).save(folder / "rollout.png")
+    drawn = Image.fromarray(_bytes(np.concatenate([picture, np.ones((picture.shape[0], _GAP, 3)), over], axis=1)))
+    _captioned(drawn, caption).save(folder / "rollout.png")
     return folder / "rollout.png"
+
+
+def _captioned(picture: Any, caption: str) -> Any:
+    """The picture with a line of text below it, as wide as that needs."""
+    if not caption:
+        return picture
+    from PIL import Image, ImageDraw
+
+    width = max(picture.width, ceil(ImageDraw.Draw(picture).textlength(caption)))
+    whole = Image.new("RGB", (width, picture.height + _LINE), "white")
+    whole.paste(picture, (0, 0))
+    ImageDraw.Draw(whole).text((0, picture.height + 2), caption, fill=_INK)
+    return whole
 
 
 def write_sheet(rows: Sequence[tuple[str, Sequence[tuple[Any, str]]]], folder: Path, *, name: str, title: str, about: str) -> list[Path]:

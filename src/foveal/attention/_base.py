@@ -21,6 +21,7 @@ from ._linear import check_dtype, project
 from ._registry import AttentionConfig, AttentionModule
 
 __all__ = [
+    "Context",
     "Cost",
     "NormLayer",
     "QKVAttention",
@@ -31,12 +32,15 @@ __all__ = [
     "check_mask",
     "head_width",
     "is_channels_last",
+    "read_as",
     "turned",
 ]
 
 NormLayer = Callable[..., nn.Module]
 Rotate = Callable[[Tensor], Tensor]
 """Rotary positions: queries or keys ``(B, H, N, D)`` to the same, turned by where each token lies."""
+Context = Tensor | tuple[Tensor, Tensor]
+"""Tokens that keys and values are made from, ``(B, Nk, C)``; two of them, for keys and for values, where only keys have positions added, as in DETR."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,11 @@ def check_mask(name: str, what: str, mask: Tensor, full: tuple[int, ...], dtype:
     if not mask.is_floating_point():
         raise InputError(f"{name} expects a bool {what} (True takes part) or a float one (added to the logits), got {mask.dtype}; try .bool()")
     return mask.to(dtype)
+
+
+def read_as(x: Tensor, context: Context | None) -> tuple[Tensor, Tensor]:
+    """The tokens that keys are made from, and those that values are made from."""
+    return context if isinstance(context, tuple) else (x, x) if context is None else (context, context)
 
 
 def turned(x: Tensor, rotate: Rotate | None) -> Tensor:
@@ -185,12 +194,12 @@ class QKVAttention(TokenAttention):
         self.proj = nn.Linear(self.inner_dim, dim, bias=proj_bias, **factory)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def attend(self, x: Tensor, context: Tensor | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
+    def attend(self, x: Tensor, context: Context | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
         """``(B, H, Nq, D)`` from checked input; ``options`` are ``mask``, ``is_causal`` and ``dropout_p``."""
         return self.core(*self._qkv(x, context, rotate), **options)
 
     def attention_map(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
     ) -> dict[str, Tensor]:
         """``combined``: the map of the core, ``(B, H, Nq, Nk)``. Applied to the values it gives the output before ``proj``."""
         options = self._check(x, attn_mask, is_causal, context)
@@ -204,7 +213,7 @@ class QKVAttention(TokenAttention):
         return {f"core.{name}" for name in self.core.no_weight_decay()}
 
     def forward(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
     ) -> Tensor:
         """Attend.
 
@@ -213,7 +222,7 @@ class QKVAttention(TokenAttention):
             attn_mask: bool (True takes part) or float (added to the logits), ``(Nq, Nk)`` or ``(B or 1, H or 1, Nq or 1, Nk)``.
                 A mask of keys alone is ``mask[:, None, None, :]``.
             is_causal: a token looks only at itself and those before it.
-            context: tokens that keys and values are made from, ``(B, Nk, C)``; ``x`` if None.
+            context: tokens that keys and values are made from, ``(B, Nk, C)``, or a pair of them, for keys and for values; ``x`` if None.
             rotate: rotary positions, applied to all queries and to the keys after their norms, ``(B, H, N, D)`` to the same.
 
         Returns:
@@ -227,25 +236,32 @@ class QKVAttention(TokenAttention):
         out = self.norm(rearrange(out, "b h n d -> b n (h d)"))
         return self.proj_drop(project(self.proj, out))
 
-    def _check(self, x: Tensor, attn_mask: Tensor | None, is_causal: bool, context: Tensor | None) -> dict[str, Any]:
+    def _check(self, x: Tensor, attn_mask: Tensor | None, is_causal: bool, context: Context | None) -> dict[str, Any]:
         name = type(self).__name__
         self._check_tokens(x)
+        keys, values = read_as(x, context)
         if context is not None:
-            self._check_tokens(context, " context")
-            if context.shape[0] != x.shape[0]:
-                raise InputError(f"{name} got {x.shape[0]} samples in x and {context.shape[0]} in context; they must be as many")
+            for part in (keys, values):
+                self._check_tokens(part, " context")
+                if part.shape[0] != x.shape[0]:
+                    raise InputError(f"{name} got {x.shape[0]} samples in x and {part.shape[0]} in context; they must be as many")
+            if keys.shape != values.shape:
+                raise InputError(f"{name} expects as many tokens for keys as for values, got {tuple(keys.shape)} and {tuple(values.shape)}")
             if is_causal:
                 raise InputError(f"{name} cannot be causal over a context: its tokens have no order relative to the queries; give attn_mask instead")
         if attn_mask is not None:
-            full = (x.shape[0], self.num_heads, x.shape[1], (x if context is None else context).shape[1])
+            full = (x.shape[0], self.num_heads, x.shape[1], keys.shape[1])
             attn_mask = check_mask(name, "attn_mask", attn_mask, full, x.dtype)
-        self.core.check(name, x, attn_mask, is_causal, context)
+        self.core.check(name, x, attn_mask, is_causal, None if context is None else keys)
         return {"mask": attn_mask, "is_causal": is_causal}
 
-    def _qkv(self, x: Tensor, context: Tensor | None, rotate: Rotate | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def _qkv(self, x: Tensor, context: Context | None, rotate: Rotate | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of ``x``, keys and values of ``context``, normalised and turned, each ``(B, H, N, D)``."""
         if context is None:
             q, k, v = rearrange(project(self.qkv, x), "b n (t h d) -> t b h n d", t=3, h=self.num_heads)
+        elif isinstance(context, tuple):
+            parts = zip((x, *context), range(0, 3 * self.inner_dim, self.inner_dim), strict=True)
+            q, k, v = (self._heads(project(self.qkv, tokens, slice(first, first + self.inner_dim))) for tokens, first in parts)
         else:
             q = self._heads(project(self.qkv, x, slice(self.inner_dim)))
             k, v = rearrange(project(self.qkv, context, slice(self.inner_dim, None)), "b n (t h d) -> t b h n d", t=2, h=self.num_heads)

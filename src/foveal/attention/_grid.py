@@ -9,7 +9,7 @@ from .._fx import checking
 from ._registry import AttentionConfig, config_from_dict
 from .halo import HaloCore
 
-__all__ = ["check_grid", "has_windows", "on_grid", "tell_grid_", "without_grid"]
+__all__ = ["check_grid", "grid_given", "has_windows", "on_grid", "tell_grid_", "wants_grid", "with_grid", "without_grid"]
 
 
 def on_grid(config: AttentionConfig, num_prefix_tokens: int, grid: tuple[int, int] | None) -> AttentionConfig:
@@ -20,15 +20,26 @@ def on_grid(config: AttentionConfig, num_prefix_tokens: int, grid: tuple[int, in
     Raises:
         ValueError: the options name another grid.
     """
-    if not _wants_grid(config):
+    if not wants_grid(config):
         return config
+    given = grid_given(config)
+    if given is not None and given != grid:
+        raise InputError(f"grid_size={given} is not the grid of this model, {grid or 'which changes with the image'}; leave it out, the model knows")
+    return with_grid(config, num_prefix_tokens, _told(grid))
+
+
+def grid_given(config: AttentionConfig) -> tuple[int, int] | None:
+    """The grid that a configuration names."""
+    options = config.to_dict()
+    given = (options if "grid_size" in options else options.get("core_options") or {}).get("grid_size")
+    return None if given is None else (given[0], given[1])
+
+
+def with_grid(config: AttentionConfig, num_prefix_tokens: int, grid: tuple[int, int] | None) -> AttentionConfig:
+    """The configuration with this grid, whatever it named before; None for any square."""
     values = config.to_dict()
-    options = values if "grid_size" in values else values["core_options"] or {}
-    given = options.get("grid_size")
-    if given is not None and tuple(given) != grid:
-        raise InputError(f"grid_size={tuple(given)} is not the grid of this model, {grid or 'which changes with the image'}; leave it out, the model knows")
-    place: dict[str, Any] = {"num_prefix_tokens": num_prefix_tokens, "grid_size": _told(grid)}
-    return config_from_dict(options | place if options is values else values | {"core_options": options | place})
+    place: dict[str, Any] = {"num_prefix_tokens": num_prefix_tokens, "grid_size": grid}
+    return config_from_dict(values | place if "grid_size" in values else values | {"core_options": (values["core_options"] or {}) | place})
 
 
 def without_grid(config: AttentionConfig, where: str) -> AttentionConfig:
@@ -37,7 +48,7 @@ def without_grid(config: AttentionConfig, where: str) -> AttentionConfig:
     Raises:
         ValueError: the attention needs one.
     """
-    if _wants_grid(config):
+    if wants_grid(config):
         raise InputError(f"{config.attention} attention with windows needs the grid of one image, and there is none {where}; choose one without a grid there")
     return config
 
@@ -76,5 +87,6 @@ def _told(grid: tuple[int, int] | None) -> tuple[int, int] | None:
     return None if grid is None or grid[0] == grid[1] else grid
 
 
-def _wants_grid(config: AttentionConfig) -> bool:
+def wants_grid(config: AttentionConfig) -> bool:
+    """Whether a configuration is of an attention that cuts windows out of a grid."""
     return hasattr(config, "grid_size") or getattr(config, "core", None) == "halo"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from .._fx import Leaf, leaf_method
 from ..functional import causal_attention, causal_attention_maps
-from ._base import Cost, NormLayer, QKVAttention, Rotate, check_maps
+from ._base import Context, Cost, NormLayer, QKVAttention, Rotate, check_maps
 from ._linear import project
 from ._registry import AttentionConfig, register
 
@@ -89,13 +89,13 @@ class CausalAttention(QKVAttention):
             dtype=dtype,
         )
 
-    def attend(self, x: Tensor, context: Tensor | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
+    def attend(self, x: Tensor, context: Context | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
         cause, complement = causal_attention(*self._qkv(x, context, rotate), core=self.core, **options)
         return cause + complement
 
     @leaf_method
     def pair(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
     ) -> tuple[Tensor, Tensor]:
         """Cause and complement, each ``(B, N, C)``, each through ``proj``; the arguments are those of ``forward``.
 
@@ -107,7 +107,7 @@ class CausalAttention(QKVAttention):
         return cause, complement
 
     def attention_map(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
     ) -> dict[str, Tensor]:
         """``positive``, ``negative`` and ``combined``, their sum. ``combined`` applied to the values gives the output before ``proj``."""
         options = self._check(x, attn_mask, is_causal, context)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from .._fx import leaf_method
 from ..functional import cross_sample_attention, cross_sample_attention_maps
-from ._base import NormLayer, QKVAttention, Rotate, check_mask, turned
+from ._base import Context, NormLayer, QKVAttention, Rotate, check_mask, turned
 from ._linear import project
 from ._registry import AttentionConfig, register
 from .dictionary import CrossSampleDictionary, DictionaryInit
@@ -80,7 +80,7 @@ class CrossSamplePair(QKVAttention):
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
         dictionary_mask: Tensor | None = None,
-        context: Tensor | None = None,
+        context: Context | None = None,
         rotate: Rotate | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Both streams.
@@ -217,7 +217,7 @@ class CrossSampleAttention(CrossSamplePair):
         self.fuse = nn.Linear(2 * dim, dim, bias=proj_bias, device=device, dtype=dtype)
 
     def forward(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
     ) -> Tensor:
         """Attend to the sample and to the dictionary.
 
@@ -239,7 +239,7 @@ class CrossSampleAttention(CrossSamplePair):
         return project(self.fuse, torch.cat(streams, dim=-1))
 
     def attention_map(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
     ) -> dict[str, Tensor]:
         """``combined``: the in-sample map, all that tokens learn of each other. ``dictionary``: over its entries, ``(B, H, N, K)``. Rows sum to one.
 

@@ -1,6 +1,7 @@
 """Denoising attention as a layer; see :mod:`foveal.functional.denoising` for the mathematics, the paper and what differs from it."""
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from .._fx import leaf_method
 from ..functional import denoising_attention, denoising_attention_maps
 from ..functional.pair import pair
 from ..functional.softmax import Core as CoreFunction
-from ._base import NormLayer, QKVAttention, Rotate, turned
+from ._base import Context, NormLayer, QKVAttention, Rotate, read_as, turned
 from ._core import FunctionCore
 from ._linear import is_plain, project
 from ._registry import AttentionConfig, register
@@ -121,15 +122,15 @@ class DenoisingAttention(QKVAttention):
         """λ back to ``lambda_init``; the linear maps keep what they, or the host, set."""
         nn.init.constant_(self.lambdas, self.lambda_init)
 
-    def attend(self, x: Tensor, context: Tensor | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
+    def attend(self, x: Tensor, context: Context | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
         if self.fused:
             return self._attend_fused(x, context, rotate, options)
         q, k, v = self._qkv(x, context, rotate)
-        v_neg = None if self.v_neg is None else self._heads(project(self.v_neg, x if context is None else context))
+        v_neg = None if self.v_neg is None else self._heads(project(self.v_neg, read_as(x, context)[1]))
         return denoising_attention(q, k, v, q_neg=self._negative_query(x, rotate), v_neg=v_neg, lambdas=self.lambdas, core=self.core, **options)
 
     def attention_map(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
     ) -> dict[str, Tensor]:
         """``positive``, ``negative`` and ``combined`` = positive − λ · negative.
 
@@ -228,7 +229,7 @@ class DenoisingAttention(QKVAttention):
             self.negates = True
         return 1
 
-    def _attend_fused(self, x: Tensor, context: Tensor | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
+    def _attend_fused(self, x: Tensor, context: Context | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
         if self.training:
             raise InputError("this denoising attention was fused for inference and cannot train; call .eval(), or train the original")
         q, k, v, other, v_other = self._fused_heads(x, context, rotate)
@@ -237,17 +238,22 @@ class DenoisingAttention(QKVAttention):
             return positive + negative
         return positive - self.lambdas.to(negative.dtype).view(-1, 1, 1) * negative
 
-    def _fused_heads(self, x: Tensor, context: Tensor | None, rotate: Rotate | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    def _fused_heads(self, x: Tensor, context: Context | None, rotate: Rotate | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """Q⁺, K, V⁺, −Q⁻ and, where values are apart, V⁻ with its factor."""
         if context is None:
             other, q, k, v, *rest = rearrange(project(self.projections, x), "b n (t h d) -> t b h n d", h=self.num_heads, d=self.head_dim)
         else:
-            of_queries, of_keys = slice(2 * self.inner_dim), slice(2 * self.inner_dim, None)
-            other, q = rearrange(project(self.projections, x, of_queries), "b n (t h d) -> t b h n d", h=self.num_heads, d=self.head_dim)
-            k, v, *rest = rearrange(project(self.projections, context, of_keys), "b n (t h d) -> t b h n d", h=self.num_heads, d=self.head_dim)
+            keys, values = read_as(x, context)
+            other, q = self._rows(x, 0, 2)
+            k, v, *rest = self._rows(context, 2, None) if isinstance(context, Tensor) else (*self._rows(keys, 2, 3), *self._rows(values, 3, None))
         other = self.q_neg_norm(other)
         other = turned(-other if self.negates else other, rotate)
         return turned(self.q_norm(q), rotate), turned(self.k_norm(k), rotate), v, other, rest[0] if rest else None
+
+    def _rows(self, x: Tensor, first: int, last: int | None) -> Iterable[Tensor]:
+        """Some of the projections' parts of ``x``, each ``(B, H, N, D)``."""
+        rows = slice(first * self.inner_dim, None if last is None else last * self.inner_dim)
+        return rearrange(project(self.projections, x, rows), "b n (t h d) -> t b h n d", h=self.num_heads, d=self.head_dim)
 
     def _negative_query(self, x: Tensor, rotate: Rotate | None) -> Tensor:
         return turned(self.q_neg_norm(self._heads(project(self.q_neg, x))), rotate)

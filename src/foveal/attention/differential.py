@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..functional import differential_attention, differential_attention_maps
 from ..functional._precision import wide
-from ._base import NormLayer, QKVAttention, Rotate
+from ._base import Context, NormLayer, QKVAttention, Rotate
 from ._linear import project
 from ._registry import AttentionConfig, register
 
@@ -108,7 +108,7 @@ class DifferentialAttention(QKVAttention):
         first, second = (wide(q) * wide(k) for q, k in ((self.lambda_q1, self.lambda_k1), (self.lambda_q2, self.lambda_k2)))
         return first.sum().exp() - second.sum().exp() + self.lambda_init
 
-    def attend(self, x: Tensor, context: Tensor | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
+    def attend(self, x: Tensor, context: Context | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
         q, k, v, q_neg, k_neg = self._halves(x, context, rotate)
         out = differential_attention(q, k, v, q_neg=q_neg, k_neg=k_neg, lambdas=self.current_lambda(), **options)
         # under autocast the head norm stays in the precision of its weight
@@ -122,7 +122,7 @@ class DifferentialAttention(QKVAttention):
         return out * (out.square().mean(-1, keepdim=True) + norm.eps).rsqrt() * norm.weight
 
     def attention_map(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Tensor | None = None, rotate: Rotate | None = None
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
     ) -> dict[str, Tensor]:
         """``positive``, ``negative`` and ``combined`` = positive − λ · negative. ``combined`` applied to the values gives the output before the head norm."""
         options = self._check(x, attn_mask, is_causal, context)
@@ -135,14 +135,19 @@ class DifferentialAttention(QKVAttention):
     def no_weight_decay(self) -> set[str]:
         return {"lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"}
 
-    def _halves(self, x: Tensor, context: Tensor | None, rotate: Rotate | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _halves(self, x: Tensor, context: Context | None, rotate: Rotate | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         if rotate is not None:
             raise InputError("differential attention reads each head in halves, and rotary positions are made for whole heads; use denoising attention")
         if context is None:
             q, k, v = project(self.qkv, x).chunk(3, dim=-1)
-        else:
+        elif isinstance(context, Tensor):
             q = project(self.qkv, x, slice(self.inner_dim))
             k, v = project(self.qkv, context, slice(self.inner_dim, None)).chunk(2, dim=-1)
+        else:
+            keys, values = context
+            q = project(self.qkv, x, slice(self.inner_dim))
+            k = project(self.qkv, keys, slice(self.inner_dim, 2 * self.inner_dim))
+            v = project(self.qkv, values, slice(2 * self.inner_dim, None))
         q, q_neg = rearrange(q, "b n (h t d) -> t b h n d", h=self.num_heads, t=2)
         k, k_neg = rearrange(k, "b n (h t d) -> t b h n d", h=self.num_heads, t=2)
         return self.q_norm(q), self.k_norm(k), self._heads(v), self.q_norm(q_neg), self.k_norm(k_neg)

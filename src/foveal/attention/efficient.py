@@ -80,7 +80,7 @@ class EfficientAttention(QKVAttention):
 
     Raises:
         ValueError: ``num_heads`` does not divide ``dim`` and no ``attn_head_dim`` is given; a head of width 1 under ``softmax``; an unknown normalisation;
-            ``chunk`` below 1. In ``forward``: causality; a mask per query, or of floats under ``scaling``.
+            ``chunk`` below 1. In ``forward``: causality; a mask per query, or under ``scaling`` of other floats than 0 and -inf.
 
     Example:
         >>> EfficientAttention(dim=64, num_heads=4)(torch.randn(2, 196, 64)).shape

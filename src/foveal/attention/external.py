@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .._errors import InputError, unknown
 from .._fx import Leaf
 from ..functional import external_attention, external_attention_map, external_token_map
+from ..functional._masks import keys_that_take_part
 from ..functional.external import ExternalNorm
 from ._base import Cost, NormLayer, TokenAttention, check_maps, head_width
 from ._linear import project
@@ -185,14 +186,14 @@ class ExternalAttention(TokenAttention):
 
         Args:
             x: tokens, ``(B, N, C)``.
-            attn_mask: bool mask of keys, ``(B, 1, 1, N)``, True where a token takes part. Others neither send nor receive.
+            attn_mask: mask of keys, ``(B, 1, 1, N)``, True or 0 where a token takes part, False or -inf where not. Others neither send nor receive.
             is_causal: not possible; here to be refused.
 
         Returns:
             ``(B, N, C)``; for tokens that take no part, that of a zero vector.
 
         Raises:
-            ValueError: wrong width or dtype; causality; a mask per query, per head or of floats.
+            ValueError: wrong width or dtype; causality; a mask per query, per head or of other floats than 0 and -inf.
         """
         mask = self._check(x, attn_mask, is_causal)
         out = self.memory(self._queries(x), mask, self.attn_drop.p if self.training else 0.0)
@@ -224,13 +225,17 @@ class ExternalAttention(TokenAttention):
             return None
         if not isinstance(attn_mask, Tensor):
             raise InputError(f"ExternalAttention expects attn_mask to be a tensor, got {type(attn_mask).__name__}")
-        if attn_mask.dtype != torch.bool or tuple(attn_mask.shape) not in [(x.shape[0], 1, 1, x.shape[1]), (1, 1, 1, x.shape[1])]:
+        if not (attn_mask.dtype == torch.bool or attn_mask.is_floating_point()) or tuple(attn_mask.shape) not in [
+            (x.shape[0], 1, 1, x.shape[1]),
+            (1, 1, 1, x.shape[1]),
+        ]:
             raise InputError(
                 "ExternalAttention can leave out tokens for all queries at once, "
-                f"by a bool attn_mask of shape (B, 1, 1, N) = {(x.shape[0], 1, 1, x.shape[1])}, got {attn_mask.dtype} of {tuple(attn_mask.shape)}; "
+                f"by an attn_mask, bool or 0 and -inf, of shape (B, 1, 1, N) = {(x.shape[0], 1, 1, x.shape[1])}, "
+                f"got {attn_mask.dtype} of {tuple(attn_mask.shape)}; "
                 "a mask per query has no meaning for a shared memory"
             )
-        return attn_mask[:, 0, 0].expand(x.shape[0], -1)
+        return keys_that_take_part("external attention", attn_mask)[:, 0, 0].expand(x.shape[0], -1)
 
 
 @register("external_2d", family="memory", form="maps")

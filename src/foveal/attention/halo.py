@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from ..functional import halo_attention, halo_attention_map, softmax_attention, softmax_attention_map
+from ..functional._masks import keys_that_take_part
 from ..functional.halo import HaloPath, check_path, halo_macs
 from ._base import NormLayer, QKVAttention
 from ._core import Core, core
@@ -88,10 +89,11 @@ class HaloCore(Core):
         super().check(what, x, attn_mask, is_causal, context)
         if context is not None:
             raise InputError(f"{what} cannot attend to a context: windows are cut from the grid that the queries lie on; use softmax attention")
-        if attn_mask is not None and (attn_mask.dtype != torch.bool or tuple(attn_mask.shape) not in [(x.shape[0], 1, 1, x.shape[1]), (1, 1, 1, x.shape[1])]):
+        if attn_mask is not None and tuple(attn_mask.shape) not in [(x.shape[0], 1, 1, x.shape[1]), (1, 1, 1, x.shape[1])]:
             raise InputError(
                 f"{what} can leave out keys for all queries at once, "
-                f"by a bool attn_mask of shape (B, 1, 1, N) = {(x.shape[0], 1, 1, x.shape[1])}, got {attn_mask.dtype} of {tuple(attn_mask.shape)}; "
+                f"by an attn_mask, bool or 0 and -inf, of shape (B, 1, 1, N) = {(x.shape[0], 1, 1, x.shape[1])}, "
+                f"got {attn_mask.dtype} of {tuple(attn_mask.shape)}; "
                 "a mask per query would need the N × N pairs that windows avoid"
             )
 
@@ -125,7 +127,7 @@ class HaloCore(Core):
             "halo_size": self.halo_size,
             "global_k": k[:, :, :prefix] if prefix else None,
             "global_v": v[:, :, :prefix] if prefix else None,
-            "mask": None if mask is None else mask[:, 0, 0].expand(q.shape[0], -1),
+            "mask": None if mask is None else keys_that_take_part("halo attention", mask)[:, 0, 0].expand(q.shape[0], -1),
             "scale_rel": self.scale_pos_embed,
         }
         return q_grid, k_grid, v_grid, options

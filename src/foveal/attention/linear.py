@@ -73,7 +73,7 @@ class LinearAttention(QKVAttention):
 
     Raises:
         ValueError: ``num_heads`` does not divide ``dim`` and no ``attn_head_dim`` is given; ``chunk`` below 1. In ``forward``: causality; a mask per query or
-            of floats.
+            of other floats than 0 and -inf.
 
     Example:
         >>> LinearAttention(dim=64, num_heads=4)(torch.randn(2, 196, 64)).shape

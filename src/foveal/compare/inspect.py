@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..analysis import summary_maps
+from ..analysis import summary_maps, token_layout
 from ..analysis.pictures import overlaid, to_pixels, write_map_sheet, write_sheet
 from ..data import DataBundle
 from ..models import VisionTransformer
@@ -51,7 +51,7 @@ def inspect_image(recipe: Recipe, bundle: DataBundle, model: Any, image: Any, fo
         grid = model.patch_embed.grid_size
         maps = {layer: {name: rows[0].unflatten(-1, grid) for name, rows in named.items()} for layer, named in class_token_maps(model, inputs[None]).items()}
         best = int(probabilities.argmax())
-        about = f"predicted {bundle.classes[best]} with probability {probabilities[best]:.0%}; where the class token looks, by layer and head"
+        about = f"predicted {bundle.classes[best]} with probability {probabilities[best]:.0%}; where {_who(model, inputs)} looks, by layer and head"
         write_map_sheet(inputs, maps, folder, title=title, about=about)
         return about, [folder / "maps.png", folder / "maps.html"]
     rows = recipe.task.draw_prediction(inputs, recipe.task.predict(model, inputs[None]), bundle)
@@ -62,6 +62,11 @@ def inspect_image(recipe: Recipe, bundle: DataBundle, model: Any, image: Any, fo
     about = "; ".join(f"{row.title}: {', '.join(cell.caption for cell in row.cells)}" for row in rows if any(cell.caption for cell in row.cells))
     drawn = [(row.title, [(cell.picture, cell.caption) for cell in row.cells]) for row in rows]
     return about, write_sheet(drawn, folder, name="prediction", title=title, about=about)
+
+
+def _who(model: VisionTransformer, image: Tensor) -> str:
+    tokens = model.num_prefix_tokens + model.patch_embed.num_patches
+    return token_layout(model, tokens, (image.shape[-2], image.shape[-1])).looks
 
 
 def _summaries(model: nn.Module, image: Tensor) -> list[Row]:

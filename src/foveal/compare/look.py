@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..analysis import attention_maps, lambdas, mass_on, neighbour_angles, patch_mask, value_angles
+from ..analysis import attention_maps, lambdas, look_from, mass_on, neighbour_angles, patch_mask, token_layout, value_angles
 from ..analysis.pictures import overlay, to_pixels
 from ..attention import TokenAttention
 from ..data import DataBundle
@@ -65,15 +65,16 @@ def _rows(rows: list[Row]) -> list[dict[str, Any]]:
 
 
 def class_token_maps(model: VisionTransformer, images: Tensor) -> dict[str, dict[str, Tensor]]:
-    """The row of the class token over the patches, by layer and map, ``(B, H, patches)``.
+    """Where what the head reads looks, over the patches, by layer and map, ``(B, H, patches)``: the class token, or the mean of all patches without one.
 
     Whole maps are in memory of one layer and a few images at a time: what is kept grows with patches, not with their square.
     """
-    prefix, patches = model.num_prefix_tokens, model.patch_embed.num_patches
+    tokens = model.num_prefix_tokens + model.patch_embed.num_patches
+    layout = token_layout(model, tokens, tuple(images.shape[-2:]))
 
     def rows(layer: str, maps: dict[str, Tensor]) -> dict[str, Tensor]:
         # copied, for a view would keep the whole map
-        return {name: value[:, :, 0, prefix:].clone() for name, value in maps.items() if value.shape[-1] == prefix + patches}
+        return {name: look_from(value, layout).flatten(-2).clone() for name, value in maps.items() if value.shape[-1] == tokens}
 
     parts = [attention_maps(model, some, reduce=rows) for some in images.split(_AT_ONCE)]
     return {layer: {name: torch.cat([part[layer][name] for part in parts]) for name in maps} for layer, maps in parts[0].items()}

@@ -9,12 +9,13 @@ from ._where import Where, every_nth, global_only, last_stage, matcher
 from .calibrate import CalibrationReport, LayerFit, calibrate_
 from .delta import load_delta, save_delta
 from .insert import insert_
-from .report import ConversionReport, Swap
+from .report import ConversionReport, Left, Swap
 
 __all__ = [
     "CalibrationReport",
     "ConversionReport",
     "LayerFit",
+    "Left",
     "Place",
     "Swap",
     "WarmStart",

@@ -9,9 +9,9 @@ from torch import nn
 
 from .._errors import InputError
 from ..attention import AttentionConfig, SoftmaxAttention, TokenAttention
-from ..attention._grid import on_grid, without_grid
 from ._digest import digests, fingerprint
-from ._grids import forget_grids, watch_grids
+from ._fitting import attention_classes_first, those_that_fit
+from ._grids import forget_grids, told_of_grid, watch_grids
 from ._host import Host, Place, find_host, host_key, known_hosts, refuse_what_cannot_be_read
 from ._parts import Copied, carry_hooks
 from ._transfer import Transfer, WarmStart, build, make, refusal
@@ -120,6 +120,7 @@ def convert_(
     refuse_compiled(model)
     choose = _chooser(model, config, where)
     found, everywhere = _find(model, choose), is_everywhere(where)
+    found, left = those_that_fit(found, model, config, where, [part.replacement for part in _parts(model)])
     before = digests(model.state_dict())
     planned: list[tuple[Converted, Swap]] = []
     on_grids: list[tuple[str, nn.Module]] = []
@@ -134,11 +135,12 @@ def convert_(
             if place.asks_apart and everywhere:
                 continue
             raise InputError(f"{names[0]}: {reason}; or leave it out of `where`")
-        here = _told_of_grid(wanted, place)
+        here = told_of_grid(wanted, place, model, names[0])
         ours, transfer = build(here, place, warm_start)
         if place.windows == 1 and place.num_prefix_tokens is not None:
             on_grids.append((names[0], ours))
         replacement = host.wrap(module, ours).train(module.training)
+        replacement.__dict__["place_name"] = names[0]
         carry_hooks(module, replacement)
         planned.append(
             (Converted(names, module, replacement, wanted, warm_start, place.copied), _swap(names, module, replacement, ours, transfer, place, here))
@@ -152,7 +154,7 @@ def convert_(
     record.parts += [converted for converted, _ in planned]
     record.start |= digests({name: value for name, value in model.state_dict().items() if name.startswith(prefixes)}) if prefixes else {}
     record.new |= {name for converted, swap in planned for name in _full_names(converted, swap)}
-    return ConversionReport([swap for _, swap in planned])
+    return ConversionReport([swap for _, swap in planned], left)
 
 
 def _full_names(converted: Converted, swap: Swap) -> list[str]:
@@ -243,11 +245,9 @@ def _find(model: nn.Module, choose: Callable[[str, nn.Module], _Choice]) -> list
     if not matched:
         raise InputError(f"no module is chosen; the model's attentions are {', '.join(_attentions(model)) or 'none that is known'}")
     if not found and not already:
-        classes = sorted({host_key(module) for module in matched})
-        few = ", ".join(classes[:6]) + (" …" if len(classes) > 6 else "")
         raise InputError(
-            f"{len(matched)} modules are chosen, and none is an attention that is known: {few}; known: {', '.join(known_hosts())}; "
-            "teach another with foveal.register_host"
+            f"{len(matched)} modules are chosen, and none is an attention that is known: {attention_classes_first(matched)}; "
+            f"known: {', '.join(known_hosts())}; teach another with foveal.register_host"
         )
     return found
 
@@ -275,12 +275,6 @@ def refuse_compiled(model: nn.Module) -> None:
 
 
 # -- what ------------------------------------------------------------------------------------------------------------------------------------------
-
-
-def _told_of_grid(config: AttentionConfig, place: Place) -> AttentionConfig:
-    if place.no_grid:
-        return without_grid(config, place.no_grid)
-    return config if place.num_prefix_tokens is None else on_grid(config, place.num_prefix_tokens, place.grid)
 
 
 def _swap(names: list[str], module: nn.Module, replacement: nn.Module, ours: Any, transfer: Transfer, place: Place, config: AttentionConfig) -> Swap:

@@ -46,6 +46,10 @@ class Place:
     """Whether the host turns queries and keys by their positions, and its ``wrap`` says how."""
     needs_pairs: str = ""
     """Why only an attention of pairs can stand here; empty where any can."""
+    values_apart: bool = False
+    """Whether values are made of other tokens than keys, as where positions are added to queries and keys alone."""
+    grid_in_call: bool = False
+    """Whether each call says the grid of its tokens, and the host's ``wrap`` compares it with what the attention was told."""
     asks_apart: bool = False
     """Whether those who ask are other tokens than those that are read. Such a place is left alone, unless it is meant by name, by attentions without pairs."""
     lost: tuple[str, ...] = ()

@@ -13,8 +13,9 @@ from .._errors import InputError
 from .._fx import Leaf
 from ..attention import TokenAttention
 from ..attention._base import QKVAttention, Rotate
+from ..attention._grid import has_windows, tell_grid_
 
-__all__ = ["SHIFTED", "Bias", "Placed", "WindowPlaced"]
+__all__ = ["SHIFTED", "Bias", "Placed", "WindowPlaced", "takes_values_apart"]
 
 SHIFTED = "its windows are shifted, and a mask keeps apart what does not belong together"
 
@@ -79,6 +80,12 @@ class Placed(Leaf):
         """timm asks for it when the size of the images changes."""
         if self.position is not None:
             self.position.table.set_window_size(size)  # type: ignore[union-attr,operator]
+        tell_grid_(self.attn, size)
+
+
+def takes_values_apart(attn: nn.Module) -> bool:
+    """Whether values may be made of other tokens than keys."""
+    return isinstance(attn, QKVAttention) and not has_windows(attn)
 
 
 class WindowPlaced(Placed):

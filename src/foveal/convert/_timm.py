@@ -6,8 +6,9 @@ from torch import nn
 
 from .._errors import InputError
 from ._host import Place, register_host
+from ._layouts import tokens_of
 
-__all__ = ["refuse_gates", "tokens_of"]
+__all__ = ["refuse_gates"]
 
 
 def refuse_gates(module: nn.Module, name: str) -> None:
@@ -32,7 +33,7 @@ def refuse_gates(module: nn.Module, name: str) -> None:
 def _read(module: nn.Module, model: nn.Module, name: str) -> Place:
     refuse_gates(module, name)
     qkv, proj = module.qkv, module.proj
-    prefix, grid = tokens_of(model, name)
+    tokens = tokens_of(model, name)
     return Place(
         dim=qkv.in_features,  # type: ignore[union-attr,arg-type]
         num_heads=module.num_heads,  # type: ignore[arg-type]
@@ -44,19 +45,10 @@ def _read(module: nn.Module, model: nn.Module, name: str) -> Place:
         norm=module.norm,  # type: ignore[arg-type]
         attn_drop=module.attn_drop.p,  # type: ignore[union-attr,arg-type]
         proj_drop=module.proj_drop.p,  # type: ignore[union-attr,arg-type]
-        num_prefix_tokens=prefix,
-        grid=grid,
+        num_prefix_tokens=tokens.prefix,
+        grid=tokens.grid,
+        no_grid=tokens.no_grid,
     )
-
-
-def tokens_of(model: nn.Module, name: str) -> tuple[int | None, tuple[int, int] | None]:
-    """Prefix tokens and grid of the transformer that the module lies in: the nearest one above it, as a tower may be part of a larger model."""
-    above = name.split(".")
-    for depth in range(len(above) - 1, -1, -1):
-        owner = model.get_submodule(".".join(above[:depth]))
-        if hasattr(owner, "num_prefix_tokens") and hasattr(owner, "patch_embed"):
-            return owner.num_prefix_tokens, getattr(owner.patch_embed, "grid_size", None)  # type: ignore[return-value]
-    return None, None
 
 
 register_host("timm.layers.attention.Attention", _read)

@@ -5,9 +5,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ._host import Place, register_host
+from ._layouts import tokens_of
 from ._parts import joined
 from ._placed import Placed
-from ._timm import tokens_of
 
 __all__: list[str] = []
 
@@ -38,7 +38,7 @@ def _read_class(module: Any, model: nn.Module, name: str) -> Place:
 
 
 def _read_tokens(module: Any, model: nn.Module, name: str, lost: tuple[str, ...], note: str) -> Place:
-    _, grid = tokens_of(model, name)
+    tokens = tokens_of(model, name)
     return Place(
         dim=module.qkv.in_features,
         num_heads=module.num_heads,
@@ -49,7 +49,8 @@ def _read_tokens(module: Any, model: nn.Module, name: str, lost: tuple[str, ...]
         proj_drop=module.proj_drop.p,
         # the class token joins in later layers
         num_prefix_tokens=0,
-        grid=grid,
+        grid=tokens.grid,
+        no_grid=tokens.no_grid,
         lost=lost,
         notes=(note,),
     )

@@ -6,9 +6,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ._host import Place, register_host
+from ._layouts import tokens_of
 from ._parts import Turn, joined, only, with_separate_bias
 from ._placed import Bias, Placed
-from ._timm import refuse_gates, tokens_of
+from ._timm import refuse_gates
 
 __all__: list[str] = []
 
@@ -36,7 +37,7 @@ def _read_rotary(module: Any, model: nn.Module, name: str) -> Place:
         qkv, copied = with_separate_bias(module.qkv, module.q_bias, module.v_bias)
     else:
         qkv, copied = module.qkv, ()
-    _, grid = tokens_of(model, name)
+    tokens = tokens_of(model, name)
     return Place(
         dim=qkv.in_features,
         num_heads=module.num_heads,
@@ -49,7 +50,8 @@ def _read_rotary(module: Any, model: nn.Module, name: str) -> Place:
         attn_drop=module.attn_drop.p,
         proj_drop=module.proj_drop.p,
         num_prefix_tokens=module.num_prefix_tokens,
-        grid=grid,
+        grid=tokens.grid,
+        no_grid=tokens.no_grid,
         rotary=_turns(model, name),
         copied=copied,
     )
@@ -80,7 +82,7 @@ def _beit_position(module: Any) -> Bias | None:
 
 
 def _read_beit(module: Any, model: nn.Module, name: str) -> Place:
-    prefix, grid = tokens_of(model, name)
+    tokens = tokens_of(model, name)
     qkv, copied = with_separate_bias(module.qkv, module.q_bias, module.v_bias)
     above = name.split(".")
     owners = [model.get_submodule(".".join(above[:depth])) for depth in range(len(above))]
@@ -92,8 +94,9 @@ def _read_beit(module: Any, model: nn.Module, name: str) -> Place:
         proj=module.proj,
         attn_drop=module.attn_drop.p,
         proj_drop=module.proj_drop.p,
-        num_prefix_tokens=prefix,
-        grid=grid,
+        num_prefix_tokens=tokens.prefix,
+        grid=tokens.grid,
+        no_grid=tokens.no_grid,
         position=_beit_position(module),
         given_bias=any(getattr(owner, "rel_pos_bias", None) is not None for owner in owners),
         copied=copied,

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ..attention._grid import check_grid
 from ._host import Place, register_host
+from ._layouts import tokens_of
 from ._parts import Copied, ScaledUnit, Unit, joined_parameters, only, with_separate_bias
 from ._placed import SHIFTED, Bias, Placed, WindowPlaced
 
@@ -79,6 +81,7 @@ class LastPlaced(Placed):
     """Called with channels last, ``(B, …, C)``."""
 
     def forward(self, x: Tensor, shared_rel_pos: Tensor | None = None) -> Tensor:
+        check_grid(self.attn, (x.shape[1], x.shape[2]))
         return self.attn(x.flatten(1, -2), **self.options(bias=shared_rel_pos)).view(x.shape)
 
     @property
@@ -91,6 +94,7 @@ class MapPlaced(LastPlaced):
     """Called with channels first, ``(B, C, H, W)``."""
 
     def forward(self, x: Tensor, shared_rel_pos: Tensor | None = None) -> Tensor:
+        check_grid(self.attn, (x.shape[2], x.shape[3]))
         out = self.attn(x.flatten(2).transpose(-2, -1), **self.options(bias=shared_rel_pos))
         return out.transpose(-2, -1).reshape(x.shape)
 
@@ -126,6 +130,7 @@ def _read_partition(module: Any, model: nn.Module, name: str) -> Place:
         proj_drop=module.proj_drop.p,
         num_prefix_tokens=0,
         grid=None if grid is None else tuple(grid),
+        grid_in_call=True,
         # a block that does not partition attends to the whole map
         windows=None if hasattr(owner, "partition_size") else 1,
         position=_partition_position(module),
@@ -171,7 +176,8 @@ def _read_sam(module: Any, model: nn.Module, name: str) -> Place:
         attn_drop=module.attn_drop.p,
         proj_drop=module.proj_drop.p,
         num_prefix_tokens=0,
-        grid=(window, window) if window else None,
+        grid=(window, window) if window else tokens_of(model, name).grid,
+        grid_in_call=True,
         windows=None if window else 1,
         lost=lost,
         notes=("its relative positions are multiplied with the queries, which no attention here does",) if lost else (),

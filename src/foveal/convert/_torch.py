@@ -1,4 +1,4 @@
-"""PyTorch: ``nn.MultiheadAttention``, wherever it stands. torchvision's vision transformers are made of it."""
+"""PyTorch: ``nn.MultiheadAttention``, wherever it stands. torchvision's and open_clip's vision transformers are made of it, and DETR's family."""
 
 from typing import Any
 
@@ -8,23 +8,46 @@ from torch import Tensor, nn
 from .._errors import InputError
 from .._fx import Leaf
 from ..attention import TokenAttention
+from ..attention._base import Context
+from ._called import how_called
 from ._host import Place, register_host
+from ._layouts import causal_mask_above, tokens_of
 from ._parts import linear_of
+from ._placed import takes_values_apart
 
 __all__ = ["AsMultiheadAttention"]
 
 
 class AsMultiheadAttention(Leaf):
-    """One of our attentions, called as ``nn.MultiheadAttention`` is: the same arguments, masks that are True where a key is left out, and a pair back."""
+    """One of our attentions, called as ``nn.MultiheadAttention`` is: the same arguments, masks that are True where a key is left out, and a pair back.
 
-    in_proj_bias = None
+    A nested tensor, which PyTorch's encoder makes of padded samples in inference, is padded here and comes back nested.
+    """
+
     _qkv_same_embed_dim = False
-    """Both are read by ``nn.TransformerEncoderLayer``, which would else go around this module on its own fast path."""
+    """Read by ``nn.TransformerEncoderLayer``, which would else go around this module on its own fast path."""
+    place_name = ""
 
     def __init__(self, attn: TokenAttention, batch_first: bool) -> None:
         super().__init__()
         self.attn, self.batch_first = attn, batch_first
         self.embed_dim, self.num_heads = attn.dim, attn.num_heads
+
+    # -- what PyTorch's encoder asks of its first layer before it makes a nested tensor: whether gradients are wanted ---------------------------------
+
+    @property
+    def in_proj_weight(self) -> Tensor:
+        """Without any numbers: whoever wants them finds out."""
+        asks = any(value.requires_grad for value in self.attn.parameters())
+        return self.attn.proj.weight.new_empty(0).requires_grad_(asks)
+
+    @property
+    def in_proj_bias(self) -> Tensor:
+        return self.in_proj_weight
+
+    @property
+    def out_proj(self) -> nn.Linear:
+        return self.attn.proj
 
     def forward(
         self,
@@ -37,29 +60,57 @@ class AsMultiheadAttention(Leaf):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As :meth:`torch.nn.MultiheadAttention.forward`; the weights are the ``combined`` map.
+        """As :meth:`torch.nn.MultiheadAttention.forward`; the weights are the ``combined`` map, without dropout.
 
         Raises:
-            ValueError: keys that are not the values; an input without a batch; what the attention itself cannot do.
+            ValueError: values of other tokens than keys, where the attention cannot have it; what the attention itself cannot do.
         """
-        if key is not value:
-            raise InputError("a converted attention takes keys and values from one input, and got two; leave this module out of `where`")
-        if query.ndim != 3:
-            raise InputError(f"a converted attention expects a batch, three dimensions, got {tuple(query.shape)}; add one in front")
-        context = None if key is query else key
-        if not self.batch_first:
-            query = query.transpose(0, 1)
-            context = None if context is None else context.transpose(0, 1)
-        options: dict[str, Any] = {"attn_mask": self._mask(query, key_padding_mask, attn_mask)}
+        if query.is_nested:
+            return self._of_nested(query, key, value, key_padding_mask, need_weights, attn_mask)
+        if key is not value and not takes_values_apart(self.attn):
+            raise InputError(
+                f"{self.place_name or 'a converted attention'} is asked for values of other tokens than its keys, as where positions are added to queries and "
+                f"keys alone, which {self.attn.name} attention cannot have; use softmax or denoising attention there, or leave it out of `where`"
+            )
+        if query.ndim not in (2, 3) or not query.ndim == key.ndim == value.ndim:
+            shapes = ", ".join(str(tuple(part.shape)) for part in (query, key, value))
+            raise InputError(
+                f"{self.place_name or 'a converted attention'} expects (N, C), or with a batch three dimensions, of queries, keys and values; got {shapes}"
+            )
+        alone = query.ndim == 2
+        inputs = {id(part): part[None] if alone else part if self.batch_first else part.transpose(0, 1) for part in (query, key, value)}
+        tokens, keys, values = (inputs[id(part)] for part in (query, key, value))
+        if alone and key_padding_mask is not None:
+            key_padding_mask = key_padding_mask[None]
+        options: dict[str, Any] = {"attn_mask": self._mask(tokens, key_padding_mask, attn_mask)}
         if is_causal and attn_mask is None:
             options["is_causal"] = True
+        context: Context | None = (keys, values) if keys is not values else None if keys is tokens else keys
         if context is not None:
             options["context"] = context
-        out = self.attn(query, **options)
-        weights = self.attn.attention_map(query, **options)["combined"] if need_weights else None
+        out = self.attn(tokens, **options)
+        weights = self.attn.attention_map(tokens, **options)["combined"] if need_weights else None
         if weights is not None and average_attn_weights:
             weights = weights.mean(1)
+        if alone:
+            return out[0], None if weights is None else weights[0]
         return out if self.batch_first else out.transpose(0, 1), weights
+
+    def _of_nested(
+        self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None, need_weights: bool, attn_mask: Tensor | None
+    ) -> tuple[Tensor, None]:
+        """As PyTorch's fast path takes it: self-attention, batch first, without masks or weights."""
+        plain = query is key is value and query.layout == torch.strided and self.batch_first
+        if not plain or need_weights or key_padding_mask is not None or attn_mask is not None:
+            raise InputError(
+                f"{self.place_name or 'a converted attention'} takes a nested tensor as PyTorch's encoder gives it: the same one as query, key and value, of "
+                "layout torch.strided, batch first, with need_weights=False and no masks; pad it and give key_padding_mask instead"
+            )
+        padded = query.to_padded_tensor(0.0)
+        lengths = query._nested_tensor_size()[:, 0].to(padded.device)
+        present = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+        out = self.attn(padded, attn_mask=present[:, None, None])
+        return torch._nested_tensor_from_mask(out, present, mask_check=False), None
 
     def _mask(self, query: Tensor, key_padding_mask: Tensor | None, attn_mask: Tensor | None) -> Tensor | None:
         """One mask as ours are: True takes part, or a float that is added."""
@@ -91,13 +142,14 @@ _POOLING = {"SiglipMultiheadAttentionPoolingHead", "Siglip2MultiheadAttentionPoo
 def _read(module: nn.Module, model: nn.Module, name: str) -> Place | None:
     assert isinstance(module, nn.MultiheadAttention), "registered for this class"
     owner = model.get_submodule(name.rpartition(".")[0])
+    called = how_called(owner, name.rpartition(".")[2])
     # in PyTorch's decoder the second attention reads the encoder
     if type(owner).__name__ in _POOLING or (isinstance(owner, nn.TransformerDecoderLayer) and name.endswith("multihead_attn")):
         return None
     if not module._qkv_same_embed_dim or module.bias_k is not None or module.add_zero_attn:
         raise InputError(f"{name} has keys or values of another width, bias_k or add_zero_attn, which no attention here has; leave it out of `where`")
     assert module.in_proj_weight is not None, "of one width"
-    prefix, grid = _tokens(model, name)
+    tokens, masked = tokens_of(model, name), causal_mask_above(model, name)
     return Place(
         dim=module.embed_dim,
         num_heads=module.num_heads,
@@ -105,20 +157,13 @@ def _read(module: nn.Module, model: nn.Module, name: str) -> Place | None:
         qkv=linear_of(module.in_proj_weight, module.in_proj_bias),
         proj=linear_of(module.out_proj.weight, module.out_proj.bias),
         attn_drop=module.dropout,
-        num_prefix_tokens=prefix,
-        grid=grid,
+        num_prefix_tokens=tokens.prefix,
+        grid=tokens.grid,
+        no_grid=tokens.no_grid,
+        needs_pairs=masked or ("it is asked by other tokens than it reads" if called.reads_others else ""),
+        values_apart=called.values_apart,
+        asks_apart=called.reads_others,
     )
-
-
-def _tokens(model: nn.Module, name: str) -> tuple[int | None, tuple[int, int] | None]:
-    """torchvision's vision transformer has one class token, and images of one size."""
-    above = name.split(".")
-    for depth in range(len(above) - 1, -1, -1):
-        owner = model.get_submodule(".".join(above[:depth]))
-        if hasattr(owner, "class_token") and hasattr(owner, "image_size") and hasattr(owner, "patch_size"):
-            side = owner.image_size // owner.patch_size  # type: ignore[operator]
-            return 1, (side, side)  # type: ignore[return-value]
-    return None, None
 
 
 def _wrap(module: nn.Module, ours: nn.Module) -> nn.Module:

@@ -32,6 +32,7 @@ from ..attention import (
 from ..attention._base import QKVAttention
 from ..attention.halo import HaloCore
 from ._host import Place
+from ._placed import takes_values_apart
 from ._width import Widened, of_width
 
 __all__ = ["Transfer", "WarmStart", "build", "make", "refusal"]
@@ -94,6 +95,11 @@ def refusal(module: TokenAttention, place: Place) -> str:
     """Why the attention cannot stand here; empty where it can."""
     if place.needs_pairs and not module.of_pairs:
         return f"{place.needs_pairs}; {module.name} attention has no pairs, softmax or denoising attention has"
+    if place.values_apart and not takes_values_apart(module):
+        return (
+            f"its values are made of other tokens than its keys, as where positions are added to queries and keys alone; {module.name} attention cannot have "
+            "that, softmax or denoising attention can"
+        )
     if place.rotary and isinstance(module, DifferentialAttention):
         return "queries and keys are turned by their positions, which differential attention cannot do with heads that it reads in halves"
     return ""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..attention import TokenAttention
 from ._host import Place, register_host
+from ._layouts import tokens_of
 from ._parts import Turn, joined, linear_of
 from ._placed import Placed
 
@@ -25,6 +26,13 @@ FAMILIES = {
     "siglip.modeling_siglip.SiglipAttention": "out_proj",
     "dinov3_vit.modeling_dinov3_vit.DINOv3ViTAttention": "o_proj",
     "beit.modeling_beit.BeitAttention": "o_proj",
+    "dinov2_with_registers.modeling_dinov2_with_registers.Dinov2WithRegistersAttention": "o_proj",
+    "vit_msn.modeling_vit_msn.ViTMSNAttention": "o_proj",
+    "vit_mae.modeling_vit_mae.ViTMAEAttention": "o_proj",
+    "ijepa.modeling_ijepa.IJepaAttention": "o_proj",
+    "pixio.modeling_pixio.PixioAttention": "o_proj",
+    "chinese_clip.modeling_chinese_clip.ChineseCLIPVisionAttention": "out_proj",
+    "siglip2.modeling_siglip2.Siglip2Attention": "out_proj",
 }
 """Classes under ``transformers.models``, and the name of their output map."""
 
@@ -74,7 +82,7 @@ def _read(module: Any, model: nn.Module, name: str) -> Place:
     if type(module).__name__ == "CLIPAttention" and "Text" in type(config).__name__:
         raise InputError(f"{name} reads text, whose masks are causal; leave it out of `where`, for example with where='vision_model.*'")
     proj = getattr(module, FAMILIES[".".join([*type(module).__module__.split(".")[2:], type(module).__name__])])
-    prefix, grid = _tokens(config)
+    tokens = tokens_of(model, name)
     qkv, copied = joined([module.q_proj, module.k_proj, module.v_proj])
     return Place(
         dim=proj.out_features,
@@ -84,8 +92,10 @@ def _read(module: Any, model: nn.Module, name: str) -> Place:
         copied=copied,
         proj=linear_of(proj.weight, proj.bias),
         attn_drop=getattr(module, "attention_dropout", getattr(module, "dropout", 0.0)),
-        num_prefix_tokens=prefix,
-        grid=grid,
+        num_prefix_tokens=tokens.prefix,
+        grid=tokens.grid,
+        no_grid=tokens.no_grid,
+        needs_pairs=_masks_of_pairs(config),
         rotary=config.model_type == "dinov3_vit",
         given_bias=_given_bias(config),
     )
@@ -96,11 +106,11 @@ def _given_bias(config: Any) -> bool:
     return bool(getattr(config, "use_relative_position_bias", False) or getattr(config, "use_shared_relative_position_bias", False))
 
 
-def _tokens(config: Any) -> tuple[int | None, tuple[int, int] | None]:
-    """From the configuration. SigLIP has no class token, DeiT has two, DINOv3 registers; both DINOs take images of any size."""
-    prefix = {"siglip_vision_model": 0, "deit": 2, "dinov3_vit": 1 + getattr(config, "num_register_tokens", 0)}.get(config.model_type, 1)
-    side = config.image_size // config.patch_size if isinstance(config.image_size, int) and not config.model_type.startswith("dinov") else None
-    return prefix, None if side is None else (side, side)
+def _masks_of_pairs(config: Any) -> str:
+    """Text is padded, and SigLIP 2 pads images of other proportions; transformers says so by a mask ``(B, 1, N, N)``, or by none where nothing is padded."""
+    if "Text" in type(config).__name__:
+        return "it reads text, whose padding comes as a mask of pairs; leave text out of `where`, for example with where='vision_model.*'"
+    return "images of other proportions are padded, which comes as a mask of pairs" if config.model_type.startswith("siglip2") else ""
 
 
 def _wrap(module: Any, ours: nn.Module) -> nn.Module:

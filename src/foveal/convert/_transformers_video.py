@@ -1,4 +1,4 @@
-"""transformers 5: VideoMAE and TimeSformer, whose attention and output map are modules of their own."""
+"""transformers 5: VideoMAE, TimeSformer, YOLOS and DPT, whose attention and output map are modules of their own."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ..attention import TokenAttention
 from ._host import Place, register_host
+from ._layouts import tokens_of
 from ._parts import carry_hooks, joined
 from ._transformers import converted
 
@@ -37,9 +38,10 @@ class TimesformerPlaced(nn.Module):
         return (out, self.attn.attention_map(hidden_states)["combined"]) if output_attentions else (out,)
 
 
-def _read_videomae(module: Any, model: nn.Module, name: str) -> Place:
+def _read_apart(module: Any, model: nn.Module, name: str) -> Place:
     inner = module.attention
     qkv, copied = joined([inner.query, inner.key, inner.value])
+    tokens, video = tokens_of(model, name), inner.config.model_type == "videomae"
     return Place(
         dim=qkv.in_features,
         num_heads=inner.num_attention_heads,
@@ -48,7 +50,9 @@ def _read_videomae(module: Any, model: nn.Module, name: str) -> Place:
         proj=module.output.dense,
         attn_drop=inner.dropout_prob,
         proj_drop=module.output.dropout.p,
-        no_grid="among the patches of all frames of a video",
+        num_prefix_tokens=None if video else tokens.prefix,
+        grid=None if video else tokens.grid,
+        no_grid="among the patches of all frames of a video" if video else tokens.no_grid,
         copied=copied,
     )
 
@@ -61,8 +65,7 @@ def _read_timesformer(module: Any, model: nn.Module, name: str) -> Place:
     elif config is None or config.attention_type != "divided_space_time":
         no_grid, grid = "among the patches of all frames of a video", None
     else:
-        side = config.image_size // config.patch_size
-        no_grid, grid = "", (side, side)
+        no_grid, grid = "", tokens_of(model, name).grid
     return Place(
         dim=inner.qkv.in_features,
         num_heads=inner.num_heads,
@@ -77,5 +80,6 @@ def _read_timesformer(module: Any, model: nn.Module, name: str) -> Place:
     )
 
 
-register_host("transformers.models.videomae.modeling_videomae.VideoMAEAttention", _read_videomae, VideoMAEPlaced)
+for _key in ("videomae.modeling_videomae.VideoMAEAttention", "yolos.modeling_yolos.YolosAttention", "dpt.modeling_dpt.DPTViTAttention"):
+    register_host(f"transformers.models.{_key}", _read_apart, VideoMAEPlaced)
 register_host("transformers.models.timesformer.modeling_timesformer.TimeSformerAttention", _read_timesformer, TimesformerPlaced)

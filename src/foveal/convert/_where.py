@@ -8,6 +8,7 @@ from torch import nn
 
 from .._errors import InputError
 from ._host import find_host, known_hosts
+from ._layouts import TEXT, causal_mask_above
 
 __all__ = ["Where", "every_nth", "global_only", "is_everywhere", "last_stage", "matcher"]
 
@@ -70,8 +71,13 @@ def global_only(model: nn.Module) -> Callable[[str, nn.Module], bool]:
     for name, module in known:
         host = find_host(module)
         assert host is not None, "the known ones have hosts"
-        place = host.read(module, model, name)
-        if place is not None and place.windows == 1:
+        try:
+            place = host.read(module, model, name)
+        except InputError:
+            # it cannot be converted, so that there is nothing to choose
+            continue
+        of_text = place is not None and (place.no_grid == TEXT or causal_mask_above(model, name))
+        if place is not None and place.windows == 1 and not of_text:
             chosen.add(name)
     if not chosen:
         raise InputError(f"the model has no attention over the whole image, its {len(known)} attentions look at windows; choose by name, or all of them")

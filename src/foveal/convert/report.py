@@ -1,10 +1,10 @@
 """What a conversion did."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["ConversionReport", "Swap"]
+__all__ = ["ConversionReport", "Left", "Swap"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,22 @@ class Swap:
 
 
 @dataclass(frozen=True)
+class Left:
+    """One attention that was chosen and left as it is."""
+
+    name: str
+    was: str
+    """Its class."""
+    reason: str
+
+
+@dataclass(frozen=True)
 class ConversionReport:
     """All modules that were replaced; none where the model was converted before."""
 
     swaps: list[Swap]
+    left: list[Left] = field(default_factory=list)
+    """Attentions that were chosen with all others and not converted, and why: of classes that nobody knows, or that this attention cannot stand in for."""
 
     @property
     def parameters(self) -> tuple[int, int]:
@@ -47,6 +59,7 @@ class ConversionReport:
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         lines += [f"note: {swap.name}: {note}" for swap in self.swaps for note in swap.notes]
+        lines += [f"left as it is: {one.name} ({one.was.rpartition('.')[2]}): {one.reason}" for one in self.left]
         before, after = self.parameters
         return "\n".join([*lines, f"{len(self.swaps)} modules, {before:,} → {after:,} parameters"])
 
@@ -58,11 +71,11 @@ class ConversionReport:
 
     @staticmethod
     def from_json(text: str) -> "ConversionReport":
-        swaps = []
-        for values in json.loads(text)["swaps"]:
+        swaps, written = [], json.loads(text)
+        for values in written["swaps"]:
             pairs = {key: None if values[key] is None else tuple(values[key]) for key in ("parameters", "macs")}
             swaps.append(Swap(**(values | pairs)))
-        return ConversionReport(swaps)
+        return ConversionReport(swaps, [Left(**values) for values in written.get("left", [])])
 
 
 def _row(swap: Swap) -> list[str]:

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-__all__ = ["add_mask", "causal_mask", "join_causal"]
+from .._errors import InputError
+
+__all__ = ["add_mask", "causal_mask", "join_causal", "keys_that_take_part"]
 
 
 def causal_mask(num_queries: int, num_keys: int, device: torch.device | None = None) -> Tensor:
@@ -26,3 +28,32 @@ def add_mask(logits: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return logits
     return logits.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else logits + mask
+
+
+def keys_that_take_part(what: str, mask: Tensor) -> Tensor:
+    """A mask of keys as bool, where it was made float on its way, as PyTorch's encoder does: 0 takes part, -inf does not.
+
+    The lowest finite number of its dtype, or of float32, says what -inf says: many write it so. No other number has a meaning where keys are left out or not.
+
+    Args:
+        what: names the attention.
+        mask: of keys, any shape; other dtypes than floating point come back as they are.
+
+    Raises:
+        ValueError: a float that is neither. On CUDA and in compiled graphs, which nobody can look into without stopping them, a device-side assertion says so
+            instead, as it does for indices out of range in PyTorch.
+    """
+    if not mask.is_floating_point():
+        return mask
+    keys = mask == 0
+    lowest = max(torch.finfo(mask.dtype).min, torch.finfo(torch.float32).min)
+    plain = (keys | (mask <= lowest)).all()
+    message = (
+        f"{what} can leave out keys and nothing between, by a bool mask or one of 0 and -inf; this float mask has other values, "
+        "which softmax or denoising attention can add to their logits"
+    )
+    if torch.compiler.is_compiling() or plain.is_cuda:
+        torch._assert_async(plain, message)
+    elif not plain:
+        raise InputError(message)
+    return keys

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from ._masks import keys_that_take_part
 from ._precision import wide_dtype
 
 __all__ = ["check_chunk", "for_each_query", "key_count", "key_mask", "piece_size", "pieces", "scaled"]
@@ -28,19 +29,20 @@ def key_mask(what: str, mask: Tensor | None, k: Tensor, *, floats: bool) -> Tens
     """A mask of keys as a column beside ``k``, ``(B or 1, H or 1, Nk, 1)``.
 
     Raises:
-        ValueError: a mask per query, of the wrong shape, or of a dtype that has no meaning here.
+        ValueError: a mask per query, of the wrong shape, or of a dtype that has no meaning here; floats other than 0 and -inf where they cannot be added.
     """
     if mask is None:
         return None
-    if mask.dtype != torch.bool and not (floats and mask.is_floating_point()):
-        kinds = "bool (True takes part) or float (added to the logits of the keys)" if floats else "bool (True takes part)"
-        raise InputError(f"{what} expects a mask of keys in {kinds}, got {mask.dtype}")
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        kinds = "float (added to the logits of the keys)" if floats else "float (0 takes part, -inf does not)"
+        raise InputError(f"{what} expects a mask of keys in bool (True takes part) or {kinds}, got {mask.dtype}")
     full = (k.shape[0], k.shape[1], 1, k.shape[2])
     if not 2 <= mask.ndim <= 4 or any(got not in (1, want) for got, want in zip(mask.shape[::-1], full[::-1], strict=False)):
         raise InputError(
             f"{what} can leave out keys for all queries at once, by a mask broadcastable to (B, H, 1, Nk) = {full}, got {tuple(mask.shape)}; "
             "a mask per query has no meaning where all queries read one summary"
         )
+    mask = mask if floats else keys_that_take_part(what, mask)
     mask = mask.expand(*mask.shape[:-1], k.shape[2]).transpose(-2, -1)
     return mask if mask.dtype == torch.bool else mask.to(wide_dtype(k))
 

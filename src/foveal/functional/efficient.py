@@ -53,7 +53,8 @@ def efficient_attention(
         q: queries, ``(B, H, Nq, D)``.
         k: keys, ``(B, H, Nk, D)``.
         v: values, ``(B, H, Nk, Dv)``.
-        mask: of keys, broadcastable to ``(B, H, 1, Nk)``: bool (True takes part) or, under ``softmax``, float (added to the keys' logits).
+        mask: of keys, broadcastable to ``(B, H, 1, Nk)``: bool (True takes part) or float (0 takes part, -inf does not; under ``softmax`` any number, which is
+            added to the keys' logits).
         dropout_p: share of what a query takes from each row of the summary that is zeroed; applies whenever it is not 0.
         scale: factor on the logits, which are ``q`` and ``k`` under ``softmax`` and their products under ``scaling``. 1 if None, as in the paper.
         normalization: see :data:`EfficientNorm`.
@@ -64,7 +65,7 @@ def efficient_attention(
         ``(B, H, Nq, Dv)`` in the dtype of ``v``; zeros where every key is masked.
 
     Raises:
-        ValueError: an unknown normalisation; a mask per query, or of floats under ``scaling``; ``chunk`` below 1.
+        ValueError: an unknown normalisation; a mask per query, or under ``scaling`` of other floats than 0 and -inf; ``chunk`` below 1.
     """
     norm = _find(normalization)
     keep, scale = key_mask("efficient attention", mask, k, floats=norm.floats), 1.0 if scale is None else scale

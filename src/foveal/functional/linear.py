@@ -61,7 +61,7 @@ def linear_attention(
         q: queries, ``(B, H, Nq, D)``. Only their direction counts.
         k: keys, ``(B, H, Nk, D)``. Only their direction counts.
         v: values, ``(B, H, Nk, Dv)``.
-        mask: of keys, bool (True takes part), broadcastable to ``(B, H, 1, Nk)``.
+        mask: of keys, bool (True takes part) or float (0 takes part, -inf does not), broadcastable to ``(B, H, 1, Nk)``.
         dropout_p: share of what a query takes from each row of the summary that is zeroed; applies whenever it is not 0.
         scale: factor on the cosine, from -1 to 1 so that weights are not negative. 1 if None, as in the paper.
         eps: added to each component of the sum of k̂. 0 is the paper; the official code has 1e-6.
@@ -72,7 +72,7 @@ def linear_attention(
         ``(B, H, Nq, Dv)`` in the dtype of ``v``; zeros where every key is masked.
 
     Raises:
-        ValueError: a mask per query or of floats; a scale beyond ±1; ``chunk`` below 1.
+        ValueError: a mask per query or of other floats than 0 and -inf; a scale beyond ±1; ``chunk`` below 1.
     """
     keep, scale = key_mask("linear attention", mask, k, floats=False), _check_scale(scale)
     with whole_precision(v):

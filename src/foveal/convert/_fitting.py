@@ -1,0 +1,137 @@
+"""Which of the chosen attentions can be converted, and why the others cannot: found out before anything is changed.
+
+By default one that does not fit is left alone, and the report says so; one that was meant by name is refused.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from .._errors import InputError
+from ..attention import AttentionConfig, TokenAttention
+from ._grids import told_of_grid
+from ._host import Host, find_host, host_key, refuse_what_cannot_be_read
+from ._transfer import make, refusal
+from ._where import Where, is_everywhere, matcher
+from .report import Left
+
+__all__ = ["attention_classes_first", "looks_like_attention", "those_that_fit"]
+
+Found = tuple[list[str], nn.Module, Host, AttentionConfig]
+Configs = AttentionConfig | Mapping[str, AttentionConfig | None]
+
+OTHERS = "is asked by other tokens than it reads, as a head that pools or a cross attention"
+UNKNOWN = "conversion does not know its class; teach it with foveal.register_host"
+
+
+def those_that_fit(found: list[Found], model: nn.Module, config: Configs, where: Where, done: Iterable[nn.Module] = ()) -> tuple[list[Found], list[Left]]:
+    """The modules that can be converted, and the attentions that are left alone.
+
+    Args:
+        found: modules of known classes, with all their names, and what each is to become.
+        model: all of it.
+        config: as for :func:`convert_`.
+        where: as for :func:`convert_`.
+        done: what stands in the model by an earlier conversion.
+
+    Raises:
+        ValueError: one that was meant by name cannot be converted; none can.
+    """
+    fitting: list[Found] = []
+    left: list[Left] = []
+    for names, module, host, wanted in found:
+        reason = _reason(names[0], module, host, wanted, model)
+        if not reason:
+            fitting.append((names, module, host, wanted))
+        elif _meant(names, module, model, config, where):
+            raise InputError(
+                f"{reason if reason.startswith(names[0]) else f'{names[0]}: {reason}'}{'' if '`where`' in reason else '; or leave it out of `where`'}"
+            )
+        else:
+            left.append(Left(names[0], host_key(module), reason.removeprefix(names[0]).lstrip(": ")))
+    if found and not fitting:
+        raise InputError(f"none of the {len(found)} attentions that are known can be converted: {_grouped(left)}")
+    return fitting, left + _unknown(model, config, where, done)
+
+
+def _reason(name: str, module: nn.Module, host: Host, wanted: AttentionConfig, model: nn.Module) -> str:
+    """Why a module cannot be converted; empty where it can.
+
+    Raises:
+        ValueError: quantised weights, which are no matter of one place.
+    """
+    try:
+        place = host.read(module, model, name)
+    except InputError as error:
+        return str(error)
+    if place is None:
+        return f"{name} {OTHERS}"
+    refuse_what_cannot_be_read(name, iter((part, getattr(place, part)) for part in ("qkv", "proj", "q_norm", "k_norm", "norm")))
+    try:
+        told_of_grid(wanted, place, model, name)
+        return refusal(make(wanted, place), place)
+    except InputError as error:
+        return str(error)
+
+
+def _meant(names: list[str], module: nn.Module, model: nn.Module, config: Configs, where: Where) -> bool:
+    """Whether a module was asked for by more than a word for all of them."""
+    if isinstance(config, Mapping):
+        return not is_everywhere(next(glob for glob in config if any(matcher(glob, model)(name, module) for name in names)))
+    return not is_everywhere(where)
+
+
+def _grouped(left: list[Left]) -> str:
+    """By reason, each with its first place."""
+    places: dict[str, list[str]] = {}
+    for one in left:
+        places.setdefault(one.reason.replace(one.name, "it"), []).append(one.name)
+    told = [f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}" for reason, names in places.items()]
+    return "; ".join(told[:4]) + (" …" if len(told) > 4 else "")
+
+
+# -- attentions of classes that nobody knows --------------------------------------------------------------------------------------------------------
+
+_NAMED = re.compile(r"attn|attention|(?<![a-z])sa$|mhsa|gpsa|shsa|mla$|^lambda", re.IGNORECASE)
+_MAPS = ("qkv", "to_qkv", "q_proj", "to_q", "query", "qk", "in_proj_weight")
+"""What modules call their map to queries."""
+
+
+def looks_like_attention(module: nn.Module) -> bool:
+    """By the name of its class, or by a map to queries of its own; what only drops or normalises has no weights."""
+    if next(module.parameters(), None) is None and next(module.children(), None) is None:
+        return False
+    return _NAMED.search(type(module).__name__) is not None or any(isinstance(getattr(module, name, None), nn.Module) for name in _MAPS)
+
+
+def attention_classes_first(modules: Iterable[nn.Module], most: int = 8) -> str:
+    """The classes of some modules in words: attentions first, and others only where there are none."""
+    kinds = {host_key(module): looks_like_attention(module) for module in modules}
+    attentions = sorted(key for key, is_one in kinds.items() if is_one)
+    shown = attentions or sorted(kinds)
+    return ", ".join(shown[:most]) + (" …" if len(shown) > most else "")
+
+
+def _unknown(model: nn.Module, config: Configs, where: Where, done: Iterable[nn.Module]) -> list[Left]:
+    """The innermost modules that look like attentions, are chosen, and belong to no known one."""
+    ours = {id(part) for module in done for part in module.modules()}
+    known = {id(part) for module in model.modules() if find_host(module) is not None or isinstance(module, TokenAttention) for part in module.modules()}
+    chosen = _matcher(config, where, model)
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if name and id(module) not in known and id(module) not in ours and looks_like_attention(module) and chosen(name, module)
+    ]
+    outer = {
+        id(module) for _, module in found for part in module.modules() if part is not module and (id(part) in known or any(part is other for _, other in found))
+    }
+    return [Left(name, host_key(module), UNKNOWN) for name, module in found if id(module) not in outer]
+
+
+def _matcher(config: Configs, where: Where, model: nn.Module) -> Any:
+    if not isinstance(config, Mapping):
+        return matcher(where, model)
+    rules = [(matcher(glob, model), value) for glob, value in config.items()]
+    return lambda name, module: next((value is not None for chosen, value in rules if chosen(name, module)), False)
