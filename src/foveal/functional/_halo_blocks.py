@@ -3,7 +3,7 @@
 Shapes     as in :mod:`foveal.functional.halo`
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +82,7 @@ def cut_axis(size: int, block_size: int, halo_size: int, stride: int, mask_borde
     if mask_border and known(size <= block_size):
         # one block sees the whole axis: leave out what would be masked
         return Axis(size, num_queries, 1, size, num_queries, size, 0, rel_stride, rel_start + halo_size, mask_border)
-    blocks = 1 + (size - 1) // block_size
+    blocks: Any = 1 + (size - 1) // block_size
     if not known(size < 2**62):
         # of a size that is left open: one block alone would be another graph
         blocks = torch.sym_max(blocks, 2)
