@@ -183,7 +183,7 @@ class BrainSlabs(Data):
 def _margin(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[int, int]:
     """The column of ``first`` from which on nuclei are met that ``second``, to its right, shows too; and how many these are."""
     both = np.intersect1d(first[first > 0], second[second > 0])
-    columns = np.isin(first, both).any(0).nonzero()[0]
+    columns = np.flatnonzero(np.isin(first, both).any(axis=0))
     return (int(columns[0]) if len(columns) else first.shape[1]), len(both)
 
 
