@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +29,7 @@ def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
         raise InputError(f"expected a state dict, names to tensors, got {type(state_dict).__name__}; for a module give module.state_dict()")
     said: list[str] = []
     weights = _inner(state_dict, said)
-    others = {key: value for key, value in weights.items() if not isinstance(key, str) or not isinstance(value, (Tensor, np.ndarray, np.number))}
+    others = {key: value for key, value in weights.items() if not isinstance(key, str) or not _is_value(value)}
     if others:
         key, value = next(iter(others.items()))
         raise InputError(
@@ -72,17 +71,24 @@ def _candidates(given: Mapping[str, Any], path: str, depth: int = 1) -> Iterator
         if not isinstance(value, Mapping) or not value or "param_groups" in value or not all(isinstance(name, str) for name in value):
             continue
         here = f"{path}[{key!r}]"
-        if all(isinstance(part, (Tensor, np.ndarray, np.number)) for part in value.values()):
+        if all(_is_value(part) for part in value.values()):
             yield here, value
         elif depth < _DEEPEST:
             yield from _candidates(value, here, depth + 1)
 
 
+def _is_value(value: Any) -> bool:
+    # NumPy is asked for only where somebody uses it
+    return isinstance(value, Tensor) or type(value).__module__ == "numpy"
+
+
 def _is_count(key: str, value: Any) -> bool:
-    return key.rpartition(".")[2] in _COUNTED and (value.numel() if isinstance(value, Tensor) else np.size(value)) == 1
+    return key.rpartition(".")[2] in _COUNTED and (value.numel() if isinstance(value, Tensor) else value.size) == 1
 
 
 def _tensor(key: str, value: Any) -> Tensor:
+    import numpy as np
+
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise InputError(f"{key!r} is a NumPy array of {array.dtype}, which is no number that a weight could be")
