@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..attention._apart import Apart
+
 __all__ = ["Copied", "ScaledUnit", "Turn", "Unit", "carry_hooks", "joined", "joined_parameters", "linear_of", "only", "with_separate_bias"]
 
 
@@ -33,18 +35,15 @@ class Copied:
     rows: slice | Tensor
     host: nn.Parameter
 
-    @torch.no_grad()
-    def give_back(self) -> None:
-        self.host.copy_(getattr(self.layer, self.name)[self.rows].reshape(self.host.shape))
 
-
-def joined(layers: list[Any]) -> tuple[nn.Linear, tuple[Copied, ...]]:
-    """Several linear maps of one input as one; a copy. A map without a bias among others with one gets zeros."""
-    return joined_parameters([layer.weight for layer in layers], [layer.bias for layer in layers])
+def joined(layers: list[Any]) -> tuple[Apart, tuple[Copied, ...]]:
+    """Three linear maps of one input as one. Whether they become one layer or stay apart is decided for all hosts alike, see ``_sources``."""
+    return Apart(*layers), ()
 
 
 def joined_parameters(weights: list[Tensor], biases: list[Tensor | None]) -> tuple[nn.Linear, tuple[Copied, ...]]:
-    """As :func:`joined`, from weights ``(I, C, …)`` and biases; the parameters are told from which rows they can be had again."""
+    """Several linear maps of one input as one, a copy, from weights ``(I, C, …)`` and biases; where some have none, zeros. The parameters are told from which
+    rows they can be had again."""
     given = [bias for bias in biases if bias is not None]
     with torch.no_grad():
         whole = [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in zip(weights, biases, strict=True)]

@@ -1,7 +1,7 @@
 """What a conversion did."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = ["ConversionReport", "Swap"]
@@ -19,7 +19,9 @@ class Swap:
     function: str
     """``kept``, ``nearly kept`` (to the size of the warm start) or ``changed``; without training."""
     kept: list[str]
+    """The host's own parameters: the same objects."""
     mapped: list[str]
+    """Made from the host's."""
     new: list[str]
     dropped: list[str]
     parameters: tuple[int, int]
@@ -27,6 +29,10 @@ class Swap:
     macs: tuple[int, int] | None
     """Multiply-adds for one image before and after; None where the host does not say how many tokens there are."""
     notes: list[str]
+    copied: list[str] = field(default_factory=list)
+    """The host's values in a new parameter, as where queries, keys and values were three."""
+    new_objects: list[str] = field(default_factory=list)
+    """All that the host did not hold, as the model names them: copied, mapped and new. An optimizer that was made before does not train them."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +46,21 @@ class ConversionReport:
         """Of the replaced modules, before and after."""
         return sum(swap.parameters[0] for swap in self.swaps), sum(swap.parameters[1] for swap in self.swaps)
 
+    @property
+    def new_objects(self) -> list[str]:
+        """Names of all parameters that came into being, as the model has them; to be given to an optimizer that was made before: its ``add_param_group``."""
+        return [name for swap in self.swaps for name in swap.new_objects]
+
     def table(self) -> str:
         """As text, a line a module."""
-        head = ["module", "was", "is", "function", "kept", "mapped", "new", "dropped", "parameters", "MACs"]
+        head = ["module", "was", "is", "function", "kept", "copied", "mapped", "new", "dropped", "parameters", "MACs"]
         rows = [head, *(_row(swap) for swap in self.swaps)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         lines += [f"note: {swap.name}: {note}" for swap in self.swaps for note in swap.notes]
         before, after = self.parameters
+        if count := len(self.new_objects):
+            lines.append(f"{count} parameters are new objects, which an optimizer made before does not hold")
         return "\n".join([*lines, f"{len(self.swaps)} modules, {before:,} → {after:,} parameters"])
 
     def __str__(self) -> str:
@@ -68,5 +81,5 @@ class ConversionReport:
 def _row(swap: Swap) -> list[str]:
     macs = "" if swap.macs is None else f"{swap.macs[1] / swap.macs[0] - 1:+.0%}"
     change = f"{swap.parameters[1] / swap.parameters[0] - 1:+.0%}" if swap.parameters[0] else f"+{swap.parameters[1]:,}"
-    counts = [str(len(part)) for part in (swap.kept, swap.mapped, swap.new, swap.dropped)]
+    counts = [str(len(part)) for part in (swap.kept, swap.copied, swap.mapped, swap.new, swap.dropped)]
     return [swap.name, swap.was.rpartition(".")[2] or "—", swap.to["attention"], swap.function, *counts, change, macs]
