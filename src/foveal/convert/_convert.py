@@ -87,6 +87,9 @@ def convert_as(
     """
     refuse_wrapped(model)
     refuse_quantised(model)
+    for one in config.values() if isinstance(config, Mapping) else [config]:
+        if isinstance(one, AttentionConfig) and type(one).module.form != "tokens":  # type: ignore[attr-defined]
+            raise InputError(f"{one.attention} attention takes maps, and these places give tokens; foveal.insert_ puts it behind a stage")
     found, everywhere = find(model, chooser(model, config, where)), is_everywhere(where)
     refuse_empty(model.state_dict())
     planned: list[tuple[Converted, Swap]] = []
@@ -95,6 +98,8 @@ def convert_as(
     with torch.device("cpu"):
         for names, module, host, wanted in found:
             refuse_outer(model, names[0])
+            if type(module) is type(wanted).module and type(module) is not SoftmaxAttention:
+                raise InputError(f"{names[0]} is {wanted.attention} attention already, as the model was built; leave it out of `where`")
             place = _read(host, module, model, names[0])
             if place is None:
                 if everywhere:
@@ -145,7 +150,10 @@ def convert(
 ) -> tuple[nn.Module, ConversionReport]:
     """:func:`convert_` on a copy; the model is untouched."""
     refuse_wrapped(model)
-    other = copy.deepcopy(model)
+    try:
+        other = copy.deepcopy(model)
+    except RuntimeError as error:
+        raise InputError(f"the model cannot be copied: {error}; convert it in place with convert_") from error
     return other, convert_(other, config, where, warm_start=warm_start)
 
 
@@ -204,8 +212,7 @@ def _swap(converted: Converted, ours: Any, transfer: Transfer, place: Place, con
         to=config.to_dict(),
         function=transfer.function,
         kept=[name for name in transfer.kept if name not in copied],
-        copied=copied,
-        mapped=transfer.mapped,
+        mapped=copied + transfer.mapped,
         new=transfer.new,
         dropped=transfer.dropped,
         parameters=(sum(p.numel() for p in module.parameters()), sum(p.numel() for p in replacement.parameters())),

@@ -12,6 +12,7 @@ from .._errors import InputError
 __all__ = ["guard_savers", "release_savers"]
 
 _SAVES = "save_pretrained"
+_METHODS = (_SAVES, "push_to_hub")
 _KNOWS = ("foveal", "peft")
 """Packages whose ``save_pretrained`` knows what it writes: ours the conversion, peft's its adapters alone."""
 
@@ -19,14 +20,14 @@ _KNOWS = ("foveal", "peft")
 class _Refuses:
     """Stands on a model in the place of a method of its class."""
 
-    def __init__(self, whose: str) -> None:
-        self.whose = whose
+    def __init__(self, whose: str, method: str) -> None:
+        self.whose, self.method = whose, method
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise InputError(
-            f"{self.whose}.{_SAVES} would write names of weights that {self.whose} does not have before it is converted, and reading them back would draw the "
-            f"attentions at random; use foveal.{_SAVES}(model, folder) and foveal.from_pretrained, foveal.save_delta, or foveal.revert_ first "
-            f"(where your own class converts itself when it is made: type(model).{_SAVES}(model, folder))"
+            f"{self.whose}.{self.method} would write names of weights that {self.whose} does not have before it is converted, and reading them back would draw the "
+            f"attentions at random; use foveal.{self.method}, foveal.save_delta, or foveal.revert_ first "
+            f"(where your own class converts itself when it is made: type(model).{self.method}(model, …))"
         )
 
 
@@ -40,8 +41,11 @@ def guard_savers(model: nn.Module, names: list[str]) -> None:
     above = {name[:end] for name in names for end in (0, *(at for at, letter in enumerate(name) if letter == "."))}
     for name in sorted(above):
         module = model.get_submodule(name)
-        if callable(getattr(type(module), _SAVES, None)) and type(module).__module__.partition(".")[0] not in _KNOWS and _SAVES not in module.__dict__:
-            module.__dict__[_SAVES] = _Refuses(type(module).__name__)
+        if not callable(getattr(type(module), _SAVES, None)) or type(module).__module__.partition(".")[0] in _KNOWS:
+            continue
+        for method in _METHODS:
+            if callable(getattr(type(module), method, None)):
+                module.__dict__.setdefault(method, _Refuses(type(module).__name__, method))
     for name in names:
         replacement = model.get_submodule(name)
         if _warns not in replacement._state_dict_pre_hooks.values():
@@ -51,16 +55,17 @@ def guard_savers(model: nn.Module, names: list[str]) -> None:
 def release_savers(model: nn.Module) -> None:
     """Take the refusals back."""
     for module in model.modules():
-        if isinstance(module.__dict__.get(_SAVES), _Refuses):
-            del module.__dict__[_SAVES]
+        for method in _METHODS:
+            if isinstance(module.__dict__.get(method), _Refuses):
+                del module.__dict__[method]
 
 
 def _warns(module: nn.Module, prefix: str, keep_vars: bool) -> None:
     saver = _saver(sys._getframe(1))
     if saver is not None:
         warnings.warn(
-            f"{saver}.{_SAVES} writes a converted attention ({prefix.strip('.')}) under names that {saver} does not have before it is converted: reading it back "
-            f"draws it at random. Use foveal.{_SAVES}, foveal.save_delta, or foveal.revert_ first",
+            f"{saver}.{_SAVES} writes converted attentions under names that {saver} does not have before it is converted: reading them back "
+            f"draws them at random. Use foveal.{_SAVES}, foveal.save_delta, or foveal.revert_ first",
             stacklevel=2,
         )
 

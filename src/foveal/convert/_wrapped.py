@@ -11,20 +11,20 @@ from .._errors import InputError
 __all__ = ["refuse_quantised", "refuse_wrapped"]
 
 _WRAPPERS = {
-    "OptimizedModule": "compiled, and would go on with what it was compiled from; {} and compile then",
-    "ScriptModule": "TorchScript, which is fixed; {} and script then",
+    "OptimizedModule": "compiled, and would go on with what it was compiled from; {} first and compile then",
+    "ScriptModule": "TorchScript, which is fixed; {} first and script then",
     "DistributedDataParallel": "inside DistributedDataParallel, which averages the gradients of the parameters that it was given; {} before you wrap",
     "DataParallel": "inside DataParallel; {} before you wrap",
     "FullyShardedDataParallel": "inside FullyShardedDataParallel, which holds shards of the parameters that it was given; {} before you wrap",
-    "FSDPModule": "sharded by fully_shard, which holds the parameters that it was given; {} before you shard",
-    "ReplicateModule": "replicated, which holds the parameters that it was given; {} before you replicate",
+    "FSDPModule": "sharded by fully_shard, which holds the parameters that it was given; {} before you wrap",
+    "ReplicateModule": "replicated, which holds the parameters that it was given; {} before you wrap",
     "DeepSpeedEngine": "inside a DeepSpeedEngine, which holds the parameters that it was given; {} before you wrap",
     "PipelineEngine": "inside a DeepSpeed engine, which holds the parameters that it was given; {} before you wrap",
     "ShardedDataParallel": "inside ShardedDataParallel, which holds the parameters that it was given; {} before you wrap",
-    "AveragedModel": "inside AveragedModel, which pairs its parameters with those of the model that it was made from; {} before you average",
-    "ModelEma": "inside ModelEma, which pairs its weights with those of the model that it was made from; {} before you average",
-    "ModelEmaV2": "inside ModelEmaV2, which pairs its weights with those of the model that it was made from; {} before you average",
-    "ModelEmaV3": "inside ModelEmaV3, which pairs its weights with those of the model that it was made from; {} before you average",
+    "AveragedModel": "inside AveragedModel, which pairs its parameters with those of the model that it was made from; {} before you wrap",
+    "ModelEma": "inside ModelEma, which pairs its weights with those of the model that it was made from; {} before you wrap",
+    "ModelEmaV2": "inside ModelEmaV2, which pairs its weights with those of the model that it was made from; {} before you wrap",
+    "ModelEmaV3": "inside ModelEmaV3, which pairs its weights with those of the model that it was made from; {} before you wrap",
 }
 """By the name of a class, as most of these are of packages that need not be installed."""
 _COMPOSED = ("fully_shard", "replicate")
@@ -46,7 +46,7 @@ def refuse_wrapped(model: nn.Module, what: str = "convert") -> None:
             raise InputError(f"{name or 'the model'} is {how.format(what)}")
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         if any(cls.__name__ in _SHARDS for cls in type(value).__mro__):
-            raise InputError(f"{name} is a {type(value).__name__}, one process's share of a weight; {what} before you shard")
+            raise InputError(f"{name} is a {type(value).__name__}, one process's share of a weight; {what} before you wrap")
     for wrapper in _around(model):
         how = _how(wrapper)
         assert how is not None, "only wrappers are looked for"
@@ -77,7 +77,7 @@ def _how(module: object) -> str | None:
 
         composed = next((name for name in _COMPOSED if name in (_get_registry(module) or {})), None)
         if composed is not None:
-            return f"under {composed}, which holds the parameters that it was given; {{}} before that"
+            return f"under {composed}, which holds the parameters that it was given; {{}} before you wrap"
     return None
 
 

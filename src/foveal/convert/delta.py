@@ -39,7 +39,6 @@ def save_delta(model: nn.Module, path: str | Path) -> list[str]:
     """
     save_file, _ = _safetensors()
     record = record_of(model)
-    refuse_wrapped(model, "save")
     now = model.state_dict()
     _refuse_what_could_not_be_loaded(model, record, now)
     start = record.start
@@ -84,10 +83,22 @@ def load_delta(model: nn.Module, path: str | Path) -> ConversionReport:
         report = replay_(model, json.loads(metadata["steps"]))
         own = model.state_dict()
         _refuse_other_tensors(path, saved, own)
-        with torch.no_grad():
-            for name, value in saved.items():
-                own[name].copy_(value)
+        _fill(own, saved)
     return report
+
+
+@torch.no_grad()
+def _fill(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """All of them, or on an error none: some are the base's own."""
+    undo: list[tuple[Tensor, Tensor]] = []
+    try:
+        for name, value in saved.items():
+            undo.append((own[name], own[name].clone()))
+            own[name].copy_(value)
+    except BaseException:
+        for value, old in reversed(undo):
+            value.copy_(old)
+        raise
 
 
 def _refuse_what_could_not_be_loaded(model: nn.Module, record: Record, now: Mapping[str, Any]) -> None:

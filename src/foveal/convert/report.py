@@ -21,7 +21,7 @@ class Swap:
     kept: list[str]
     """The host's own parameters: the same objects."""
     mapped: list[str]
-    """Made from the host's."""
+    """New parameters made from the host's, as one of its three for queries, keys and values."""
     new: list[str]
     dropped: list[str]
     parameters: tuple[int, int]
@@ -29,10 +29,8 @@ class Swap:
     macs: tuple[int, int] | None
     """Multiply-adds for one image before and after; None where the host does not say how many tokens there are."""
     notes: list[str]
-    copied: list[str] = field(default_factory=list)
-    """The host's values in a new parameter, as where queries, keys and values were three."""
     new_objects: list[str] = field(default_factory=list)
-    """All that the host did not hold, as the model names them: copied, mapped and new. An optimizer that was made before does not train them."""
+    """All that the host did not hold, as the model names them: mapped and new. An optimizer that was made before does not train them."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class ConversionReport:
 
     def table(self) -> str:
         """As text, a line a module."""
-        head = ["module", "was", "is", "function", "kept", "copied", "mapped", "new", "dropped", "parameters", "MACs"]
+        head = ["module", "was", "is", "function", "kept", "mapped", "new", "dropped", "parameters", "MACs"]
         rows = [head, *(_row(swap) for swap in self.swaps)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -81,5 +79,5 @@ class ConversionReport:
 def _row(swap: Swap) -> list[str]:
     macs = "" if swap.macs is None else f"{swap.macs[1] / swap.macs[0] - 1:+.0%}"
     change = f"{swap.parameters[1] / swap.parameters[0] - 1:+.0%}" if swap.parameters[0] else f"+{swap.parameters[1]:,}"
-    counts = [str(len(part)) for part in (swap.kept, swap.copied, swap.mapped, swap.new, swap.dropped)]
+    counts = [str(len(part)) for part in (swap.kept, swap.mapped, swap.new, swap.dropped)]
     return [swap.name, swap.was.rpartition(".")[2] or "—", swap.to["attention"], swap.function, *counts, change, macs]
