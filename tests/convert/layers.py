@@ -32,6 +32,7 @@ class Encoder(nn.Module):
 MAKE: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {name: (HOSTS[name], (2, 3, 32, 32)) for name in NAMES}
 MAKE |= {name: (CASES[name].make, CASES[name].shape) for name in (*FURTHER, *LAST)}
 MAKE["nn.MultiheadAttention"] = (Encoder, (2, 3, 32, 32))
+MAIN = [name for name in MAKE if name not in ("timm ViT, normed, registers", "transformers DINOv2", "timm MaxViT, TensorFlow's", "timm CaiT", "transformers DINOv3")]
 
 
 @dataclass
@@ -99,13 +100,18 @@ def own_forward(module: nn.Module, child: str) -> None:
     layer.forward = lambda x: 2 * plain(x)
 
 
+def larger(out: Any) -> Any:
+    """Of a tuple the first."""
+    return (1.5 * out[0], *out[1:]) if isinstance(out, tuple) else 1.5 * out
+
+
 def hook(kind: str) -> Callable[[nn.Module, str, Seen], None]:
     def hang(module: nn.Module, child: str, seen: Seen) -> None:
         layer = module.get_submodule(child)
         if kind == "forward":
-            handle = layer.register_forward_hook(lambda m, args, out: (seen.calls.append(kind), 1.5 * out)[1])
+            handle = layer.register_forward_hook(lambda m, args, out: (seen.calls.append(kind), larger(out))[1])
         elif kind == "pre":
-            handle = layer.register_forward_pre_hook(lambda m, args: (seen.calls.append(kind), (1.5 * args[0],))[1])
+            handle = layer.register_forward_pre_hook(lambda m, args: (seen.calls.append(kind), (1.5 * args[0], *args[1:]))[1])
         elif kind == "backward":
             handle = layer.register_full_backward_hook(lambda m, a, b: seen.calls.append(kind))
         elif kind == "backward pre":

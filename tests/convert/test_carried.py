@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from foveal import DenoisingAttention, ExternalAttention, InputError, SoftmaxAttention, convert_, revert_
 from foveal.convert import find_host
-from tests.convert.layers import HOOKS, MAKE, THINGS, Seen, exchange, hook
+from tests.convert.layers import HOOKS, MAIN, MAKE, THINGS, Seen, exchange, hook
 from tests.convert.test_hosts import run, stirred
 
 SOFTMAX = SoftmaxAttention.Config()
@@ -50,9 +50,10 @@ def parts(model: nn.Module) -> list[nn.Module]:
     return [part for part in model.modules() if parametrize.is_parametrized(part) or "peft" in type(part).__module__ or type(part).__name__ in ("Doubled", "Around")]
 
 
+@pytest.mark.filterwarnings("ignore:.torch.nn.utils.weight_norm. is deprecated:FutureWarning")
 @pytest.mark.case("C1", "C10")
 @pytest.mark.parametrize("thing", THINGS)
-@pytest.mark.parametrize("host", MAKE)
+@pytest.mark.parametrize("host", MAIN)
 def test_what_hangs_on_a_linear_map_goes_on_or_is_refused(host, thing) -> None:
     model, name, images = built(host)
     for child in linear_maps(model.get_submodule(name)):
@@ -64,7 +65,7 @@ def test_what_hangs_on_a_linear_map_goes_on_or_is_refused(host, thing) -> None:
         want = run(model, images)
         before = everything(model)
         try:
-            convert_(model, SOFTMAX)
+            convert_(model, SOFTMAX, where=name)
         except InputError as error:
             assert f"{name}." in str(error) or f"{name} " in str(error), "the layer is named"
             assert_same(before, everything(model))
@@ -82,7 +83,9 @@ def test_what_hangs_on_a_linear_map_goes_on_or_is_refused(host, thing) -> None:
 @pytest.mark.parametrize("host", MAKE)
 def test_a_hook_on_any_part_goes_on_or_is_refused(host, kind) -> None:
     model, name, images = built(host)
-    for child in [child for child, _ in model.get_submodule(name).named_modules() if child]:
+    # the networks of positions of Swin V2 write in place, which hooks on the way back cannot have in the host itself
+    children = [child for child, _ in model.get_submodule(name).named_modules() if child and not ("cpb_mlp" in child and "backward" in kind)]
+    for child in children:
         model, name, images = built(host)
         seen = Seen()
         hook(kind)(model.get_submodule(name), child, seen)
@@ -97,7 +100,7 @@ def test_a_hook_on_any_part_goes_on_or_is_refused(host, kind) -> None:
         want, calls = used()
         before = everything(model)
         try:
-            convert_(model, SOFTMAX)
+            convert_(model, SOFTMAX, where=name)
         except InputError as error:
             assert f"{name}.{child}" in str(error)
             assert_same(before, everything(model))
@@ -169,6 +172,10 @@ def test_a_frozen_weight_beside_a_trained_bias() -> None:
         assert all((value.grad is None) == (not key.endswith("bias")) for key, value in model.get_submodule(name).named_parameters())
 
 
+def shared(model: nn.Module) -> int:
+    return len(list(model.named_parameters(remove_duplicate=False))) - len(list(model.parameters()))
+
+
 @pytest.mark.case("C10")
 @pytest.mark.parametrize("host", ["timm ViT", "transformers ViT", "transformers CLIP", "torchvision ViT", "timm EVA02", "timm Swin V2"])
 @pytest.mark.parametrize("how", ["parameter", "module"])
@@ -188,7 +195,7 @@ def test_tied_layers_stay_tied_or_are_refused(host, how) -> None:
         else:
             layer: Any = b.get_submodule(child)
             layer.weight = a.get_submodule(child).weight
-        before, want, count = everything(model), run(model, images), len(list(model.parameters()))
+        before, want, ties = everything(model), run(model, images), shared(model)
         try:
             report = convert_(model, SOFTMAX)
         except InputError as error:
@@ -197,9 +204,7 @@ def test_tied_layers_stay_tied_or_are_refused(host, how) -> None:
             continue
         torch.testing.assert_close(run(model, images), want, rtol=1e-5, atol=1e-5)
         assert {swap.function for swap in report.swaps} == {"kept"}
-        joined = sum(len([key for key in swap.mapped if key.startswith("qkv")]) for swap in report.swaps)
-        # three became one for each fused weight and bias; what is tied is still counted once
-        assert len(list(model.parameters())) == count - 2 * joined
+        assert shared(model) == ties, "as many parameters have two names as before"
         revert_(model)
         assert_same(before, everything(model))
 

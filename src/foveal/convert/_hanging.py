@@ -38,18 +38,20 @@ def is_readable(module: nn.Module) -> bool:
     return type(module) in _LINEAR and not any(True for _ in module.buffers()) and not hangs_on(module)
 
 
-def hangs_on(module: nn.Module, library: str = "torch", hooks: bool = True) -> list[str]:
+def hangs_on(module: nn.Module, library: str = "torch", calls: str = "any") -> list[str]:
     """In words; nothing where the module is what its class says.
 
     Args:
         module: its own attributes are looked at, and not those of its children.
         library: of the host; its classes are what they are.
-        hooks: whether those that see calls count.
+        calls: which hooks that see calls count: ``any``, ``others`` than the library's own, or ``none``.
     """
     found = []
-    for name, what in ((CALLS if hooks else {}) | STATE).items():
-        if any(not _is_its_own(module, hook, library) for hook in getattr(module, name).values()):
-            found.append(what)
+    for name, what in (CALLS | STATE).items():
+        hooks = [] if name in CALLS and calls == "none" else list(getattr(module, name).values())
+        if name in STATE or calls == "others":
+            hooks = [hook for hook in hooks if not _is_its_own(module, hook, library)]
+        found += [what] if hooks else []
     if parametrize.is_parametrized(module):
         found.append(f"a parametrisation of {', '.join(module.parametrizations)}")  # type: ignore[arg-type]
     elif isinstance(module, _OF_TORCH) and not type(module).__module__.startswith(("torch.nn.", f"{library}." if library != "torch" else "torch.nn.")):

@@ -64,19 +64,18 @@ def _steps(name: str, converted: Converted) -> list[_Step]:
         value = _tensor(name, replacement, ours)
         linked.add(id(value))
         steps.append(_setter(original, theirs, value))
-    rows: dict[str, list[tuple[str, slice | Tensor]]] = {}
-    for theirs, ours, part in links.copied:
-        rows.setdefault(theirs, []).append((ours, part))
-    for theirs, parts in rows.items():
-        host: Any = _get(original, theirs)
-        (ours, part), *_ = parts
-        value = _tensor(name, replacement, ours)
+    given: dict[str, tuple[bool, list[tuple[slice, Tensor]]]] = {}
+    for theirs, ours, rows, host_rows in links.copied:
+        value, host = _tensor(name, replacement, ours), _get(original, theirs)
         _refuse(name, ours, hangs_on_parameter(value))
-        given = value.detach()[part.to(value.device) if isinstance(part, Tensor) else part]
-        if given.numel() != host.numel():
-            raise InputError(f"{name}.{ours} is {tuple(value.shape)} now, from which the original's {theirs} cannot be had; convert and cut in the other order")
+        part = value.detach()[rows.to(value.device) if isinstance(rows, Tensor) else rows]
+        if part.numel() != host[host_rows].numel():
+            raise InputError(f"{name}.{ours} is {tuple(value.shape)} now, from which the original's {theirs} cannot be had; undo what cut it")
+        given.setdefault(theirs, (value.requires_grad, []))[1].append((host_rows, part))
+    for theirs, (trained, pieces) in given.items():
+        host = _get(original, theirs)
         linked.add(id(host))
-        steps.append(lambda host=host, given=given, value=value: _give_back(host, given, value.requires_grad))  # type: ignore[misc]
+        steps.append(lambda host=host, pieces=pieces, trained=trained: _give_back(host, pieces, trained))  # type: ignore[misc]
     like = next(replacement.parameters())
     replaced = {path for path, _ in (*links.modules, *links.tensors)}
     for path, part in original.named_modules():
@@ -91,8 +90,12 @@ def _steps(name: str, converted: Converted) -> list[_Step]:
     return steps
 
 
-def _give_back(host: nn.Parameter, given: Tensor, trained: bool) -> None:
-    host.data = given.reshape(host.shape).clone()
+def _give_back(host: nn.Parameter, pieces: list[tuple[slice, Tensor]], trained: bool) -> None:
+    like = pieces[0][1]
+    values = host.detach().to(like.device, like.dtype, copy=True)
+    for rows, piece in pieces:
+        values[rows] = piece.reshape(values[rows].shape)
+    host.data = values
     host.requires_grad_(trained)
 
 

@@ -32,8 +32,8 @@ class Links:
     modules: tuple[tuple[str, str], ...]
     """In the host, and in the replacement."""
     tensors: tuple[tuple[str, str], ...]
-    copied: tuple[tuple[str, str, slice | Tensor], ...]
-    """Parameter of the host, parameter of the replacement, and its rows."""
+    copied: tuple[tuple[str, str, slice | Tensor, slice], ...]
+    """Parameter of the host, parameter of the replacement, its rows, and those of the host's."""
     dtype: torch.dtype
     """Of the replacement's first parameter when it came into being."""
 
@@ -134,8 +134,9 @@ def linked(name: str, module: nn.Module, replacement: nn.Module, place: Place, o
     read |= {id(copied.host) for copied in place.copied}
     for path, part in left:
         at = f"{name}.{path}".strip(".")
+        # a part inside that goes on under another meaning, as one that ends before the output map, keeps the library's own hooks alone
         carried = all(id(part.__dict__[kind]) in hooks for kind in CALLS)
-        _refuse(at, hangs_on(part, library, hooks=not carried))
+        _refuse(at, hangs_on(part, library, calls="none" if not path else "others" if carried else "any"))
         if not path:
             continue
         if isinstance(part, nn.Dropout) and part.p > 0 and part.training != module.training:
@@ -163,7 +164,7 @@ def linked(name: str, module: nn.Module, replacement: nn.Module, place: Place, o
                 for copied in copies.get(id(value), []):
                     if id(copied.layer) in layers:
                         _refuse_other_flag(f"{name}.{path}", value, copied)
-                        rows.append((path, f"{layers[id(copied.layer)]}.{copied.name}", copied.rows))
+                        rows.append((path, f"{layers[id(copied.layer)]}.{copied.name}", copied.rows, copied.host_rows or slice(None)))
     lost = []
     for owner, part in left:
         for key, value in part._buffers.items():
