@@ -55,6 +55,7 @@ def revert_(model: nn.Module) -> list[str]:
 def _steps(name: str, converted: Converted) -> list[_Step]:
     original, replacement, links = converted.original, converted.replacement, converted.links
     steps: list[_Step] = []
+    like = next(replacement.parameters())
     linked: set[int] = set()
     for theirs, ours in links.modules:
         now = _part(name, replacement, ours)
@@ -76,7 +77,11 @@ def _steps(name: str, converted: Converted) -> list[_Step]:
         host = _get(original, theirs)
         linked.add(id(host))
         steps.append(lambda host=host, pieces=pieces, trained=trained: _give_back(host, pieces, trained))  # type: ignore[misc]
-    like = next(replacement.parameters())
+    for ours, rows in links.bare:
+        if (_tensor(name, replacement, ours)[rows.to(like.device)] != 0).any():
+            raise InputError(
+                f"{name}.{ours} has a bias of keys by now, for which the original has no place, and it counts here; set these rows to zero to go back without it"
+            )
     replaced = {path for path, _ in (*links.modules, *links.tensors)}
     for path, part in original.named_modules():
         if path in replaced or any(path.startswith(f"{above}.") for above in replaced):

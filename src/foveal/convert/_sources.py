@@ -34,6 +34,8 @@ class Links:
     tensors: tuple[tuple[str, str], ...]
     copied: tuple[tuple[str, str, slice | Tensor, slice], ...]
     """Parameter of the host, parameter of the replacement, its rows, and those of the host's."""
+    bare: tuple[tuple[str, Tensor], ...]
+    """Parameters of the replacement, and rows that were zero in the making since the host has none for them, where they count."""
     dtype: torch.dtype
     """Of the replacement's first parameter when it came into being."""
 
@@ -174,7 +176,17 @@ def linked(name: str, module: nn.Module, replacement: nn.Module, place: Place, o
             elif value is not None and key not in part._non_persistent_buffers_set:
                 lost.append(path)
     first = next(replacement.parameters())
-    return Links(tuple(modules), tuple(tensors), tuple(rows), first.dtype), lost
+    # added to all keys alike, a bias is not seen by softmax, unless keys are turned or normalised behind it
+    counts = place.rotary or not isinstance(place.k_norm, nn.Identity)
+    return Links(tuple(modules), tuple(tensors), tuple(rows), _bare(replacement, rows) if counts else (), first.dtype), lost
+
+
+def _bare(replacement: nn.Module, rows: list[tuple[str, str, slice | Tensor, slice]]) -> tuple[tuple[str, Tensor], ...]:
+    covered: dict[str, Tensor] = {}
+    for _, ours, part, _ in rows:
+        value = replacement.get_parameter(ours)
+        covered.setdefault(ours, torch.zeros(len(value), dtype=torch.bool, device=value.device))[part] = True
+    return tuple((ours, ~seen) for ours, seen in covered.items() if not seen.all())
 
 
 def _parameters(part: nn.Module | None) -> Iterator[nn.Parameter]:
