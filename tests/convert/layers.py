@@ -32,7 +32,9 @@ class Encoder(nn.Module):
 MAKE: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {name: (HOSTS[name], (2, 3, 32, 32)) for name in NAMES}
 MAKE |= {name: (CASES[name].make, CASES[name].shape) for name in (*FURTHER, *LAST)}
 MAKE["nn.MultiheadAttention"] = (Encoder, (2, 3, 32, 32))
-MAIN = [name for name in MAKE if name not in ("timm ViT, normed, registers", "transformers DINOv2", "timm MaxViT, TensorFlow's", "timm CaiT", "transformers DINOv3")]
+MAIN = [
+    name for name in MAKE if name not in ("timm ViT, normed, registers", "transformers DINOv2", "timm MaxViT, TensorFlow's", "timm CaiT", "transformers DINOv3")
+]
 
 
 @dataclass

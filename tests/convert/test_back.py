@@ -86,7 +86,7 @@ def test_adapters_put_on_since_come_back_or_stop_it() -> None:
             torch.testing.assert_close(run(adapted, IMAGES), want, rtol=1e-5, atol=1e-5)
         else:
             # one layer of ours was three of the host's, or a parameter without a layer
-            with pytest.raises(InputError, match="since it was converted|in the place of its weight"):
+            with pytest.raises(InputError, match=r"since it was converted|in the place of its weight"):
                 revert_(model)
             assert_same(before, everything(model))
             plain = adapted.merge_and_unload()
@@ -111,13 +111,13 @@ def test_layers_that_were_cut_away(cut) -> None:
 
 
 @pytest.mark.case("C20")
-def test_places_that_hold_something_else_are_left(host="timm") -> None:
-    model = base(host)
+def test_places_that_hold_something_else_are_left() -> None:
+    model = base()
     convert_(model, SOFTMAX)
     mine = model.blocks[1].attn = nn.Identity()
     assert revert_(model) == ["blocks.0.attn", "blocks.2.attn"]
     assert model.blocks[1].attn is mine
-    model = base(host)
+    model = base()
     convert_(model, SOFTMAX)
     model.blocks = nn.Sequential()
     with pytest.raises(InputError, match="nothing that was converted or inserted stands in this model"):

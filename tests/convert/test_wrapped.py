@@ -84,7 +84,7 @@ def test_sharded_models(alone) -> None:
         fully_shard(model.blocks[1], mesh=mesh)
         if whole:
             fully_shard(model, mesh=mesh)
-        with pytest.raises(InputError, match="sharded by fully_shard.*convert before you wrap"):
+        with pytest.raises(InputError, match=r"sharded by fully_shard.*convert before you wrap"):
             convert_(model, SOFTMAX)
     model = timm_vit()
     parallelize_module(model.blocks[0].mlp, mesh, {"fc1": ColwiseParallel()})
@@ -115,7 +115,7 @@ def test_compiled_models() -> None:
 @pytest.mark.parametrize("host", [timm_vit, torchvision_vit, lambda: transformers_tower("ViT")], ids=["timm", "torchvision", "transformers"])
 def test_quantised_models_have_a_reason(host) -> None:
     model = torch.ao.quantization.quantize_dynamic(host().eval(), {nn.Linear}, dtype=torch.qint8)
-    with pytest.raises(InputError, match="is quantised .*convert first and quantise then"):
+    with pytest.raises(InputError, match=r"is quantised .*convert first and quantise then"):
         convert_(model, SOFTMAX)
     model = host().train()
     layer = next(module for module in model.modules() if type(module) is nn.Linear)

@@ -45,7 +45,7 @@ def project(linear: nn.Module, x: Tensor, rows: slice | None = None) -> Tensor:
         ValueError: tokens and weights differ in dtype, outside of autocast.
     """
     if isinstance(linear, Apart):
-        return linear(x, rows)  # type: ignore[no-any-return]
+        return linear(x, rows)
     if not is_plain(linear, nn.Linear) or (rows is None and _has_any_global_hook()):
         out = linear(x)
         return out if rows is None else out[..., rows]

@@ -54,8 +54,8 @@ def convert_(
         What was replaced, and what became of the weights.
 
     Raises:
-        ValueError: nothing matches, or nothing that is known; a host's setting that the attention cannot have; something that hangs on a layer and would be lost;
-            a quantised, compiled, sharded or otherwise wrapped model; a warm start that is none, or means nothing; a module that was converted to another
+        ValueError: nothing matches, or nothing that is known; a host's setting that the attention cannot have; something that hangs on a layer and would be
+            lost; a quantised, compiled, sharded or otherwise wrapped model; a warm start that is none, or means nothing; a module that was converted to another
             attention before.
 
     Example:
@@ -162,8 +162,8 @@ def _read(host: Host, module: nn.Module, model: nn.Module, name: str) -> Place |
         return host.read(module, model, name)
     except (AttributeError, TypeError) as error:
         raise InputError(
-            f"{name} cannot be read as a {host_key(module)}: {error}; where a part of it was exchanged (quantised, pruned, wrapped), convert first and do so then, "
-            "or leave it out of `where`"
+            f"{name} cannot be read as a {host_key(module)}: {error}; where a part of it was exchanged (quantised, pruned, wrapped), convert first and do so "
+            "then, or leave it out of `where`"
         ) from error
 
 

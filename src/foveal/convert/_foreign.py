@@ -41,12 +41,12 @@ class Called(TokenAttention):
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Attend; a mask and causality are handed on, or refused where the module does not take them."""
-        return self.attn(x, **self._options(attn_mask, is_causal))  # type: ignore[no-any-return]
+        return self.attn(x, **self._options(attn_mask, is_causal))
 
     def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> dict[str, Tensor]:
         if not callable(getattr(self.attn, "attention_map", None)):
             raise InputError(f"{type(self.attn).__name__} has no attention_map; give it one, (B, N, C) -> {{'combined': (B, H, N, N)}}, to look at it")
-        return self.attn.attention_map(x, **self._options(attn_mask, is_causal))  # type: ignore[no-any-return]
+        return self.attn.attention_map(x, **self._options(attn_mask, is_causal))
 
     def macs(self, num_tokens: int) -> Any:
         """None where the module does not say."""

@@ -40,6 +40,7 @@ def _read(module: Any, model: nn.Module, name: str) -> Place:
         num_prefix_tokens=prefix,
         grid=grid,
         no_grid=no_grid,
+        needs_pairs="" if module.proj.out_features == module.dim else "it narrows its tokens, and its block reads its values",
         lost=(*lost, f"what {module.name} attention makes of queries, keys and values") if others else (),
     )
 

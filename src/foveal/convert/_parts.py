@@ -12,7 +12,19 @@ from torch import Tensor, nn
 
 from ..attention._apart import Apart
 
-__all__ = ["Copied", "ScaledUnit", "Turn", "Unit", "carry_hooks", "joined", "joined_parameters", "linear_of", "only", "with_separate_bias", "without_bias_of_keys"]
+__all__ = [
+    "Copied",
+    "ScaledUnit",
+    "Turn",
+    "Unit",
+    "carry_hooks",
+    "joined",
+    "joined_parameters",
+    "linear_of",
+    "only",
+    "with_separate_bias",
+    "without_bias_of_keys",
+]
 
 
 def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
@@ -38,7 +50,7 @@ class Copied:
     """Which of the host's, where others have no counterpart; all if None."""
 
 
-def joined(layers: list[Any]) -> tuple[Apart, tuple[Copied, ...]]:
+def joined(layers: list[Any]) -> tuple[Any, tuple[Copied, ...]]:
     """Three linear maps of one input as one. Whether they become one layer or stay apart is decided for all hosts alike, see ``_sources``."""
     return Apart(*layers), ()
 

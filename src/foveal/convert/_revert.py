@@ -80,7 +80,7 @@ def _steps(name: str, converted: Converted) -> list[_Step]:
     for ours, rows in links.bare:
         if (_tensor(name, replacement, ours)[rows.to(like.device)] != 0).any():
             raise InputError(
-                f"{name}.{ours} has a bias of keys by now, for which the original has no place, and it counts here; set these rows to zero to go back without it"
+                f"{name}.{ours} has a bias of keys by now, for which the original has no place, and here it counts; set these rows to zero to go back without"
             )
     replaced = {path for path, _ in (*links.modules, *links.tensors)}
     for path, part in original.named_modules():

@@ -25,8 +25,8 @@ class _Refuses:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise InputError(
-            f"{self.whose}.{self.method} would write names of weights that {self.whose} does not have before it is converted, and reading them back would draw the "
-            f"attentions at random; use foveal.{self.method}, foveal.save_delta, or foveal.revert_ first "
+            f"{self.whose}.{self.method} would write names of weights that {self.whose} does not have before it is converted, and reading them back would "
+            f"draw the attentions at random; use foveal.{self.method}, foveal.save_delta, or foveal.revert_ first "
             f"(where your own class converts itself when it is made: type(model).{self.method}(model, …))"
         )
 

@@ -169,11 +169,11 @@ def linked(name: str, module: nn.Module, replacement: nn.Module, place: Place, o
                         rows.append((path, f"{layers[id(copied.layer)]}.{copied.name}", copied.rows, copied.host_rows or slice(None)))
     lost = []
     for owner, part in left:
-        for key, value in part._buffers.items():
+        for key, buffer in part._buffers.items():
             path = f"{owner}.{key}".strip(".")
-            if value is not None and id(value) in here:
-                tensors.append((path, here[id(value)]))
-            elif value is not None and key not in part._non_persistent_buffers_set:
+            if buffer is not None and id(buffer) in here:
+                tensors.append((path, here[id(buffer)]))
+            elif buffer is not None and key not in part._non_persistent_buffers_set:
                 lost.append(path)
     first = next(replacement.parameters())
     # added to all keys alike, a bias is not seen by softmax, unless keys are turned or normalised behind it

@@ -96,6 +96,8 @@ def refusal(module: TokenAttention, place: Place) -> str:
     """Why the attention cannot stand here; empty where it can."""
     if place.needs_pairs and not module.of_pairs:
         return f"{place.needs_pairs}; {module.name} attention has no pairs, softmax or denoising attention has"
+    if isinstance(module, CrossSampleAttention) and place.weight.shape[0] != place.dim:
+        return "it changes the width of its tokens, at which cross-sample attention fuses its streams"
     if place.rotary and isinstance(module, DifferentialAttention):
         return "queries and keys are turned by their positions, which differential attention cannot do with heads that it reads in halves"
     return ""

@@ -114,8 +114,8 @@ def calibrate_(
         The relative error of every layer before and after.
 
     Raises:
-        ValueError: a model that was not converted, or is compiled or otherwise wrapped, a report of another model, fewer than two batches or an empty one, NaN or infinity in the
-            inputs or outputs of a layer, a layer that these batches do not reach, or settings that make no sense.
+        ValueError: a model that was not converted, or is compiled or wrapped, a report of another model, fewer than two batches or an empty one, NaN or
+            infinity in the inputs or outputs of a layer, a layer that these batches do not reach, or settings that make no sense.
 
     Example:
         >>> from foveal import ExternalAttention, convert_

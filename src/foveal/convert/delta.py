@@ -34,8 +34,8 @@ def save_delta(model: nn.Module, path: str | Path) -> list[str]:
         The names of the tensors that were written.
 
     Raises:
-        ValueError: the model was not converted; or it was changed since in a way that its base, converted, has no place for: another head, adapters, layers that
-            were cut or pruned, another dtype. Nothing is written.
+        ValueError: the model was not converted; or it was changed since in a way that its base, converted, has no place for: another head, adapters, layers
+            that were cut or pruned, another dtype. Nothing is written.
     """
     save_file, _ = _safetensors()
     record = record_of(model)

@@ -93,7 +93,8 @@ def insert_(
 
     Raises:
         ValueError: an attention for tokens; no such module, or one that holds modules without running them; a stage that has a block already; channels that
-            cannot be found, or do not fit the attention; a compiled or otherwise wrapped model. In ``forward``: a stage that gives something else than a map of so many channels.
+            cannot be found, or do not fit the attention; a compiled or wrapped model. In ``forward``: a stage that gives something else than a map of so
+            many channels.
 
     Example:
         >>> from foveal import LinearAttention2d
