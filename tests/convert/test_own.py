@@ -181,6 +181,32 @@ def test_what_such_an_attention_cannot_do_is_said(mine) -> None:
         convert_(timm_vit(), foveal.ExternalAttention2d.Config(slots=3))
 
 
+@pytest.mark.case("R8")
+def test_an_attention_without_parameters(mine, tmp_path) -> None:
+    @register("test flat", family="summary")
+    class Flat(nn.Module):
+        @dataclass(frozen=True, kw_only=True)
+        class Config(AttentionConfig):
+            pass
+
+        def __init__(self, dim: int, num_heads: int) -> None:
+            super().__init__()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean(1, keepdim=True).expand_as(x)
+
+    for host in THREE.values():
+        model = stirred(host())
+        want = run(model, IMAGES)
+        report = convert_(model, Flat.Config())
+        assert report.swaps[0].parameters[1] == 0
+        assert "-100%" in report.table()
+        run(model, IMAGES)
+        save_delta(model, tmp_path / "delta.safetensors")
+        revert_(model)
+        assert torch.equal(run(model, IMAGES), want)
+
+
 @pytest.mark.case("R9")
 @pytest.mark.parametrize("start", ["exakt", "", float("nan"), float("inf"), -float("inf"), -1e-4, True, False, [1e-4], torch.tensor(0.1), {"a": 1}])
 def test_starts_that_are_none(start) -> None:
@@ -271,7 +297,7 @@ def test_our_other_models_and_those_that_timm_built_with_ours() -> None:
         revert_(model)
         assert torch.equal(model(x), want)
     for model in (*videos[:2], t2t):
-        with pytest.raises(InputError, match=r"needs the grid of one image, and there is none (among|in the steps)"):
+        with pytest.raises(InputError, match=r"needs the grid of one image, and there is none among|it narrows its tokens"):
             convert_(model, HaloAttention.Config(block_size=2, halo_size=1))
 
 

@@ -95,7 +95,7 @@ def convert_as(
     planned: list[tuple[Converted, Swap]] = []
     on_grids: list[tuple[str, nn.Module]] = []
     # new parts are made where the host's are, whatever the caller's default device
-    with torch.device("cpu"):
+    with torch.device("cpu"), torch.inference_mode(False):
         for names, module, host, wanted in found:
             refuse_outer(model, names[0])
             if type(module) is type(wanted).module and type(module) is not SoftmaxAttention:

@@ -35,7 +35,8 @@ def library_of(module: nn.Module) -> str:
 
 def is_readable(module: nn.Module) -> bool:
     """Whether a module is a linear map that its weight and bias say all about. The exact class: adapters and subclasses compute something else."""
-    return type(module) in _LINEAR and not any(True for _ in module.buffers()) and not hangs_on(module)
+    added = set(module._parameters) - {"weight", "bias"} or module._buffers or module._modules
+    return type(module) in _LINEAR and not added and not hangs_on(module)
 
 
 def hangs_on(module: nn.Module, library: str = "torch", calls: str = "any") -> list[str]:

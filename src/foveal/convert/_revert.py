@@ -55,7 +55,7 @@ def revert_(model: nn.Module) -> list[str]:
 def _steps(name: str, converted: Converted) -> list[_Step]:
     original, replacement, links = converted.original, converted.replacement, converted.links
     steps: list[_Step] = []
-    like = next(replacement.parameters())
+    like: Tensor = next(replacement.parameters(), next(original.parameters()))
     linked: set[int] = set()
     for theirs, ours in links.modules:
         now = _part(name, replacement, ours)

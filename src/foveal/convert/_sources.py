@@ -175,7 +175,7 @@ def linked(name: str, module: nn.Module, replacement: nn.Module, place: Place, o
                 tensors.append((path, here[id(buffer)]))
             elif buffer is not None and key not in part._non_persistent_buffers_set:
                 lost.append(path)
-    first = next(replacement.parameters())
+    first = next(replacement.parameters(), place.weight)
     # added to all keys alike, a bias is not seen by softmax, unless keys are turned or normalised behind it
     counts = place.rotary or not isinstance(place.k_norm, nn.Identity)
     return Links(tuple(modules), tuple(tensors), tuple(rows), _bare(replacement, rows) if counts else (), first.dtype), lost
