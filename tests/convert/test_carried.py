@@ -281,3 +281,16 @@ def test_the_report_names_parameters_that_an_optimizer_does_not_hold() -> None:
                 here = {name for name, value in model.get_submodule(swap.name).named_parameters() if id(value) in held}
                 assert len(swap.kept) == len(here), "kept are the host's own objects"
             assert ("new objects" in report.table()) == bool(report.new_objects)
+
+
+@pytest.mark.case("C11")
+@pytest.mark.parametrize("part", ["q", "k", "v"])
+def test_one_of_three_layers_that_is_trained_alone(part) -> None:
+    model, _, images = built("transformers ViT")
+    model.requires_grad_(False)
+    model.layers[0].attention.get_submodule(f"{part}_proj").requires_grad_(True)
+    report = convert_(model, SOFTMAX)
+    at = f"layers.0.attention.attn.qkv.{part}"
+    assert [name for name, value in model.named_parameters() if value.requires_grad] == [f"{at}.weight", f"{at}.bias"]
+    assert "stay three layers" in report.swaps[0].notes[0]
+    assert not report.swaps[1].notes
