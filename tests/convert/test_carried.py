@@ -286,7 +286,7 @@ def test_the_report_names_parameters_that_an_optimizer_does_not_hold() -> None:
 @pytest.mark.case("C11")
 @pytest.mark.parametrize("part", ["q", "k", "v"])
 def test_one_of_three_layers_that_is_trained_alone(part) -> None:
-    model, _, images = built("transformers ViT")
+    model, _, _ = built("transformers ViT")
     model.requires_grad_(False)
     model.layers[0].attention.get_submodule(f"{part}_proj").requires_grad_(True)
     report = convert_(model, SOFTMAX)
