@@ -24,7 +24,7 @@ from foveal import (
     save_delta,
 )
 from foveal.attention import attention_class, list_attentions
-from foveal.convert._convert import record_of
+from foveal.convert._record import record_of
 from tests.convert.hosts import CASES
 from tests.convert.test_hosts import SIDE, run, stirred, timm_vit, torchvision_vit, transformers_tower
 

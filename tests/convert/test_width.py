@@ -91,7 +91,7 @@ def test_a_rank_that_suffices_keeps_the_function(config, proj_bias) -> None:
         for value in (attn.qkv.weight, attn.qkv.bias):
             rows = value.unflatten(0, (12, 8))
             rows[:, 4:] = rows[:, :4]
-    other, report = convert(model, config(attn_head_dim=4), warm_start="exact")
+    other, report = convert(model, config(attn_head_dim=4), warm_start=None if config is CausalAttention.Config else "exact")
     # what causal attention makes of the host is another function, but of the same weights
     want = attn if config is not CausalAttention.Config else convert(model, config())[0]["attn"]
     torch.testing.assert_close(other["attn"](x), want(x), rtol=1e-9, atol=1e-9)

@@ -9,6 +9,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from .._errors import InputError
 from .._fx import leaf
+from ._apart import Apart
 
 __all__ = ["check_dtype", "is_plain", "project"]
 
@@ -45,6 +46,8 @@ def project(linear: nn.Module, x: Tensor, rows: slice | None = None) -> Tensor:
     Raises:
         ValueError: tokens and weights differ in dtype, outside of autocast.
     """
+    if isinstance(linear, Apart):
+        return linear(x, rows)
     if not is_plain(linear, nn.Linear) or (rows is None and _has_any_global_hook()):
         out = linear(x)
         return out if rows is None else out[..., rows]

@@ -1,9 +1,11 @@
 """Somebody else's model, with our attention in it and their weights kept."""
 
-from . import _timm, _timm_class, _timm_rope, _timm_windows, _torch, _torchvision, _transformers, _transformers_video  # noqa: F401  # each enters its hosts
-from ._convert import convert, convert_, originals_of, places_of, revert_
+from . import _own, _timm, _timm_class, _timm_rope, _timm_windows, _torch, _torchvision, _transformers, _transformers_video  # noqa: F401  # each enters its hosts
+from ._convert import convert, convert_
 from ._host import Place, find_host, host_key, known_hosts, register_host
 from ._interface import register_attention_functions
+from ._record import originals_of, places_of
+from ._revert import revert_
 from ._transfer import WarmStart
 from ._where import Where, every_nth, global_only, last_stage, matcher
 from .calibrate import CalibrationReport, LayerFit, calibrate_

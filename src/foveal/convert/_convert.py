@@ -1,88 +1,29 @@
 """Put attentions into a model that somebody else made, in place and all at once, or not at all."""
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from .._errors import InputError
 from ..attention import AttentionConfig, SoftmaxAttention, TokenAttention
-from ._digest import digests, fingerprint
-from ._fitting import attention_classes_first, those_that_fit
-from ._grids import forget_grids, told_of_grid, watch_grids
-from ._host import Host, Place, find_host, host_key, known_hosts, refuse_what_cannot_be_read
-from ._parts import Copied, carry_hooks
-from ._transfer import Transfer, WarmStart, build, make, refusal
-from ._where import Where, is_everywhere, matcher
+from ._digest import digests, refuse_empty
+from ._find import chooser, find
+from ._fitting import those_that_fit
+from ._grids import told_of_grid, watch_grids
+from ._host import Place, host_key
+from ._parts import carry_hooks
+from ._record import Converted, begin_record, layout_of, places_of, put
+from ._savers import guard_savers
+from ._sources import linked, parameters_outside, refuse_mixtures, refuse_outer, settled
+from ._transfer import Transfer, WarmStart, build, check_warm_start
+from ._where import Where
+from ._wrapped import refuse_quantised, refuse_wrapped
 from .report import ConversionReport, Swap
 
-__all__ = ["begin_record", "convert", "convert_", "is_converted", "originals_of", "places_of", "record_of", "refuse_compiled", "revert_"]
-
-_RECORD = "_foveal_conversion"
-
-
-@dataclass
-class Converted:
-    """What is remembered of one replaced module."""
-
-    names: list[str]
-    original: nn.Module
-    replacement: nn.Module
-    wanted: AttentionConfig
-    warm_start: WarmStart
-    copied: tuple[Copied, ...]
-
-
-@dataclass
-class Record:
-    """What is remembered of a model's conversion, on the model; not a submodule, so that it is in no state dict."""
-
-    base: str
-    """Fingerprint of the weights before the first conversion."""
-    parts: list[Converted]
-    start: dict[str, int]
-    """Digest of every tensor when it came into being: of the base, or of the conversion."""
-    new: set[str]
-    """Names of parameters that the base says nothing of."""
-    inserted: list[Any] = field(default_factory=list)
-    """Blocks that :func:`insert_` put in; they replace nothing."""
-    whole: bool = True
-    """Whether the originals hold the base's weights; a model that was loaded from a folder has only those that conversion kept."""
-
-
-def is_converted(model: nn.Module) -> bool:
-    """Whether :func:`convert_` was called with this very module."""
-    return _RECORD in model.__dict__
-
-
-def record_of(model: nn.Module) -> Record:
-    """What :func:`convert_` left on the model.
-
-    Raises:
-        ValueError: nothing.
-    """
-    record: Record | None = model.__dict__.get(_RECORD)
-    if record is None:
-        raise InputError("this model was not converted, or not as a whole: give the module that was given to convert_")
-    return record
-
-
-def begin_record(model: nn.Module, before: dict[str, int]) -> Record:
-    """The model's record, which begins with the digests of its weights where there is none."""
-    record: Record = model.__dict__.setdefault(_RECORD, Record(fingerprint(before), [], before, set()))
-    return record
-
-
-def places_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """What stands in the model now by conversion, and the name of each place; none where the model was not converted."""
-    return [(part.names[0], part.replacement) for part in _parts(model)]
-
-
-def originals_of(model: nn.Module) -> dict[str, nn.Module]:
-    """What stood in the converted places before, by name."""
-    return {name: part.original for part in _parts(model) for name in part.names}
+__all__ = ["convert", "convert_", "convert_as"]
 
 
 def convert_(
@@ -90,26 +31,32 @@ def convert_(
     config: AttentionConfig | Mapping[str, AttentionConfig | None],
     where: Where = "*",
     *,
-    warm_start: WarmStart = 1e-4,
+    warm_start: WarmStart | None = None,
 ) -> ConversionReport:
     """Replace attention modules in place, keeping the weights that mean the same.
 
     The replacement keeps device, dtype, training mode, and the host's own layers as far as they are used: their parameters, hooks, adapters and
-    ``requires_grad``. Hooks of the module itself go on too. A module that stands in several places is replaced once. An error leaves the model as it was.
+    ``requires_grad``. Hooks of the module itself go on too. Where queries, keys and values are three layers they become one, a copy, if they are plain, shared
+    with nobody and frozen or trained alike; else they stay three. What hangs on a layer and cannot go on is refused. A module that stands in several places
+    is replaced once. An error leaves the model as it was.
+
+    An optimizer cannot be seen from the model: make it after the conversion, or give it :meth:`ConversionReport.new_objects`.
 
     Args:
         model: of timm, torchvision, transformers, or any with ``nn.MultiheadAttention``; see :func:`known_hosts`.
         config: what to put in, such as ``foveal.DenoisingAttention.Config()``. A mapping from globs to configurations puts different ones in different
             places; the first glob that matches decides, and None leaves a place as it is.
         where: which modules, see :data:`Where`; :func:`last_stage`, :func:`global_only` and :func:`every_nth` make some. All known attentions by default.
-        warm_start: of denoising attention, the size of the negative branch relative to the host's weights, or ``"exact"``: the function is unchanged.
+        warm_start: of denoising attention, the size of the negative branch relative to the host's weights, 1e-4 if None; or ``"exact"``: the function is
+            unchanged. ``"exact"`` may also be said of softmax and cross-sample attention, which keep it anyway.
 
     Returns:
         What was replaced, and what became of the weights.
 
     Raises:
-        ValueError: nothing matches, or nothing that is known; a host's setting that the attention cannot have; a quantised or compiled model; a module that
-            was converted to another attention before.
+        ValueError: nothing matches, or nothing that is known; a host's setting that the attention cannot have; something that hangs on a layer and would be
+            lost; a quantised, compiled, sharded or otherwise wrapped model; a warm start that is none, or means nothing; a module that was converted to another
+            attention before.
 
     Example:
         >>> model = torch.nn.TransformerEncoderLayer(16, 4, batch_first=True)
@@ -117,51 +64,74 @@ def convert_(
         >>> print(report.swaps[0].name, report.swaps[0].function)
         self_attn kept
     """
-    refuse_compiled(model)
-    choose = _chooser(model, config, where)
-    found, everywhere = _find(model, choose), is_everywhere(where)
-    found, left = those_that_fit(found, model, config, where, [part.replacement for part in _parts(model)])
-    before = digests(model.state_dict())
+    check_warm_start(warm_start, config)
+    return convert_as(model, config, where, warm_start=1e-4 if warm_start is None else warm_start, apart=None)
+
+
+def convert_as(
+    model: nn.Module,
+    config: AttentionConfig | Mapping[str, AttentionConfig | None],
+    where: Where,
+    *,
+    warm_start: WarmStart,
+    apart: Collection[str] | None,
+) -> ConversionReport:
+    """:func:`convert_`, or what it did once done again.
+
+    Args:
+        model: see :func:`convert_`, as of all others.
+        config: and so on.
+        where: and so on.
+        warm_start: and so on, of any attention.
+        apart: names of the places whose queries, keys and values stay three layers; None to find out.
+    """
+    refuse_wrapped(model)
+    refuse_quantised(model)
+    for one in config.values() if isinstance(config, Mapping) else [config]:
+        if isinstance(one, AttentionConfig) and type(one).module.form != "tokens":  # type: ignore[attr-defined]
+            raise InputError(f"{one.attention} attention takes maps, and these places give tokens; foveal.insert_ puts it behind a stage")
+    found = find(model, chooser(model, config, where))
+    refuse_empty(model.state_dict())
     planned: list[tuple[Converted, Swap]] = []
     on_grids: list[tuple[str, nn.Module]] = []
-    for names, module, host, wanted in found:
-        place = host.read(module, model, names[0])
-        if place is None:
-            if everywhere:
-                continue
-            raise InputError(f"{names[0]} is asked by other tokens than it reads, which most attentions cannot do; leave it out of `where`")
-        refuse_what_cannot_be_read(names[0], iter((part, getattr(place, part)) for part in ("qkv", "proj", "q_norm", "k_norm", "norm")))
-        if reason := refusal(make(wanted, place), place):
-            if place.asks_apart and everywhere:
-                continue
-            raise InputError(f"{names[0]}: {reason}; or leave it out of `where`")
-        here = told_of_grid(wanted, place, model, names[0])
-        ours, transfer = build(here, place, warm_start)
-        if place.windows == 1 and place.num_prefix_tokens is not None:
-            on_grids.append((names[0], ours))
-        replacement = host.wrap(module, ours).train(module.training)
-        replacement.__dict__["place_name"] = names[0]
-        carry_hooks(module, replacement)
-        planned.append(
-            (Converted(names, module, replacement, wanted, warm_start, place.copied), _swap(names, module, replacement, ours, transfer, place, here))
-        )
+    # new parts are made where the host's are, whatever the caller's default device
+    with torch.device("cpu"), torch.inference_mode(False):
+        for names, module, _, wanted in found:
+            refuse_outer(model, names[0])
+            if type(module) is type(wanted).module and type(module) is not SoftmaxAttention:
+                raise InputError(f"{names[0]} is {wanted.attention} attention already, as the model was built; leave it out of `where`")
+        fitting, left = those_that_fit(found, model, config, where, [module for _, module in places_of(model)])
+        for names, module, host, wanted, place in fitting:
+            refuse_mixtures(names[0], place)
+            outside = parameters_outside(model, module)
+            place, is_apart = settled(place, outside, None if apart is None else names[0] in apart)
+            here = told_of_grid(wanted, place, model, names[0])
+            ours, transfer = build(here, place, warm_start)
+            if place.windows == 1 and place.num_prefix_tokens is not None:
+                on_grids.append((names[0], ours))
+            replacement = host.wrap(module, ours)
+            replacement.__dict__["place_name"] = names[0]
+            _set_mode(module, replacement)
+            carry_hooks(module, replacement)
+            links, buffers = linked(names[0], module, replacement, place, outside)
+            transfer.dropped += [f"buffer {name}" for name in buffers]
+            converted = Converted(names, module, replacement, wanted, warm_start, links, is_apart)
+            planned.append((converted, _swap(converted, ours, transfer, place, here)))
+    before, layout = digests(model.state_dict()), layout_of(model.state_dict())
     # from here on nothing can fail
     for converted, _ in planned:
-        _put(model, converted.names, converted.replacement)
+        put(model, converted.names, converted.replacement)
     watch_grids(model, on_grids)
-    record = begin_record(model, before)
+    record = begin_record(model, before, layout)
     prefixes = tuple(f"{name}." for converted, _ in planned for name in converted.names)
     record.parts += [converted for converted, _ in planned]
-    record.start |= digests({name: value for name, value in model.state_dict().items() if name.startswith(prefixes)}) if prefixes else {}
+    if prefixes:
+        state = model.state_dict()
+        record.put_in(prefixes, state)
+        record.start |= digests({name: value for name, value in state.items() if name.startswith(prefixes)})
     record.new |= {name for converted, swap in planned for name in _full_names(converted, swap)}
+    guard_savers(model, [name for converted, _ in planned for name in converted.names])
     return ConversionReport([swap for _, swap in planned], left)
-
-
-def _full_names(converted: Converted, swap: Swap) -> list[str]:
-    """New parameters as the model's state dict names them; buffers of the attention are new as well."""
-    ours = [f"{inner}.{name}".strip(".") for inner, module in converted.replacement.named_modules() if isinstance(module, TokenAttention) for name in swap.new]
-    buffers = [name for name, _ in converted.replacement.named_buffers()]
-    return [f"{place}.{name}" for place in converted.names for name in (*ours, *buffers)]
 
 
 def convert(
@@ -169,141 +139,61 @@ def convert(
     config: AttentionConfig | Mapping[str, AttentionConfig | None],
     where: Where = "*",
     *,
-    warm_start: WarmStart = 1e-4,
+    warm_start: WarmStart | None = None,
 ) -> tuple[nn.Module, ConversionReport]:
     """:func:`convert_` on a copy; the model is untouched."""
-    other = copy.deepcopy(model)
+    refuse_wrapped(model)
+    try:
+        other = copy.deepcopy(model)
+    except RuntimeError as error:
+        raise InputError(f"the model cannot be copied: {error}; convert it in place with convert_") from error
     return other, convert_(other, config, where, warm_start=warm_start)
 
 
-def revert_(model: nn.Module) -> list[str]:
-    """Put back the modules that :func:`convert_` replaced and take out what :func:`insert_` put in, in place; their names.
-
-    Layers that the two shared come back as they are now, trained if they were trained. The attention's own parameters are gone.
-
-    Raises:
-        ValueError: the model was not converted; or it came out of ``foveal.from_pretrained``, and weights that conversion dropped are not there.
-    """
-    record = record_of(model)
-    if not record.whole:
-        raise InputError("this model was loaded converted, without the weights that conversion dropped, so there is no way back; take the base model itself")
-    parts = record.parts
-    for converted in parts:
-        like = next(converted.replacement.parameters())
-        original = converted.original.to(like.device, like.dtype).train(converted.replacement.training)
-        for copied in converted.copied:
-            copied.give_back()
-        _put(model, converted.names, original)
-    forget_grids(model)
-    taken = [inserted.take_out(model) for inserted in record.inserted]
-    del model.__dict__[_RECORD]
-    return [*(name for converted in parts for name in converted.names), *taken]
+def _set_mode(module: nn.Module, replacement: nn.Module) -> None:
+    """Training or evaluation as the host; its own parts are left in the mode that they are in."""
+    own = {id(part) for part in module.modules()}
+    for part in replacement.modules():
+        if id(part) not in own:
+            part.training = module.training
 
 
-# -- which -----------------------------------------------------------------------------------------------------------------------------------------
+def _full_names(converted: Converted, swap: Swap) -> list[str]:
+    """New parameters as the model's state dict names them; buffers of the attention are new as well."""
+    ours = [f"{inner}.{name}".strip(".") for inner, module in converted.replacement.named_modules() if isinstance(module, TokenAttention) for name in swap.new]
+    host = {id(value) for value in converted.original.buffers()}
+    buffers = [name for name, value in converted.replacement.named_buffers() if id(value) not in host]
+    return [f"{place}.{name}" for place in converted.names for name in (*ours, *buffers)]
 
 
-_Choice = tuple[bool, AttentionConfig | None]
-"""Whether anything is said of a module, and what; None is to leave it."""
-
-
-def _chooser(model: nn.Module, config: AttentionConfig | Mapping[str, AttentionConfig | None], where: Where) -> Callable[[str, nn.Module], _Choice]:
-    if isinstance(config, AttentionConfig):
-        chosen = matcher(where, model)
-        return lambda name, module: (chosen(name, module), config)
-    if not isinstance(config, Mapping) or not all(value is None or isinstance(value, AttentionConfig) for value in config.values()):
-        raise InputError(f"expected a configuration, such as foveal.DenoisingAttention.Config(), or a mapping from globs to configurations, got {config!r}")
-    if not is_everywhere(where):
-        raise InputError("where says nothing beside a mapping, whose globs say it; give one of the two")
-    rules = [(matcher(glob, model), value) for glob, value in config.items()]
-    return lambda name, module: next(((True, value) for chosen, value in rules if chosen(name, module)), (False, None))
-
-
-def _find(model: nn.Module, choose: Callable[[str, nn.Module], _Choice]) -> list[tuple[list[str], nn.Module, Host, AttentionConfig]]:
-    """Every module to be replaced, once, with all its names."""
-    names: dict[int, list[str]] = {}
-    modules: dict[int, nn.Module] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        names.setdefault(id(module), []).append(name)
-        modules[id(module)] = module
-    done = {id(part): converted for converted in _parts(model) for part in converted.replacement.modules()}
-    found, matched, already = [], [], 0
-    for key, module in modules.items():
-        said = [wanted for name in names[key] for chosen, wanted in (choose(name, module),) if chosen]
-        if not said:
-            continue
-        matched.append(module)
-        wanted, host = said[0], find_host(module)
-        if key in done:
-            already += _check_again(done[key], wanted)
-            continue
-        if host is None or wanted is None:
-            continue
-        if "" in names[key]:
-            raise InputError(f"the model itself is the attention ({type(module).__name__}); put it into a module, so that there is a place to replace it in")
-        found.append((names[key], module, host, wanted))
-    if not matched:
-        raise InputError(f"no module is chosen; the model's attentions are {', '.join(_attentions(model)) or 'none that is known'}")
-    if not found and not already:
-        raise InputError(
-            f"{len(matched)} modules are chosen, and none is an attention that is known: {attention_classes_first(matched)}; "
-            f"known: {', '.join(known_hosts())}; teach another with foveal.register_host"
-        )
-    return found
-
-
-def _parts(model: nn.Module) -> list[Converted]:
-    return record_of(model).parts if is_converted(model) else []
-
-
-def _check_again(converted: Converted, wanted: AttentionConfig | None) -> int:
-    """The same again is nothing to do; another needs the first to be taken back."""
-    if wanted is not None and wanted != converted.wanted:
-        raise InputError(f"{converted.names[0]} was converted to {converted.wanted.to_json()} before; call foveal.revert_(model) first")
-    return 1
-
-
-def _attentions(model: nn.Module) -> list[str]:
-    names = [name for name, module in model.named_modules() if find_host(module) is not None]
-    return names if len(names) <= 4 else [*names[:2], "…", names[-1]]
-
-
-def refuse_compiled(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
-            raise InputError(f"{name or 'the model'} is compiled, and would go on with what it was compiled from; convert first and compile then")
-
-
-# -- what ------------------------------------------------------------------------------------------------------------------------------------------
-
-
-def _swap(names: list[str], module: nn.Module, replacement: nn.Module, ours: Any, transfer: Transfer, place: Place, config: AttentionConfig) -> Swap:
+def _swap(converted: Converted, ours: Any, transfer: Transfer, place: Place, config: AttentionConfig) -> Swap:
+    names, module, replacement = converted.names, converted.original, converted.replacement
     notes = []
     if len(names) > 1:
         notes.append(f"shared, also as {', '.join(names[1:])}")
-    if hooks := len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks):
+    if hooks := len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks) + len(module._backward_pre_hooks):
         notes.append(f"{hooks} hooks of the module go on, with what the new attention takes and gives")
-    notes += place.notes
+    if converted.apart:
+        notes.append("queries, keys and values stay three layers, since they are adapted, hooked, shared, or frozen apart")
+    notes += [*place.notes, *transfer.notes]
     tokens, macs = place.num_tokens, None
-    if tokens is not None and place.windows is not None:
+    if tokens is not None and place.windows is not None and (after := ours.macs(tokens)) is not None:
         before = SoftmaxAttention(place.dim, place.num_heads, attn_head_dim=place.head_dim, device="meta").macs(tokens)
-        macs = (place.windows * before, place.windows * ours.macs(tokens))
+        macs = (place.windows * before, place.windows * after)
+    own = {id(value) for value in module.parameters()}
+    objects = dict(ours.named_parameters())
+    copied = [name for name in transfer.kept if name in objects and id(objects[name]) not in own]
     return Swap(
         name=names[0],
         was=host_key(module),
         to=config.to_dict(),
         function=transfer.function,
-        kept=transfer.kept,
-        mapped=transfer.mapped,
+        kept=[name for name in transfer.kept if name not in copied],
+        mapped=copied + transfer.mapped,
         new=transfer.new,
         dropped=transfer.dropped,
         parameters=(sum(p.numel() for p in module.parameters()), sum(p.numel() for p in replacement.parameters())),
         macs=macs,
         notes=notes,
+        new_objects=[f"{names[0]}.{name}" for name, value in replacement.named_parameters() if id(value) not in own],
     )
-
-
-def _put(model: nn.Module, names: list[str], module: nn.Module) -> None:
-    for name in names:
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, module)

@@ -2,28 +2,47 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from .._errors import InputError
 
-__all__ = ["digests", "fingerprint"]
+__all__ = ["digests", "fingerprint", "refuse_empty"]
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16}
 _ODD = 0x4C957F2D
 _PIECE = 2**20
 
 
-def digests(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """One number for each tensor; another for other bits, another order, dtype or shape.
+def digests(state: Mapping[str, Any]) -> dict[str, int]:
+    """One number for each tensor; another for other bits, another order, dtype or shape. What is no tensor has none.
 
     Raises:
-        ValueError: tensors on the meta device.
+        ValueError: tensors on the meta device, or that are more than numbers in a row: sparse, quantised, sharded.
     """
-    if empty := [name for name, value in state.items() if value.is_meta]:
+    refuse_empty(state)
+    return {name: _digest(_plain(name, value)) for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def refuse_empty(state: Mapping[str, Any]) -> None:
+    """Weights without values cannot be kept.
+
+    Raises:
+        ValueError: there are such.
+    """
+    if empty := [name for name, value in state.items() if isinstance(value, Tensor) and value.is_meta]:
         raise InputError(f"{len(empty)} weights are on the meta device, as {empty[0]}, and have no values to keep; load the model's weights first")
-    return {name: _digest(value.detach()) for name, value in state.items()}
+
+
+def _plain(name: str, value: Tensor) -> Tensor:
+    value = value.detach()
+    if is_traceable_wrapper_subclass(value) or value.is_quantized or value.layout is not torch.strided:
+        raise InputError(f"{name} is a {type(value).__name__} of {value.dtype} ({value.layout}), no plain tensor; convert first, and quantise or shard then")
+    # subclasses that only carry attributes are read as what they are
+    return value.as_subclass(Tensor)
 
 
 def fingerprint(values: Mapping[str, int]) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 from .._errors import InputError
 from ..attention import AttentionConfig, TokenAttention
 from ._grids import told_of_grid
-from ._host import Host, find_host, host_key, refuse_what_cannot_be_read
+from ._host import Host, Place, find_host, host_key, refuse_what_cannot_be_read
 from ._transfer import make, refusal
 from ._where import Where, is_everywhere, matcher
 from .report import Left
@@ -20,14 +20,15 @@ from .report import Left
 __all__ = ["attention_classes_first", "looks_like_attention", "those_that_fit"]
 
 Found = tuple[list[str], nn.Module, Host, AttentionConfig]
+Fitting = tuple[list[str], nn.Module, Host, AttentionConfig, Place]
 Configs = AttentionConfig | Mapping[str, AttentionConfig | None]
 
 OTHERS = "is asked by other tokens than it reads, as a head that pools or a cross attention"
 UNKNOWN = "conversion does not know its class; teach it with foveal.register_host"
 
 
-def those_that_fit(found: list[Found], model: nn.Module, config: Configs, where: Where, done: Iterable[nn.Module] = ()) -> tuple[list[Found], list[Left]]:
-    """The modules that can be converted, and the attentions that are left alone.
+def those_that_fit(found: list[Found], model: nn.Module, config: Configs, where: Where, done: Iterable[nn.Module] = ()) -> tuple[list[Fitting], list[Left]]:
+    """The modules that can be converted, as they were read, and the attentions that are left alone.
 
     Args:
         found: modules of known classes, with all their names, and what each is to become.
@@ -39,12 +40,12 @@ def those_that_fit(found: list[Found], model: nn.Module, config: Configs, where:
     Raises:
         ValueError: one that was meant by name cannot be converted; none can.
     """
-    fitting: list[Found] = []
+    fitting: list[Fitting] = []
     left: list[Left] = []
     for names, module, host, wanted in found:
-        reason = _reason(names[0], module, host, wanted, model)
-        if not reason:
-            fitting.append((names, module, host, wanted))
+        place, reason = _fit(names[0], module, host, wanted, model)
+        if place is not None:
+            fitting.append((names, module, host, wanted, place))
         elif _meant(names, module, model, config, where):
             raise InputError(
                 f"{reason if reason.startswith(names[0]) else f'{names[0]}: {reason}'}{'' if '`where`' in reason else '; or leave it out of `where`'}"
@@ -56,24 +57,35 @@ def those_that_fit(found: list[Found], model: nn.Module, config: Configs, where:
     return fitting, left + _unknown(model, config, where, done)
 
 
-def _reason(name: str, module: nn.Module, host: Host, wanted: AttentionConfig, model: nn.Module) -> str:
-    """Why a module cannot be converted; empty where it can.
+def _fit(name: str, module: nn.Module, host: Host, wanted: AttentionConfig, model: nn.Module) -> tuple[Place | None, str]:
+    """The place of a module that can be converted, or why it cannot be.
 
     Raises:
         ValueError: quantised weights, which are no matter of one place.
     """
     try:
-        place = host.read(module, model, name)
+        place = _read(host, module, model, name)
     except InputError as error:
-        return str(error)
+        return None, str(error)
     if place is None:
-        return f"{name} {OTHERS}"
+        return None, f"{name} {OTHERS}"
     refuse_what_cannot_be_read(name, iter((part, getattr(place, part)) for part in ("qkv", "proj", "q_norm", "k_norm", "norm")))
     try:
         told_of_grid(wanted, place, model, name)
-        return refusal(make(wanted, place), place)
+        reason = refusal(make(wanted, place), place)
     except InputError as error:
-        return str(error)
+        reason = str(error)
+    return (None, reason) if reason else (place, "")
+
+
+def _read(host: Host, module: nn.Module, model: nn.Module, name: str) -> Place | None:
+    try:
+        return host.read(module, model, name)
+    except (AttributeError, TypeError) as error:
+        raise InputError(
+            f"{name} cannot be read as a {host_key(module)}: {error}; where a part of it was exchanged (quantised, pruned, wrapped), convert first and do so "
+            "then, or leave it out of `where`"
+        ) from error
 
 
 def _meant(names: list[str], module: nn.Module, model: nn.Module, config: Configs, where: Where) -> bool:

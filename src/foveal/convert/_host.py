@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ..attention._apart import Apart
 from ._parts import Copied
 
 __all__ = ["HOSTS", "Host", "Place", "find_host", "host_key", "known_hosts", "refuse_what_cannot_be_read", "register_host"]
@@ -132,9 +133,9 @@ def refuse_what_cannot_be_read(name: str, parts: Iterator[tuple[str, nn.Module]]
         for key, value in module.named_parameters():
             if not value.is_floating_point() or type(value.data) is not Tensor:
                 raise InputError(f"{name}: {part}.{key} is {type(value.data).__name__} of {value.dtype}, quantised or packed; convert first and quantise then")
-        weight = getattr(module, "weight", None)
-        if part in ("qkv", "proj") and not isinstance(weight, Tensor):
-            raise InputError(f"{name}: {part} is a {type(module).__name__} without a plain weight, quantised or packed; convert first and quantise then")
+        for layer in module.layers if isinstance(module, Apart) else [module]:
+            if part in ("qkv", "proj") and not isinstance(getattr(layer, "weight", None), Tensor):
+                raise InputError(f"{name}: {part} is a {type(layer).__name__} without a plain weight, quantised or packed; convert first and quantise then")
 
 
 def _as_it_is(module: nn.Module, ours: nn.Module) -> nn.Module:

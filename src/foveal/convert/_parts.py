@@ -10,7 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Copied", "ScaledUnit", "Turn", "Unit", "carry_hooks", "joined", "joined_parameters", "linear_of", "only", "with_separate_bias"]
+from ..attention._apart import Apart
+
+__all__ = [
+    "Copied",
+    "ScaledUnit",
+    "Turn",
+    "Unit",
+    "carry_hooks",
+    "joined",
+    "joined_parameters",
+    "linear_of",
+    "only",
+    "with_separate_bias",
+    "without_bias_of_keys",
+]
 
 
 def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
@@ -32,19 +46,18 @@ class Copied:
     """``weight`` or ``bias``."""
     rows: slice | Tensor
     host: nn.Parameter
-
-    @torch.no_grad()
-    def give_back(self) -> None:
-        self.host.copy_(getattr(self.layer, self.name)[self.rows].reshape(self.host.shape))
+    host_rows: slice | None = None
+    """Which of the host's, where others have no counterpart; all if None."""
 
 
-def joined(layers: list[Any]) -> tuple[nn.Linear, tuple[Copied, ...]]:
-    """Several linear maps of one input as one; a copy. A map without a bias among others with one gets zeros."""
-    return joined_parameters([layer.weight for layer in layers], [layer.bias for layer in layers])
+def joined(layers: list[Any]) -> tuple[Any, tuple[Copied, ...]]:
+    """Three linear maps of one input as one. Whether they become one layer or stay apart is decided for all hosts alike, see ``_sources``."""
+    return Apart(*layers), ()
 
 
 def joined_parameters(weights: list[Tensor], biases: list[Tensor | None]) -> tuple[nn.Linear, tuple[Copied, ...]]:
-    """As :func:`joined`, from weights ``(I, C, …)`` and biases; the parameters are told from which rows they can be had again."""
+    """Several linear maps of one input as one, a copy, from weights ``(I, C, …)`` and biases; where some have none, zeros. The parameters are told from which
+    rows they can be had again."""
     given = [bias for bias in biases if bias is not None]
     with torch.no_grad():
         whole = [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in zip(weights, biases, strict=True)]
@@ -58,10 +71,11 @@ def joined_parameters(weights: list[Tensor], biases: list[Tensor | None]) -> tup
     return out, tuple(Copied(out, name, part, own) for name, part, own in pairs if isinstance(own, nn.Parameter))
 
 
-def with_separate_bias(qkv: Any, q_bias: Tensor | None, v_bias: Tensor | None) -> tuple[nn.Linear, tuple[Copied, ...]]:
+def with_separate_bias(qkv: Any, q_bias: Tensor | None, v_bias: Tensor | None) -> tuple[nn.Module, tuple[Copied, ...]]:
     """A ``qkv`` whose bias the host keeps beside it, for queries and values alone. The weight is the host's own, the bias a copy."""
     if q_bias is None or v_bias is None:
-        return linear_of(qkv.weight, None), ()
+        # the host calls its layer then
+        return qkv, ()
     width = len(q_bias)
     with torch.no_grad():
         bias = torch.cat([q_bias, torch.zeros_like(q_bias), v_bias])
@@ -69,6 +83,17 @@ def with_separate_bias(qkv: Any, q_bias: Tensor | None, v_bias: Tensor | None) -
     out.bias.requires_grad_(q_bias.requires_grad)
     pairs = ((slice(width), q_bias), (slice(2 * width, None), v_bias))
     return out, tuple(Copied(out, "bias", rows, own) for rows, own in pairs if isinstance(own, nn.Parameter))
+
+
+def without_bias_of_keys(weight: Tensor, bias: nn.Parameter) -> tuple[nn.Linear, tuple[Copied, ...]]:
+    """A ``qkv`` whose host sets the bias of keys to zero in every call. The weight is the host's own, the bias a copy."""
+    width = len(bias) // 3
+    with torch.no_grad():
+        values = bias.clone()
+        values[width : 2 * width] = 0
+    out = linear_of(weight, values)
+    out.bias.requires_grad_(bias.requires_grad)
+    return out, tuple(Copied(out, "bias", rows, bias, rows) for rows in (slice(width), slice(2 * width, None)))
 
 
 def only(module: nn.Module, kept: tuple[str, ...]) -> nn.Module:

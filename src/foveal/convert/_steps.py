@@ -6,7 +6,8 @@ from typing import Any
 from torch import nn
 
 from ..attention import config_from_dict
-from ._convert import convert_, record_of
+from ._convert import convert_as
+from ._record import record_of
 from .insert import insert_
 from .report import ConversionReport
 
@@ -20,7 +21,9 @@ def steps_of(model: nn.Module) -> list[dict[str, Any]]:
         ValueError: the model was not converted.
     """
     record = record_of(model)
-    replaced = [{"names": part.names, "config": part.wanted.to_dict(), "warm_start": part.warm_start} for part in record.parts]
+    replaced = [
+        {"names": part.names, "config": part.wanted.to_dict(), "warm_start": part.warm_start} | ({"apart": True} if part.apart else {}) for part in record.parts
+    ]
     return [*replaced, *(inserted.step() for inserted in record.inserted)]
 
 
@@ -36,8 +39,9 @@ def replay_(model: nn.Module, steps: list[dict[str, Any]]) -> ConversionReport:
             continue
         by_start.setdefault(json.dumps(step["warm_start"]), {})[_literally(step["names"][0])] = config_from_dict(step["config"])
     swaps = []
+    apart = {step["names"][0] for step in steps if step.get("apart")}
     for start, places in by_start.items():
-        swaps += convert_(model, places, warm_start=json.loads(start)).swaps
+        swaps += convert_as(model, places, "*", warm_start=json.loads(start), apart=apart).swaps
     for step in steps:
         if "after" in step:
             swaps += insert_(model, config_from_dict(step["config"]), _literally(step["after"]), channels=step["channels"], start=step["start"]).swaps

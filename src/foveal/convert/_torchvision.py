@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ._host import Place, register_host
-from ._parts import Copied, ScaledUnit, Unit, joined_parameters, only
+from ._parts import Copied, ScaledUnit, Unit, linear_of, only, without_bias_of_keys
 from ._placed import SHIFTED, Bias, Placed
 
 __all__: list[str] = []
@@ -62,20 +62,17 @@ def _position(module: Any) -> Bias:
 
 def _read(module: Any, model: nn.Module, name: str) -> Place:
     second = hasattr(module, "logit_scale")
-    qkv: Any = module.qkv
+    # the host reads weights and does not call its layers, so nor must ours
     copied: tuple[Copied, ...] = ()
-    if second and qkv.bias is not None:
-        # the host sets the bias of keys to zero in every call
-        qkv, copied = joined_parameters([module.qkv.weight], [module.qkv.bias])
-        width = qkv.in_features
-        with torch.no_grad():
-            qkv.bias[width : 2 * width] = 0
+    qkv = linear_of(module.qkv.weight, module.qkv.bias)
+    if second and module.qkv.bias is not None:
+        qkv, copied = without_bias_of_keys(module.qkv.weight, module.qkv.bias)
     return Place(
         dim=qkv.in_features,
         num_heads=module.num_heads,
         head_dim=qkv.in_features // module.num_heads,
         qkv=qkv,
-        proj=module.proj,
+        proj=linear_of(module.proj.weight, module.proj.bias),
         q_norm=ScaledUnit(module.logit_scale) if second else nn.Identity(),
         k_norm=Unit() if second else nn.Identity(),
         attn_drop=module.attention_dropout,

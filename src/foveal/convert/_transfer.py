@@ -7,7 +7,8 @@ Paper      the warm start of denoising attention: arXiv 2606.27372; rjccv/DnA sc
 """
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Literal
@@ -31,11 +32,12 @@ from ..attention import (
 )
 from ..attention._base import QKVAttention
 from ..attention.halo import HaloCore
+from ._foreign import Called, is_ours, made_by_user
 from ._host import Place
 from ._placed import takes_values_apart
 from ._width import Widened, of_width
 
-__all__ = ["Transfer", "WarmStart", "build", "make", "refusal"]
+__all__ = ["Transfer", "WarmStart", "build", "check_warm_start", "make", "refusal"]
 
 WarmStart = float | Literal["exact"]
 """How large W_Q⁻ and W_V⁻ start, relative to W_Q and W_V; ``"exact"`` is V⁻ = 0, which leaves the function what it was."""
@@ -46,7 +48,7 @@ class Transfer:
     """What became of the weights, by the names they have in our module."""
 
     kept: list[str] = field(default_factory=list)
-    """The host's own parameters, untouched."""
+    """The host's own parameters, or where several became one, their values."""
     mapped: list[str] = field(default_factory=list)
     """Made from the host's."""
     new: list[str] = field(default_factory=list)
@@ -54,6 +56,7 @@ class Transfer:
     """Of the host; those of keys and values, say."""
     function: str = "changed"
     """``kept`` to the last bits, ``nearly kept``, or ``changed``."""
+    notes: list[str] = field(default_factory=list)
 
 
 def build(config: AttentionConfig, place: Place, warm_start: WarmStart) -> tuple[TokenAttention, Transfer]:
@@ -78,17 +81,16 @@ def make(config: AttentionConfig, place: Place) -> TokenAttention:
         if not hasattr(config, "attn_head_dim"):
             raise InputError(f"{config.attention} attention needs dim = heads × width, got {place.dim} and {place.num_heads} × {place.head_dim}")
         options["attn_head_dim"] = place.head_dim
-    return type(config).module(  # type: ignore[return-value]
-        place.dim,
-        place.num_heads,
-        qkv_bias=_has_bias(place.qkv),
-        proj_bias=_has_bias(place.proj),
-        attn_drop=place.attn_drop,
-        proj_drop=place.proj_drop,
-        device="meta",
-        dtype=place.weight.dtype,
-        **(config.options() | options),
-    )
+    options |= {
+        "qkv_bias": _has_bias(place.qkv),
+        "proj_bias": _has_bias(place.proj),
+        "attn_drop": place.attn_drop,
+        "proj_drop": place.proj_drop,
+        "dtype": place.weight.dtype,
+    }
+    if not is_ours(type(config).module):
+        return made_by_user(config, place.dim, place.num_heads, options, place.weight.device)
+    return type(config).module(place.dim, place.num_heads, device="meta", **(config.options() | options))  # type: ignore[return-value]
 
 
 def refusal(module: TokenAttention, place: Place) -> str:
@@ -100,6 +102,8 @@ def refusal(module: TokenAttention, place: Place) -> str:
             f"its values are made of other tokens than its keys, as where positions are added to queries and keys alone; {module.name} attention cannot have "
             "that, softmax or denoising attention can"
         )
+    if isinstance(module, CrossSampleAttention) and place.weight.shape[0] != place.dim:
+        return "it changes the width of its tokens, at which cross-sample attention fuses its streams"
     if place.rotary and isinstance(module, DifferentialAttention):
         return "queries and keys are turned by their positions, which differential attention cannot do with heads that it reads in halves"
     return ""
@@ -118,7 +122,12 @@ def _made_anew(transfer: Transfer, widened: Widened, width: int) -> Transfer:
 
 def _fill(module: TokenAttention, place: Place, warm_start: WarmStart) -> Transfer:
     """Give the attention what it can keep of the host's weights."""
-    transfer = next(rule for kind, rule in _RULES if isinstance(module, kind))(module, place, warm_start)
+    kind, rule = next((kind, rule) for kind, rule in _RULES if isinstance(module, kind))
+    transfer = rule(module, place, warm_start)
+    if kind not in (type(module), TokenAttention):
+        # what a subclass makes of the weights is its own affair
+        transfer.function = "changed"
+        transfer.notes.append(f"weights as for {kind.__name__}, of which {type(module).__name__} is a subclass")
     dropped = list(place.lost)
     if place.position is not None:
         names = [f"position.{name}" for name, _ in place.position.named_parameters()]
@@ -262,6 +271,45 @@ def _external(module: ExternalAttention, place: Place, warm_start: WarmStart) ->
     return _rest_is_new(module, out)
 
 
+@torch.no_grad()
+def _by_name(module: TokenAttention, place: Place, warm_start: WarmStart) -> Transfer:
+    """An attention without a rule of its own: layers of the same name and shape mean the same, and all else starts as it was made."""
+    out, prefix = Transfer(), ""
+    inner: nn.Module = module
+    if isinstance(module, Called):
+        inner, prefix = module.attn, "attn."
+    own = dict(inner.named_children())
+    for part in ("qkv", "proj", "q_norm", "k_norm", "norm"):
+        theirs: Any = getattr(place, part)
+        if part not in own or isinstance(own[part], nn.Identity) != isinstance(theirs, nn.Identity):
+            continue
+        if isinstance(theirs, nn.Identity) or (_shapes(own[part]) == _shapes(theirs)):
+            setattr(inner, part, theirs)
+            out.kept += [f"{prefix}{part}.{name}" for name, _ in theirs.named_parameters()]
+    rows = dict(zip("qkv", _rows(place.qkv), strict=True))
+    for part, (weight, bias) in rows.items():
+        layer = own.get(part)
+        if "qkv" not in own and type(layer) is nn.Linear and layer.weight.shape == weight.shape and (layer.bias is None) == (bias is None):
+            _copy(layer, (weight, bias), 1.0)
+            out.mapped += [f"{prefix}{part}.{name}" for name, _ in layer.named_parameters()]
+    objects = {id(value) for value in module.parameters()}
+    taken = {part for part in rows if f"{prefix}{part}.weight" in out.mapped}
+    for part in ("qkv", "proj", "q_norm", "k_norm", "norm"):
+        gone = [name for name, value in getattr(place, part).named_parameters() if id(value) not in objects]
+        if part == "qkv" and gone and taken:
+            out.dropped += [] if len(taken) == 3 else [f"qkv rows of {', '.join(sorted(set(rows) - taken))}"]
+        else:
+            out.dropped += [f"{part}.{name}" for name in gone]
+    _make_the_rest(module, place)
+    out.notes.append(f"{module.name} attention has no rule of its own: layers of the same name and shape are the host's, the rest is as it was made")
+    return _rest_is_new(module, out)
+
+
+def _shapes(layer: Any) -> list[tuple[int, ...] | None]:
+    """Of weight and bias."""
+    return [None if getattr(layer, name, None) is None else tuple(getattr(layer, name).shape) for name in ("weight", "bias")]
+
+
 _RULES: list[tuple[type[nn.Module], Callable[..., Transfer]]] = [
     (SoftmaxAttention, _softmax),
     (DenoisingAttention, _denoising),
@@ -272,7 +320,30 @@ _RULES: list[tuple[type[nn.Module], Callable[..., Transfer]]] = [
     (EfficientAttention, _plain),
     (LinearAttention, _plain),
     (CausalAttention, _plain),
+    # an attention that somebody registered
+    (TokenAttention, _by_name),
 ]
+
+
+def check_warm_start(warm_start: Any, config: Any) -> None:
+    """Refuse a warm start that is none, or that none of the attentions has.
+
+    Raises:
+        ValueError: it is.
+    """
+    if warm_start is None:
+        return
+    if isinstance(warm_start, str):
+        if warm_start != "exact":
+            raise InputError(f"expected warm_start as 'exact' or a number, such as 1e-4, got {warm_start!r}")
+    elif isinstance(warm_start, bool) or not isinstance(warm_start, (int, float)) or not math.isfinite(warm_start) or warm_start < 0:
+        raise InputError(f"expected warm_start as 'exact' or a finite number of at least 0, such as 1e-4, got {warm_start!r}")
+    configs = list(config.values()) if isinstance(config, Mapping) else [config]
+    modules = [type(one).module for one in configs if isinstance(one, AttentionConfig)]
+    has = (DenoisingAttention, *((SoftmaxAttention, CrossSampleAttention) if warm_start == "exact" else ()))
+    if modules and not any(issubclass(module, has) for module in modules):
+        names = ", ".join(sorted({one.attention for one in configs if isinstance(one, AttentionConfig)}))
+        raise InputError(f"warm_start={warm_start!r} means nothing for {names} attention, which has no negative branch to start small; leave it out")
 
 
 def _rows(qkv: nn.Module) -> list[tuple[Tensor, Tensor | None]]:

@@ -13,7 +13,7 @@ from .._errors import InputError
 from ..attention import TokenAttention
 from ._host import Place, register_host
 from ._layouts import tokens_of
-from ._parts import Turn, joined, linear_of
+from ._parts import Turn, joined
 from ._placed import Placed
 
 __all__ = ["converted"]
@@ -90,7 +90,7 @@ def _read(module: Any, model: nn.Module, name: str) -> Place:
         head_dim=module.head_dim,
         qkv=qkv,
         copied=copied,
-        proj=linear_of(proj.weight, proj.bias),
+        proj=proj,
         attn_drop=getattr(module, "attention_dropout", getattr(module, "dropout", 0.0)),
         num_prefix_tokens=tokens.prefix,
         grid=tokens.grid,

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from .._console import console
 from .._errors import InputError, missing_extra
 from ._capture import Calls, evaluating, order_of_calls, stored
-from ._convert import Converted, record_of, refuse_compiled
 from ._fit import Student, least_squares, relative_error, take_steps
+from ._record import Converted, record_of, standing
+from ._wrapped import refuse_wrapped
 from .report import ConversionReport, Swap
 
 __all__ = ["CalibrationReport", "LayerFit", "calibrate_"]
@@ -114,8 +115,8 @@ def calibrate_(
         The relative error of every layer before and after.
 
     Raises:
-        ValueError: a model that was not converted or is compiled, a report of another model, fewer than two batches or an empty one, NaN or infinity in the
-            inputs or outputs of a layer, a layer that these batches do not reach, or settings that make no sense.
+        ValueError: a model that was not converted, or is compiled or wrapped, a report of another model, fewer than two batches or an empty one, NaN or
+            infinity in the inputs or outputs of a layer, a layer that these batches do not reach, or settings that make no sense.
 
     Example:
         >>> from foveal import ExternalAttention, convert_
@@ -127,7 +128,7 @@ def calibrate_(
         raise InputError(
             f"expected steps, ridges and memory of at least 0, lr above 0 and 0 < held_out < 1, got {steps}, {ridges}, {memory}, {lr} and {held_out}"
         )
-    refuse_compiled(model)
+    refuse_wrapped(model, "calibrate")
     parts = _parts(model, report)
     given = stored(batches)
     every = max(2, round(1 / held_out))
@@ -158,7 +159,8 @@ def calibrate_(
 
 def _parts(model: nn.Module, report: ConversionReport | None) -> dict[str, tuple[Converted, list[str]]]:
     """What is to be fitted, and the names of its new parameters."""
-    known = {part.names[0]: part for part in record_of(model).parts}
+    record_of(model)
+    known = {names[0]: part for names, part in standing(model)}
     if report is None:
         return {name: (part, []) for name, part in known.items()}
     if not isinstance(report, ConversionReport):
@@ -200,7 +202,7 @@ def _fit(
         return left(f"is the one it replaced to {_ENOUGH:g} already")
     if not student.trainable():
         return left("none of its parameters requires gradients")
-    proj, note = student.attention.proj, ""
+    proj, note = getattr(student.attention, "proj", None), ""
     how = student.proj_comes_last(calls[judging[0]][0]) if type(proj) is nn.Linear and proj.weight.requires_grad else None
     if how is None:
         note = "no least squares: " + (

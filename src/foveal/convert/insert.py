@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from .._errors import InputError, unknown
 from .._fx import tracer_of
 from ..attention import AttentionConfig, list_attentions
-from ._convert import Record, begin_record, refuse_compiled
 from ._digest import digests
+from ._record import Record, begin_record, layout_of
+from ._wrapped import refuse_wrapped
 from .report import ConversionReport, Swap
 
 __all__ = ["CHILD", "GrownIn", "Inserted", "insert_"]
@@ -58,6 +59,14 @@ class Inserted:
     def step(self) -> dict[str, Any]:
         return {"names": [f"{self.after}.{CHILD}"], "after": self.after, "config": self.config.to_dict(), "channels": self.channels, "start": self.start}
 
+    def stands_in(self, model: nn.Module) -> bool:
+        """Whether the stage is there and holds the block."""
+        try:
+            model.get_submodule(f"{self.after}.{CHILD}")
+        except AttributeError:
+            return False
+        return True
+
     def take_out(self, model: nn.Module) -> str:
         stage = model.get_submodule(self.after)
         delattr(stage, CHILD)
@@ -85,7 +94,8 @@ def insert_(
 
     Raises:
         ValueError: an attention for tokens; no such module, or one that holds modules without running them; a stage that has a block already; channels that
-            cannot be found, or do not fit the attention; a compiled model. In ``forward``: a stage that gives something else than a map of so many channels.
+            cannot be found, or do not fit the attention; a compiled or wrapped model. In ``forward``: a stage that gives something else than a map of so
+            many channels.
 
     Example:
         >>> from foveal import LinearAttention2d
@@ -94,15 +104,15 @@ def insert_(
         >>> report.swaps[0].function, net(torch.randn(1, 3, 9, 9)).shape
         ('kept', torch.Size([1, 8, 1, 1]))
     """
-    refuse_compiled(model)
+    refuse_wrapped(model, "insert")
     if config.attention not in list_attentions(form="maps"):
         raise InputError(f"{config.attention} attention takes tokens, and stages give maps; insert one of {', '.join(list_attentions(form='maps'))}")
     if start not in ("identity", "paper"):
         raise unknown("start of an inserted block", start, ("identity", "paper"))
-    before = digests(model.state_dict())
+    before, layout = digests(model.state_dict()), layout_of(model.state_dict())
     planned = [_plan(model, name, config, channels, start) for name in _stages(model, after)]
     # from here on nothing can fail
-    record: Record = begin_record(model, before)
+    record: Record = begin_record(model, before, layout)
     for inserted, block, _ in planned:
         stage = model.get_submodule(inserted.after)
         stage.add_module(CHILD, block)
@@ -112,6 +122,7 @@ def insert_(
         own = {f"{inserted.after}.{CHILD}.{name}": value for name, value in block.state_dict().items()}
         record.inserted.append(inserted)
         record.start |= digests(own)
+        record.layout |= layout_of(own)
         record.new |= set(own)
     return ConversionReport([swap for _, _, swap in planned])
 
@@ -159,6 +170,7 @@ def _plan(model: nn.Module, name: str, config: AttentionConfig, channels: int | 
         kept=[],
         mapped=[],
         new=new,
+        new_objects=[f"{name}.{CHILD}.{key}" for key in new],
         dropped=[],
         parameters=(0, sum(p.numel() for p in block.parameters())),
         macs=None,

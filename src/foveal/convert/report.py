@@ -19,7 +19,9 @@ class Swap:
     function: str
     """``kept``, ``nearly kept`` (to the size of the warm start) or ``changed``; without training."""
     kept: list[str]
+    """The host's own parameters: the same objects."""
     mapped: list[str]
+    """New parameters made from the host's, as one of its three for queries, keys and values."""
     new: list[str]
     dropped: list[str]
     parameters: tuple[int, int]
@@ -27,6 +29,8 @@ class Swap:
     macs: tuple[int, int] | None
     """Multiply-adds for one image before and after; None where the host does not say how many tokens there are."""
     notes: list[str]
+    new_objects: list[str] = field(default_factory=list)
+    """All that the host did not hold, as the model names them: mapped and new. An optimizer that was made before does not train them."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ class ConversionReport:
         """Of the replaced modules, before and after."""
         return sum(swap.parameters[0] for swap in self.swaps), sum(swap.parameters[1] for swap in self.swaps)
 
+    @property
+    def new_objects(self) -> list[str]:
+        """Names of all parameters that came into being, as the model has them; to be given to an optimizer that was made before: its ``add_param_group``."""
+        return [name for swap in self.swaps for name in swap.new_objects]
+
     def table(self) -> str:
         """As text, a line a module."""
         head = ["module", "was", "is", "function", "kept", "mapped", "new", "dropped", "parameters", "MACs"]
@@ -61,6 +70,8 @@ class ConversionReport:
         lines += [f"note: {swap.name}: {note}" for swap in self.swaps for note in swap.notes]
         lines += [f"left as it is: {one.name} ({one.was.rpartition('.')[2]}): {one.reason}" for one in self.left]
         before, after = self.parameters
+        if count := len(self.new_objects):
+            lines.append(f"{count} parameters are new objects, which an optimizer made before does not hold")
         return "\n".join([*lines, f"{len(self.swaps)} modules, {before:,} → {after:,} parameters"])
 
     def __str__(self) -> str:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from .._errors import InputError, missing_extra
 from .._files import check_folder, flush, flush_folder
-from ..convert._convert import is_converted, record_of
 from ..convert._digest import digests, fingerprint
+from ..convert._record import is_converted, layout_of, record_of
 from ..convert._steps import replay_, steps_of
 from ._base import Base, base_of, build_base, read_base
 from ._card import Card, write_card
@@ -146,7 +146,7 @@ def from_pretrained(
     if about["conversion"] is not None:
         record = record_of(model)
         record.base, record.start, record.new = about["conversion"]["base"], about["conversion"]["start"], set(about["conversion"]["new"])
-        record.whole = False
+        record.layout, record.whole = layout_of(model.state_dict()), False
     return model.eval()
 
 
