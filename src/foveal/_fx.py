@@ -80,7 +80,7 @@ class Leaf(nn.Module):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "forward" in cls.__dict__:
-            cls.forward = _as_root(cls.forward)  # type: ignore[method-assign]
+            cls.forward = _as_root(cls.forward)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         tracer = tracer_of(args, kwargs)
