@@ -1,4 +1,4 @@
-"""What ``torch.distributed.run`` starts in each process: tests.training.many RECIPE RUN [--sgd] [--stop-rank-1-at STEP] [--kill-rank-1-at STEP] [--eval-batch N]"""
+"""What ``torch.distributed.run`` starts in each process: tests.training.many RECIPE RUN [--sgd] [--(stop|kill)-rank-1-at STEP] [--eval-batch N]"""
 
 import os
 import signal
