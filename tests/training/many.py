@@ -1,4 +1,4 @@
-"""What ``torch.distributed.run`` starts in each process: tests.training.many RECIPE RUN [--sgd] [--stop-rank-1-at STEP] [--kill-rank-1-at STEP]"""
+"""What ``torch.distributed.run`` starts in each process: tests.training.many RECIPE RUN [--sgd] [--(stop|kill)-rank-1-at STEP] [--eval-batch N]"""
 
 import os
 import signal
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from foveal import InputError
+from foveal.tasks import Classification
 from foveal.training import Interrupted, Recipe, fit, loop, read_json
 from tests.threads import threads_of_process_groups
 
@@ -17,6 +18,8 @@ def main() -> int:
     recipe, run, *options = sys.argv[1:]
     if "--sgd" in options:
         loop.create_optimizer_v2 = lambda model, *a, **k: torch.optim.SGD(model.parameters(), lr=0.1)
+    if "--eval-batch" in options:
+        Classification.eval_batch_size = int(options[options.index("--eval-batch") + 1])
     ends = {"--stop-rank-1-at": signal.SIGTERM, "--kill-rank-1-at": signal.SIGKILL}
     chosen = [option for option in options if option in ends]
     if chosen and os.environ["RANK"] == "1":

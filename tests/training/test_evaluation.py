@@ -51,10 +51,11 @@ SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in (("no", False), 
 
 @pytest.mark.case("R4", "R5")
 @pytest.mark.parametrize(("precision", "ema"), [*SLOW, ("bf16", True)])
-def test_two_processes_and_eval_give_the_same_numbers(precision, ema, tmp_path, capsys) -> None:
-    """With batch norm, whose statistics are other ones in each process, and in the average of each."""
+def test_two_processes_and_eval_give_the_same_numbers(precision, ema, tmp_path, monkeypatch, capsys) -> None:
+    """With batch norm, whose statistics are other ones in each process, and in the average of each; in batches so small that both have some."""
+    monkeypatch.setattr(Classification, "eval_batch_size", 4)
     recipe = recipe_of(precision, ema, batch_norm=True)
-    done = launch(2, recipe, tmp_path / "run")
+    done = launch(2, recipe, tmp_path / "run", "--eval-batch", "4")
     assert done.returncode == 0, done.stderr[-3000:]
     got = assert_eval_says_the_same(tmp_path / "run", capsys)
     # and against statistics by hand: a float64 network in its saved state
