@@ -85,7 +85,7 @@ def cut_axis(size: int, block_size: int, halo_size: int, stride: int, mask_borde
     blocks: Any = 1 + (size - 1) // block_size
     if not known(size < 2**62):
         # of a size that is left open: one block alone would be another graph
-        blocks = torch.sym_max(blocks, 2)  # type: ignore[assignment]
+        blocks = torch.sym_max(blocks, 2)
     return Axis(size, num_queries, blocks, block_size, block_size // stride, block_size + 2 * halo_size, halo_size, rel_stride, rel_start, mask_border)
 
 
