@@ -234,7 +234,7 @@ def test_modes_of_parts_stay() -> None:
     before = everything(model)
     model.blocks[2].attn.gate = nn.Linear(24, 24)
     with pytest.raises(InputError, match="gates its output"):
-        convert_(model, SOFTMAX)
+        convert_(model, SOFTMAX, where="blocks.*")
     del model.blocks[2].attn.gate
     model.blocks[2].attn.gate = None
     assert [part.training for part in model.modules()] == [entry[3] for entry in before[0]]
