@@ -272,8 +272,8 @@ class TestEfficientFunction:
             efficient_attention(q, k, v, mask=torch.ones(17, dtype=torch.bool))
         with pytest.raises(ValueError, match="bool"):
             efficient_attention(q, k, v, mask=torch.ones(1, 17, dtype=torch.long))
-        with pytest.raises(ValueError, match="bool"):
-            efficient_attention_map(q, k, mask=torch.zeros(1, 17), normalization="scaling")
+        with pytest.raises(ValueError, match="0 and -inf"):
+            efficient_attention_map(q, k, mask=torch.full((1, 17), -1.0), normalization="scaling")
 
 
 class TestEfficientAttention2d(HeadsMapContract):

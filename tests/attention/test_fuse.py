@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -150,6 +151,38 @@ def test_the_token_blocks_of_t2t_vit_carry_the_same_values() -> None:
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     want = model(x)
     assert_same(fuse_(model)(x), want)
+
+
+@pytest.mark.case("C8")
+@pytest.mark.parametrize("how", ["timm", "transformers", "torchvision"])
+def test_what_was_loaded_into_a_fused_model_comes_back(how) -> None:
+    """Fused, then given other weights, as from a file: the way back has those and not the ones of before."""
+    model = {
+        "timm": lambda: timm.create_model("test_vit"),
+        "transformers": tower,
+        "torchvision": lambda: torchvision.models.VisionTransformer(32, 8, 2, 4, 24, 48),
+    }[how]().eval()
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    flags = [parameter.requires_grad_(n % 3 > 0).requires_grad for n, parameter in enumerate(model.parameters())] if how == "timm" else None
+    for one in (model, other):
+        foveal.convert_(one, DenoisingAttention.Config())
+    fuse_(model).load_state_dict(fuse_(copy.deepcopy(other)).state_dict())
+    foveal.revert_(model)
+    foveal.revert_(other)
+    got, want = (dict(one.named_parameters()) for one in (model, other))
+    assert list(got) == list(want)
+    assert all(torch.equal(got[name], want[name]) for name in want)
+    if flags is not None:
+        assert [parameter.requires_grad for parameter in model.parameters()] == flags
+
+
+def tower() -> torch.nn.Module:
+    from transformers import ViTConfig, ViTModel
+
+    return ViTModel(ViTConfig(image_size=32, patch_size=8, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32))
 
 
 def test_a_converted_model_can_still_be_reverted() -> None:

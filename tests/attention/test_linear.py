@@ -272,8 +272,8 @@ class TestLinearFunction:
             linear_attention(q, k, v, chunk=0)
         with pytest.raises(ValueError, match="per query"):
             linear_attention(q, k, v, mask=torch.ones(7, 17, dtype=torch.bool))
-        with pytest.raises(ValueError, match="bool"):
-            linear_attention(q, k, v, mask=torch.zeros(1, 17))
+        with pytest.raises(ValueError, match="0 and -inf"):
+            linear_attention(q, k, v, mask=torch.full((1, 17), -1.0))
 
 
 class TestChannelFunction:

@@ -137,21 +137,21 @@ def test_shared_weights_are_equal_and_the_rest_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("vit", "img_size", "says"),
+    ("settings", "img_size", "says"),
     [
-        (ViT(size="huge"), 36, "unknown size 'huge'"),
-        (ViT(attention="sofmax"), 36, "unknown attention 'sofmax'; did you mean softmax"),
-        (ViT(options={"lambda_init": 1}), 36, "unknown option of softmax 'lambda_init'"),
-        (ViT(patch_size=5), 36, "patches of side 5 do not tile an image of side 36"),
-        (ViT(), 35, "do not tile an image of side 35; give patch_size"),
-        (ViT(patch_size=-6), 36, "patches of side -6"),
-        (ViT(num_heads=-1), 36, "num_heads must be at least 1"),
-        (ViT(attention="external", num_heads=5), 36, "cannot have 5 heads"),
+        ({"size": "huge"}, 36, "unknown size 'huge'"),
+        ({"attention": "sofmax"}, 36, "unknown attention 'sofmax'; did you mean softmax"),
+        ({"options": {"lambda_init": 1}}, 36, "unknown option of softmax 'lambda_init'"),
+        ({"patch_size": 5}, 36, "patches of side 5 do not tile an image of side 36"),
+        ({}, 35, "do not tile an image of side 35; give patch_size"),
+        ({"num_heads": -1}, 36, "num_heads of ViT must be at least 1"),
+        ({"patch_size": -6}, 36, "patch_size of ViT must be at least 1"),
+        ({"attention": "external", "num_heads": 5}, 36, "cannot have 5 heads"),
     ],
 )
-def test_what_cannot_be_built_is_refused(vit, img_size, says) -> None:
+def test_what_cannot_be_built_is_refused(settings, img_size, says) -> None:
     with pytest.raises(InputError, match=says):
-        vit.build(img_size=img_size, in_chans=1, num_classes=10)
+        ViT(**settings).build(img_size=img_size, in_chans=1, num_classes=10)
 
 
 @pytest.mark.parametrize(("img_size", "patches"), [(36, 6), (16, 8), (24, 8), (48, 8), (30, 6)])

@@ -194,10 +194,21 @@ class DenoisingAttention(QKVAttention):
         if bias is not None:
             self.projections.bias = nn.Parameter(bias, requires_grad=False)
         self.projections.eval()
+        self.trained_qkv = tuple(parameter.requires_grad for parameter in (self.qkv.weight, self.qkv.bias) if parameter is not None)
         # deleted, so that whoever reads them by name finds out; v_neg is None in other modules too
         del self.qkv, self.q_neg
         self.v_neg, self.fused = None, True
         return self
+
+    @torch.no_grad()
+    def folded_qkv(self) -> nn.Linear:
+        """``qkv`` of a fused attention, as it stands in ``projections``: its rows are the ones that nothing was folded into."""
+        rows = slice(self.inner_dim, 4 * self.inner_dim)
+        weight, bias = self.projections.weight, self.projections.bias
+        qkv = nn.Linear(weight.shape[1], 3 * self.inner_dim, bias=bias is not None, device="meta")
+        for field, value, trained in zip(("weight", "bias"), (weight, bias), self.trained_qkv, strict=False):
+            setattr(qkv, field, nn.Parameter(value[rows].clone(), requires_grad=trained))
+        return qkv
 
     def check_fusible(self) -> None:
         """Refuse what :meth:`fuse_` refuses."""

@@ -116,10 +116,14 @@ def _setter(original: nn.Module, path: str, value: Any) -> _Step:
 
 
 def _part(name: str, replacement: nn.Module, path: str) -> nn.Module:
+    owner, _, key = path.rpartition(".")
+    holder = replacement.get_submodule(owner)
+    if key == "qkv" and getattr(holder, "fused", False):
+        return holder.folded_qkv()  # type: ignore[operator]
     try:
-        return replacement.get_submodule(path)
+        return holder.get_submodule(key)
     except AttributeError:
-        raise InputError(f"{name}.{path}, which was the original's own, is not there any more (was the attention fused, or cut?); undo that first") from None
+        raise InputError(f"{name}.{path}, which was the original's own, is not there any more (was the attention cut?); undo that first") from None
 
 
 def _tensor(name: str, replacement: nn.Module, path: str) -> Tensor:

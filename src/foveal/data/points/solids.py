@@ -3,7 +3,7 @@
 Every cloud is decided by the seed, the split and its number alone. Solids are stretched along their axes, turned by any rotation, and their points jittered.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..._errors import InputError
+from ..._ranges import SEED, Range
 from .._bundle import Data, register_data, seed_of
 from ._bundle import PARTS, SHAPES, PointBundle, no_picture
 from .shapes import ROUND, SOLIDS, random_rotation
@@ -34,13 +34,20 @@ class _Made(Data):
     jitter: float = 0.01
     """Standard deviation of the noise on coordinates; solids have a radius of about 1."""
     train_clouds: int = 2_000
+    """Clouds to train on."""
     val_clouds: int = 300
+    """Clouds to validate on."""
     test_clouds: int = 1_000
+    """Clouds to test on."""
     seed: int = 0
+    """Of the clouds; another seed is another set."""
 
-    def __post_init__(self) -> None:
-        if self.num_points < 2 or min(self.train_clouds, self.val_clouds, self.test_clouds) < 1 or not 0 <= self.jitter < 1:
-            raise InputError(f"expected at least 2 points, at least one cloud in each split and 0 ≤ jitter < 1, got {self}")
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "num_points": Range(at_least=2),
+        "jitter": Range(at_least=0, below=1),
+        **dict.fromkeys(("train_clouds", "val_clouds", "test_clouds"), Range(at_least=1)),
+        "seed": SEED,
+    }
 
     def cloud(self, split: str, index: int) -> tuple[Any, Any]:
         raise NotImplementedError
@@ -89,6 +96,7 @@ class SolidPairs(_Made):
     targets: ClassVar[str] = PARTS
 
     num_points: int = 128
+    """In a cloud, half of them on each solid."""
 
     def load(self) -> PointBundle:
         classes = [f"{kind}, the other {word}" for kind in _PAIR_KINDS for word in ("angular", "round")]

@@ -3,12 +3,14 @@
 Shapes     B batch, N points, C channels
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ..._ranges import Range
 from ...attention import FAMILIES, attention_class
 from .._config import Arm, ModelConfig, register_model
 from .grouping import conv_norm
@@ -30,6 +32,10 @@ class _Points(ModelConfig):
 
     baseline: ClassVar[str] = "none"
     default_arms: ClassVar[tuple[str, ...]] = ("none", "offset", "external", "softmax", "denoising")
+    ranges: ClassVar[Mapping[str, Range]] = {
+        **dict.fromkeys(("num_heads", "width", "npoints", "neighbors", "depth"), Range(at_least=1)),
+        "drop_rate": Range(at_least=0, below=1),
+    }
 
     attention: str = "offset"
     """Out of `foveal list`, on tokens; or offset (PCT's), none (no mixing), pointwise (its weights without mixing)."""
@@ -67,10 +73,13 @@ class PointTransformer(_Points):
     grouping: bool = True
     """Sample the cloud down twice, each sample with its neighbourhood, before the layers; else every point goes through all of them."""
     npoints: tuple[int, int] = (512, 256)
+    """Points that are left by the first and the second sampling."""
     neighbors: int = 32
+    """Nearest points that make a neighbourhood."""
     position: bool = True
     """Add an embedding of the coordinates inside every layer."""
     drop_rate: float = 0.5
+    """Dropout in the head."""
 
     def build(self, *, in_channels: int, num_classes: int) -> nn.Module:  # type: ignore[override]
         common: dict[str, Any] = {"in_channels": in_channels, "drop_rate": self.drop_rate, **self._mixing()}
@@ -91,6 +100,7 @@ class PartTransformer(_Points):
     about: ClassVar[str] = "a point transformer for parts"
 
     drop_rate: float = 0.5
+    """Dropout in the head."""
 
     def build(self, *, in_channels: int, num_classes: int, num_shapes: int) -> nn.Module:  # type: ignore[override]
         return PCTParts(num_classes, num_shapes, in_channels=in_channels, drop_rate=self.drop_rate, **self._mixing())
@@ -109,8 +119,11 @@ class PointwiseParts(_Points):
     default_arms: ClassVar[tuple[str, ...]] = ("none", "pointwise", "offset", "external", "external-slot", "softmax", "denoising")
 
     width: int = 32
+    """Channels of the layers."""
     form: LayerForm = "plain"
+    """Whether a layer maps the difference between a point and what it gathered (offset), or what it gathered (plain)."""
     depth: int = 3
+    """Layers."""
 
     def build(self, *, in_channels: int, num_classes: int, num_shapes: int) -> nn.Module:  # type: ignore[override]
         mixing = self._mixing()
