@@ -163,8 +163,9 @@ def test_what_such_an_attention_cannot_do_is_said(mine) -> None:
         model.blocks[0].attn.attention_map(torch.randn(1, 5, 24))
     before = everything(swin := CASES["timm Swin"].model())
     with pytest.raises(InputError, match="windows are shifted"):
-        convert_(swin, mine["test mean"])
+        convert_(swin, mine["test mean"], "layers.0.blocks.1.attn")
     assert_same(before, everything(swin))
+    assert [one.name for one in convert_(swin, mine["test mean"]).left] == ["layers.0.blocks.1.attn"]
 
     @register("test odd", family="pairs")
     class Odd(nn.Module):
@@ -296,9 +297,19 @@ def test_our_other_models_and_those_that_timm_built_with_ours() -> None:
             torch.testing.assert_close(model(x), want, rtol=1e-5, atol=1e-5)
         revert_(model)
         assert torch.equal(model(x), want)
-    for model in (*videos[:2], t2t):
-        with pytest.raises(InputError, match=r"needs the grid of one image, and there is none among|it narrows its tokens"):
-            convert_(model, HaloAttention.Config(block_size=2, halo_size=1))
+    halo = HaloAttention.Config(block_size=2, halo_size=1)
+    says = r"needs the grid of one image, and there is none among|it narrows its tokens|none in the steps"
+    for model, names in (
+        (videos[0], ["blocks.0.temporal_attn", "blocks.1.temporal_attn"]),
+        (t2t, ["patch_embed.attention1.attn", "patch_embed.attention2.attn"]),
+    ):
+        with pytest.raises(InputError, match=says):
+            convert_(model, halo, names[0])
+        report = convert_(model, halo)
+        assert [one.name for one in report.left] == names
+        assert len(report.swaps) == 2
+    with pytest.raises(InputError, match=says):
+        convert_(videos[1], halo)
 
 
 @pytest.mark.case("R15")

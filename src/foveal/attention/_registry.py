@@ -113,10 +113,18 @@ class AttentionConfig:
 
 
 def register(name: str, *, family: Family, form: Form = "tokens") -> Callable[[Module], Module]:
-    """Enter a module class under ``name``. The class must nest a ``Config``."""
+    """Enter a module class under ``name``. The class must nest a ``Config``.
+
+    Raises:
+        ValueError: the name is taken, or the class nests no :class:`AttentionConfig` of its own.
+    """
 
     def enter(cls: Module) -> Module:
-        assert name not in _REGISTRY, f"two attentions are called {name!r}: {_REGISTRY[name]} and {cls}"
+        if name in _REGISTRY:
+            raise InputError(f"two attentions are called {name!r}: {_REGISTRY[name]} and {cls}; choose another name")
+        own = vars(cls).get("Config")
+        if not (isinstance(own, type) and issubclass(own, AttentionConfig)):
+            raise InputError(f"{cls} must nest a class Config of its own, a frozen dataclass that derives from AttentionConfig, of its options")
         cls.name, cls.family, cls.form = name, family, form  # type: ignore[attr-defined]
         cls.Config.module = cls  # type: ignore[attr-defined]
         _REGISTRY[name] = cls

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from .._errors import InputError
@@ -33,6 +34,8 @@ def refuse_empty(state: Mapping[str, Any]) -> None:
     Raises:
         ValueError: there are such.
     """
+    if lazy := [name for name, value in state.items() if isinstance(value, Tensor) and is_lazy(value)]:
+        raise InputError(f"{lazy[0]} belongs to a lazy layer, which has no size before the first batch; run the model on one first")
     if empty := [name for name, value in state.items() if isinstance(value, Tensor) and value.is_meta]:
         raise InputError(f"{len(empty)} weights are on the meta device, as {empty[0]}, and have no values to keep; load the model's weights first")
 

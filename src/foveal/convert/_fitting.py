@@ -12,6 +12,7 @@ from torch import nn
 from .._errors import InputError
 from ..attention import AttentionConfig, TokenAttention
 from ._grids import told_of_grid
+from ._hanging import set_otherwise
 from ._host import Host, Place, find_host, host_key, refuse_what_cannot_be_read
 from ._transfer import make, refusal
 from ._where import Where, is_everywhere, matcher
@@ -69,6 +70,8 @@ def _fit(name: str, module: nn.Module, host: Host, wanted: AttentionConfig, mode
         return None, str(error)
     if place is None:
         return None, f"{name} {OTHERS}"
+    if reason := set_otherwise(name, module, place.head_dim):
+        return None, reason
     refuse_what_cannot_be_read(name, iter((part, getattr(place, part)) for part in ("qkv", "proj", "q_norm", "k_norm", "norm")))
     try:
         told_of_grid(wanted, place, model, name)
@@ -131,10 +134,10 @@ def _unknown(model: nn.Module, config: Configs, where: Where, done: Iterable[nn.
     ours = {id(part) for module in done for part in module.modules()}
     known = {id(part) for module in model.modules() if find_host(module) is not None or isinstance(module, TokenAttention) for part in module.modules()}
     chosen = _matcher(config, where, model)
+    # a parametrised module holds its weights in a child
+    named = [(name, module) for name, module in model.named_modules() if name and "parametrizations" not in name.split(".")]
     found = [
-        (name, module)
-        for name, module in model.named_modules()
-        if name and id(module) not in known and id(module) not in ours and looks_like_attention(module) and chosen(name, module)
+        (name, module) for name, module in named if id(module) not in known and id(module) not in ours and looks_like_attention(module) and chosen(name, module)
     ]
     outer = {
         id(module) for _, module in found for part in module.modules() if part is not module and (id(part) in known or any(part is other for _, other in found))

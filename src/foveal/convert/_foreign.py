@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .._errors import InputError
 from ..attention import AttentionConfig, TokenAttention
@@ -41,7 +42,11 @@ class Called(TokenAttention):
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Attend; a mask and causality are handed on, or refused where the module does not take them."""
-        return self.attn(x, **self._options(attn_mask, is_causal))
+        out = self.attn(x, **self._options(attn_mask, is_causal))
+        if not isinstance(out, Tensor) or out.shape != x.shape:
+            got = tuple(out.shape) if isinstance(out, Tensor) else f"a {type(out).__name__}"
+            raise InputError(f"{type(self.attn).__name__} is to give a tensor of what it is given, (B, N, C) = {tuple(x.shape)}, and gave {got}")
+        return out
 
     def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> dict[str, Tensor]:
         if not callable(getattr(self.attn, "attention_map", None)):
@@ -82,5 +87,7 @@ def made_by_user(config: AttentionConfig, dim: int, num_heads: int, options: dic
             f"{config.attention} attention cannot be made in this place: {error}; expected a class that is made as {cls.__name__}(dim, num_heads, …) with the "
             f"options of its Config, {', '.join(config.options()) or 'none'}"
         ) from error
+    if any(is_lazy(value) for value in (*module.parameters(), *module.buffers())):
+        raise InputError(f"{config.attention} attention has lazy layers, which have no size before the first batch; give them one from dim")
     module = module.to(device=device, dtype=options["dtype"])
     return module if isinstance(module, TokenAttention) else Called(module, dim, num_heads)

@@ -7,7 +7,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import parametrize
 
-__all__ = ["CALLS", "STATE", "hangs_on", "hangs_on_parameter", "is_readable", "library_of"]
+__all__ = ["CALLS", "STATE", "does_more", "hangs_on", "hangs_on_parameter", "is_readable", "library_of", "set_otherwise"]
 
 CALLS = {
     "_forward_hooks": "a forward hook",
@@ -26,6 +26,10 @@ STATE = {
 _LINEAR = (nn.Linear, NonDynamicallyQuantizableLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _OF_TORCH = (nn.Linear, _ConvNd, nn.LayerNorm, nn.RMSNorm, nn.Dropout, nn.Softmax, nn.Identity)
 """Classes whose subclasses, where a user made them, have a ``forward`` of their own."""
+_LIBRARIES = ("timm", "torch", "torchvision", "transformers")
+"""Whose classes are known: what stands in one of their attentions, and is not theirs, somebody put there."""
+_SOFTMAX = ("eager", "sdpa", "flash", "flex", "paged")
+"""How the names begin that transformers gives to softmax attention, computed in one way or another."""
 
 
 def library_of(module: nn.Module) -> str:
@@ -73,6 +77,44 @@ def hangs_on_parameter(parameter: Tensor) -> list[str]:
     if any(hooks):
         found.append("a hook of its gradient")
     return found
+
+
+def does_more(part: nn.Module, library: str) -> list[str]:
+    """In words; nothing where a part without weights is one that the libraries' attentions have, which are read: a dropout, a softmax over keys.
+
+    Args:
+        part: of a host's attention, which does not go on.
+        library: of the host.
+    """
+    theirs = library_of(part) if library in _LIBRARIES else library
+    if next(part.children(), None) is not None or next(part.parameters(), None) is not None or theirs == library != "torch":
+        return []
+    if isinstance(part, nn.Dropout | nn.Identity) or (isinstance(part, nn.Softmax) and part.dim in (-1, 3)):
+        return []
+    return [f"a function of its own ({type(part).__module__}.{type(part).__qualname__})"]
+
+
+def set_otherwise(name: str, module: nn.Module, head_dim: int) -> str:
+    """Which setting makes a host's attention another one than softmax(QKᵀ / √D) V; empty where none does.
+
+    Args:
+        name: of the module.
+        module: with its parts.
+        head_dim: width D of a head.
+    """
+    of_transformers = library_of(module) == "transformers"
+    for path, part in module.named_modules():
+        at = f"{name}.{path}".strip(".")
+        for key in ("scale", "scaling"):
+            value = vars(part).get(key)
+            if isinstance(value, float) and abs(value * head_dim**0.5 - 1) > 1e-6:
+                return f"{at}.{key} is {value:g}, and attentions here divide by the root of the head's width, {head_dim**-0.5:g}; scale the queries' weights"
+        if vars(part).get("is_causal") is True:
+            return f"{at}.is_causal is True, and what takes its place would look at all tokens"
+        how = str(getattr(vars(part).get("config"), "_attn_implementation", None) or "eager")
+        if of_transformers and not how.startswith(_SOFTMAX) and "flash" not in how:
+            return f"{at} is computed by {how!r}, which may be other mathematics; call set_attn_implementation('sdpa') before you convert"
+    return ""
 
 
 def _is_its_own(module: nn.Module, hook: Any, library: str) -> bool:

@@ -73,7 +73,9 @@ def record_of(model: nn.Module) -> Record:
     """
     record: Record | None = model.__dict__.get(_RECORD)
     if record is None:
-        raise InputError("this model was not converted, or not as a whole: give the module that was given to convert_")
+        part = next((name for name, module in model.named_modules() if is_converted(module)), None)
+        where = "" if part is None else f"; its part {part} was"
+        raise InputError(f"this model was not converted, or not as a whole{where}: give the module that was given to convert_")
     return record
 
 

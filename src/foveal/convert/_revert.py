@@ -69,6 +69,7 @@ def _steps(name: str, converted: Converted) -> list[_Step]:
     for theirs, ours, rows, host_rows in links.copied:
         value, host = _tensor(name, replacement, ours), _get(original, theirs)
         _refuse(name, ours, hangs_on_parameter(value))
+        _refuse_other_kind(name, ours, value, host)
         part = value.detach()[rows.to(value.device) if isinstance(rows, Tensor) else rows]
         if part.numel() != host[host_rows].numel():
             raise InputError(f"{name}.{ours} is {tuple(value.shape)} now, from which the original's {theirs} cannot be had; undo what cut it")
@@ -89,6 +90,7 @@ def _steps(name: str, converted: Converted) -> list[_Step]:
         steps.append(lambda part=part: setattr(part, "training", replacement.training))  # type: ignore[misc]
         for key, value in (*part._parameters.items(), *part._buffers.items()):
             if value is not None and id(value) not in linked and f"{path}.{key}".strip(".") not in replaced:
+                _refuse_other_kind(name, links.tensors[0][1] if links.tensors else path, like, value)
                 dtype = like.dtype if value.is_floating_point() and like.dtype != links.dtype else value.dtype
                 steps.append(lambda value=value, dtype=dtype: setattr(value, "data", value.data.to(like.device, dtype)))  # type: ignore[misc]
     steps.append(lambda: carry_hooks(replacement, original))
@@ -137,6 +139,11 @@ def _tensor(name: str, replacement: nn.Module, path: str) -> Tensor:
     if layer is not replacement:
         _refuse(name, owner, hangs_on(layer))
     return value
+
+
+def _refuse_other_kind(name: str, path: str, now: Tensor, before: Tensor) -> None:
+    if now.is_meta != before.is_meta:
+        raise InputError(f"{name}.{path} is on the device {now.device} now, without values, and the original has some; load the weights first")
 
 
 def _refuse(name: str, path: str, found: list[str]) -> None:

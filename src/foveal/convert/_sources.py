@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..attention._apart import Apart
-from ._hanging import CALLS, hangs_on, hangs_on_parameter, is_readable, library_of
+from ._hanging import CALLS, does_more, hangs_on, hangs_on_parameter, is_readable, library_of
 from ._host import Place
 from ._parts import Copied, joined_parameters
 
@@ -134,6 +134,7 @@ def linked(name: str, module: nn.Module, replacement: nn.Module, place: Place, o
     hooks = {id(part.__dict__[kind]) for part in replacement.modules() for kind in CALLS}
     read = {id(value) for part in ("qkv", "proj", "q_norm", "k_norm", "norm", "position") for value in _parameters(getattr(place, part))}
     read |= {id(copied.host) for copied in place.copied}
+    of_position = {id(part) for part in place.position.modules()} if place.position is not None else set()
     for path, part in left:
         at = f"{name}.{path}".strip(".")
         # a part inside that goes on under another meaning, as one that ends before the output map, keeps the library's own hooks alone
@@ -141,6 +142,8 @@ def linked(name: str, module: nn.Module, replacement: nn.Module, place: Place, o
         _refuse(at, hangs_on(part, library, calls="none" if not path else "others" if carried else "any"))
         if not path:
             continue
+        if id(part) not in of_position:
+            _refuse(at, does_more(part, library))
         if isinstance(part, nn.Dropout) and part.p > 0 and part.training != module.training:
             mode = "training" if part.training else "evaluation"
             raise InputError(f"{at} is in {mode} mode and its attention is not; call train() or eval() on the whole, convert, and set it apart then")
@@ -173,7 +176,7 @@ def linked(name: str, module: nn.Module, replacement: nn.Module, place: Place, o
             path = f"{owner}.{key}".strip(".")
             if buffer is not None and id(buffer) in here:
                 tensors.append((path, here[id(buffer)]))
-            elif buffer is not None and key not in part._non_persistent_buffers_set:
+            elif buffer is not None:
                 lost.append(path)
     first = next(replacement.parameters(), place.weight)
     # added to all keys alike, a bias is not seen by softmax, unless keys are turned or normalised behind it

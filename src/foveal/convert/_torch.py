@@ -1,5 +1,6 @@
 """PyTorch: ``nn.MultiheadAttention``, wherever it stands. torchvision's and open_clip's vision transformers are made of it, and DETR's family."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -39,15 +40,18 @@ class AsMultiheadAttention(Leaf):
     def in_proj_weight(self) -> Tensor:
         """Without any numbers: whoever wants them finds out."""
         asks = any(value.requires_grad for value in self.attn.parameters())
-        return self.attn.proj.weight.new_empty(0).requires_grad_(asks)
+        like = next((value for value in (*self.attn.parameters(), *self.attn.buffers()) if value.is_floating_point()), torch.empty(0))
+        return like.new_empty(0).requires_grad_(asks)
 
     @property
     def in_proj_bias(self) -> Tensor:
         return self.in_proj_weight
 
     @property
-    def out_proj(self) -> nn.Linear:
-        return self.attn.proj
+    def out_proj(self) -> Any:
+        """Of an attention of the user's own, which need not have one, something with as few numbers."""
+        own = getattr(self.attn, "proj", None)
+        return own if hasattr(own, "weight") and hasattr(own, "bias") else SimpleNamespace(weight=self.in_proj_weight, bias=self.in_proj_bias)
 
     def forward(
         self,
