@@ -179,3 +179,52 @@ def test_pictures_say_who_looks(pool, who, tmp_path, monkeypatch) -> None:
     assert f"{who}, through all layers" in written
     assert who in (tmp_path / "maps.html").read_text()
     assert len(files) == 3
+
+
+@pytest.mark.case("C14")
+def test_the_mean_is_over_all_who_look_where_keys_are_pooled() -> None:
+    """64 queries at 16 keys, as in MViT: the first 16 queries are the upper quarter of the image."""
+    maps, layout = torch.rand(2, 3, 64, 16).softmax(-1), Layout(0, (4, 4), pooling="mean")
+    want = sum(maps[:, :, row] for row in range(64)) / 64
+    torch.testing.assert_close(look_from(maps, layout).flatten(-2), want)
+    behind = torch.rand(2, 3, 1 + 64 + 2, 1 + 16 + 2)
+    want = sum(behind[:, :, row, 1:17] for row in range(1, 65)) / 64
+    torch.testing.assert_close(look_from(behind, Layout(1, (4, 4), 2, "mean")).flatten(-2), want)
+    torch.testing.assert_close(look_from(behind, Layout(1, (4, 4), 2, "detection")).flatten(-2), (behind[:, :, 65, 1:17] + behind[:, :, 66, 1:17]) / 2)
+    with pytest.raises(InputError, match="64 tokens look at 16 in this map"):
+        look_from(maps, layout, query=(1, 2))
+
+
+@pytest.mark.case("C14")
+def test_pictures_of_mvit_are_the_mean_of_all_its_queries(tmp_path, monkeypatch) -> None:
+    timm = pytest.importorskip("timm")
+    from PIL import Image
+
+    from foveal import looking
+
+    config = timm.models.mvitv2.MultiScaleVitCfg(depths=(1, 1), embed_dim=8, num_heads=1, stride_kv_adaptive=(2, 2))
+    torch.manual_seed(0)
+    model, image = stirred(timm.models.MultiScaleVit(config, img_size=32, num_classes=5)).eval(), torch.randn(3, 32, 32)
+    drawn: dict[str, dict[str, Tensor]] = {}
+    write = looking.write_map_sheet
+    monkeypatch.setattr(looking, "write_map_sheet", lambda pixels, maps, *more, **options: (drawn.update(maps), write(pixels, maps, *more, **options)))
+    looking.inspect_model(looking.Opened("own", model, lambda _: image, trained=False), Image.new("RGB", (32, 32)), tmp_path)
+    maps = attention_maps(model, image[None])
+    assert any(named["combined"].shape[-2] > named["combined"].shape[-1] for named in maps.values())
+    assert list(drawn) == list(maps)
+    for layer, named in maps.items():
+        torch.testing.assert_close(drawn[layer]["combined"].flatten(-2), named["combined"][0].mean(-2))
+
+
+@pytest.mark.case("C13")
+def test_a_pyramid_that_goes_down_unevenly_is_not_guessed() -> None:
+    """8 rows of 2 are as many as 4 of 4."""
+
+    class Uneven(Own):
+        def __init__(self, step: tuple[int, int]) -> None:
+            super().__init__((8, 8), convolution=True)
+            self.step = nn.AvgPool2d(step)
+
+    assert token_layout(Uneven((2, 2)), 16, (64, 64), num_prefix_tokens=0) == Layout(0, (4, 4))
+    with pytest.raises(InputError, match=r"which would be 8×8; give num_prefix_tokens or grid_size"):
+        token_layout(Uneven((1, 4)), 16, (64, 64), num_prefix_tokens=0)

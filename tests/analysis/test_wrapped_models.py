@@ -267,3 +267,75 @@ def test_what_the_model_warns_of_is_not_held_back() -> None:
 
     with pytest.warns(UserWarning, match="from the model"):
         attention_maps(Warns(), torch.randn(1, 2, 3, 4))
+
+
+class Open(nn.Module):
+    """Attention that TorchScript takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(24, 72)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).chunk(3, -1)
+        return (q @ k.transpose(-2, -1)).softmax(-1) @ v
+
+
+class OpenAttention(Open):
+    pass
+
+
+@pytest.mark.case("C27", "C12")
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("made", [torch.jit.script, lambda part: torch.jit.trace(part, torch.randn(2, 5, 24))], ids=["scripted", "traced"])
+def test_attention_in_torchscript_is_said_to_be_missing(made) -> None:
+    torch.manual_seed(0)
+    # the head is called by nobody
+    model = nn.Sequential(made(nn.Sequential(nn.Linear(24, 24), OpenAttention())), OpenAttention(), nn.Identity()).eval()
+    model[2].head = made(OpenAttention())
+    x = torch.randn(2, 5, 24)
+    forward = model[0].__dict__.get("forward")
+    with torch.no_grad():
+        want = model(x)
+    with pytest.warns(UserWarning, match=r"the maps of 1 attentions that ran are missing: 0\.1: it is TorchScript"):
+        maps = attention_maps(model, x)
+    assert list(maps) == ["1"]
+    assert list(maps.missing) == ["0.1"]
+    with torch.no_grad():
+        assert torch.equal(model(x), want)
+    assert model[0].__dict__.get("forward") is forward
+    for ask in (rollout, lambda *given: gradient_rollout(*given, target=lambda output: output.sum((1, 2)))):
+        with pytest.raises(InputError, match=r"0\.1: it is TorchScript"):
+            ask(model, x)
+    with pytest.raises(InputError, match=r"those that ran: 1: it is TorchScript"):
+        attention_maps(model[0], x)
+
+
+@pytest.mark.case("C24")
+def test_a_model_made_in_inference_mode_is_refused_whole() -> None:
+    with torch.inference_mode():
+        model = timm_vit()
+    with pytest.raises(InputError, match=r"made under torch\.inference_mode\(\)"):
+        gradient_rollout(model, torch.randn(IMAGES), target=1)
+    assert all(value.requires_grad for value in model.parameters())
+
+
+class Merging(nn.Linear):
+    """As loralib: weights are merged for evaluation, and taken apart for training, by whoever calls train() and eval()."""
+
+    merged = False
+
+    def train(self, mode: bool = True) -> "Merging":
+        self.merged = not mode
+        return super().train(mode)
+
+
+@pytest.mark.case("C12")
+def test_layers_that_merge_for_evaluation_are_taken_apart_again() -> None:
+    model = nn.Sequential(Merging(24, 24), nn.Dropout(), nn.Sequential(Merging(24, 24), OpenAttention())).train()
+    model[1].eval()
+    model[2].eval()
+    model[2][0].train()
+    before = {name: (part.training, getattr(part, "merged", None)) for name, part in model.named_modules()}
+    attention_maps(model, torch.randn(2, 5, 24))
+    assert {name: (part.training, getattr(part, "merged", None)) for name, part in model.named_modules()} == before

@@ -32,7 +32,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def looks_like_attention(module: nn.Module) -> bool:
     """Whether it is called one and has parameters, or says how many heads it has and has linear maps of its own."""
-    kind = type(module).__name__
+    kind = str(getattr(module, "original_name", "")) if isinstance(module, torch.jit.ScriptModule) else type(module).__name__
     if _SAYS_SO.search(kind) and not _BESIDE.search(kind):
         return next(module.parameters(), None) is not None
     if not any(type(getattr(module, name, None)) is int for name in HEADS):
@@ -53,7 +53,9 @@ class Names:
             self._of[module] += [said for said in (_short(name, modules), name) if said not in self._of[module]]
         for module, names in list(self._of.items()):
             for place, replacement in places_of(module):
-                whole = list(dict.fromkeys([*(f"{name}.{place}".strip(".") for name in names), *self._of.get(replacement, ())]))
+                stands = [f"{name}.{place}".strip(".") for name in names]
+                said = [_short(name, modules) for name in stands if name in modules]
+                whole = list(dict.fromkeys([*said, *stands, *self._of.get(replacement, ())]))
                 self._of |= dict.fromkeys(replacement.modules(), whole)
 
     def __getitem__(self, module: nn.Module) -> str:

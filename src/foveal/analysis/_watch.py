@@ -30,8 +30,9 @@ __all__ = ["Found", "Watch", "is_ours"]
 
 _UNSEEN = (
     "nothing was seen in it that makes a map: no scaled_dot_product_attention, no nn.MultiheadAttention, no product of normalised rows with values; so with "
-    "kernels of other packages and attention without a map"
+    "kernels of other packages, gates on channels or pixels, and attention without a map"
 )
+_SCRIPT = "it is TorchScript, into which nobody can look; load the model as it was written"
 _LOST = "rows were normalised in it, and no product of them with values could be followed"
 
 
@@ -125,7 +126,11 @@ class Watch(TorchFunctionMode):
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Look at all that runs within."""
-        before = {module: module.__dict__.get("forward") for module in self.names.model.modules() if _is_python(module)}
+        hidden = {part for module in self.names.model.modules() if _is_script(module) for part in module.modules() if part is not module}
+        # the forward of a compiled module stands around that of another, and the parts of a script have none in Python
+        before = {
+            module: module.__dict__.get("forward") for module in self.names.model.modules() if module not in hidden and "_orig_mod" not in module._modules
+        }
         # not by hooks: PyTorch's encoders leave their fast path where a module in them has one
         for module in before:
             module.__dict__["forward"] = self._around(module, module.forward)
@@ -184,6 +189,9 @@ class Watch(TorchFunctionMode):
             self._running[-1].inner.add(module)
         self._running.append(call)
         self.ran.setdefault(module)
+        if _is_script(module):
+            self.ran |= dict.fromkeys(module.modules())
+            self.reasons |= dict.fromkeys(self._attends.intersection(module.modules()), _SCRIPT)
         if is_plain(module) and not self.in_path:
             call.turned = self._switch(False)
         elif not isinstance(module, FAST) and not type(module).__module__.startswith("torch.nn."):
@@ -347,9 +355,8 @@ class Watch(TorchFunctionMode):
                 first.call.found.remove(other)
 
 
-def _is_python(module: nn.Module) -> bool:
-    """Whether its forward can be stood around: a compiled module's stands around another's, a script's is no Python."""
-    return not isinstance(module, torch.jit.ScriptModule) and "_orig_mod" not in module._modules
+def _is_script(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

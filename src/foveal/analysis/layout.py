@@ -77,7 +77,7 @@ def token_layout(
         # class tokens may join in later layers, as in CaiT
         if num_tokens == grid[0] * grid[1] > 0 and num_prefix_tokens is None:
             return Layout(0, grid, 0, "mean")
-    expected = " or ".join(f"{rows}×{columns}" for rows, columns in grids[:2]) or "none that is known"
+    expected = " or ".join(dict.fromkeys(f"{rows}×{columns}" for rows, columns in grids[:2])) or "none that is known"
     raise InputError(
         f"{num_tokens} tokens with {prefix} in front are no grid of the proportions of an image of {high}×{wide}, which would be {expected}; give "
         "num_prefix_tokens or grid_size=(rows, columns)"
@@ -93,7 +93,7 @@ def _grids(model: nn.Module, said: Tokens, prefix: int, patches: int, image: tup
     if sizes is not None:
         down, up = ([rounded(side / pixels) for side, pixels in zip(image, sizes, strict=True)] for rounded in (int, ceil))
         grids = [(down[0], down[1]), (up[0], up[1])]
-        while prefix == 0 and min(grids[-1]) > 1:
+        while prefix == 0 and min(grids[-1]) > 1 and _even(model, besides=patch_convolution(model)):
             grids.append((ceil(grids[-1][0] / 2), ceil(grids[-1][1] / 2)))
         return grids
     if said.grid is not None:
@@ -109,10 +109,18 @@ def _grids(model: nn.Module, said: Tokens, prefix: int, patches: int, image: tup
 
 def _isotropic(model: nn.Module) -> bool:
     """Whether a network goes down step by step on maps, as fast in height as in width, so that its maps have the proportions of the image."""
-    steps = [pair_of(module.stride) for module in model.modules() if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | nn.Unfold)]
+    return _even(model) and (any(step != (1, 1) for step in _steps(model)) or _on_maps(model))
+
+
+def _even(model: nn.Module, besides: nn.Module | None = None) -> bool:
+    """Whether rows become fewer as columns do, in all of it but one part."""
     pooled = [pair_of(module.output_size) for module in model.modules() if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d)]
-    even = all(step is not None and step[0] == step[1] for step in steps) and all(size == (1, 1) for size in pooled)
-    return even and (any(step != (1, 1) for step in steps) or _on_maps(model))
+    return all(step is not None and step[0] == step[1] for step in _steps(model, besides)) and all(size == (1, 1) for size in pooled)
+
+
+def _steps(model: nn.Module, besides: nn.Module | None = None) -> list[tuple[int, int] | None]:
+    kinds = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | nn.Unfold
+    return [pair_of(module.stride) for module in model.modules() if isinstance(module, kinds) and module is not besides]
 
 
 def _on_maps(model: nn.Module) -> bool:
@@ -185,15 +193,22 @@ def look_from(maps: Tensor, layout: Layout, query: tuple[int, int] | None = None
         layout: as :func:`token_layout` gives it.
         query: row and column of the patch that looks. If None, what the head reads does, see :attr:`Layout.looks`: the class token, or the mean over all
             patches, registers left out, where the head takes that mean. Where nobody said, the first prefix token, and without prefix tokens the mean.
+
+    Raises:
+        ValueError: a patch is to look, and those who look lie on another grid than those who are looked at, as where keys are pooled.
     """
     first, patches = layout.num_prefix_tokens, layout.grid[0] * layout.grid[1]
     pooling = layout.pooling or ("token" if first else "mean")
     if query is not None:
+        if maps.shape[-2] != maps.shape[-1]:
+            raise InputError(f"{maps.shape[-2]} tokens look at {maps.shape[-1]} in this map, so that the grid of {layout.grid} is not theirs; leave query out")
         row = maps[..., first + query[0] * layout.grid[1] + query[1], :]
     elif maps.shape[-2] == 1 or pooling == "token":
         row = maps[..., 0, :]
     else:
-        row = (maps[..., first : first + patches, :] if pooling == "mean" else maps[..., first + patches :, :]).mean(-2)
+        # keys may be pooled where queries are not: of those who look all but the first and last are patches
+        last = maps.shape[-2] - layout.num_suffix_tokens
+        row = (maps[..., first:last, :] if pooling == "mean" else maps[..., last:, :]).mean(-2)
     return fold_to_grid(row, layout)
 
 

@@ -213,5 +213,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        # the flag alone is not enough: adapters that merge their weights for evaluation take them apart again in train()
+        for module, training in modes.items():
+            if training and not module.training:
+                module.train()
         for module, training in modes.items():
             module.training = training

@@ -111,7 +111,7 @@ def gradient_rollout(model: nn.Module, images: Any, target: int | Sequence[int] 
         ``(B, N, N)``, nothing but I where nothing spoke for the answer; not normalised. Compare columns of a row.
 
     Raises:
-        ValueError: as for :func:`rollout`; an attention whose maps have no gradient, by name.
+        ValueError: as for :func:`rollout`; an attention whose maps have no gradient, by name; a model that was made in inference mode.
     """
     names, layers = Names(model), list[Found]()
     model = unwrapped(model)
@@ -139,6 +139,8 @@ def gradient_rollout(model: nn.Module, images: Any, target: int | Sequence[int] 
         else:
             layers.append(found)
 
+    if any(value.is_inference() for value in (*model.parameters(), *model.buffers())):
+        raise InputError("the model was made under torch.inference_mode(), and nothing in it can have a gradient; make it, or load its weights, outside of it")
     watch = Watch(names, wanted, keep, ours=None, in_path=True)
     trained = [value for value in model.parameters() if value.requires_grad]
     for value in trained:
