@@ -1,7 +1,7 @@
 """Which parameters decay: every module is asked, and not the outermost alone, so that an attention is treated the same wherever it stands."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatch
 from typing import Any
 
@@ -13,6 +13,10 @@ __all__ = ["param_groups"]
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
 _PARAMETRIZED = re.compile(r"parametrizations\.([^.]+)\.original\d*$")
+_REMADE = re.compile(r"(.+)_(?:orig|g|v)$")
+"""What pruning, spectral norm and weight norm make of a parameter's name; the name itself is then that of what they compute."""
+_IN_THE_WAY = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|base_layer|original_module|modules_to_save\.[^.]+)\.")
+"""What compilers, FSDP, checkpointing and adapters put into names."""
 
 
 def param_groups(
@@ -76,11 +80,20 @@ def _spared(model: nn.Module) -> set[int]:
         named = getattr(module, "no_weight_decay", None)
         patterns: Collection[str] = (named() if callable(named) else named) or ()
         if patterns:
-            for name, parameter in module.named_parameters(remove_duplicate=False):
-                names = (name, _PARAMETRIZED.sub(r"\1", name))
-                if any(fnmatch(each, pattern) for pattern in patterns for each in names):
+            for names, parameter in _said(module):
+                if any(fnmatch(name, pattern) for pattern in patterns for name in names):
                     spared.add(id(parameter))
     return spared
+
+
+def _said(module: nn.Module) -> Iterator[tuple[tuple[str, str], nn.Parameter]]:
+    """Each parameter by the name that it has, and by the one that whoever wrote the module knows."""
+    for prefix, holder in module.named_modules(remove_duplicate=False):
+        for key, parameter in holder.named_parameters(recurse=False):
+            name = f"{prefix}.{key}" if prefix else key
+            remade = _REMADE.match(key)
+            known = name[: len(name) - len(key)] + remade[1] if remade and hasattr(holder, remade[1]) else name
+            yield (name, _PARAMETRIZED.sub(r"\1", _IN_THE_WAY.sub("", known))), parameter
 
 
 def _named(model: nn.Module, patterns: Collection[str]) -> set[int]:

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import foveal
 from foveal.attention import AttentionConfig, TokenAttention, attention_class, config_from_dict
+from tests.attention.half import HALVES, SIZES, errors, hold, of_autocast, sharpened, yardstick
 
 DIM, HEADS = 24, 4
 
@@ -19,6 +20,16 @@ class AttentionContract:
     name: ClassVar[str]
     variants: ClassVar[list[dict[str, Any]]] = [{}]
     causal: ClassVar[bool] = True
+    against_softmax: ClassVar[float] = 2.0
+    """How many times the error of softmax attention in half precision is taken."""
+
+    def many(self, options: dict[str, Any]) -> int:
+        return 100
+
+    def tokens(self, options: dict[str, Any]) -> Tensor:
+        """So many that errors of rounding are alike in what is compared."""
+        count = self.many(options)
+        return torch.randn(max(3, 300 // count), count, DIM, dtype=torch.float64)
 
     def oracle(self, module: TokenAttention, x: Tensor, present: Tensor) -> Tensor:
         """The paper's formula from the module's weights, sample by sample and head by head, in the dtype of ``x``. ``present`` is (B, N), bool."""
@@ -153,14 +164,31 @@ class AttentionContract:
         assert out[1].isnan().any()
         assert torch.equal(out[::2], want[::2])
 
-    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-    def test_half_precision_is_finite_and_near(self, options, dtype) -> None:
-        module = self.build(torch.float32, **options)
-        x = 4 * torch.randn(2, 33, DIM)
-        want, got = module(x), copy.deepcopy(module).to(dtype)(x.to(dtype))
-        assert got.dtype == dtype
-        assert got.isfinite().all()
-        assert (got.float() - want).abs().max() < 0.1 * want.abs().max()
+    @pytest.mark.case("R1")
+    @pytest.mark.parametrize("dtype", HALVES)
+    @pytest.mark.parametrize("size", SIZES)
+    def test_half_precision_is_as_near_as_that_of_softmax(self, options, size, dtype) -> None:
+        module, x = sharpened(self.build(**options), size), self.tokens(options)
+        hold(errors(module, x, dtype), errors(yardstick(DIM, HEADS, size), x, dtype), self.against_softmax)
+
+    @pytest.mark.case("R1", "C28")
+    @pytest.mark.parametrize("dtype", HALVES)
+    def test_half_precision_with_absent_keys(self, options, dtype) -> None:
+        """One sample has none left."""
+        module, x = sharpened(self.build(**options), 4.0), self.tokens(options)
+        present = torch.rand(x.shape[:2]) > 0.3
+        present[2] = False
+        found, plain = (
+            errors(module, x, dtype, lambda module, x: module(x, attn_mask=present[:, None, None])[present]) for module in (module, yardstick(DIM, HEADS, 4.0))
+        )
+        hold(found, plain, self.against_softmax)
+        assert copy.deepcopy(module).to(dtype)(x.to(dtype), attn_mask=present[:, None, None]).isfinite().all()
+
+    @pytest.mark.case("R1")
+    def test_autocast_is_within_a_hundredth(self, options) -> None:
+        """Or as near as softmax is, where that is farther."""
+        x = self.tokens(options)
+        assert of_autocast(self.build(**options), x) < max(0.01, 1.5 * of_autocast(yardstick(DIM, HEADS, 1.0), x))
 
     def test_autocast(self, options) -> None:
         module, x = self.build(torch.float32, **options).train(), torch.randn(2, 9, DIM, requires_grad=True)

@@ -13,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import foveal
 from foveal.attention import AttentionConfig, attention_class, config_from_dict
 from tests.attention.contract import assert_close
+from tests.attention.half import HALVES, errors, hold, of_autocast, sharpened, yardstick
+from tests.attention.half import SIZES as LENGTHS
 
 SIZES = [(1, 1), (1, 5), (6, 1), (5, 7)]
 
@@ -109,13 +111,16 @@ class MapContract:
         assert out[1].isnan().any()
         assert torch.equal(out[::2], want[::2])
 
-    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-    def test_half_precision_is_finite_and_near(self, options, dtype) -> None:
-        module, x = self.build(torch.float32, **options), self.draw(9, 6, dtype=torch.float32)
-        want, got = module(x), copy.deepcopy(module).to(dtype)(x.to(dtype))
-        assert got.dtype == dtype
-        assert got.isfinite().all()
-        assert (got.float() - want).abs().max() < 0.1 * want.abs().max()
+    @pytest.mark.case("R1")
+    @pytest.mark.parametrize("dtype", HALVES)
+    @pytest.mark.parametrize("size", LENGTHS)
+    def test_half_precision_is_as_near_as_that_of_softmax(self, options, size, dtype) -> None:
+        module, x = sharpened(self.build(**options), size), self.draw(11, 9, batch=10)
+        hold(errors(module, x, dtype), errors(yardstick(self.channels, 1, size), x, dtype))
+
+    @pytest.mark.case("R1")
+    def test_autocast_is_within_a_hundredth(self, options) -> None:
+        assert of_autocast(self.build(**options), self.draw(11, 9)) < 0.01
 
     def test_autocast(self, options) -> None:
         module, x = self.build(torch.float32, **options).train(), self.draw(5, 7, dtype=torch.float32, requires_grad=True)

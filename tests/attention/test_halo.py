@@ -33,6 +33,9 @@ class GridContract(AttentionContract):
         rows, columns = place.get("grid_size") or (side, side)
         return place["num_prefix_tokens"] + rows * columns
 
+    def many(self, options) -> int:
+        return self.fit(options, 10)
+
     # -- tests of the contract whose numbers of tokens make no grid: the same test with numbers that do -----------------------------------------
 
     @pytest.mark.parametrize("num_tokens", [1, 2, 5, 7])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 import foveal
@@ -106,6 +107,39 @@ def test_tied_frozen_and_parametrized_parameters() -> None:
         parameter.requires_grad_(False)
     with pytest.raises(ValueError, match="requires_grad"):
         foveal.param_groups(model)
+
+
+def _pruned(attention: nn.Module) -> None:
+    nn.utils.prune.random_unstructured(attention.memory, "memory_k", 0.5)
+
+
+def _weight_normed(attention: nn.Module) -> None:
+    with pytest.warns(FutureWarning):
+        nn.utils.weight_norm(attention.memory, "memory_k")
+
+
+def _compiled(attention: nn.Module) -> None:
+    attention.memory = torch.compile(attention.memory, backend="eager")
+
+
+def _checkpointed(attention: nn.Module) -> None:
+    attention.memory = pytest.importorskip("torch.distributed.algorithms._checkpoint.checkpoint_wrapper").checkpoint_wrapper(attention.memory)
+
+
+def _trained_beside_adapters(attention: nn.Module) -> None:
+    peft = pytest.importorskip("peft")
+    peft.get_peft_model(attention, peft.LoraConfig(r=2, target_modules=["qkv", "q", "proj"], modules_to_save=["memory"]))
+
+
+@pytest.mark.parametrize("change", [_pruned, _weight_normed, _compiled, _checkpointed, _trained_beside_adapters])
+def test_names_that_others_change_mean_the_same(change) -> None:
+    attention = foveal.ExternalAttention(16, 2, slots=4)
+    change(attention)
+    found = decays(attention)
+    memories = [name for name in found if "memory_" in name]
+    assert len(memories) >= 2
+    assert all(found[name] == 0 for name in memories)
+    assert any(found.values()), "something decays"
 
 
 def test_norms_and_sets_instead_of_functions() -> None:

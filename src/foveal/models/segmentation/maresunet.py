@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._errors import missing_extra
+from ..._fx import Leaf
 from ...functional._precision import whole_precision
 from .._config import register_model
 from ..mixing import MappedConfig
@@ -27,7 +28,7 @@ __all__ = ["MAResUNet", "MultistageUNet"]
 WIDTHS = (64, 128, 256, 512)
 
 
-class ChannelAttention(nn.Module):
+class ChannelAttention(Leaf):
     """Channels meet channels: ``x + γ · softmax(max(E) − E) X`` with ``E = X Xᵀ`` over pixels, so that unlike channels weigh most. γ starts at 0.
 
     Shape:
