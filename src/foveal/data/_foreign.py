@@ -7,13 +7,15 @@ stands in a file before the number was looked at.
 import codecs
 import json
 import math
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .._errors import InputError
 
-__all__ = ["Entry", "few", "is_real", "parse_json", "read_json", "read_text", "to_text"]
+__all__ = ["Entry", "few", "is_real", "lines_of", "parse_json", "read_json", "read_text", "real_place", "to_text"]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -60,6 +62,20 @@ def read_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     return to_text(content, str(path))
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines as editors show them; :meth:`str.splitlines` would break one at form feeds and at what Unicode calls separators, too."""
+    lines = re.split(r"\r\n|\r|\n", text)
+    return lines if lines[-1] else lines[:-1]
+
+
+def real_place(path: Path) -> str:
+    """Where a file is that a list names, so that two spellings and links are one; its name as it is where no file can have it."""
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return str(path)
 
 
 def parse_json(text: str, name: str) -> Any:

@@ -1,7 +1,9 @@
 """A folder of class folders with a million files, listed in little memory and without looking into any."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from ._image import EXTENSIONS
 from ._splits import different_names, split_of
 from ._walk import Passed, folders_in, is_hidden
 
-__all__ = ["Listing", "list_classes"]
+__all__ = ["Listing", "list_classes", "shared_files"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Listing:
     """Of all files, one behind the other."""
     ends: NDArray[np.int64]
     labels: NDArray[np.int64]
+    inodes: NDArray[np.uint64]
+    """What the file system knows each file by; of a link, that of the file it leads to."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,7 +77,7 @@ def list_classes(root: Path, passed: Passed) -> Listing:
     empty = [name for name, files in zip(classes, found, strict=True) if not files]
     if empty:
         raise InputError(f"{root}: no images for {', '.join(empty[:5])}; expected files ending in {', '.join(sorted(EXTENSIONS))}, or remove the empty folders")
-    every = [name for files in found for name in files]
+    every, inodes = [name for files in found for name, _ in files], [number for files in found for _, number in files]
     own.check(len(every), str(root))
     passed.merge(own)
     return Listing(
@@ -82,18 +86,55 @@ def list_classes(root: Path, passed: Passed) -> Listing:
         names=b"".join(every),
         ends=np.cumsum([len(name) for name in every], dtype=np.int64),
         labels=np.repeat(np.arange(len(classes)), [len(files) for files in found]).astype(np.int64),
+        inodes=np.array(inodes, np.uint64),
     )
 
 
-def _files_of(folder: Path, passed: Passed) -> list[bytes]:
-    """Names of the images of a class, in their order."""
-    own, names = Passed(), list[bytes]()
+def shared_files(parts: Mapping[str, Listing]) -> list[str]:
+    """Notes on files that stand twice in a class of one part, by a link.
+
+    Raises:
+        ValueError: a file is in two parts, or in two classes of one.
+    """
+    notes = []
+    for name, part in parts.items():
+        order = np.argsort(part.inodes, kind="stable")
+        same = np.flatnonzero(part.inodes[order[1:]] == part.inodes[order[:-1]])
+        twice = 0
+        for first, second in zip(order[same].tolist(), order[same + 1].tolist(), strict=True):
+            # two disks may use one number
+            if not os.path.samefile(part.path(first), part.path(second)):
+                continue
+            if part.labels[first] != part.labels[second]:
+                raise _both(part.path(second), part.path(first))
+            twice += 1
+        if twice:
+            notes.append(f"{twice} files of {name} are links to others of the same class, and count twice")
+    for (_, one), (_, other) in combinations(parts.items(), 2):
+        _, mine, theirs = np.intersect1d(one.inodes, other.inodes, return_indices=True)
+        for here, there in zip(mine.tolist(), theirs.tolist(), strict=True):
+            if os.path.samefile(one.path(here), other.path(there)):
+                raise _both(one.path(here), other.path(there))
+    return notes
+
+
+def _both(one: Path, other: Path) -> InputError:
+    return InputError(f"{one} and {other} are one file, by a link; a file must be in one split and in one class only: remove the link")
+
+
+def _files_of(folder: Path, passed: Passed) -> list[tuple[bytes, int]]:
+    """Names and inodes of the images of a class, in the order of the names."""
+    own, names = Passed(), list[tuple[bytes, int]]()
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_hidden(entry.name):
                 own.add("hidden or left behind by a system", entry.path)
             elif _is_image(entry.name):
-                names.append(os.fsencode(entry.name))
+                number = _inode(entry)
+                if number is None:
+                    own.add("no regular file, or a link to what is not there", entry.path, lost=True)
+                else:
+                    names.append((os.fsencode(entry.name), number))
             elif entry.is_dir():
                 own.add("folders inside of class folders, which are not looked into", entry.path, lost=True)
             else:
@@ -102,6 +143,17 @@ def _files_of(folder: Path, passed: Passed) -> list[bytes]:
         own.check(len(names), str(folder))
     passed.merge(own)
     return sorted(names)
+
+
+def _inode(entry: os.DirEntry[str]) -> int | None:
+    """None if it is no regular file. Only links need a look at the disk."""
+    try:
+        if not entry.is_file():
+            return None
+        return entry.stat().st_ino if entry.is_symlink() else entry.inode()
+    # a link that leads to itself
+    except OSError:
+        return None
 
 
 def _is_image(name: str) -> bool:

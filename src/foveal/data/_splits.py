@@ -10,16 +10,17 @@ from .._errors import InputError
 from ._foreign import few
 from ._walk import Found, Passed, files_below, folders_in, keep_apart
 
-__all__ = ["SPLITS", "Layout", "class_files", "different_names", "split_of", "splits_in"]
+__all__ = ["SPLITS", "Layout", "class_files", "different_names", "like_splits", "split_of", "splits_in"]
 
 SPLITS = ("train", "val", "test")
 _WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("train", "training", "trn", "trainval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "validating", "dev", "devel", "development", "eval", "evaluation"), "val"),
-    **dict.fromkeys(("test", "testing", "tests"), "test"),
+    **dict.fromkeys(("test", "testing", "tests", "tst"), "test"),
 }
-_FILLER = "(?:set|data|split|images|imgs|image|img|folder|files|part|seg|cls)*"
+_FILLER = "(?:set|data|split|images|imgs|image|img|folder|files|part|seg|cls|list)*"
 _NAME = re.compile(f"{_FILLER}({'|'.join(_WORDS)}){_FILLER}")
+_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 def split_of(name: str) -> str | None:
@@ -27,6 +28,15 @@ def split_of(name: str) -> str | None:
     letters = "".join(char for char in name.casefold() if char.isalpha())
     found = _NAME.fullmatch(letters)
     return _WORDS[found[1]] if found else None
+
+
+def like_splits(names: Iterable[str]) -> bool:
+    """Whether all of some names have the word of a split in them, and one trains and another does not: ``X_train`` and ``X_test``, ``trainA`` and ``testA``."""
+    found = []
+    for name in names:
+        words = re.split(r"[\W\d_]+", _CAPITAL.sub(" ", name).casefold())
+        found.append({_WORDS[word] for word in words if word in _WORDS})
+    return bool(found) and all(found) and {"train"} in found and any(splits != {"train"} for splits in found)
 
 
 @dataclass
@@ -93,29 +103,51 @@ def different_names(names: Iterable[str], where: Path) -> None:
             raise InputError(f"{where} has the classes {other!r} and {name!r}, which differ in case or in how accents are written alone; merge or rename them")
 
 
-def class_files(folder: Path, classes: Sequence[Path], endings: Iterable[str], passed: Passed, unit: Callable[[Path], bool] | None = None) -> dict[str, Found]:
+def class_files(
+    folder: Path, classes: Sequence[Path], endings: Iterable[str], passed: Passed, unit: Callable[[Path], bool] | None = None, *, whole: bool = False
+) -> dict[str, Found]:
     """Files of each class folder.
 
+    Args:
+        folder: that the class folders lie in.
+        classes: these folders.
+        endings: of the files.
+        passed: is told what is passed over.
+        unit: whether a folder below is one thing.
+        whole: the folder is that of the set and names no split, so that its folders may be splits under other names.
+
     Raises:
-        ValueError: classes whose names hardly differ; splits inside of classes; a file in two classes; a class most of which is in a form that is not read.
+        ValueError: classes whose names hardly differ, or are those of splits; classes made of the same folders, which may be splits; splits inside of classes;
+            a file in two classes; a class most of which is in a form that is not read.
     """
     names = [child.name for child in classes]
     different_names(names, folder)
-    if len(names) > 1 and all(split_of(name) for name in names):
-        raise InputError(f"{folder} has {few(names)} in the place of classes, which are names of splits; expected {folder}/CLASS/*")
+    if len(names) > 1 and (all(split_of(name) for name in names) or like_splits(names)):
+        below = ", or the splits named train, val and test" if whole else ""
+        raise InputError(f"{folder} has {few(names)} in the place of classes, which are names of splits; expected {folder}/CLASS/*{below}")
     out: dict[str, Found] = {}
+    made_of: dict[str, list[str]] = {}
     for child in classes:
         own = Passed()
         found = files_below(child, endings, own, unit)
         inside = sorted({split for path in found.files for part in path.relative_to(child).parts[:-1] if (split := split_of(part))})
         if inside:
-            raise InputError(f"{child} holds folders of splits ({', '.join(inside)}); expected splits above classes: {folder.parent}/train/{child.name}/*")
+            if whole and len(classes) == 1:
+                raise InputError(f"{folder} holds {child.name}/ alone, and that the splits {', '.join(inside)}; give {child} in its place")
+            above = folder if whole else folder.parent
+            raise InputError(f"{child} holds folders of splits ({', '.join(inside)}); expected splits above classes: {above}/train/{child.name}/*")
         if found.files:
             own.check(len(found.files), f"class {child.name!r}, {child}")
         passed.merge(own)
         parts = sorted({path.relative_to(child).parts[0] for path in found.files if path.parent != child})
         if unit is None and len(parts) > 1 and all(path.parent != child for path in found.files):
             passed.remarks.append(f"the class {child.name!r} of {folder} is made of the folders {few(parts, 5)}; if these are classes, put them under {folder}")
+            made_of[child.name] = parts
         out[child.name] = found
+    if whole and len(names) > 1 and len(made_of) == len(names) and len({tuple(parts) for parts in made_of.values()}) == 1:
+        raise InputError(
+            f"{few(names, 5)} of {folder} hold the same folders each, {few(made_of[names[0]], 5)}: nobody can tell whether they are splits or classes. "
+            f"Name splits train, val and test; if they are classes, put their files into them, or all of them under {folder}/train and {folder}/val"
+        )
     keep_apart(out)
     return out

@@ -6,14 +6,14 @@ other endings are passed over. All of it is counted and said in one note; where 
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .._errors import InputError
 from ._foreign import few
 
-__all__ = ["Found", "Passed", "files_below", "folders_in", "is_hidden", "joined", "keep_apart"]
+__all__ = ["Found", "Passed", "check_kept", "files_below", "folders_in", "is_hidden", "joined", "keep_apart"]
 
 _LEFT_BEHIND = {"__macosx", "@eadir", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "lost+found", "#recycle", "__pycache__"}
 _BESIDE = {
@@ -147,7 +147,7 @@ def files_below(folder: Path, endings: Iterable[str], passed: Passed, unit: Call
                     (linked if entry.is_symlink() else queue).append((path, where))
             elif path.suffix.lower() not in wanted:
                 passed.ending(entry.name, path)
-            elif not entry.is_file() and path.exists():
+            elif not _is_file(entry) and path.exists():
                 # to open a pipe is to wait for whoever writes into it
                 passed.add("no regular file", path, lost=True)
             elif entry.is_symlink():
@@ -168,6 +168,23 @@ def _without_doubles(plain: list[tuple[Path, str]], links: list[tuple[Path, str]
             kept.append((path, real))
     kept.sort()
     return Found([path for path, _ in kept], [real for _, real in kept])
+
+
+def check_kept(kept: int, broken: Sequence[str], what: object) -> None:
+    """Whether most of what lies in a folder could be read.
+
+    Args:
+        kept: how many could.
+        broken: those that could not, each with its reason.
+        what: of which they are.
+
+    Raises:
+        ValueError: more were broken than kept.
+    """
+    if len(broken) > kept:
+        raise InputError(
+            f"{what}: most of it would be left out, {len(broken)} of {len(broken) + kept} cannot be read: {few(broken, 5)}. Get them anew, or take them out"
+        )
 
 
 def keep_apart(parts: Mapping[str, Found]) -> None:
@@ -198,6 +215,14 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise InputError(f"cannot list the folder {folder}: {error.strerror}") from error
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    # a link that leads to itself
+    except OSError:
+        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

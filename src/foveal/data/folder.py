@@ -17,10 +17,11 @@ from torch import Tensor
 from .._errors import InputError, missing_extra
 from .._ranges import Range
 from ._bundle import Data, DataBundle, register_data, seed_of
+from ._foreign import few
 from ._image import EXTENSIONS, Unreadable, open_rgb, rgb
 from ._miniature import image_folder
 from ._splits import Layout, class_files, splits_in
-from ._walk import Found, Passed, folders_in, joined, keep_apart
+from ._walk import Found, Passed, check_kept, folders_in, joined, keep_apart
 
 __all__ = ["ImageFolder"]
 
@@ -99,7 +100,7 @@ class ImageFolder(Data):
             keep_apart({layout.named(name): joined(members.values()) for name, members in found.items()})
             splits = {name: self._readable({label: one.files for label, one in members.items()}, notes) for name, members in found.items()}
         else:
-            splits = {"train": self._readable({label: one.files for label, one in _classes(root, passed).items()}, notes)}
+            splits = {"train": self._readable({label: one.files for label, one in _classes(root, passed, whole=True).items()}, notes)}
         if "val" not in splits:
             self._split_off(splits, layout, notes)
         return {name: splits[name] for name in ("train", "val", "test") if name in splits}, passed.notes() + notes
@@ -131,6 +132,8 @@ class ImageFolder(Data):
             if not files:
                 example = classes[label][0]
                 raise InputError(f"none of the {len(classes[label])} images of class {label!r} can be read, for example {example} ({problems[example]})")
+            broken = [f"{file} ({problems[file]})" for file in classes[label] if file in problems]
+            check_kept(len(files), broken, f"class {label!r}, {classes[label][0].parent}")
         return kept
 
     def _transforms(self) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
@@ -169,7 +172,7 @@ def unreadable(files: Sequence[Path], notes: list[str]) -> dict[Path, str]:
     with ThreadPoolExecutor() as pool:
         problems = {file: problem for file, problem in zip(files, pool.map(_problem, files), strict=True) if problem}
     if problems:
-        notes.append(f"{len(problems)} unreadable images were left out: {'; '.join(f'{file} ({problem})' for file, problem in problems.items())}")
+        notes.append(f"{len(problems)} unreadable images were left out: {few([f'{file} ({problem})' for file, problem in problems.items()])}")
     return problems
 
 
@@ -181,12 +184,12 @@ def _problem(file: Path) -> str:
     return ""
 
 
-def _classes(folder: Path, passed: Passed) -> dict[str, Found]:
+def _classes(folder: Path, passed: Passed, *, whole: bool = False) -> dict[str, Found]:
     own = Passed()
     children = folders_in(folder, own, EXTENSIONS)
     if not children:
         raise InputError(f"{folder} has no class folders; expected {folder}/CLASS/*.jpg")
-    out = class_files(folder, children, EXTENSIONS, own)
+    out = class_files(folder, children, EXTENSIONS, own, whole=whole)
     empty = [name for name, found in out.items() if not found.files]
     if empty:
         said = f". {own.said()}" if own.counts else ""

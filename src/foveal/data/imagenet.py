@@ -30,9 +30,9 @@ from torch import Tensor
 
 from .._errors import InputError, missing_extra
 from ._bundle import Data, DataBundle, register_data, seed_of
-from ._foreign import read_text
+from ._foreign import few, lines_of, read_text
 from ._image import PictureError, open_rgb, rgb
-from ._listing import Listing, list_classes
+from ._listing import Listing, list_classes, shared_files
 from ._miniature import miniature
 from ._shards import Shards, index_shards
 from ._splits import split_of
@@ -47,6 +47,7 @@ _COLOURS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]
 }
 """Mean and deviation."""
 _CLASSNAMES = "classnames.txt"
+_COMPRESSED = re.compile(r"\.(tgz|tbz2?|txz|tzst|zip|7z|rar|tar\.\w+)$")
 # timm passes over a section without a number, such as mnine, as if it were not there
 _AUGMENT = re.compile(r"(rand|augmix|originalr?|v0r?|3a)(-(t[a-z_]+|[a-z]+\d[\d.]*))*")
 _AUGMENT_EXAMPLES = "expected such as rand-m9-mstd0.5-inc1, augmix-m3-w3, original, v0 or 3a"
@@ -154,8 +155,8 @@ class ImageNet(Data):
         root = Path(self.root)
         if not root.is_dir():
             raise InputError(f"{root} is no folder; expected one with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or with *train*.tar and *val*.tar")
-        named = _split_folders(root)
-        shards, folders = _shards(root, named), {split: split in named and _has_folders(named[split]) for split in ("train", "val")}
+        named = _split_folders(root, passed)
+        shards, folders = _shards(root, named, passed), {split: split in named and _has_folders(named[split]) for split in ("train", "val")}
         if any(shards.values()) and any(folders.values()):
             one = next(path for paths in shards.values() for path in paths)
             raise InputError(f"{root} holds shards, {one.name} among them, and class folders; expected one of the two: move the other elsewhere")
@@ -164,10 +165,12 @@ class ImageNet(Data):
         if any(shards.values()):
             missing = [split for split in shards if not shards[split]]
             if missing:
-                raise InputError(f"{root} has no shards of {missing[0]}; expected *{missing[0]}*.tar there or {missing[0]}/*.tar")
+                raise InputError(f"{root} has no shards of {missing[0]}; expected *{missing[0]}*.tar there or {missing[0]}/*.tar{_also(passed)}")
+            passed.check(sum(map(len, shards.values())), str(root))
             found = {split: index_shards(paths) for split, paths in shards.items()}
             for source in found.values():
                 source.tell(passed)
+            passed.remarks += _absent(found)
             return dict(found), _numbered(root, found)
         return _listed(root, named, passed)
 
@@ -249,30 +252,73 @@ def _drawn_from_torch() -> Iterator[None]:
         np.random.set_state(numpy)
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
-    """Folders that are named for splits, in any case."""
+def _split_folders(root: Path, passed: Passed) -> dict[str, Path]:
+    """Folders that are named for splits, in any case; of others it is said that they are not read."""
     found: dict[str, Path] = {}
+    others = []
     for folder in folders_in(root, Passed()):
         split = split_of(folder.name)
+        if split is None:
+            others.append(folder.name)
         if split in found:
             raise InputError(f"{root} has {found[split].name}/ and {folder.name}/, which both name the {split} split; keep one, or rename the other")
         if split is not None:
             found[split] = folder
+    if others:
+        passed.remarks.append(f"{root} has folders beside its splits, which are not read: {few(others, 5)}")
     return found
 
 
-def _shards(root: Path, named: dict[str, Path]) -> dict[str, list[Path]]:
+def _shards(root: Path, named: dict[str, Path], passed: Passed) -> dict[str, list[Path]]:
     found = {}
-    tars = [path for path in root.iterdir() if path.suffix.lower() == ".tar" and not is_hidden(path.name)]
+    tars = _archives(root, passed)
     for split in ("train", "val"):
-        # ILSVRC2012_img_train.tar, the archive as it is downloaded, is often left beside what was unpacked
-        loose = [path for path in tars if split in path.name.lower() and not path.name.startswith("ILSVRC2012_img_")]
-        below = [path for path in named[split].iterdir() if path.suffix.lower() == ".tar" and not is_hidden(path.name)] if split in named else []
-        found[split] = sorted([*loose, *below])
+        loose = [path for path in tars if split in path.name.lower()]
+        found[split] = sorted([*loose, *(_archives(named[split], passed) if split in named else ())])
     both = set(found["train"]) & set(found["val"])
     if both:
         raise InputError(f"{min(both)} is named as a shard of train and of val; rename it")
+    for path in set(tars) - set(found["train"]) - set(found["val"]):
+        passed.add("archives named for neither train nor val", path)
+    _once(found)
     return found
+
+
+def _archives(folder: Path, passed: Passed) -> list[Path]:
+    """Shards in a folder; archives in other forms are passed over."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        # ILSVRC2012_img_train.tar, the archive as it is downloaded, is often left beside what was unpacked
+        if is_hidden(path.name) or path.name.startswith("ILSVRC2012_img_"):
+            continue
+        if path.suffix.lower() == ".tar":
+            found.append(path)
+        elif _COMPRESSED.search(path.name.lower()):
+            passed.add("compressed archives (decompress them to .tar)", path, lost=True)
+    return found
+
+
+def _once(shards: dict[str, list[Path]]) -> None:
+    """Whether no shard is there twice, by a link."""
+    owner: dict[Path, tuple[str, Path]] = {}
+    for split, paths in shards.items():
+        for path in paths:
+            if not path.exists():
+                raise InputError(f"{path} is a link to what is not there; remove it, or put the shard back")
+            other, first = owner.setdefault(path.resolve(), (split, path))
+            if first != path:
+                raise InputError(f"{path} of {split} and {first} of {other} are one file by a link; keep one")
+
+
+def _absent(found: dict[str, Shards]) -> list[str]:
+    """Classes that training has and validation has not."""
+    trained, judged = (np.unique(found[split].labels) for split in ("train", "val"))
+    absent = np.setdiff1d(trained, judged)
+    return [f"{len(absent)} of {len(trained)} classes have no image in val: {few([str(label) for label in absent], 5)}"] if absent.size else []
+
+
+def _also(passed: Passed) -> str:
+    return f". {passed.said()}" if passed.counts else ""
 
 
 def _has_folders(folder: Path) -> bool:
@@ -282,10 +328,13 @@ def _has_folders(folder: Path) -> bool:
 def _listed(root: Path, named: dict[str, Path], passed: Passed) -> tuple[dict[str, _Source], list[str]]:
     for split in ("train", "val"):
         if split not in named:
-            raise InputError(f"{root} has neither {split}/ nor shards *{split}*.tar; expected {split}/CLASS/*.JPEG, or shards of train and of val")
+            raise InputError(
+                f"{root} has neither {split}/ nor shards *{split}*.tar; expected {split}/CLASS/*.JPEG, or shards of train and of val{_also(passed)}"
+            )
     if named["train"].resolve() == named["val"].resolve():
         raise InputError(f"{named['train']} and {named['val']} are the same folder by a link; expected different images in each")
     found: dict[str, Listing] = {split: list_classes(named[split], passed) for split in ("train", "val")}
+    passed.remarks += shared_files(found)
     strangers = sorted(set(found["train"].classes) ^ set(found["val"].classes))
     if strangers:
         raise InputError(f"{root}: train and val must have the same classes, but {', '.join(strangers[:5])} lie in one of them only")
@@ -296,7 +345,7 @@ def _numbered(root: Path, found: dict[str, Shards]) -> list[str]:
     """Names of the classes of shards. Every label has one, or it is out of range."""
     file = root / _CLASSNAMES
     if file.exists():
-        names = read_text(file).rstrip().splitlines()
+        names = lines_of(read_text(file).rstrip())
         blank = [number for number, name in enumerate(names, 1) if not name.strip()]
         if blank:
             raise InputError(f"{file}, line {blank[0]}: expected the name of class {blank[0] - 1}, got an empty line")

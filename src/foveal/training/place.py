@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -37,6 +37,7 @@ def alone(run: Path, *, wait: float = 0.0) -> Iterator[None]:
     Raises:
         ValueError: another process trains this run.
     """
+    new = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
     # one lock for a path in a process, so that who holds it may train
     lock = FileLock(run / ".lock", is_singleton=True)
@@ -47,6 +48,11 @@ def alone(run: Path, *, wait: float = 0.0) -> Iterator[None]:
     try:
         yield
     finally:
+        # of work that was refused before it began nothing stays
+        if new and [path.name for path in _listed(run)] == [".lock"]:
+            with suppress(OSError):
+                (run / ".lock").unlink()
+                run.rmdir()
         lock.release()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._errors import InputError
-from .._foreign import Entry, read_json
+from .._foreign import Entry, read_json, real_place
 from ._masks import look_at_mask
 
 __all__ = ["ImageEntry", "look_at_masks", "read_annotations"]
@@ -133,7 +133,7 @@ def _categories(path: Path, listed: list[Any]) -> dict[int, str]:
 
 def _images(path: Path, folder: Path, listed: list[Any]) -> dict[int, ImageEntry]:
     images: dict[int, ImageEntry] = {}
-    files: dict[Path, int] = {}
+    files: dict[str, int] = {}
     for place, value in enumerate(listed):
         one = Entry(value, path, f"the image at place {place}")
         number = one.whole("id")
@@ -141,9 +141,10 @@ def _images(path: Path, folder: Path, listed: list[Any]) -> dict[int, ImageEntry
         if number in images:
             raise InputError(f"{path} lists two images of the id {number}; expected one each")
         file = folder / one.text("file_name")
-        if file in files:
-            raise InputError(f"{path} lists {file.name} twice, as image {files[file]} and as image {number}; expected once, with all of its annotations")
-        files[file] = number
+        real = real_place(file)
+        if real in files:
+            raise InputError(f"{path} lists {file.name} twice, as image {files[real]} and as image {number}; expected once, with all of its annotations")
+        files[real] = number
         size = (one.whole("height", least=1, most=_SIDE), one.whole("width", least=1, most=_SIDE))
         images[number] = ImageEntry(file, number, size, [], path)
     return images
@@ -172,6 +173,8 @@ def _object(one: Entry, number: int, image: ImageEntry, masks: bool, left_out: _
     if left >= width or top >= height or left + wide <= 0 or top + high <= 0:
         left_out.add(_OUTSIDE, number)
         return None
+    if left < -width or top < -height or left + wide > 2 * width or top + high > 2 * height:
+        raise one.wrong("bbox", f"left, top, width and height in pixels; it goes far beyond its image of {width}×{height}")
     kept = {"bbox": box, "iscrowd": int(crowd), "area": area}
     if masks:
         kept["segmentation"] = segmentation

@@ -28,7 +28,8 @@ def look_at_mask(segmentation: Any, height: int, width: int) -> bool:
     if not isinstance(segmentation, dict) or "counts" not in segmentation:
         raise InputError("expected polygons, or size and counts of run lengths")
     size = segmentation.get("size")
-    if size != [height, width]:
+    # 480.0 is equal to 480, and yet no size to what decodes
+    if size != [height, width] or not all(type(side) is int for side in size):
         shown = repr(size) if isinstance(size, list) and len(size) == 2 else "no two numbers"
         raise InputError(f"its size is {shown}; expected that of its image, [{height}, {width}]")
     counts = segmentation["counts"]

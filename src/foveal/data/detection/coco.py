@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..._errors import InputError
 from .._bundle import Data, register_data
-from .._foreign import few
+from .._foreign import few, real_place
 from .._image import Unreadable, open_picture, rgb
 from .._together import Together, vision
 from ..segmentation._files import need_folder
@@ -85,6 +85,8 @@ class CocoFolder(Data):
             if not entries:
                 raise InputError(f"{root / annotations} leaves no image to {name} with{''.join(f'; {note}' for note in own)}")
             notes += own
+            if not any(not one["iscrowd"] for entry in entries for one in entry.objects):
+                raise InputError(f"{root / annotations} has no object in the images of {name}: nothing could be learned from it or judged by it")
             parts[name] = entries
         if categories["train"] != categories["val"]:
             raise InputError(f"{self.train_annotations} and {self.val_annotations} list different categories: {categories['train']} and {categories['val']}")
@@ -200,7 +202,7 @@ def _class_notes(parts: Mapping[str, Sequence[ImageEntry]], categories: Mapping[
         absent = [label for number, label in categories.items() if number not in seen]
         if absent:
             notes.append(f"{len(absent)} of {len(categories)} classes have no object in {name}: {few(absent)}")
-    both = sorted({str(entry.file) for entry in parts["train"]} & {str(entry.file) for entry in parts["val"]})
+    both = sorted({real_place(entry.file) for entry in parts["train"]} & {real_place(entry.file) for entry in parts["val"]})
     if both:
         notes.append(f"{len(both)} images are in train and in val, so that numbers flatter: {few(both, 5)}")
     return notes

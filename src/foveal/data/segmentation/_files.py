@@ -15,7 +15,7 @@ from .._bundle import Data
 from .._foreign import few
 from .._image import Opened, Unreadable, open_picture, rgb
 from .._together import Together, vision
-from .._walk import Passed
+from .._walk import Passed, check_kept
 from ..folder import _MEAN
 from ._bundle import IGNORE, SegmentationBundle
 from ._labels import Labels, Mask, decode_mask, open_mask
@@ -74,6 +74,9 @@ class MaskPairs(Data):
         for name, part in pairs.items():
             if not part:
                 raise InputError(f"{self.root}: there is no image with a mask in {name}")
+        both = sorted({str(image) for image, _ in pairs["train"]} & {str(image) for image, _ in pairs["val"]})
+        if both:
+            notes.append(f"{len(both)} images are in train and in val, so that numbers flatter: {few(both, 5)}")
         if self.check:
             pairs = self._checked(pairs, labels, notes)
         else:
@@ -103,10 +106,11 @@ class MaskPairs(Data):
                 looked = list(pool.map(lambda pair: _look(pair, labels, self.drawn_on), part))
             broken = [problem for problem in looked if isinstance(problem, str)]
             if broken:
-                notes.append(f"{len(broken)} unreadable pairs were left out: {'; '.join(broken)}")
+                notes.append(f"{len(broken)} unreadable pairs were left out: {few(broken)}")
             kept[name] = [pair for pair, one in zip(part, looked, strict=True) if isinstance(one, Seen)]
             if not kept[name]:
                 raise InputError(f"{self.root}: there is no image with a mask in {name} that can be read: {few(broken)}")
+            check_kept(len(kept[name]), broken, f"{self.root}, {name}")
             seen[name] = Seen.total(one for one in looked if isinstance(one, Seen))
         notes += check_seen(seen, labels, self.root)
         return kept

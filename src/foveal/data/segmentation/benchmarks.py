@@ -14,7 +14,7 @@ from typing import Literal
 
 from ..._errors import InputError
 from .._bundle import register_data
-from .._foreign import read_text
+from .._foreign import lines_of, read_text
 from .._walk import Passed, is_hidden
 from . import _miniature
 from ._bundle import IGNORE
@@ -57,7 +57,7 @@ class PascalVOC(MaskPairs):
             hint = "; it comes with the masks of Hariharan et al., or take --data.train-list train" if name == "trainaug" else ""
             raise InputError(f"{file} does not exist{hint}")
         # the lists of the augmented set name both files, the others the image alone
-        names = [Path(line.split()[0]).stem for line in read_text(file).splitlines() if line.strip()]
+        names = [Path(line.split()[0]).stem for line in lines_of(read_text(file)) if line.strip()]
         return [(root / "JPEGImages" / f"{stem}.jpg", masks / f"{stem}.png") for stem in names]
 
 
@@ -71,7 +71,7 @@ class ADE20K(MaskPairs):
         names = tuple(f"class {number}" for number in range(1, 151))
         if file.exists():
             # tab-separated under one line of heads; the last column holds names, the first of them is the usual one
-            names = tuple(line.split("\t")[-1].split(",")[0].strip() for line in read_text(file).splitlines()[1:] if line.strip())
+            names = tuple(line.split("\t")[-1].split(",")[0].strip() for line in lines_of(read_text(file))[1:] if line.strip())
             if len(set(names)) != 150:
                 names = tuple(f"{name} ({number})" if names.count(name) > 1 else name for number, name in enumerate(names, 1))
         if len(names) != 150:

@@ -15,7 +15,7 @@ from ..._ranges import Range
 from .._bundle import register_data, seed_of
 from .._foreign import few
 from .._image import EXTENSIONS
-from .._splits import Layout, split_of, splits_in
+from .._splits import Layout, like_splits, split_of, splits_in
 from .._walk import Found, Passed, files_below, folders_in, keep_apart
 from . import _miniature
 from ._bundle import IGNORE
@@ -109,6 +109,9 @@ def _places(root: Path, passed: Passed) -> tuple[Layout, dict[str, tuple[Path, P
     if beside:
         raise InputError(f"{root} has images/ and masks/ beside {few(beside)}, which name splits; keep one of the two, or move the other elsewhere")
     if not inner.splits:
+        others = [folder.name for folder in folders_in(images, Passed())]
+        if like_splits(others):
+            raise InputError(f"{images} has {few(others, 5)}, which look like splits; name them train, val and test, here and in {masks}")
         return inner, {"train": (images, masks)}
     inner = splits_in(images, passed, "images")
     return inner, {name: (folder, need_folder(masks / folder.name, f"the masks of {folder}")) for name, folder in inner.splits.items()}

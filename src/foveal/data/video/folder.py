@@ -25,9 +25,9 @@ from torch import Tensor
 
 from ..._errors import InputError
 from .._bundle import Data, register_data
-from .._foreign import few, read_text
+from .._foreign import few, lines_of, read_text, real_place
 from .._splits import SPLITS, class_files, split_of, splits_in
-from .._walk import Found, Passed, folders_in, joined, keep_apart
+from .._walk import Found, Passed, check_kept, folders_in, joined, keep_apart
 from ._bundle import TARGETS, VideoBundle, no_single_image
 from ._reader import VIDEO_EXTENSIONS, is_frame_folder, open_clip
 from ._sampling import crop_thirds, frame_places, random_window, resize_short
@@ -143,6 +143,9 @@ class VideoFolder(Data):
             notes.append(f"{len(problems)} of {len(videos)} videos of {split} were left out: {few(list(problems.values()))}")
         if not kept:
             raise InputError(f"none of the {len(videos)} videos of {split} can be read: {next(iter(problems.values()))}")
+        if not self._list_files(Path(self.root)):
+            # what a list names was meant
+            check_kept(len(kept), list(problems.values()), f"{self.root}, {split}")
         return kept
 
 
@@ -208,7 +211,9 @@ def _from_lists(files: dict[str, Path], root: Path, passed: Passed) -> tuple[dic
         if absent > _LABELS // 1000 + most // 2:
             raise InputError(f"the lists beside {files['train']} have class numbers up to {most}, of which {absent} never come; number from 0, or add {named}")
         return splits, [str(label) for label in range(most + 1)]
-    classes = [line.strip() for line in read_text(named).splitlines() if line.strip()]
+    classes = [line.strip() for line in lines_of(read_text(named).rstrip())]
+    if "" in classes:
+        raise InputError(f"{named}, line {classes.index('') + 1}: expected the name of class {classes.index('')}, got an empty line")
     if len(set(classes)) < len(classes) or len(classes) <= most:
         raise InputError(f"{named} has {len(classes)} lines; expected different names, one for each class of the lists, which go up to number {most}")
     return splits, classes
@@ -216,28 +221,31 @@ def _from_lists(files: dict[str, Path], root: Path, passed: Passed) -> tuple[dic
 
 def _look_at_lists(files: dict[str, Path], splits: dict[str, Videos], passed: Passed) -> None:
     """Videos that are listed twice: in one list with two classes, or in two lists."""
-    owner: dict[Path, str] = {}
+    owner: dict[str, str] = {}
     for name, videos in splits.items():
-        labels: dict[Path, int] = {}
+        labels: dict[str, int] = {}
         for path, label in videos:
-            if labels.setdefault(path, label) != label:
-                raise InputError(f"{files[name]} has {path} with the classes {labels[path]} and {label}; expected one")
-            if owner.setdefault(path, name) != name:
-                raise InputError(f"{path} is in {files[owner[path]].name} and in {files[name].name}; expected one of them only")
+            real = real_place(path)
+            if labels.setdefault(real, label) != label:
+                raise InputError(f"{files[name]} has {path} with the classes {labels[real]} and {label}; expected one")
+            if owner.setdefault(real, name) != name:
+                raise InputError(f"{path} is in {files[owner[real]].name} and in {files[name].name}; expected one of them only")
         if len(labels) < len(videos):
             passed.remarks.append(f"{files[name].name} has {len(videos) - len(labels)} lines of videos that stand there already; they count twice")
 
 
 def _read_list(file: Path, root: Path) -> Videos:
     videos = []
-    for number, line in enumerate(read_text(file).splitlines(), 1):
+    for number, line in enumerate(lines_of(read_text(file)), 1):
         if not line.strip():
             continue
         # a path may have spaces and commas in it, a class number has none
         found = re.fullmatch(r"\s*(\S.*?)(?:\s*,\s*|\s+)([0-9]+)\s*", line)
         if not found or len(found[2]) > 9:
             raise InputError(f"{file}, line {number}: expected a path and the number of a class, with a space or a comma between, got {line[:200]!r}")
-        videos.append((root / found[1], int(found[2])))
+        # as tables are written, a path with a comma stands in quotes
+        path = found[1][1:-1].replace('""', '"') if re.fullmatch(r'".+"', found[1]) else found[1]
+        videos.append((root / path, int(found[2])))
     if not videos:
         raise InputError(f"{file} names no video")
     return videos
