@@ -50,3 +50,17 @@ def test_safetensors_is_asked_for(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(InputError, match=r'safetensors, which is not installed; remedy: pip install "foveal\[train\]"'):
         read_saved(tmp_path / "model.safetensors")
+
+
+@pytest.mark.case("F37")
+@pytest.mark.parametrize("kind", [torch.int64, torch.complex64, torch.bool, torch.float16])
+def test_weights_of_another_kind_of_number_are_refused_and_narrower_ones_are_taken(kind) -> None:
+    net = nn.Linear(3, 2)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    if kind == torch.float16:
+        fill(net, {name: value.half() for name, value in before.items()}, Path("f"), "")
+        assert torch.equal(net.weight, before["weight"].half().float())
+        return
+    with pytest.raises(InputError, match=rf"f holds torch\.{str(kind)[6:]} as bias, where torch\.float32 belongs"):
+        fill(net, before | {"bias": torch.ones(2, dtype=kind)}, Path("f"), "")
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())

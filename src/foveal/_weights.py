@@ -70,11 +70,20 @@ def fill(net: nn.Module, weights: Mapping[str, Tensor], path: Path, same: str) -
     Raises:
         ValueError: the weights are another network's.
     """
+    wanted = net.state_dict()
+    # copied into the network, whole numbers and the parts of complex ones would pass for weights
+    other = [name for name, value in weights.items() if isinstance(value, Tensor) and isinstance(wanted.get(name), Tensor) and _kind(value) != _kind(wanted[name])]
+    if other:
+        raise InputError(f"{path} holds {weights[other[0]].dtype} as {other[0]}, where {wanted[other[0]].dtype} belongs; take the file from a copy")
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
         said = " ".join(str(error).split())
         raise InputError(f"{path} holds weights of another network; {same}: {said[:_LONGEST] + ' …' * (len(said) > _LONGEST)}") from error
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex(), tensor.dtype == torch.bool
 
 
 def misfits(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

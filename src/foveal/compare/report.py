@@ -45,6 +45,8 @@ def render_report(results: dict[str, Any]) -> str:
         drawn=_drawn(results),
         branches=branch_words(results),
         angles=angle_words(results),
+        measured_on=_measured_on(results),
+        timed_on=_timed_on(results),
     )
 
 
@@ -64,7 +66,8 @@ def write_summary(results: dict[str, Any], path: Path) -> Path:
         *(f"- Note: {note}" for note in results["task"]["notes"]),
         "",
         f"| attention | test {_label(metric)} (95 % interval) | from {results['arms'][0]['name']}, {metric['step']} (interval that holds with all others) "
-        "| parameters | multiply-adds | ms an image |",
+        "| parameters | multiply-adds "
+        f"| ms an image, {_timed_on(results)} |",
         "|---|---|---|---|---|---|",
         *(_table_row(arm, metric) for arm in results["arms"]),
         "",
@@ -73,6 +76,15 @@ def write_summary(results: dict[str, Any], path: Path) -> Path:
     ]
     replace_file(path, "\n".join(lines).encode(errors="backslashreplace"))
     return path
+
+
+def _measured_on(results: dict[str, Any]) -> str:
+    return str(results["arms"][0].get("device", "cpu"))
+
+
+def _timed_on(results: dict[str, Any]) -> str:
+    device = _measured_on(results)
+    return "one thread" if device == "cpu" else f"the {device} device"
 
 
 def _label(metric: dict[str, Any]) -> str:

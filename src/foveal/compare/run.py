@@ -242,6 +242,7 @@ def _costs(plan: Plan, memory: dict[str, int]) -> dict[str, Any]:
             "macs": counted[name].macs,
             "milliseconds_per_image": 1e3 * seconds[name] / LATENCY_BATCH,
             "training_bytes": memory[name],
+            "device": device.type,
         }
         for name in models
     }

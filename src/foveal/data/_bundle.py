@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -61,6 +61,10 @@ class DataBundle:
         return replace(self, train=_NOTHING, val=_NOTHING, test=_NOTHING, prepare=_no_image, probes={})
 
 
+_FEW = {f"{split}_{what}": count for split, count in (("train", 16), ("val", 20), ("test", 20)) for what in ("scenes", "clips", "clouds", "pairs")}
+"""Samples of a stand-in, by the settings that say how many are made. Sixteen are two batches of eight: few enough to be learned by heart."""
+
+
 class Data(ABC):
     """Settings of a data set, a frozen dataclass; what they load to is decided by them alone."""
 
@@ -85,8 +89,12 @@ class Data(ABC):
         """
 
     def stand_in(self) -> "Data":
-        """A small set with the same targets out of a package, with which a training is tried out where this one is not at hand; itself if it is such a one."""
-        return self
+        """A small set with the same targets out of a package, with which a training is tried out where this one is not at hand; itself if it is such a one.
+
+        Of sets that are made, the same with few samples: so few that a network which learns shows it within some steps.
+        """
+        few = {item.name: min(getattr(self, item.name), _FEW[item.name]) for item in fields(self) if item.name in _FEW}  # type: ignore[arg-type]
+        return self if all(getattr(self, name) == count for name, count in few.items()) else replace(self, **few)  # type: ignore[type-var]
 
 
 DATA: Kinds[Data] = Kinds("data")

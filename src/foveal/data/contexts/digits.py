@@ -4,7 +4,7 @@ Ten classes, ten contexts. In training the context of a class is the one of its 
 three are never seen. The test has all contexts equally often. Who reads the background is nearly always right in training and at chance in the test.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -98,9 +98,6 @@ class ContextedDigits(Data):
             notes=["scenes are composed: real digits on drawn backgrounds; validation and test have contexts as training has not"],
             probes=probes,
         )
-
-    def stand_in(self) -> "ContextedDigits":
-        return self if self.train_scenes <= 64 else replace(self, train_scenes=64, val_scenes=20, test_scenes=40)
 
     def _prepare(self, image: Any) -> Tensor:
         small = image.convert("RGB").resize((self.side, self.side))

@@ -1,6 +1,6 @@
 """Scenes of several handwritten digits with boxes and masks. The digits are real, the scenes composed."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -81,10 +81,6 @@ class DigitScenes(Data):
             prepare=grey_digit(self.side),
             notes=["scenes are composed of real digits"],
         )
-
-    def stand_in(self) -> "DigitScenes":
-        """Few scenes."""
-        return replace(self, train_scenes=min(64, self.train_scenes), val_scenes=min(8, self.val_scenes), test_scenes=min(8, self.test_scenes))
 
 
 class _Scenes:

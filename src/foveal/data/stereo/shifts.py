@@ -239,8 +239,8 @@ class ShiftStereo(Data):
         )
 
     def stand_in(self) -> "ShiftStereo":
-        """Small pairs, few of them to validate on, and the one scene that needs no fetching."""
-        return replace(self, crop=(32, 64), val_pairs=min(2, self.val_pairs), scenes=("motorcycle",))
+        """Small pairs, few of them, and the one scene that needs no fetching."""
+        return replace(self, crop=(32, 64), train_pairs=min(16, self.train_pairs), val_pairs=min(2, self.val_pairs), scenes=("motorcycle",))
 
 
 class Pairs:
