@@ -121,7 +121,7 @@ def test_a_few_steps_learn_two_objects() -> None:
 
 @pytest.mark.parametrize("options", [{"stride": 3}, {"stride": 8}, {"width": 0}, {"prototypes": -1}, {"box_weight": -1.0}])
 def test_numbers_that_make_no_small_detector_are_refused(options) -> None:
-    with pytest.raises(InputError, match="expected width|of SmallDetector must be at least"):
+    with pytest.raises(InputError, match=r"expected width|of SmallDetector must be at least"):
         small(**options)
 
 

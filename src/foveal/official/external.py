@@ -5,48 +5,42 @@ The official divisor over slots has 1e-9 added, which is loaded as ``eps``.
 """
 
 import re
-from collections.abc import Callable
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from .._errors import InputError, unknown
+from .._errors import unknown
 from ..attention import ExternalAttention, ExternalAttention2d
 from ._registry import State, kind
+from ._rename import Rule, rename, same
 
 __all__: list[str] = []
 
 _EPS = 1e-9
-
-_Rule = tuple[str, Callable[[Tensor], Tensor]]
-
-
-def _same(value: Tensor) -> Tensor:
-    return value
-
+_WHAT = "external attention"
 
 # beginnings of official keys: our beginning, and what happens to the tensor
-_CONV2D: dict[str, _Rule] = {
-    "conv1.": ("conv1.", _same),
-    "conv2.0.": ("conv2.", _same),
-    "conv2.1.": ("bn.", _same),
+_CONV2D: dict[str, Rule] = {
+    "conv1.": ("conv1.", same),
+    "conv2.0.": ("conv2.", same),
+    "conv2.1.": ("bn.", same),
     "linear_0.weight": ("memory.memory_k", lambda value: value.squeeze(-1)),
     "linear_1.weight": ("memory.memory_v", lambda value: value.squeeze(-1).mT),
 }
-_MULTIHEAD: dict[str, _Rule] = {
-    "trans_dims.": ("q.", _same),
-    "proj.": ("proj.", _same),
-    "linear_0.weight": ("memory.memory_k", _same),
+_MULTIHEAD: dict[str, Rule] = {
+    "trans_dims.": ("q.", same),
+    "proj.": ("proj.", same),
+    "linear_0.weight": ("memory.memory_k", same),
     "linear_1.weight": ("memory.memory_v", lambda value: value.mT),
-    "linear_0.bias": ("memory.bias_k", _same),
-    "linear_1.bias": ("memory.bias_v", _same),
+    "linear_0.bias": ("memory.bias_k", same),
+    "linear_1.bias": ("memory.bias_v", same),
 }
-_TOKENS: dict[str, _Rule] = {
-    "q_linear.": ("reduce.", _same),
-    "proj.": ("attn.proj.", _same),
-    "linear_0.weight": ("attn.memory.memory_k", _same),
+_TOKENS: dict[str, Rule] = {
+    "q_linear.": ("reduce.", same),
+    "proj.": ("attn.proj.", same),
+    "linear_0.weight": ("attn.memory.memory_k", same),
     "linear_1.weight": ("attn.memory.memory_v", lambda value: value.mT),
-    "linear_1.bias": ("attn.memory.bias_v", _same),
+    "linear_1.bias": ("attn.memory.bias_v", same),
 }
 _TOKEN_DROP = {"performer": 0.1, "transformer": 0.0}
 
@@ -95,12 +89,12 @@ def _eamlp(
 
 @kind("external.conv2d", build=_conv2d)
 def _translate_conv2d(state: State, **settings: int) -> dict[str, Tensor]:
-    return _rename(state, _CONV2D)
+    return rename(state, _CONV2D, _WHAT)
 
 
 @kind("external.multihead", build=_multihead)
 def _translate_multihead(state: State, **settings: int) -> dict[str, Tensor]:
-    return _rename(state, _MULTIHEAD)
+    return rename(state, _MULTIHEAD, _WHAT)
 
 
 @kind("external.eamlp", build=_eamlp)
@@ -108,20 +102,9 @@ def _translate_eamlp(state: State, **settings: Any) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for key, value in state.items():
         if match := re.fullmatch(r"(blocks\.\d+\.attn\.)(.+)", key):
-            out |= {match[1] + ours: changed for ours, changed in _rename({match[2]: value}, _MULTIHEAD).items()}
+            out |= {match[1] + ours: changed for ours, changed in rename({match[2]: value}, _MULTIHEAD, _WHAT).items()}
         elif match := re.fullmatch(r"tokens_to_token\.(attention\d\.)attn\.(.+)", key):
-            out |= {f"patch_embed.{match[1]}{ours}": changed for ours, changed in _rename({match[2]: value}, _TOKENS).items()}
+            out |= {f"patch_embed.{match[1]}{ours}": changed for ours, changed in rename({match[2]: value}, _TOKENS, _WHAT).items()}
         else:
             out[key.replace("tokens_to_token.", "patch_embed.")] = value
-    return out
-
-
-def _rename(state: State, rules: dict[str, _Rule]) -> dict[str, Tensor]:
-    out = {}
-    for key, value in state.items():
-        beginning = next((beginning for beginning in rules if key.startswith(beginning)), None)
-        if beginning is None:
-            raise InputError(f"{key!r} is no key of this official external attention; expected {', '.join(rules)}")
-        ours, change = rules[beginning]
-        out[ours + key.removeprefix(beginning)] = change(value)
     return out

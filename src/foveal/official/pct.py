@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ._registry import State, kind
+from ._rename import Rule, rename, same
 
 __all__: list[str] = []
 
 _EPS = 1e-9
+_WHAT = "point transformer"
 _LAYER = {"q_conv.": "mix.qk.", "v_conv.": "mix.v.", "trans_conv.": "proj.", "after_norm.": "norm."}
 _HEAD = {"linear1.": "head.0.", "bn6.": "head.1.", "linear2.": "head.4.", "bn7.": "head.5.", "linear3.": "head.8."}
 _CLASSIFIER = {
@@ -123,7 +125,7 @@ def _parts(num_parts: int = 50, num_shapes: int = 16, width_divisor: int = 1) ->
 
 @kind("pct.offset_attention", build=_offset)
 def _translate_offset(state: State, **settings: Any) -> dict[str, Tensor]:
-    return _rename(_untied(state), _LAYER)
+    return rename(_untied(state), _named(_LAYER), _WHAT)
 
 
 @kind("pct.sample_and_group", build=_group)
@@ -145,7 +147,7 @@ def _network(state: State, rules: dict[str, str], layer: str, ours: str) -> dict
     out: dict[str, Tensor] = {}
     for key, value in _untied(state).items():
         match = re.fullmatch(layer, key)
-        renamed = _rename({match[2]: value}, _LAYER) if match else _rename({key: value}, rules)
+        renamed = rename({match[2]: value}, _named(_LAYER), _WHAT) if match else rename({key: value}, _named(rules), _WHAT)
         prefix = f"{ours}.{int(match[1]) - 1}." if match else ""
         out |= {f"network.{prefix}{name}": tensor for name, tensor in renamed.items()}
     return out
@@ -163,11 +165,6 @@ def _untied(state: State) -> dict[str, Tensor]:
     return out
 
 
-def _rename(state: State, rules: dict[str, str]) -> dict[str, Tensor]:
-    out = {}
-    for key, value in state.items():
-        beginning = next((beginning for beginning in rules if key.startswith(beginning)), None)
-        if beginning is None:
-            raise InputError(f"{key!r} is no key of this official point transformer; expected {', '.join(rules)}")
-        out[rules[beginning] + key.removeprefix(beginning)] = value
-    return out
+def _named(names: dict[str, str]) -> dict[str, Rule]:
+    """Nothing but names changes."""
+    return {theirs: (ours, same) for theirs, ours in names.items()}
