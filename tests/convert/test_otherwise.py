@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from foveal import DenoisingAttention, ExternalAttention, InputError, SoftmaxAttention, convert_, revert_
+from foveal import DenoisingAttention, ExternalAttention, InputError, SoftmaxAttention, calibrate_, convert_, revert_
 from foveal.attention import AttentionConfig, _registry, register
 from tests.convert.test_carried import assert_same, built, everything
 from tests.convert.test_hosts import run, stirred, timm_vit, transformers_tower
@@ -299,3 +299,22 @@ def test_a_block_that_calls_more_of_its_attention_keeps_it() -> None:
     want = asking[0](x)
     convert_(asking, DenoisingAttention.Config(), warm_start="exact")
     torch.testing.assert_close(asking[0](x), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.case("C8")
+@pytest.mark.parametrize("assign", [True, False])
+@pytest.mark.parametrize("host", ["timm ViT", "torchvision ViT", "transformers ViT", "timm BEiT", "torchvision Swin V2"])
+def test_calibration_aims_at_the_weights_that_are_there_now(host, assign) -> None:
+    """With other weights loaded softmax attention is still the module that it replaced, so there is nothing to fit."""
+    model, _, images = built(host)
+    report = convert_(model, SOFTMAX)
+    torch.manual_seed(2)
+    own = model.state_dict()
+    # a bias of keys that torchvision's Swin V2 does not have stays at nothing
+    other = [key for key in own if ("qkv" in key or "proj" in key) and not (host == "torchvision Swin V2" and "qkv.bias" in key)]
+    state = {key: value + 0.1 * torch.randn_like(value) if key in other else value.clone() for key, value in own.items()}
+    model.load_state_dict(state, assign=assign)
+    before = everything(model)
+    fits = calibrate_(model, report, [images, images.flip(0)], steps=0)
+    assert all(fit.by == "start" and fit.before < 1e-4 for fit in fits.layers), fits
+    assert_same(before, everything(model))

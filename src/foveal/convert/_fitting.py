@@ -77,20 +77,22 @@ def _fit(name: str, module: nn.Module, host: Host, wanted: AttentionConfig, mode
     try:
         told_of_grid(wanted, place, model, name)
         ours = make(wanted, place)
-        reason = refusal(ours, place) or _missed(name, module, host, ours, model)
+        reason = refusal(ours, place) or _missed(name, module, ours, model)
     except InputError as error:
         reason = str(error)
     return (None, reason) if reason else (place, "")
 
 
-def _missed(name: str, module: nn.Module, host: Host, ours: TokenAttention, model: nn.Module) -> str:
-    """What the module around calls of its attention beside the attention itself, and would not find; empty where it finds all."""
-    parent, _, child = name.rpartition(".")
-    called = [method for method in sorted(methods_called(type(model.get_submodule(parent)), child)) if hasattr(module, method)]
-    if not called:
+def _missed(name: str, module: nn.Module, ours: TokenAttention, model: nn.Module) -> str:
+    """What a block of ours calls of its attention beside the attention itself, and would not find; empty where it finds all.
+
+    Blocks of other libraries call such methods where a condition holds, which their replacements say no to.
+    """
+    if not isinstance(module, TokenAttention):
         return ""
-    replacement = host.wrap(module, ours)
-    missing = [method for method in called if not hasattr(replacement, method)]
+    parent, _, child = name.rpartition(".")
+    called = methods_called(type(model.get_submodule(parent)), child)
+    missing = [method for method in sorted(called) if hasattr(module, method) and not hasattr(ours, method)]
     return f"its block calls {', '.join(missing)} of it, which {ours.name} attention does not have" if missing else ""
 
 
