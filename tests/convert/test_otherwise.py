@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from foveal import ExternalAttention, InputError, SoftmaxAttention, convert_, revert_
+from foveal import DenoisingAttention, ExternalAttention, InputError, SoftmaxAttention, calibrate_, convert_, revert_
 from foveal.attention import AttentionConfig, _registry, register
 from tests.convert.test_carried import assert_same, built, everything
 from tests.convert.test_hosts import run, stirred, timm_vit, transformers_tower
@@ -258,3 +258,63 @@ def test_an_attention_of_ones_own_in_pytorchs_encoder() -> None:
     finally:
         _registry._REGISTRY.clear()
         _registry._REGISTRY.update(before)
+
+
+class Reads(nn.Module):
+    """A block that asks its attention for its values as well, in a method that its ``forward`` calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = SoftmaxAttention(24, 4)
+
+    def set_up(self) -> None:
+        self.attn.fuse_()  # type: ignore[operator]
+
+    def more(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attn.values(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attn(x) + self.more(x)
+
+
+@pytest.mark.case("R15", "H4")
+def test_a_block_that_calls_more_of_its_attention_keeps_it() -> None:
+    models = pytest.importorskip("foveal.models")
+    pytest.importorskip("timm")
+    from foveal.models.caam import CausalBlock
+
+    assert issubclass(models.CausalBlock, CausalBlock)
+    block, plain = nn.ModuleList([CausalBlock(24, 4)]), timm_vit()
+    with pytest.raises(InputError, match=r"0\.attn: its block calls pair of it, which softmax attention does not have"):
+        convert_(block, SOFTMAX, "0.attn")
+    # in a model with others they alone are left
+    both = nn.ModuleDict({"plain": plain, "causal": block})
+    report = convert_(both, SOFTMAX)
+    assert [one.name for one in report.left] == ["causal.0.attn"]
+    assert len(report.swaps) == 3
+    assert block[0](torch.randn(2, 5, 24)).causal.shape == (2, 5, 24)
+    asking, x = nn.ModuleList([Reads()]), torch.randn(2, 5, 24)
+    with pytest.raises(InputError, match="calls values of it, which external attention does not have"):
+        convert_(asking, ExternalAttention.Config(slots=4), "0.attn")
+    want = asking[0](x)
+    convert_(asking, DenoisingAttention.Config(), warm_start="exact")
+    torch.testing.assert_close(asking[0](x), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.case("C8")
+@pytest.mark.parametrize("assign", [True, False])
+@pytest.mark.parametrize("host", ["timm ViT", "torchvision ViT", "transformers ViT", "timm BEiT", "torchvision Swin V2"])
+def test_calibration_aims_at_the_weights_that_are_there_now(host, assign) -> None:
+    """With other weights loaded softmax attention is still the module that it replaced, so there is nothing to fit."""
+    model, _, images = built(host)
+    report = convert_(model, SOFTMAX)
+    torch.manual_seed(2)
+    own = model.state_dict()
+    # a bias of keys that torchvision's Swin V2 does not have stays at nothing
+    other = [key for key in own if ("qkv" in key or "proj" in key) and not (host == "torchvision Swin V2" and "qkv.bias" in key)]
+    state = {key: value + 0.1 * torch.randn_like(value) if key in other else value.clone() for key, value in own.items()}
+    model.load_state_dict(state, assign=assign)
+    before = everything(model)
+    fits = calibrate_(model, report, [images, images.flip(0)], steps=0)
+    assert all(fit.by == "start" and fit.before < 1e-4 for fit in fits.layers), fits
+    assert_same(before, everything(model))

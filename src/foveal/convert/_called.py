@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["Called", "how_called"]
+__all__ = ["Called", "how_called", "methods_called"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,27 @@ def how_called(owner: nn.Module, child: str) -> Called:
     """How ``owner`` calls ``self.child(query, key, value)``, in any of its methods."""
     kind: Any = type(owner)
     return _of_class(kind, child)
+
+
+_ASIDE = ("__", "init", "_init", "reset", "set_", "load", "_load", "extra_repr", "no_weight_decay")
+"""How names of methods begin that take no part in a forward pass."""
+
+
+@lru_cache(maxsize=512)
+def methods_called(kind: type, child: str) -> frozenset[str]:
+    """Methods beside ``forward`` that a class calls of ``self.child`` when it runs."""
+    found: set[str] = set()
+    for base in kind.__mro__:
+        # each class by itself: a method may call the one that it overrides
+        for function in _functions(base) if issubclass(base, nn.Module) and base is not nn.Module else ():
+            if function.name.startswith(_ASIDE):
+                continue
+            for node in ast.walk(function):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    of = node.func.value
+                    if isinstance(of, ast.Attribute) and of.attr == child and _is_name(of.value, "self"):
+                        found.add(node.func.attr)
+    return frozenset(found)
 
 
 @lru_cache(maxsize=512)

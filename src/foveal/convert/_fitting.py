@@ -11,6 +11,7 @@ from torch import nn
 
 from .._errors import InputError
 from ..attention import AttentionConfig, TokenAttention
+from ._called import methods_called
 from ._grids import told_of_grid
 from ._hanging import set_otherwise
 from ._host import Host, Place, find_host, host_key, refuse_what_cannot_be_read
@@ -75,10 +76,24 @@ def _fit(name: str, module: nn.Module, host: Host, wanted: AttentionConfig, mode
     refuse_what_cannot_be_read(name, iter((part, getattr(place, part)) for part in ("qkv", "proj", "q_norm", "k_norm", "norm")))
     try:
         told_of_grid(wanted, place, model, name)
-        reason = refusal(make(wanted, place), place)
+        ours = make(wanted, place)
+        reason = refusal(ours, place) or _missed(name, module, ours, model)
     except InputError as error:
         reason = str(error)
     return (None, reason) if reason else (place, "")
+
+
+def _missed(name: str, module: nn.Module, ours: TokenAttention, model: nn.Module) -> str:
+    """What a block of ours calls of its attention beside the attention itself, and would not find; empty where it finds all.
+
+    Blocks of other libraries call such methods where a condition holds, which their replacements say no to.
+    """
+    if not isinstance(module, TokenAttention):
+        return ""
+    parent, _, child = name.rpartition(".")
+    called = methods_called(type(model.get_submodule(parent)), child)
+    missing = [method for method in sorted(called) if hasattr(module, method) and not hasattr(ours, method)]
+    return f"its block calls {', '.join(missing)} of it, which {ours.name} attention does not have" if missing else ""
 
 
 def _read(host: Host, module: nn.Module, model: nn.Module, name: str) -> Place | None:

@@ -14,7 +14,7 @@ from ._record import Converted, end_record, put, record_of, standing
 from ._savers import release_savers
 from ._wrapped import refuse_wrapped
 
-__all__ = ["revert_"]
+__all__ = ["revert_", "steps_back"]
 
 _Step = Callable[[], Any]
 
@@ -38,7 +38,7 @@ def revert_(model: nn.Module) -> list[str]:
     blocks = [inserted for inserted in record.inserted if inserted.stands_in(model)]
     if not there and not blocks:
         raise InputError("nothing that was converted or inserted stands in this model any more, so there is nothing to put back")
-    steps = [step for names, converted in there for step in _steps(names[0], converted)]
+    steps = [step for names, converted in there for step in steps_back(names[0], converted)]
     # from here on nothing can fail
     with torch.no_grad():
         for step in steps:
@@ -52,7 +52,12 @@ def revert_(model: nn.Module) -> list[str]:
     return [*(name for names, _ in there for name in names), *taken]
 
 
-def _steps(name: str, converted: Converted) -> list[_Step]:
+def steps_back(name: str, converted: Converted) -> list[_Step]:
+    """What gives an original the weights that it shares with its replacement, as they are now. The model is not touched.
+
+    Raises:
+        ValueError: something was put on a layer since that the original has no place for.
+    """
     original, replacement, links = converted.original, converted.replacement, converted.links
     steps: list[_Step] = []
     like: Tensor = next(replacement.parameters(), next(original.parameters()))

@@ -15,6 +15,7 @@ from .._errors import InputError, missing_extra
 from ._capture import Calls, evaluating, order_of_calls, stored
 from ._fit import Student, least_squares, relative_error, take_steps
 from ._record import Converted, record_of, standing
+from ._revert import steps_back
 from ._wrapped import refuse_wrapped
 from .report import ConversionReport, Swap
 
@@ -96,7 +97,8 @@ def calibrate_(
     these is best on held-out batches is taken, and the start where none is better: no layer gets worse there.
 
     Parameters that do not require gradients stay as they are; so do device, dtype, mode and ``requires_grad`` of everything. Weights that the attention shares
-    with the module it replaced change in both, as in training: :func:`convert` a copy to keep the original. An error leaves the model as it was.
+    with the module it replaced change in both, as in training, and are what they are now when it is asked for its outputs: :func:`convert` a copy to keep the
+    original. An error leaves the model as it was.
 
     Args:
         model: one that :func:`convert_` was given.
@@ -115,8 +117,9 @@ def calibrate_(
         The relative error of every layer before and after.
 
     Raises:
-        ValueError: a model that was not converted, or is compiled or wrapped, a report of another model, fewer than two batches or an empty one, NaN or
-            infinity in the inputs or outputs of a layer, a layer that these batches do not reach, or settings that make no sense.
+        ValueError: a model that was not converted, or is compiled or wrapped, adapters on layers that the original does not have, a report of another model,
+            fewer than two batches or an empty one, NaN or infinity in the inputs or outputs of a layer, a layer that these batches do not reach, or settings
+            that make no sense.
 
     Example:
         >>> from foveal import ExternalAttention, convert_
@@ -137,7 +140,7 @@ def calibrate_(
     generator = torch.Generator().manual_seed(seed)
     undo: list[tuple[Tensor, Tensor]] = []
     layers = []
-    originals = [_beside(part) for part, _ in parts.values()]
+    originals = _originals(parts)
     with torch.inference_mode(False), evaluating([model, *originals]):
         times = order_of_calls(model, {name: part.replacement for name, (part, _) in parts.items()}, given[0])
         with _bar(len(parts) * steps, progress) as tick:
@@ -180,10 +183,13 @@ def _describes(swap: Swap, part: Converted) -> bool:
     return swap.to["attention"] == part.wanted.attention and swap.parameters[1] == sum(p.numel() for p in part.replacement.parameters())
 
 
-def _beside(part: Converted) -> nn.Module:
-    """The original where the replacement is now: a model may have been moved since."""
-    like = next(part.replacement.parameters())
-    return part.original.to(like.device, like.dtype)
+def _originals(parts: dict[str, tuple[Converted, list[str]]]) -> list[nn.Module]:
+    """As :func:`revert_` would put them back: the model may have been moved, trained or loaded since, and what both share is to be the same in both."""
+    steps = [step for name, (part, _) in parts.items() for step in steps_back(name, part)]
+    with torch.no_grad():
+        for step in steps:
+            step()
+    return [part.original for part, _ in parts.values()]
 
 
 def _fit(
