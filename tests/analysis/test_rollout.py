@@ -16,7 +16,7 @@ def vit(config: foveal.AttentionConfig | None = None, **options: object) -> nn.M
     torch.manual_seed(0)
     model = stirred(timm_vit(**options)).double()
     if config is not None:
-        foveal.convert_(model, config, warm_start=0.7)
+        foveal.convert_(model, config, **({"warm_start": 0.7} if isinstance(config, foveal.DenoisingAttention.Config) else {}))
         for module in model.modules():
             if isinstance(module, foveal.DenoisingAttention):
                 torch.nn.init.uniform_(module.lambdas, 1.1, 1.9)
