@@ -8,7 +8,7 @@ from torch import nn
 import foveal
 from foveal import InputError
 from foveal.analysis import reshape_transform_for, target_layers_for
-from tests.convert.test_hosts import HOSTS, SIDE, stirred
+from tests.convert.test_hosts import HOSTS, SIDE, stirred, timm_vit
 
 
 class Logits(nn.Module):
