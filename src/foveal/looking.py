@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ._errors import InputError, missing_extra, unknown
 from ._weights import read_saved
 from .analysis import attention_maps, chance_angles, lambdas, look_from, rollout, token_layout, value_angles
+from .analysis.maps import between_tokens
 from .analysis.pictures import write_map_sheet, write_rollout
 from .attention import DenoisingAttention, attention_class
 from .convert import Where, convert_
@@ -99,7 +100,7 @@ def inspect_model(
             return {}
         looks[layer] = "the query of the pooling head" if combined.shape[-2] == 1 else layout.looks
         # copied, for a view would keep the whole map
-        return {name: look_from(value, layout)[0].clone() for name, value in maps.items() if value.shape[-1] == combined.shape[-1]}
+        return {name: look_from(value, layout)[0].clone() for name, value in between_tokens(maps).items()}
 
     with warnings.catch_warnings():
         # the notes below say it

@@ -351,3 +351,72 @@ def test_no_softmax_elsewhere_is_taken_for_attention() -> None:
     assert list(maps) == ["attn"]
     assert maps.missing == {}
     torch.testing.assert_close(maps["attn"]["combined"].sum(-1), torch.ones(2, 2, 64))
+
+
+class SilentAttention(nn.Module):
+    """Heads in the batch, and nobody says how many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(24, 72), nn.Linear(24, 24)
+
+    def forward(self, x):
+        b, n, _ = x.shape
+        q, k, v = (part.view(b, n, 4, 6).transpose(1, 2).reshape(b * 4, n, 6) for part in self.qkv(x).chunk(3, -1))
+        out = torch.bmm((torch.bmm(q, k.transpose(1, 2)) / 6**0.5).softmax(-1), v)
+        return self.proj(out.view(b, 4, n, 6).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.case("C12", "H6")
+@pytest.mark.parametrize("batch", [1, 3, 4])
+def test_heads_in_the_batch_are_told_by_the_number_of_samples(batch) -> None:
+    torch.manual_seed(0)
+    model, x = SilentAttention().eval(), torch.randn(batch, 5, 24)
+    maps = shown(model, x)[""]["combined"]
+    assert maps.shape == (batch, 4, 5, 5)
+    values = model.qkv(x)[..., 48:].unflatten(-1, (4, 6)).transpose(1, 2)
+    torch.testing.assert_close(model.proj((maps @ values).transpose(1, 2).flatten(2)), model(x), rtol=1e-4, atol=1e-5)
+
+
+class Linformer(Hand):
+    """Keys and values are summed up along the tokens by a linear map: as many as a head has channels."""
+
+    def __init__(self, write: str = "einops") -> None:
+        super().__init__(write)
+        self.fewer = nn.Linear(9, 6)
+
+    def forward(self, x):
+        fewer = self.fewer(x.transpose(1, 2)).transpose(1, 2)
+        q, k, v = (layer(of).unflatten(-1, (4, 6)).transpose(1, 2) for layer, of in ((self.to_q, x), (self.to_k, fewer), (self.to_v, fewer)))
+        return self.to_out(getattr(self, self.write)(q, k, v).transpose(1, 2).flatten(2))
+
+
+class LinformerBehind(Linformer):
+    """The linear map behind those to keys and values."""
+
+    def forward(self, x):
+        q, k, v = (layer(x) for layer in (self.to_q, self.to_k, self.to_v))
+        k, v = (self.fewer(part.transpose(1, 2)).transpose(1, 2) for part in (k, v))
+        q, k, v = (part.unflatten(-1, (4, 6)).transpose(1, 2) for part in (q, k, v))
+        return self.to_out(getattr(self, self.write)(q, k, v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.case("C12")
+@pytest.mark.parametrize("kind", [Linformer, LinformerBehind])
+@pytest.mark.parametrize("stem", [True, False], ids=["patches", "features"])
+def test_tokens_mixed_by_a_linear_map_are_no_channels(kind, stem) -> None:
+    torch.manual_seed(0)
+    attn = kind()
+    cut = nn.Sequential(nn.Conv2d(3, 24, 8, 8), nn.Flatten(2)) if stem else nn.Linear(5, 24)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cut, self.attn = cut, attn
+
+        def forward(self, x):
+            return self.attn(self.cut(x).transpose(1, 2) if stem else self.cut(x))
+
+    maps = shown(Model().eval(), torch.randn(2, 3, 24, 24) if stem else torch.randn(2, 9, 5))
+    assert maps.missing == {}
+    assert {name: tuple(value["combined"].shape) for name, value in maps.items()} == {"attn": (2, 4, 9, 6)}

@@ -8,7 +8,7 @@ from torch import nn
 import foveal
 from foveal import InputError
 from foveal.analysis import reshape_transform_for, target_layers_for
-from tests.convert.test_hosts import HOSTS, SIDE, stirred
+from tests.convert.test_hosts import HOSTS, SIDE, stirred, timm_vit
 
 
 class Logits(nn.Module):
@@ -131,3 +131,15 @@ def test_images_need_not_be_square() -> None:
 def test_models_without_attention_have_no_such_layer() -> None:
     with pytest.raises(InputError, match="Sequential has no block with an attention"):
         target_layers_for(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)))
+
+
+@pytest.mark.case("C24")
+def test_layers_and_pictures_are_found_in_inference_mode() -> None:
+    """What Grad-CAM asks of a model needs no gradients; that it takes one itself is its own affair."""
+    model = stirred(timm_vit(reg_tokens=2))
+    want = target_layers_for(model)
+    with torch.inference_mode():
+        assert [layer is other for layer, other in zip(target_layers_for(model), want, strict=True)] == [True]
+        tokens = torch.randn(2, 19, 5)
+        picture = reshape_transform_for(model, (32, 32))(tokens)
+    assert torch.equal(picture, tokens[:, 3:].reshape(2, 4, 4, 5).movedim(-1, 1))

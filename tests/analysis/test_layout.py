@@ -228,3 +228,23 @@ def test_a_pyramid_that_goes_down_unevenly_is_not_guessed() -> None:
     assert token_layout(Uneven((2, 2)), 16, (64, 64), num_prefix_tokens=0) == Layout(0, (4, 4))
     with pytest.raises(InputError, match=r"which would be 8×8; give num_prefix_tokens or grid_size"):
         token_layout(Uneven((1, 4)), 16, (64, 64), num_prefix_tokens=0)
+
+
+@pytest.mark.case("C14")
+def test_slots_that_are_as_many_as_tokens_are_no_picture(tmp_path, monkeypatch) -> None:
+    from PIL import Image
+
+    from foveal import looking
+    from foveal.compare.look import class_token_maps
+    from foveal.models import ViT
+
+    model = ViT(attention="external", options={"slots": 17}, patch_size=8).build(img_size=32, in_chans=3, num_classes=5).eval()
+    image = torch.randn(3, 32, 32)
+    maps = attention_maps(model, image[None])
+    assert {named["slots"].shape[-1] for named in maps.values()} == {named["combined"].shape[-1] for named in maps.values()} == {17}
+    drawn: dict[str, dict[str, Tensor]] = {}
+    write = looking.write_map_sheet
+    monkeypatch.setattr(looking, "write_map_sheet", lambda pixels, maps, *more, **options: (drawn.update(maps), write(pixels, maps, *more, **options)))
+    looking.inspect_model(looking.Opened("own", model, lambda _: image, trained=False), Image.new("RGB", (32, 32)), tmp_path)
+    for seen in (drawn, class_token_maps(model, image[None])):
+        assert {tuple(named) for named in seen.values()} == {("combined",)}

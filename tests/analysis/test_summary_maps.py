@@ -6,10 +6,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from foveal import EfficientAttention2d, ExternalAttention2d, LinearAttention2d
-from foveal.analysis import summary_maps
+from foveal import ChannelLinearAttention2d, EfficientAttention2d, ExternalAttention2d, InputError, LinearAttention2d
+from foveal.analysis import attention_maps, rollout, summary_maps
 from foveal.cli import main
 from foveal.data import FlagSwap
+from foveal.looking import Opened, inspect_model
 from foveal.models import SmallFCN
 from foveal.tasks import Segmentation
 from foveal.training import Optim, Recipe, fit
@@ -87,3 +88,21 @@ def test_inspect_draws_them_under_a_prediction(attention, options, pictures, tmp
     page = (tmp_path / "out" / "prediction.html").read_text()
     assert page.count("<img ") == 3 + pictures
     assert ("mixer" in page) == bool(pictures)
+
+
+@pytest.mark.case("C12", "C13")
+@pytest.mark.parametrize("channels", [64, 9])
+def test_a_map_of_channels_is_none_of_pixels(channels, tmp_path) -> None:
+    """64 channels are as many as 8×8 pixels: nothing in the shape of the map tells them apart."""
+    torch.manual_seed(0)
+    stage = nn.Sequential(nn.Conv2d(3, channels, 3, stride=4, padding=1), ChannelLinearAttention2d(channels, gamma_init=0.5))
+    model, images = nn.Sequential(stage, LinearAttention2d(channels)).eval(), torch.randn(2, 3, 32, 32)
+    with pytest.warns(UserWarning, match=r"missing: 0\.1: it attends between channels, and not between tokens"):
+        maps = attention_maps(model, images)
+    assert {name: tuple(named["combined"].shape[-2:]) for name, named in maps.items()} == {"1": (64, 64)}
+    with pytest.raises(InputError, match=r"0\.1: it attends between channels"):
+        rollout(model, images)
+    lines, _ = inspect_model(Opened("own", model, lambda image: images[0], trained=False), Image.new("RGB", (32, 32)), tmp_path)
+    assert "no map of 0.1: it attends between channels, and not between tokens" in lines
+    with pytest.raises(InputError, match=r"no attention whose maps could be seen; those that ran: 1: it attends between channels"):
+        attention_maps(stage, images)

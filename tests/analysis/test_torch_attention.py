@@ -90,6 +90,7 @@ def test_a_layer_and_the_map_its_output_was_made_with(norm_first, masked, grad) 
         want = model(**given).detach()
         got, maps = watched(model, given)
     assert same_bits(got, want)
+    assert list(maps) == ["self_attn"], "one call is one map, whoever computed it"
     weights, there = maps["self_attn"]["combined"].double(), want.isfinite().all(-1)
     assert torch.equal(weights.isfinite().all(-1), there[:, None].expand(-1, 4, -1))
     assert there.all() or not grad

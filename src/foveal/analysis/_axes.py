@@ -88,8 +88,9 @@ class Followed:
         if channel < 0:
             return
         labels = list(axes.labels)
-        # tokens mixed by a linear map are still no channels
-        labels[channel] = OTHER if name == "linear" and axes.labels[channel] == OTHER else CHANNEL
+        # tokens mixed by a linear map are still no channels; nor is what stands beside channels that are known, and did not come from them
+        mixes = axes.labels[channel] == OTHER or (axes.labels[channel] == UNKNOWN and CHANNEL in axes.labels)
+        labels[channel] = OTHER if name == "linear" and mixes else CHANNEL
         if name != "linear":
             labels = [label if place <= channel else OTHER for place, label in enumerate(labels)]
         keep = axes.key is not None and axes.key != channel and x.shape[axes.key] == out.shape[axes.key]

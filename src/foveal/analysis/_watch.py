@@ -216,6 +216,9 @@ class Watch(TorchFunctionMode):
         """The maps of modules that are asked for them when they have ended."""
         module = call.module
         if module in self._ours and self.ours is not None:
+            if getattr(module, "of_channels", False):
+                self.reasons[module] = BETWEEN_CHANNELS
+                return
             try:
                 if self.wanted(module):
                     self.ours(module, args, kwargs)

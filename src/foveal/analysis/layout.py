@@ -197,7 +197,7 @@ def look_from(maps: Tensor, layout: Layout, query: tuple[int, int] | None = None
     Raises:
         ValueError: a patch is to look, and those who look lie on another grid than those who are looked at, as where keys are pooled.
     """
-    first, _patches = layout.num_prefix_tokens, layout.grid[0] * layout.grid[1]
+    first = layout.num_prefix_tokens
     pooling = layout.pooling or ("token" if first else "mean")
     if query is not None:
         if maps.shape[-2] != maps.shape[-1]:

@@ -14,7 +14,7 @@ from ..convert._where import is_everywhere
 from ._names import Names, unwrapped
 from ._watch import Found, Watch
 
-__all__ = ["LayerMaps", "attention_maps", "mass_on", "patch_mask", "refuse_missing", "summary_maps"]
+__all__ = ["LayerMaps", "attention_maps", "between_tokens", "mass_on", "patch_mask", "refuse_missing", "summary_maps"]
 
 Kept = TypeVar("Kept")
 Reduced = TypeVar("Reduced")
@@ -165,6 +165,11 @@ def summary_maps(model: nn.Module, images: Any) -> dict[str, Tensor]:
         for handle in handles:
             handle.remove()
     return found
+
+
+def between_tokens(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a layer's maps those whose keys are tokens; slots and entries of a dictionary may be as many, and lie nowhere."""
+    return {name: value for name, value in maps.items() if name in ("positive", "negative", "combined")}
 
 
 def nothing_seen(where: Where, missing: Mapping[str, str]) -> InputError:

@@ -44,6 +44,9 @@ Module = TypeVar("Module", bound=type[nn.Module])
 class AttentionModule(Leaf):
     """What every attention of the registry is to those who use one by name: a module from a tensor to a tensor that shows its maps and its cost."""
 
+    of_channels: ClassVar[bool] = False
+    """Whether its map is from channels to channels, and not from tokens to tokens."""
+
     if TYPE_CHECKING:
         name: ClassVar[str]
         family: ClassVar[Family]

@@ -220,6 +220,8 @@ class ChannelLinearAttention2d(AttentionModule):
         torch.Size([2, 32, 7, 9])
     """
 
+    of_channels = True
+
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
         legacy: bool = False

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis import attention_maps, lambdas, look_from, mass_on, neighbour_angles, patch_mask, token_layout, value_angles
+from ..analysis.maps import between_tokens
 from ..analysis.pictures import overlay, to_pixels
 from ..attention import TokenAttention
 from ..data import DataBundle
@@ -74,7 +75,7 @@ def class_token_maps(model: VisionTransformer, images: Tensor) -> dict[str, dict
 
     def rows(layer: str, maps: dict[str, Tensor]) -> dict[str, Tensor]:
         # copied, for a view would keep the whole map
-        return {name: look_from(value, layout).flatten(-2).clone() for name, value in maps.items() if value.shape[-1] == tokens}
+        return {name: look_from(value, layout).flatten(-2).clone() for name, value in between_tokens(maps).items()}
 
     parts = [attention_maps(model, some, reduce=rows) for some in images.split(_AT_ONCE)]
     return {layer: {name: torch.cat([part[layer][name] for part in parts]) for name in maps} for layer, maps in parts[0].items()}
