@@ -10,6 +10,7 @@ from torch import nn
 import foveal
 from foveal import InputError, functional
 from foveal.attention import attention_class, create_attention, list_attentions
+from foveal.models import MAResUNet, SmallFCN
 from tests.convert.test_hosts import SIDE, stirred, timm_vit, torchvision_vit
 
 TOKENS = list_attentions(form="tokens")
@@ -147,3 +148,12 @@ def test_torchscript_says_what_to_do_instead() -> None:
     for model in (foveal.convert(timm_vit(depth=1), foveal.SoftmaxAttention.Config())[0], create_attention("linear_2d", 16)):
         with pytest.raises(InputError, match=r"cannot read .*Attention.*torch\.jit\.trace"):
             torch.jit.script(model)
+
+
+@pytest.mark.case("C9", "C31")
+@pytest.mark.parametrize("name", ["halo_2d", "external_2d"])
+def test_networks_that_give_back_the_size_of_the_image(name) -> None:
+    """Traced at one size, run at another: sides are read when the graph runs."""
+    for config, shape in ((SmallFCN(attention=name, stride=2), (3, 21, 30)), (MAResUNet(attention=name).miniature(), (3, 40, 50))):
+        model = stirred(config.build(img_size=32, in_chans=3, num_classes=2)).eval()
+        agrees(torch.fx.symbolic_trace(model), model, shape)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..functional import halo_attention, halo_attention_map
+from ..functional._transforms import known
 from ..functional.halo import HaloPath, check_path, halo_macs
 from ._base import Cost, check_maps, is_channels_last
 from ._linear import is_plain
@@ -227,7 +228,15 @@ class HaloAttention2d(AttentionModule):
         return k.flatten(0, 1), v.flatten(0, 1)
 
     def _pool(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) if self.pools else x
+        if not self.pools:
+            return x
+        height, width = x.shape[-2:]
+        if torch.jit.is_tracing() or known(height * width < 2**62):
+            return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+        # of sizes that are left open, ceil_mode asks whether its last window begins inside: here the last row stands for the one that is missing
+        for dim, size in ((2, height), (3, width)):
+            x = x.index_select(dim, torch.arange(2 * ((size + 1) // 2), device=x.device).clamp(max=size - 1))
+        return F.avg_pool2d(x, 2)
 
     def _options(self, x: Tensor, mask: Tensor | None) -> dict[str, Any]:
         check_maps(type(self).__name__, x, self.dim, self.kv)
