@@ -79,9 +79,11 @@ class PartSegmentation(Task):
     eval_batch_size: ClassVar[int] = 16
 
     label_smoothing: float = 0.0
+    """Share of the target that is spread over all parts, in training."""
     restrict: bool = True
     """Choose among the parts of the cloud's class (PointNet++'s habit), or among all parts (DGCNN's). The two give other numbers."""
     judged_by: Literal["instance_miou", "class_miou", "accuracy"] = "instance_miou"
+    """The metric that runs and reports are headed by."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:

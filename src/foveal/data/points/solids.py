@@ -34,9 +34,13 @@ class _Made(Data):
     jitter: float = 0.01
     """Standard deviation of the noise on coordinates; solids have a radius of about 1."""
     train_clouds: int = 2_000
+    """Clouds to train on."""
     val_clouds: int = 300
+    """Clouds to validate on."""
     test_clouds: int = 1_000
+    """Clouds for the test."""
     seed: int = 0
+    """Decides every cloud."""
 
     def __post_init__(self) -> None:
         if self.num_points < 2 or min(self.train_clouds, self.val_clouds, self.test_clouds) < 1 or not 0 <= self.jitter < 1:

@@ -67,10 +67,13 @@ class PointTransformer(_Points):
     grouping: bool = True
     """Sample the cloud down twice, each sample with its neighbourhood, before the layers; else every point goes through all of them."""
     npoints: tuple[int, int] = (512, 256)
+    """Points that the two samplings keep."""
     neighbors: int = 32
+    """Nearest points that make the neighborhood of a sampled one."""
     position: bool = True
     """Add an embedding of the coordinates inside every layer."""
     drop_rate: float = 0.5
+    """Dropout in the head, in training."""
 
     def build(self, *, in_channels: int, num_classes: int) -> nn.Module:  # type: ignore[override]
         common: dict[str, Any] = {"in_channels": in_channels, "drop_rate": self.drop_rate, **self._mixing()}
@@ -91,6 +94,7 @@ class PartTransformer(_Points):
     about: ClassVar[str] = "a point transformer for parts"
 
     drop_rate: float = 0.5
+    """Dropout in the head, in training."""
 
     def build(self, *, in_channels: int, num_classes: int, num_shapes: int) -> nn.Module:  # type: ignore[override]
         return PCTParts(num_classes, num_shapes, in_channels=in_channels, drop_rate=self.drop_rate, **self._mixing())
@@ -111,6 +115,7 @@ class PointwiseParts(_Points):
     width: int = 32
     form: LayerForm = "plain"
     depth: int = 3
+    """Number of layers."""
 
     def build(self, *, in_channels: int, num_classes: int, num_shapes: int) -> nn.Module:  # type: ignore[override]
         mixing = self._mixing()
