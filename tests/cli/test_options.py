@@ -240,3 +240,29 @@ def test_epochs_become_steps(tmp_path, monkeypatch, capsys) -> None:
     assert main(["train", "digits", "--data.source", "digits", "--epochs", "0.5", "--batch-size", "200", "--out", "run"]) == 0
     assert "0.5 epochs of 1,258 samples are 3 steps of 200" in capsys.readouterr().out
     assert read_json(tmp_path / "run" / "recipe.json")["steps"] == 3
+
+
+@pytest.mark.case("N7", "F35")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--version", "extra"], "--version takes no options, got extra"),
+        (["train", "digits", "--epochs", "1e300"], "epochs must be above 0 and below 1"),
+        (["compare", "--minutes-per-run", "nan"], "minutes-per-run must be above 0 and finite, got nan"),
+        (["compare", "--minutes-per-run", "inf"], "minutes-per-run must be above 0 and finite, got inf"),
+        (["compare", "--resolutions", "64", "32"], r"expected sides that grow, from 1 on, got \[64, 32\]"),
+        (["compare", "--resolutions", "0"], "expected sides that grow, from 1 on"),
+        (["train", "digits", "--optim.ema", "x"], "could not convert string to float: 'x'"),
+        (["compare", "--size", "huge"], r"Expected one of \('\w+', '\w+', '\w+'\)"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_is_one_line_before_any_work(words, says, capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert re.search(says, err), err
+    assert err.startswith("foveal: ")
+    assert err.count("\n") == 1
+    assert not re.search(r"None|<class", err)
+    assert not any(tmp_path.iterdir())

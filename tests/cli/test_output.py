@@ -141,3 +141,21 @@ def test_standard_streams_are_given_back() -> None:
         assert sys.stdout is not before[0]
     assert (sys.stdout, sys.stderr) == before
     assert output.failed is None
+
+
+@pytest.mark.case("F27", "F28")
+def test_names_in_errors_move_no_cursor(tmp_path, capsys) -> None:
+    (tmp_path / "\x1b[31mred\x07").mkdir()
+    (tmp_path / "dog").mkdir()
+    assert main(["data", "show", "image-folder", "--root", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "\\x1b[31mred\\x07" in err
+    assert err.rstrip("\n").isprintable()
+
+
+@pytest.mark.case("F27")
+def test_a_run_that_tensorboard_cannot_name_is_refused_first(tmp_path, capsys) -> None:
+    run = tmp_path / "caf\udce9"
+    assert main(["train", "digits", "--steps", "1", "--out", str(run)]) == 2
+    assert "bytes that are no UTF-8, which TensorBoard cannot write to" in capsys.readouterr().err
+    assert not run.exists()

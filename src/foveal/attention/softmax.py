@@ -43,7 +43,7 @@ class SoftmaxAttention(QKVAttention):
         attn_drop: dropout on the map, in training.
         proj_drop: dropout on the output, in training.
         norm_layer: for ``qk_norm`` and ``scale_norm``; ``nn.LayerNorm`` if None.
-        attn_head_dim: width of a head; ``dim / num_heads`` if None. More makes a wider attention, the fair rival of mechanisms with more parameters.
+        attn_head_dim: width of a head; ``dim / num_heads`` if None. More makes a wider attention, the matched baseline of mechanisms with more parameters.
 
     Shape:
         ``(B, N, dim) -> (B, N, dim)``.

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from .._console import lasting_output
+from .._console import lasting_output, plain
 from .._errors import InputError, missing_module, unknown
 from .._files import refused
 from ._stopped import Stopped
@@ -31,12 +31,14 @@ def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return 0
-    if words[0] == "--version":
+    if words == ["--version"]:
         print(f"foveal {__version__}")
         return 0
     try:
         if "" in words:
             raise InputError(f"word {words.index('') + 1} behind foveal is empty; leave it out, or give it a value")
+        if words[0] == "--version":
+            raise InputError(f"foveal --version takes no options, got {' '.join(words[1:])}")
         if words[0] not in VERBS:
             raise unknown("command", words[0], VERBS)
         VERBS[words[0]].load(words[0])(words[1:])
@@ -50,18 +52,18 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(f"foveal: {refused(error)}", file=sys.stderr)
+        print(f"foveal: {plain(refused(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     except Stopped as stopped:
-        print(f"foveal: {stopped}", file=sys.stderr)
+        print(f"foveal: {plain(str(stopped))}", file=sys.stderr)
         return 130
     return 0
 
 
 def _refuse(error: Exception) -> int:
-    print(f"foveal: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"foveal: {plain(' '.join(str(error).split()))}", file=sys.stderr)
     return 2
 
 

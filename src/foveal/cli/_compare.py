@@ -47,9 +47,13 @@ def compare(words: list[str]) -> None:
     """Train several attentions on equal budgets and write a report."""
     chosen: _Compare = parse(_Compare, "compare", words)
     from ..compare import Plan, make_plan, measure_resolution, run_plan, steps_for_minutes, write_report, write_results, write_summary
+    from ..compare.resolution import check_sides
     from ..recipes import get_recipe
     from ..training import Interrupted, read_json
 
+    if chosen.resolutions:
+        # before hours of training and not behind them
+        check_sides(chosen.resolutions)
     if chosen.steps is not None and chosen.minutes_per_run is not None:
         raise InputError("give --steps or --minutes-per-run, not both")
     recipe = get_recipe(chosen.recipe or ("cluttered-digits" if chosen.data is None else "image-folder"))

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from .._console import plain
 from .._errors import InputError
 from ._options import parse
 
@@ -56,7 +57,7 @@ def inspect(words: list[str]) -> None:
             # a rectified pair lies as it is stored
             image = [_open(path, upright=False) for path in (chosen.image, chosen.right)]
         about, files = inspect_image(recipe, bundle, model, image, out, title=f"{run.name}: {chosen.image.name}")
-        print("\n".join([about, *map(str, files)]))
+        print("\n".join([*map(plain, about.splitlines()), *map(str, files)]))
         return
     from ..looking import inspect_model, open_model
 
@@ -67,7 +68,7 @@ def inspect(words: list[str]) -> None:
     image = _open(chosen.image)
     opened = open_model(chosen.what, model=chosen.model, random_weights=chosen.weights == "random")
     lines, files = inspect_model(opened, image, out, attention=chosen.attention, where=chosen.where)
-    print("\n".join([*lines, *map(str, files)]))
+    print("\n".join([*map(plain, lines), *map(str, files)]))
 
 
 def _open(path: Path, *, upright: bool = True) -> Any:

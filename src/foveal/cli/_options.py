@@ -23,6 +23,7 @@ __all__ = ["Nothing", "help_of", "parse", "plain_words", "summary"]
 
 _PLACEHOLDERS: dict[Any, str] = {str: "NAME", Path: "PATH", int: "INT", float: "FLOAT"}
 _FOLDERS = ("root", "out", "folder")
+_NONE = re.compile(r"- <class 'NoneType'>: \[.*?\] does not match choices \('None',\) |<class '\w+(?:\.\w+)*'>: |\{None\}\||'None', ")
 _ROLE = re.compile(r":[\w:]+:`~?([^`]+)`")
 
 
@@ -175,5 +176,7 @@ def _once(words: list[str]) -> None:
 def _unboxed(text: str) -> str:
     """tyro's message out of its box, on one line."""
     rows = (re.sub(r"^[\s│|]+|[\s│|]+$", "", row) for row in text.splitlines())
+    # to tyro an option that may be left out is one that may be None; to people it is one less word to read
     kept = [row for row in rows if row and not re.fullmatch(r"[─━╭╮╰╯+\-]+.*[─━╭╮╰╯+\-]+", row)]
-    return " ".join(" ".join(kept).split("For full helptext")[0].split()).rstrip(" .;")
+    text = _NONE.sub("", " ".join(" ".join(kept).split("For full helptext")[0].split()))
+    return text.rstrip(" .;")

@@ -1,6 +1,5 @@
 """``foveal train``."""
 
-import math
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -16,6 +15,8 @@ from ._stopped import Stopped
 from ._verbs import VERBS
 
 __all__ = ["train"]
+
+_MOST = 1e9
 
 
 def train(words: list[str]) -> None:
@@ -85,8 +86,8 @@ def _of_epochs(chosen: _Train, words: list[str]) -> Any:
     assert epochs is not None, "asked only where it was given"
     if chosen.smoke or any(word.partition("=")[0] == "--steps" for word in words):
         raise InputError(f"--epochs decides the steps, and so does {'--smoke' if chosen.smoke else '--steps'}; give one of them")
-    if not 0 < epochs < math.inf:
-        raise InputError(f"epochs must be above 0, got {epochs}")
+    if not 0 < epochs < _MOST:
+        raise InputError(f"epochs must be above 0 and below {_MOST:g}, got {epochs}")
     samples = len(load_data(recipe.data).train)
     steps = max(1, round(epochs * samples / recipe.batch_size))
     if _first_process():

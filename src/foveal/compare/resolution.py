@@ -20,7 +20,7 @@ from ..models import list_mixers, make_mixer
 from ..training import read_json, write_json
 from ._colours import ARM_COLOURS
 
-__all__ = ["MATERIALISED", "ResolutionPoint", "cost_against_resolution", "measure_resolution", "resolution_figure"]
+__all__ = ["MATERIALISED", "ResolutionPoint", "check_sides", "cost_against_resolution", "measure_resolution", "resolution_figure"]
 
 MATERIALISED = "softmax-materialised"
 """Softmax attention whose map of pixels by pixels lies in memory, as it did before fused kernels."""
@@ -68,8 +68,7 @@ def cost_against_resolution(
     Raises:
         ValueError: an unknown name, or sizes that do not grow.
     """
-    if not sides or min(sides) < 1 or list(sides) != sorted(set(sides)):
-        raise InputError(f"expected sides that grow, got {list(sides)}")
+    check_sides(sides)
     for name in names:
         _block(name, channels)
     limit = _free_bytes() // 2 if most_bytes is None else most_bytes
@@ -86,6 +85,16 @@ def cost_against_resolution(
     finally:
         torch.set_num_threads(before)
     return points
+
+
+def check_sides(sides: Sequence[int]) -> None:
+    """Whether these are sizes to measure at.
+
+    Raises:
+        ValueError: none, one below 1, or sizes that do not grow.
+    """
+    if not sides or min(sides) < 1 or list(sides) != sorted(set(sides)):
+        raise InputError(f"expected sides that grow, from 1 on, got {list(sides)}")
 
 
 def measure_resolution(arms: Sequence[str], sides: Sequence[int], folder: Path) -> None:

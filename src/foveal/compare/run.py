@@ -1,6 +1,7 @@
 """Running a plan: side by side, one thread each, and able to stop and go on at any moment."""
 
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -92,12 +93,12 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
 
 
 def steps_for_minutes(recipe: Recipe, plan: Plan, minutes: float) -> int:
-    """Steps that the dearest arm takes in that time, a tenth kept for evaluation; rounded, so that small noise does not show.
+    """Steps that the most expensive variant takes in that time, a tenth kept for evaluation; rounded, so that small noise does not show.
 
     Measured on the device that trains, in the recipe's precision: the accelerator where there is one, otherwise one thread of the processor.
     """
-    if minutes <= 0:
-        raise InputError(f"minutes-per-run must be above 0, got {minutes}")
+    if not 0 < minutes < math.inf:
+        raise InputError(f"minutes-per-run must be above 0 and finite, got {minutes}")
     bundle = load_data(recipe.data)
     macs = {arm.name: recipe.task.cost(build_model(plan.run_recipe(arm, 0), bundle), bundle).macs for arm in plan.arms}
     dearest = max(plan.arms, key=lambda arm: macs[arm.name])

@@ -91,6 +91,8 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
     _check_new(run, resume)
     if json.loads(to_json(recipe.to_dict())) != recipe.to_dict():
         raise InputError("the recipe holds a number that is not finite, which no file can keep; give a finite one")
+    if "tensorboard" in recipe.trackers and not _is_text(run):
+        raise InputError(f"{run} has bytes that are no UTF-8, which TensorBoard cannot write to; choose another folder, or leave it out of --trackers")
     absent = set(recipe.trackers) - {str(tracker) for tracker in get_available_trackers()}
     if absent:
         raise InputError(f"tracker {', '.join(sorted(absent))} is not known or not installed; install its package, or leave it out of --trackers")
@@ -115,6 +117,14 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
                 _check_new(run, resume)
                 sweep(run)
             return _fit(recipe, run, accelerator, quiet)
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_new(run: Path, resume: bool) -> None:
