@@ -72,7 +72,9 @@ def fill(net: nn.Module, weights: Mapping[str, Tensor], path: Path, same: str) -
     """
     wanted = net.state_dict()
     # copied into the network, whole numbers and the parts of complex ones would pass for weights
-    other = [name for name, value in weights.items() if isinstance(value, Tensor) and isinstance(wanted.get(name), Tensor) and _kind(value) != _kind(wanted[name])]
+    other = [
+        name for name, value in weights.items() if isinstance(value, Tensor) and isinstance(wanted.get(name), Tensor) and _kind(value) != _kind(wanted[name])
+    ]
     if other:
         raise InputError(f"{path} holds {weights[other[0]].dtype} as {other[0]}, where {wanted[other[0]].dtype} belongs; take the file from a copy")
     try:
