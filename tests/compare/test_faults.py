@@ -17,7 +17,19 @@ from filelock import FileLock
 
 from foveal import InputError
 from foveal.cli import main
-from foveal.compare import Plan, collect, make_plan, run, run_plan, steps_for_minutes
+from foveal.compare import (
+    Plan,
+    check_results,
+    collect,
+    make_plan,
+    measure_resolution,
+    render_report,
+    run,
+    run_plan,
+    steps_for_minutes,
+    write_results,
+    write_summary,
+)
 from foveal.compare._diverged import DIVERGED, diverged_runs, without_diverged
 from foveal.models import ViT
 from foveal.training import Diverged, Optim, fit, read_json, write_json
@@ -159,6 +171,55 @@ def test_damaged_files_of_a_comparison_are_one_line(folder, name, content) -> No
         collect(folder)
     assert "\n" not in str(caught.value)
     assert Path(name).name in str(caught.value) or name == "plan.json"
+
+
+FIELDS: list[tuple[str, Any]] = [
+    ("costs.json", {"softmax": 3}),
+    ("denoising/seed-0/metrics.json", {"accuracy": "x"}),
+    ("denoising/seed-0/metrics.json", {"accuracy": [1]}),
+    ("denoising/seed-0/look.json", {"regions": 3}),
+    ("denoising/seed-0/look.json", {"angles": [1]}),
+    ("denoising/seed-0/look.json", {"pictures": {}}),
+    ("resolution.json", {"a": 1}),
+    ("resolution.json", [1]),
+    ("resolution.json", [{}]),
+    ("resolution.json", None),
+]
+
+
+@pytest.mark.case("F37")
+@pytest.mark.parametrize(("name", "content"), FIELDS)
+def test_fields_of_other_kinds_are_one_line_that_names_the_file(folder, name, content) -> None:
+    path = folder / name
+    write_json(path, read_json(path) | content if path.exists() else content)
+    readers = [collect] + [lambda place: measure_resolution(["softmax"], [4], place)] * (name == "resolution.json")
+    for read in readers:
+        with pytest.raises(InputError, match=f"{path.name} is damaged") as caught:
+            read(folder)
+        assert f"remove {path.parent if path.name == 'metrics.json' else path}, and the same command" in str(caught.value)
+
+
+@pytest.mark.case("F33")
+def test_a_comparison_of_which_only_the_baseline_is_left_is_told(folder) -> None:
+    for name in ("denoising", "external"):
+        write_json(seeds(folder)[name] / DIVERGED, {"message": "the loss became nan"})
+    results = read_json(write_results(folder))
+    assert "Only softmax attention has results" in results["verdict"]["headline"]
+    assert all(f"{name} diverged with seed 0" in render_report(results) for name in ("denoising", "external"))
+
+
+@pytest.mark.case("R13")
+def test_the_report_names_the_device_that_costs_were_measured_on(folder, tmp_path) -> None:
+    results = check_results(collect(folder))
+    assert "ms an image<br>one thread" in render_report(results), "costs of before the device was kept"
+    for arm in results["arms"]:
+        arm["device"] = "cuda"
+    html = render_report(check_results(results))
+    assert "ms an image<br>the cuda device" in html
+    assert "timed in turn on the cuda device" in html
+    assert "the device's, beyond model and batch" in " ".join(html.split()).replace("&#39;", "'")
+    assert "one thread" not in html.replace("one thread of the processor", "")
+    assert "| ms an image, the cuda device |" in write_summary(results, tmp_path / "s.md").read_text()
 
 
 @pytest.mark.case("F7", "F30")

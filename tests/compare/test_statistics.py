@@ -93,7 +93,7 @@ def words_of(compared: list[dict[str, Any]], seeds: int, headline: Headline = Cl
 @pytest.mark.parametrize(
     ("kinds", "seeds", "headline"),
     [
-        ((), 3, "Only softmax attention was trained, so there is nothing to compare it with."),
+        ((), 3, "Only softmax attention has results, so there is nothing to compare it with."),
         (("not settled", "not settled"), 3, "No attention compared was shown to be better or worse than softmax attention."),
         (("better", "not settled"), 3, "Of 2 attentions compared with softmax, 1 is better; for 1 it is not settled."),
         (("better", "worse", "worse"), 3, "Of 3 attentions compared with softmax, 1 is better and 2 are worse."),

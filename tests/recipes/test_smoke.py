@@ -1,15 +1,18 @@
 """Every recipe runs from data to metrics in miniature, with its own optimizer, schedule, loss and augmentation."""
 
-import json
 import math
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from foveal.recipes import get_recipe, list_recipes, smoke
-from foveal.training import Recipe, fit, load_data, load_run, read_json
+from foveal.training import Recipe, build_model, fit, latest_checkpoint, load_data, load_run, read_json
+from foveal.training.checkpoint import read_checkpoint
+from foveal.training.judging import loss_after
+from foveal.training.order import Order, Seeded
 
 
 def stands_in(name: str) -> bool:
@@ -18,12 +21,51 @@ def stands_in(name: str) -> bool:
     return not hasattr(data, "root") or data.stand_in() is not data
 
 
-@pytest.mark.parametrize("name", [name for name in list_recipes() if stands_in(name)])
-def test_every_recipe_runs(name, tmp_path) -> None:
-    recipe = smoke(get_recipe(name), steps=4, batch_size=8)
+SMOKED = [name for name in list_recipes() if stands_in(name)]
+
+
+def most(recipe: Recipe, share: float) -> float:
+    """Of the loss at the start, what may be left; directions in eight classes of three cropped videos each are learned so slowly that any fall counts."""
+    return 1.0 if recipe.data.targets == "actions" and hasattr(recipe.data, "root") else share
+
+
+def losses(recipe: Recipe, run: Path) -> tuple[float, float]:
+    """Training loss of the first batches of a run, with the weights that it began and with those that it ended with.
+
+    The same samples, drawn and mixed by the same random numbers: what differs is the weights alone, where the losses of a history are of other samples each.
+    """
+    bundle, last = load_data(recipe.data), latest_checkpoint(run)
+    assert last is not None
+    saved = read_checkpoint(last, recipe.to_dict())
+    # not the average, which moves by a thousandth in so few steps
+    trained = saved["weights"]
+    order = recipe.task.order(bundle, recipe.batch_size, recipe.seed, saved["state"].get("task", {}))
+    order = order or Order(len(bundle.train), recipe.batch_size, recipe.seed, recipe.repeats)
+    samples = Seeded(bundle.train, recipe.seed)
+    batches = [recipe.task.collate([samples[position] for position in order.batch(step)]) for step in range(3)]
+    model = build_model(recipe, bundle)
+
+    def mean() -> float:
+        found = []
+        for step, (inputs, targets) in enumerate(batches):
+            torch.manual_seed(step)
+            found.append(loss_after(recipe, model, recipe.task.trained(model), inputs, targets, bundle).item())
+        return sum(found) / len(found)
+
+    before = mean()
+    model.load_state_dict(trained)
+    return before, mean()
+
+
+@pytest.mark.case("R16")
+@pytest.mark.parametrize("name", SMOKED)
+def test_every_recipe_runs_and_learns(name, tmp_path) -> None:
+    recipe = smoke(get_recipe(name), steps=8, batch_size=8)
     metrics = fit(recipe, tmp_path / "run", quiet=True)
     assert math.isfinite(metrics[recipe.task.headline.name])
-    assert metrics["step"] == 4
+    assert metrics["step"] == 8
+    before, after = losses(recipe, tmp_path / "run")
+    assert after < most(recipe, 0.995) * before
     history = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
     assert len(history) == 2
     # what was run can be taken up by its name alone
@@ -40,7 +82,8 @@ def test_a_smoke_keeps_what_makes_the_training(name) -> None:
     tried = smoke(recipe)
     assert (tried.task, tried.precision, tried.repeats) == (recipe.task, recipe.precision, recipe.repeats)
     assert (tried.optim.optimizer, tried.optim.schedule, tried.optim.ema) == (recipe.optim.optimizer, recipe.optim.schedule, recipe.optim.ema)
-    assert tried.optim.lr == recipe.optim.lr or (tried.optim.optimizer == "sgd" and tried.optim.lr == 0.01 < recipe.optim.lr)
+    lowest, highest = {"adamw": (3e-3, 1e-2), "adam": (1e-3, 1e-2), "lamb": (5e-3, 1e-2), "sgd": (1e-2, 1e-2)}[tried.optim.optimizer]
+    assert tried.optim.lr == (recipe.optim.lr if lowest <= recipe.optim.lr <= highest else lowest if recipe.optim.lr < lowest else highest)
     assert tried.optim.clip_grad is not None
     assert tried.data.stand_in() == tried.data, "a stand-in needs no other"
     assert (tried.workers, tried.trackers) == (0, ())
@@ -49,15 +92,24 @@ def test_a_smoke_keeps_what_makes_the_training(name) -> None:
 @pytest.mark.case("R16")
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", ["coco-halo", "ade20k", "brain", "cityscapes"])
+@pytest.mark.parametrize("name", SMOKED)
 def test_a_smoke_learns(name, threads, tmp_path) -> None:
-    """Mean loss of the last quarter of the steps against that of the first: a run that ends with a loss that grew proves nothing."""
-    recipe, before = replace(smoke(get_recipe(name)), eval_every=5), torch.get_num_threads()
+    """The smoke as the command line has it."""
+    recipe, before = smoke(get_recipe(name)), torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         fit(recipe, tmp_path / "run", quiet=True)
+        first, last = losses(recipe, tmp_path / "run")
     finally:
         torch.set_num_threads(before)
-    losses = [json.loads(line)["train_loss"] for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
-    assert len(losses) == 4
-    assert losses[-1] < losses[0]
+    assert last < most(recipe, 0.99) * first
+
+
+@pytest.mark.case("R16")
+def test_a_rate_that_drives_the_weights_apart_is_no_learning(tmp_path) -> None:
+    """What the tests above ask for can fail."""
+    recipe = smoke(get_recipe("image-folder"), steps=8)
+    recipe = replace(recipe, optim=replace(recipe.optim, optimizer="sgd", lr=30.0))
+    fit(recipe, tmp_path / "run", quiet=True)
+    before, after = losses(recipe, tmp_path / "run")
+    assert after > before

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,9 +18,10 @@ from .._errors import InputError
 from ..analysis import peak_memory
 from ..models import list_mixers, make_mixer
 from ..training import read_json, write_json
+from ..training.reading import Damaged
 from ._colours import ARM_COLOURS
 
-__all__ = ["MATERIALISED", "ResolutionPoint", "check_sides", "cost_against_resolution", "measure_resolution", "resolution_figure"]
+__all__ = ["MATERIALISED", "ResolutionPoint", "check_sides", "cost_against_resolution", "measure_resolution", "read_points", "resolution_figure"]
 
 MATERIALISED = "softmax-materialised"
 """Softmax attention whose map of pixels by pixels lies in memory, as it did before fused kernels."""
@@ -100,10 +101,24 @@ def check_sides(sides: Sequence[int]) -> None:
 def measure_resolution(arms: Sequence[str], sides: Sequence[int], folder: Path) -> None:
     """Measure the arms of a comparison that are attentions by name, and softmax with its map in memory; ``resolution.json`` keeps it for these sides."""
     path = folder / "resolution.json"
-    if path.exists() and {point["side"] for point in read_json(path)} == set(sides):
+    if path.exists() and {point["side"] for point in read_points(path)} == set(sides):
         return
     names = [MATERIALISED, *(name for name in arms if name in list_mixers())]
     write_json(path, [asdict(point) for point in cost_against_resolution(names, sides)])
+
+
+def read_points(path: Path) -> list[dict[str, Any]]:
+    """What ``resolution.json`` keeps.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    remedy = f"remove {path}, and the same command measures it again"
+    points = read_json(path, remedy)
+    names = {item.name for item in fields(ResolutionPoint)}
+    if not isinstance(points, list) or not all(isinstance(point, dict) and point.keys() == names for point in points):
+        raise Damaged(f"{path} is damaged: expected a list of objects with {', '.join(sorted(names))}; {remedy}")
+    return points
 
 
 def resolution_figure(points: Sequence[ResolutionPoint]) -> Figure:

@@ -18,12 +18,13 @@ from .._errors import InputError
 from .._machine import processor
 from ..analysis import chance_angles
 from ..tasks import Headline
-from ..training import Recipe, load_data, read_json, scalars
+from ..training import Recipe, load_data, scalars
 from ..training.checkpoint import replace_file
-from ..training.reading import read_history, read_object
+from ..training.reading import Damaged, read_history, read_object
 from ._diverged import without_diverged
 from .look import drawn_truth, shown_images
 from .plan import Plan
+from .resolution import read_points
 from .statistics import Pool, compare_pairs, estimate
 from .words import verdict_words
 
@@ -31,6 +32,7 @@ __all__ = ["check_results", "collect", "write_results"]
 
 _NOT_METRICS = ("step", "parameters")
 _BASELINE_ITSELF = {"difference": None, "paired": None, "verdict": None, "leaning": None, "seeds_to_settle": None}
+_LISTS = ("regions", "angles", "initial_angles", "neighbour_angles", "pictures", "drawn")
 _LOOK = ("regions", "lambdas", "dim", "head_dim", "angles", "initial_angles", "neighbour_angles", "pictures", "drawn")
 
 
@@ -63,13 +65,19 @@ def collect(folder: Path) -> dict[str, Any]:
     costs = read_object(folder / "costs.json", [arm.name for arm in plan.arms], again.format(folder / "costs.json"))
     runs = {arm.name: [folder / arm.name / f"seed-{seed}" for seed in plan.seeds] for arm in plan.arms}
     headline, model = plan.recipe.task.headline, plan.recipe.model
+    _check(costs, folder / "costs.json", {arm.name: dict for arm in plan.arms})
     metrics = {name: [read_object(run / "metrics.json", [headline.name], again.format(run)) for run in paths] for name, paths in runs.items()}
+    for name, paths in runs.items():
+        for run, metric in zip(paths, metrics[name], strict=True):
+            _check(metric, run / "metrics.json", dict.fromkeys((headline.name, *scalars(metrics[name][0])), (int, float)), run)
     judged = {name: [metric[headline.name] for metric in of_arm] for name, of_arm in metrics.items()}
     pool, compared = _comparisons(plan, judged, headline, model.rivals)
     arms = []
     for arm in plan.arms:
         rival = model.rivals.get(arm.name)
         looks = [read_object(run / "look.json", _LOOK, again.format(run / "look.json")) for run in runs[arm.name]]
+        for run, look in zip(runs[arm.name], looks, strict=True):
+            _check(look, run / "look.json", dict.fromkeys(_LISTS, list))
         names = [name for name in scalars(metrics[arm.name][0]) if name not in _NOT_METRICS]
         per_class = [metric["per_class"] for metric in metrics[arm.name] if "per_class" in metric]
         arms.append(
@@ -109,11 +117,20 @@ def collect(folder: Path) -> dict[str, Any]:
         "about_model": model.about,
         "images": shown_images(plan.recipe, bundle),
         "drawn": drawn_truth(plan.recipe, bundle),
-        "resolution": read_json(folder / "resolution.json") if (folder / "resolution.json").exists() else [],
+        "resolution": read_points(folder / "resolution.json") if (folder / "resolution.json").exists() else [],
         "arms": arms,
         "verdict": verdict_words(arms, len(plan.seeds), headline, chance, plan.baseline),
         "statistics": {"comparisons": len(compared), **asdict(pool)},
     }
+
+
+def _check(values: dict[str, Any], path: Path, kinds: dict[str, Any], remove: Path | None = None) -> None:
+    """Refuse a file of ours whose fields are others than what was written there."""
+    for name, kind in kinds.items():
+        value = values.get(name)
+        rows = value if kind is list and isinstance(value, list) else []
+        if not isinstance(value, kind) or isinstance(value, bool) or not all(isinstance(row, dict) for row in rows):
+            raise Damaged(f"{path} is damaged: {name} is {repr(value)[:80]}; remove {remove or path}, and the same command makes it again")
 
 
 def _comparisons(plan: Plan, judged: dict[str, list[float]], headline: Headline, rivals: dict[str, str]) -> tuple[Pool, dict[tuple[str, str], dict[str, Any]]]:
@@ -160,7 +177,7 @@ def _mean_regions(looks: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 def _angles(looks: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Trained, at the start, and by chance; all in degrees."""
-    if not looks[0]["angles"]:
+    if not all(look["angles"] and look["initial_angles"] for look in looks):
         return None
     dim, space = looks[0]["head_dim"], looks[0]["dim"]
     smallest, mean = chance_angles(space, dim)

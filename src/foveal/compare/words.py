@@ -15,7 +15,7 @@ def verdict_words(arms: list[dict[str, Any]], seeds: int, headline: Headline, ch
     compared = [arm for arm in arms if arm["difference"]]
     plain = _BASELINES.get(baseline, baseline)
     if not compared:
-        return {"headline": f"Only {plain} was trained, so there is nothing to compare it with.", "lines": [], "resolution": None}
+        return {"headline": f"Only {plain} has results, so there is nothing to compare it with.", "lines": [], "resolution": None}
     other = baseline if baseline == "softmax" else plain
     lines = [{"arm": arm["name"], "text": _line(f"{arm['name']}:", other, arm, headline)} for arm in compared]
     for arm in compared:

@@ -40,11 +40,12 @@ other; without, and at 0.02 of SGD, detectors with halo attention reach NaN."""
 
 
 def smoke(recipe: Recipe, *, steps: int = 20, batch_size: int = 8) -> Recipe:
-    """The same training in miniature: a small network of the same kind on data that come inside a package, for seconds.
+    """The same training in miniature: a small network of the same kind on a few samples that come inside a package, for seconds. A smoke test only.
 
     Optimizer, schedule, loss, augmentation, averaging and precision stay the recipe's, and micro-batches as far as the batch can be divided. A warm-up takes
-    at least half of the steps. The rate of SGD is at most 0.01 and gradients are clipped: the recipe's belong to large batches, and often to pretrained
-    networks, and drive a fresh one apart. That it ends shows that the recipe runs; its numbers show nothing.
+    at least a quarter of the steps. The learning rate is one that belongs to a small fresh network and gradients are clipped: the recipe's belong to large
+    batches, and often to pretrained networks. The samples are so few that the network begins to know them by heart, so that the loss on them falls. That it
+    ends shows that the recipe runs, and that the loss falls that its parts work together; its numbers show nothing else.
     """
     # a share of so few steps is none, where the whole training has hundreds of steps to rise in
     warmup = max(recipe.optim.warmup, 0.25) if recipe.optim.warmup else 0.0

@@ -89,7 +89,7 @@ class ImageNet9(Data):
             probes=probes,
         )
 
-    def stand_in(self) -> ContextedDigits:
+    def stand_in(self) -> Data:
         return ContextedDigits().stand_in()
 
     def _split(self, pictures: list[Picture], transform: Any, root: Path, notes: list[str], *, augments: bool = False) -> Pictures:

@@ -120,7 +120,7 @@ class NICO(Data):
                 kept += random.Random(seed_of("nico", self.seed, label, context)).sample(found, count)
         return sorted(kept)
 
-    def stand_in(self) -> ContextedDigits:
+    def stand_in(self) -> Data:
         return ContextedDigits().stand_in()
 
     def _order(self) -> dict[str, tuple[str, ...]]:
