@@ -91,7 +91,8 @@ def _missed(name: str, module: nn.Module, ours: TokenAttention, model: nn.Module
     if not isinstance(module, TokenAttention):
         return ""
     parent, _, child = name.rpartition(".")
-    called = methods_called(type(model.get_submodule(parent)), child)
+    kind: Any = type(model.get_submodule(parent))
+    called = methods_called(kind, child)
     missing = [method for method in sorted(called) if hasattr(module, method) and not hasattr(ours, method)]
     return f"its block calls {', '.join(missing)} of it, which {ours.name} attention does not have" if missing else ""
 
