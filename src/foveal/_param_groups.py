@@ -44,6 +44,7 @@ def param_groups(
         ValueError: nothing is trainable; a negative ``weight_decay``; ``new`` without ``new_lr`` or the other way round, or names that the model lacks.
 
     Example:
+        >>> import foveal
         >>> attention = foveal.ExternalAttention(dim=64, num_heads=4)
         >>> optimizer = torch.optim.AdamW(foveal.param_groups(attention, lr=1e-3, weight_decay=0.05))
         >>> [(group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]

@@ -118,7 +118,8 @@ class AttentionContract:
         module, x = self.build(**options), torch.randn(2, 9, DIM, dtype=torch.float64)
         mask = torch.zeros(2, 1, 1, 9, dtype=torch.float64)
         mask[..., 3] = -1.0
-        if not module.of_pairs and options.get("normalization", "softmax" if "efficient" in (self.name, options.get("core")) else "") != "softmax":
+        given = options | (options.get("core_options") or {})
+        if not module.of_pairs and given.get("normalization", "softmax" if "efficient" in (self.name, options.get("core")) else "") != "softmax":
             for call in (module, module.attention_map):
                 with pytest.raises(foveal.InputError, match="0 and -inf"):
                     call(x, attn_mask=mask)

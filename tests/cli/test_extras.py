@@ -48,8 +48,12 @@ def brought(extra: str) -> frozenset[str]:
 
 
 def hidden(extra: str) -> list[str]:
-    """Modules that are installed here and would not be with this extra alone."""
-    return sorted(module for module, owners in packages_distributions().items() if module != "foveal" and not {plain(one) for one in owners} & brought(extra))
+    """Modules that are installed here and would not be with this extra alone. setuptools, which torch needs, has copies of its own of some."""
+    import setuptools
+
+    copies = {path.name for path in (Path(setuptools.__file__).parent / "_vendor").glob("*")}
+    owned = {module: {plain(one) for one in owners} for module, owners in packages_distributions().items() if module not in {"foveal", *copies}}
+    return sorted(module for module, owners in owned.items() if not owners & brought(extra))
 
 
 WALLED = '''

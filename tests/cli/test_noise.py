@@ -46,7 +46,9 @@ def test_workers_beyond_the_cores_are_said_once() -> None:
 
 @pytest.mark.case("N6")
 def test_training_says_it_once(tmp_path, capsys) -> None:
-    words = ["train", "digits", "--smoke", "--steps", "2", "--workers", str(cores() + 1), "--out", str(tmp_path / "run")]
+    lengths = ["--steps", "2", "--eval-every", "2", "--checkpoint-every", "2"]
+    words = ["train", "solids", *lengths, "--data.train-clouds", "32", "--data.val-clouds", "4", "--data.test-clouds", "4", "--model.width", "4"]
+    words += ["--workers", str(cores() + 1), "--out", str(tmp_path / "run")]
     with warnings.catch_warnings():
         assert main(words) == 0
     printed = capsys.readouterr()

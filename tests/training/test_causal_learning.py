@@ -20,7 +20,7 @@ from foveal.timm import TimmModel
 from foveal.training import Interrupted, Optim, Recipe, build_model, fit, latest_checkpoint, load_data, load_run, loop, read_checkpoint
 from foveal.training.reference import main
 from tests.training.helpers import assert_same_weights, weights
-from tests.training.test_loop import launch, sgd
+from tests.training.test_loop import launch
 
 SCENES = ContextedDigits(source="digits", side=16, digit=8, train_scenes=60, val_scenes=10, test_scenes=30)
 NET = TimmModel(name="fov_caam_resnet18", options={"widths": [4, 6], "depths": [1, 1], "stem": False, "split_stage": 1, "reduction": 2, "num_environments": 2})
@@ -232,7 +232,7 @@ def test_two_processes_have_one_partition_and_train_as_one(tmp_path, monkeypatch
     saved = read_checkpoint(latest_checkpoint(tmp_path / "two"), recipe.to_dict())
     written = Partition.load(tmp_path / "two" / "environments.json")
     assert torch.equal(saved["state"]["task"]["environments"], written.of(names_of(load_data(recipe.data).train)))
-    monkeypatch.setattr(loop, "create_optimizer_v2", lambda model, *a, **k: sgd(model))
+    monkeypatch.setattr(loop, "create_optimizer_v2", lambda groups, *a, **k: torch.optim.SGD([p for group in groups for p in group["params"]], lr=0.1))
     fit(recipe, tmp_path / "one", quiet=True)
     losses = [[json.loads(line)["train_loss"] for line in (tmp_path / run / "history.jsonl").read_text().splitlines()] for run in ("one", "two")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)

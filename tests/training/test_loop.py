@@ -171,7 +171,7 @@ def test_what_decays(decay_all) -> None:
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_accumulated_gradients_are_those_of_the_large_batch(accumulate, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(loop, "create_optimizer_v2", lambda model, *a, **k: sgd(model))
+    monkeypatch.setattr(loop, "create_optimizer_v2", lambda groups, *a, **k: torch.optim.SGD([p for group in groups for p in group["params"]], lr=0.1))
     recipe = replace(PLAIN, optim=Optim(lr=0.1, clip_grad=0.5, accumulate=accumulate), steps=4)
     fit(recipe, tmp_path / "run", quiet=True)
     assert_close(weights(tmp_path / "run"), by_hand(recipe, sgd)[0], 1e-5)
