@@ -38,8 +38,7 @@ assert_type(config.build(16, num_heads=2)(x), Tensor)
 model = nn.Sequential(Block("softmax", 16), Block("external", 16))
 report = foveal.convert_(nn.TransformerEncoderLayer(16, 2, 8, batch_first=True), config)
 name: str = report.swaps[0].name
-maps = foveal.attention_maps(nn.Sequential(attn), x)
-assert_type(maps, dict[str, dict[str, Tensor]])
+maps: dict[str, dict[str, Tensor]] = foveal.attention_maps(nn.Sequential(attn), x)
 print(name, len(maps), macs, foveal.list_attentions()[0], model(x).shape)
 """
 
