@@ -122,12 +122,15 @@ _HOMES: dict[str, str] = {
 """The part that has a name; all others are of ``attention``."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'foveal' has no attribute {name!r}")
-    value = import_module(f".{name}", __name__) if name in _PARTS else getattr(import_module(f".{_HOMES.get(name, 'attention')}", __name__), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:
+    # a type checker that knew of it would take every misspelt name for one of these
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module 'foveal' has no attribute {name!r}")
+        value = import_module(f".{name}", __name__) if name in _PARTS else getattr(import_module(f".{_HOMES.get(name, 'attention')}", __name__), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
