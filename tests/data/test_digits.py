@@ -64,3 +64,17 @@ def test_the_seed_decides_the_split() -> None:
     first, again, other = (Digits(source="digits", seed=seed).load() for seed in (0, 0, 1))
     assert all(torch.equal(first.test[i][0], again.test[i][0]) for i in range(50))
     assert any(not torch.equal(first.test[i][0], other.test[i][0]) for i in range(50))
+
+
+@pytest.mark.case("R16")
+def test_few_train_and_the_rest_stays() -> None:
+    whole, few = Digits().load(), Digits(train_digits=16).load()
+    assert [len(few.train), len(few.val), len(few.test)] == [16, len(whole.val), len(whole.test)]
+    every = [whole.train[m] for m in range(len(whole.train))]
+    for n in range(16):
+        image, label = few.train[n]
+        assert any(torch.equal(image, other) and label == its for other, its in every), "out of the training split"
+    assert torch.equal(few.train[3][0], Digits(train_digits=16).load().train[3][0])
+    assert Digits().stand_in() == Digits(train_digits=16) == Digits(train_digits=16).stand_in()
+    with pytest.raises(InputError, match="train_digits of Digits must be at least 1"):
+        Digits(train_digits=0)

