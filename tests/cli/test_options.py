@@ -253,7 +253,7 @@ def test_epochs_become_steps(tmp_path, monkeypatch, capsys) -> None:
         (["compare", "--resolutions", "64", "32"], r"expected sides that grow, from 1 on, got \[64, 32\]"),
         (["compare", "--resolutions", "0"], "expected sides that grow, from 1 on"),
         (["train", "digits", "--optim.ema", "x"], "could not convert string to float: 'x'"),
-        (["compare", "--size", "huge"], r"Expected one of \('\w+', '\w+', '\w+'\)"),
+        (["compare", "--size", "huge"], r"Expected one of \('base', 'small', 'tiny'\)"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

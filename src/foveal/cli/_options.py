@@ -23,7 +23,8 @@ __all__ = ["Nothing", "help_of", "parse", "plain_words", "summary"]
 
 _PLACEHOLDERS: dict[Any, str] = {str: "NAME", Path: "PATH", int: "INT", float: "FLOAT"}
 _FOLDERS = ("root", "out", "folder")
-_NONE = re.compile(r"- <class 'NoneType'>: \[.*?\] does not match choices \('None',\) |<class '\w+(?:\.\w+)*'>: |\{None\}\||'None', ")
+_NONE = re.compile(r"- <class 'NoneType'>: \[.*?\] does not match choices \('None',\) |<class '\w+(?:\.\w+)*'>: |\{None\}\|")
+_CHOICES = re.compile(r"Expected one of \(([^()]*)\)")
 _ROLE = re.compile(r":[\w:]+:`~?([^`]+)`")
 
 
@@ -179,4 +180,9 @@ def _unboxed(text: str) -> str:
     # to tyro an option that may be left out is one that may be None; to people it is one less word to read
     kept = [row for row in rows if row and not re.fullmatch(r"[─━╭╮╰╯+\-]+.*[─━╭╮╰╯+\-]+", row)]
     text = _NONE.sub("", " ".join(" ".join(kept).split("For full helptext")[0].split()))
-    return text.rstrip(" .;")
+    return _CHOICES.sub(_choices, text).rstrip(" .;")
+
+
+def _choices(match: re.Match[str]) -> str:
+    # tyro names them in the order of a set, another one in every process
+    return f"Expected one of ({', '.join(sorted(word for word in match[1].split(', ') if word != repr('None')))})"
