@@ -16,9 +16,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from foveal.compare import cost_against_resolution
-from foveal.compare.resolution import MATERIALISED
 from foveal.functional import efficient_attention_reference, external_attention_reference, linear_attention_reference
+from foveal.lab.compare import cost_against_resolution
+from foveal.lab.compare.resolution import MATERIALISED
 from foveal.models import make_mixer
 
 from ._harness import Row, check_equal, faster, inference

@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from foveal.data import CocoFolder, MaskFolder
-from foveal.data.detection._miniature import run_lengths
-from foveal.data.stereo.shifts import TRAIN_PHOTOS, _photo
+from foveal.lab.data import CocoFolder, MaskFolder
+from foveal.lab.data.detection._miniature import run_lengths
+from foveal.lab.data.stereo.shifts import TRAIN_PHOTOS, _photo
+from foveal.lab.recipes import get_recipe
+from foveal.lab.tasks import Detection, Segmentation
+from foveal.lab.training import Optim, Recipe, load_data
+from foveal.lab.training.loop import _optimizer
+from foveal.lab.training.order import Order, Seeded, StepSampler
 from foveal.models import MAResUNet, PyramidDetector
-from foveal.recipes import get_recipe
-from foveal.tasks import Detection, Segmentation
-from foveal.training import Optim, Recipe, load_data
-from foveal.training.loop import _optimizer
-from foveal.training.order import Order, Seeded, StepSampler
 
 from ._harness import Row
 

@@ -23,7 +23,7 @@ AUGMENT = "rand-m6-mstd0.5-inc1"
 def rows() -> Iterator[Row]:
     from timm.data import ImageDataset, create_transform
 
-    from foveal.data import ImageNet
+    from foveal.lab.data import ImageNet
 
     with tempfile.TemporaryDirectory() as text:
         root = Path(text)

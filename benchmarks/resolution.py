@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from foveal._machine import processor
-from foveal.compare import ResolutionPoint, cost_against_resolution, resolution_figure
+from foveal.lab.compare import ResolutionPoint, cost_against_resolution, resolution_figure
 
 CHANNELS = 64
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from foveal import InputError
-from foveal.catalogue import kind_named, list_kinds, list_packages, write_samples
 from foveal.cli import main
-from foveal.data import DATA, SOURCES, Digits, DigitScenes, FlagSwap, fetch
-from foveal.data._fetch import find, packaged
+from foveal.lab.catalogue import kind_named, list_kinds, list_packages, write_samples
+from foveal.lab.data import DATA, SOURCES, Digits, DigitScenes, FlagSwap, fetch
+from foveal.lab.data._fetch import find, packaged
 
 SCENES = DigitScenes(source="digits", side=32, smallest=8, largest=12, train_scenes=3, val_scenes=2, test_scenes=2)
 
@@ -21,9 +21,9 @@ SCENES = DigitScenes(source="digits", side=32, smallest=8, largest=12, train_sce
 def cache(tmp_path, monkeypatch) -> Path:
     """An empty cache, on a machine where no package is installed and every client is."""
     monkeypatch.setenv("FOVEAL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("foveal.data._fetch.find_spec", lambda name: None)
-    monkeypatch.setattr("foveal.data._fetch.find.__defaults__", (tmp_path / "root",))
-    monkeypatch.setattr("foveal.data._fetch.shutil.which", lambda client: f"/usr/bin/{client}")
+    monkeypatch.setattr("foveal.lab.data._fetch.find_spec", lambda name: None)
+    monkeypatch.setattr("foveal.lab.data._fetch.find.__defaults__", (tmp_path / "root",))
+    monkeypatch.setattr("foveal.lab.data._fetch.shutil.which", lambda client: f"/usr/bin/{client}")
     return tmp_path / "cache"
 
 
@@ -139,6 +139,6 @@ def test_what_cannot_be_done_is_said(words, says, capsys) -> None:
 
 
 def test_missing_clients_are_named(cache, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("foveal.data._fetch.shutil.which", lambda client: None)
+    monkeypatch.setattr("foveal.lab.data._fetch.shutil.which", lambda client: None)
     assert main(["data", "fetch", "emoji-google"]) == 2
     assert "needs npm, as Node.js brings it; elsewhere unpack" in capsys.readouterr().err

@@ -16,9 +16,9 @@ from PIL import Image
 import foveal
 from foveal.attention import list_attentions
 from foveal.cli import VERBS, main
+from foveal.lab.recipes import get_recipe, list_recipes, smoke
+from foveal.lab.training import Recipe, evaluate, load_run, read_json, write_json
 from foveal.official import list_kinds
-from foveal.recipes import get_recipe, list_recipes, smoke
-from foveal.training import Recipe, evaluate, load_run, read_json, write_json
 from tests.training.helpers import assert_same_weights, tiny, weights
 
 
@@ -130,7 +130,7 @@ def test_a_run_that_is_no_smoke_does_not_say_so(run, tmp_path, capsys) -> None:
 
 def test_resume_goes_on_to_the_same_weights(run, tmp_path) -> None:
     """A run of which only the checkpoint of the second step is left."""
-    from foveal.training import Interrupted, fit, loop
+    from foveal.lab.training import Interrupted, fit, loop
 
     recipe = tiny(steps=4, eval_every=2)
     with pytest.MonkeyPatch.context() as patch:
@@ -220,7 +220,7 @@ def test_bad_input_ends_with_a_message_and_code_2(words, says, run, picture, mon
     write_json(here / "unfinished" / "recipe.json", tiny().to_dict())
     monkeypatch.chdir(here)
     # a comparison that is refused must be refused before it starts
-    monkeypatch.setattr("foveal.compare.run.ProcessPoolExecutor", lambda *a: pytest.fail("the comparison started"))
+    monkeypatch.setattr("foveal.lab.compare.run.ProcessPoolExecutor", lambda *a: pytest.fail("the comparison started"))
     # tyro wraps its messages at the width of the terminal
     monkeypatch.setenv("COLUMNS", "300")
     try:
@@ -258,7 +258,7 @@ def test_as_a_module(module, monkeypatch, capsys) -> None:
 
 
 def test_interrupted_training_says_how_to_go_on(run, tmp_path, monkeypatch, capsys) -> None:
-    from foveal.training import loop
+    from foveal.lab.training import loop
 
     monkeypatch.setattr(loop.Stopping, "agreed", lambda self, flag, step, due: True)
     assert main(["train", "--from", str(run / "recipe.json"), "--out", str(tmp_path / "run")]) == 130

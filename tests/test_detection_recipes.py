@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from foveal import EfficientAttention2d, ExternalAttention2d, HaloAttention2d
+from foveal.lab.recipes import get_recipe, list_recipes
+from foveal.lab.training import Recipe
 from foveal.models import PyramidDetector
-from foveal.recipes import get_recipe, list_recipes
-from foveal.training import Recipe
 
 COCO = [name for name in list_recipes() if name.startswith("coco-")]
 MODULES = {"coco-efficient": (EfficientAttention2d, 7), "coco-halo": (HaloAttention2d, 3)}

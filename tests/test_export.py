@@ -13,9 +13,10 @@ from torch import nn
 from foveal import DenoisingAttention, InputError, convert_, create_attention, export_model, save_pretrained
 from foveal.attention import CORES, attention_class, config_from_dict, list_attentions
 from foveal.cli import main
-from foveal.export import FORMATS, example_images, find_model
+from foveal.export import FORMATS, example_images
+from foveal.lab.find import find_model
+from foveal.lab.training import read_weights, write_json
 from foveal.models import TimeSformer
-from foveal.training import read_weights, write_json
 from tests.convert.test_hosts import SIDE, stirred, timm_vit, torchvision_vit, transformers_tower
 from tests.training.helpers import tiny
 

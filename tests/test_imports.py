@@ -9,10 +9,12 @@ from pathlib import Path
 import foveal
 
 ROOT = Path(foveal.__file__).parent
-RANK = {"functional": 1, "attention": 2, "convert": 3, "analysis": 4, "models": 4, "official": 5, "timm": 6, "data": 6}
-RANK |= {"__version__": 0, "_errors": 0, "_fx": 0.5, "_console": 0.5, "_ranges": 0.5, "_kinds": 1}
-RANK |= {"tasks": 6.5, "training": 7, "bench": 8, "compare": 8, "recipes": 8, "looking": 8, "catalogue": 8, "cli": 9}
-RANK |= {"_files": 0.5, "_param_groups": 0.5, "_fits": 0.5, "_machine": 0.5, "_weights": 0.5, "hub": 3.5, "export": 8, "__main__": 10}
+PARTS = {"functional": 1, "attention": 2, "convert": 3, "hub": 3.5, "analysis": 4, "models": 4, "official": 5, "timm": 6, "export": 8, "bench": 8}
+PARTS |= {"__version__": 0, "_moved": 0.3, "_errors": 0.2, "_fx": 0.5, "_console": 0.5, "_ranges": 0.5, "_kinds": 1}
+PARTS |= {"_files": 0.5, "_param_groups": 0.5, "_fits": 0.5, "_machine": 0.5, "_weights": 0.5}
+LAB = {"lab": 10, "lab.data": 11, "lab.tasks": 12, "lab.training": 13}
+LAB |= dict.fromkeys(("lab.compare", "lab.recipes", "lab.looking", "lab.find", "lab.catalogue"), 14)
+RANK = PARTS | LAB | {"cli": 20, "__main__": 21}
 HEAVY = (
     "timm",
     "torchvision",
@@ -35,7 +37,13 @@ HEAVY = (
 
 
 def part(path: Path) -> str:
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+    """``convert``, or in the lab ``lab.data``."""
+    return _room(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def _room(parts: tuple[str, ...]) -> str:
+    deep = parts[0] == "lab" and len(parts) > 1 and parts[1] != "__init__"
+    return ".".join(parts[:2]) if deep else parts[0]
 
 
 def imports(path: Path) -> list[tuple[int, str]]:
@@ -46,12 +54,12 @@ def imports(path: Path) -> list[tuple[int, str]]:
         if isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             full = ".".join([*base, node.module or ""]).rstrip(".")
-            targets = [full] if full.count(".") else [f"{full}.{alias.name}" for alias in node.names]
+            targets = [f"{full}.{alias.name}" for alias in node.names] if full in ("foveal", "foveal.lab") else [full]
         elif isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
         else:
             continue
-        found += [(node.lineno, target.split(".")[1]) for target in targets if target.startswith("foveal.")]
+        found += [(node.lineno, _room(tuple(target.split(".")[1:]))) for target in targets if target.startswith("foveal.")]
     return found
 
 
@@ -74,15 +82,22 @@ def test_imports_run_downward_only() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_no_part_imports_the_lab() -> None:
+    """Two floors: whoever uses the parts needs nothing of what trains and judges."""
+    parts = [path for path in FILES if part(path) in PARTS]
+    assert len(parts) > 100, "the parts were not found"
+    assert not [(path.name, target) for path in parts for _, target in imports(path) if target not in PARTS]
+
+
 def test_upward_imports_would_be_seen(tmp_path) -> None:
-    source = "from ..training import fit\nfrom .. import cli\nimport foveal.compare\ndef f():\n    from ..models.vit import ViT\nfrom .other import x\n"
+    source = "from ..lab.training import fit\nfrom .. import cli\nimport foveal.lab.compare\ndef f():\n    from ..models.vit import ViT\nfrom .other import x\n"
     path = ROOT / "analysis" / "imaginary.py"
 
     class Imaginary(type(path)):
         def read_text(self, **options: str) -> str:
             return source
 
-    assert [target for _, target in imports(Imaginary(path))] == ["training", "cli", "compare", "analysis", "models"]
+    assert [target for _, target in imports(Imaginary(path))] == ["lab.training", "cli", "lab.compare", "analysis", "models"]
 
 
 BARE = """

@@ -16,7 +16,7 @@ from foveal import InputError
 from foveal.analysis import attention_maps, look_from, rollout, token_layout, upsample
 from foveal.analysis.pictures import overlay, to_pixels
 from foveal.cli import main
-from foveal.looking import Opened, inspect_model, open_model
+from foveal.lab.looking import Opened, inspect_model, open_model
 
 timm = pytest.importorskip("timm")
 

@@ -15,10 +15,10 @@ MODULES = [
     "foveal.official",
     "foveal.analysis",
     "foveal.models",
-    "foveal.data",
-    "foveal.training",
-    "foveal.recipes",
-    "foveal.compare",
+    "foveal.lab.data",
+    "foveal.lab.training",
+    "foveal.lab.recipes",
+    "foveal.lab.compare",
 ]
 
 

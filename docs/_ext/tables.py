@@ -167,9 +167,9 @@ def public_names(module: str) -> str:
 @table
 def imagenet_recipes() -> str:
     """Every recipe on ImageNet: its network, its training, and what is published of the network."""
-    from foveal.data import ImageNet
-    from foveal.recipes import get_recipe, list_recipes
-    from foveal.recipes.imagenet import IMAGES
+    from foveal.lab.data import ImageNet
+    from foveal.lab.recipes import get_recipe, list_recipes
+    from foveal.lab.recipes.imagenet import IMAGES
     from foveal.timm import PUBLISHED, TimmModel
 
     rows = []

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
-from foveal.data import ClutteredDigits
+from foveal.lab.data import ClutteredDigits
 
 Draw = Callable[[], Figure]
 FIGURES: dict[str, Draw] = {}

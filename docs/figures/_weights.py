@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from foveal.training import read_weights
+from foveal.lab.training import read_weights
 
 KEPT = Path(__file__).with_name("denoising.safetensors")
 

@@ -4,9 +4,9 @@ import torch
 from matplotlib.figure import Figure
 
 from foveal.analysis import attention_maps, mass_on, patch_mask
-from foveal.data import ClutteredDigits
+from foveal.lab.data import ClutteredDigits
+from foveal.lab.training import read_weights
 from foveal.models import ViT
-from foveal.training import read_weights
 
 from ._style import figure, panels, show_image, show_map
 from ._weights import KEPT

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ._errors import InputError
+from ._moved import remember_old_names
 
 if TYPE_CHECKING:
     from . import analysis, functional, hub, official
@@ -146,3 +147,4 @@ class _Package(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Package
+remember_old_names()

@@ -167,7 +167,7 @@ def test_timms_own_names_say_what_looks(name, looks) -> None:
 def test_pictures_say_who_looks(pool, who, tmp_path, monkeypatch) -> None:
     from PIL import Image, ImageDraw
 
-    from foveal.looking import Opened, inspect_model
+    from foveal.lab.looking import Opened, inspect_model
 
     written: list[str] = []
     write = ImageDraw.ImageDraw.text
@@ -235,7 +235,7 @@ def test_slots_that_are_as_many_as_tokens_are_no_picture(tmp_path, monkeypatch) 
     from PIL import Image
 
     from foveal import looking
-    from foveal.compare.look import class_token_maps
+    from foveal.lab.compare.look import class_token_maps
     from foveal.models import ViT
 
     model = ViT(attention="external", options={"slots": 17}, patch_size=8).build(img_size=32, in_chans=3, num_classes=5).eval()

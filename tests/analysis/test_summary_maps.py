@@ -9,11 +9,11 @@ from torch import nn
 from foveal import ChannelLinearAttention2d, EfficientAttention2d, ExternalAttention2d, InputError, LinearAttention2d
 from foveal.analysis import attention_maps, rollout, summary_maps
 from foveal.cli import main
-from foveal.data import FlagSwap
-from foveal.looking import Opened, inspect_model
+from foveal.lab.data import FlagSwap
+from foveal.lab.looking import Opened, inspect_model
+from foveal.lab.tasks import Segmentation
+from foveal.lab.training import Optim, Recipe, fit
 from foveal.models import SmallFCN
-from foveal.tasks import Segmentation
-from foveal.training import Optim, Recipe, fit
 
 
 @pytest.fixture

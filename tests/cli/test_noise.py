@@ -22,7 +22,7 @@ def errors_of(code: str, home: Path) -> str:
 
 
 @pytest.mark.case("N6")
-@pytest.mark.parametrize("module", ["foveal.compare", "foveal.bench"])
+@pytest.mark.parametrize("module", ["foveal.lab.compare", "foveal.bench"])
 def test_no_runtime_of_cuda_is_missed(module, tmp_path) -> None:
     """torch says so wherever it compiles beside an installed compiler of CUDA, which is what ``CUDA_HOME`` says."""
     if torch.cuda.is_available():

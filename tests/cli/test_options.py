@@ -17,10 +17,10 @@ from foveal import InputError
 from foveal._ranges import SEED, Range, check_ranges
 from foveal.cli import VERBS, main
 from foveal.cli._options import help_of, plain_words
-from foveal.data import DATA
+from foveal.lab.data import DATA
+from foveal.lab.tasks import TASKS
+from foveal.lab.training import Optim, Recipe, write_json
 from foveal.models import MODELS
-from foveal.tasks import TASKS
-from foveal.training import Optim, Recipe, write_json
 from tests.training.helpers import tiny
 
 KINDS = [registry[name] for registry in (DATA, MODELS, TASKS) for name in registry]
@@ -201,7 +201,7 @@ def test_no_setting_takes_a_number_that_is_none(cls) -> None:
 @pytest.mark.case("F35")
 def test_a_kind_of_somebody_else_is_checked_too() -> None:
     from foveal._kinds import Kinds
-    from foveal.data import Data
+    from foveal.lab.data import Data
 
     @Kinds("toy").register
     @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,7 +234,7 @@ def test_bounds_as_they_are_said() -> None:
 
 def test_epochs_become_steps(tmp_path, monkeypatch, capsys) -> None:
     """1,258 digits train; half an epoch in batches of 200 is 3.145 steps."""
-    from foveal.training import read_json
+    from foveal.lab.training import read_json
 
     monkeypatch.chdir(tmp_path)
     assert main(["train", "digits", "--data.source", "digits", "--epochs", "0.5", "--batch-size", "200", "--out", "run"]) == 0

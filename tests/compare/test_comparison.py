@@ -21,9 +21,9 @@ from PIL import Image
 from foveal import InputError
 from foveal.analysis import attention_maps
 from foveal.cli import main
-from foveal.compare import Plan, check_results, collect, make_plan, render_report, run_plan, steps_for_minutes, write_report, write_results
+from foveal.lab.compare import Plan, check_results, collect, make_plan, render_report, run_plan, steps_for_minutes, write_report, write_results
+from foveal.lab.training import Optim, build_model, load_run, read_json, read_weights, write_json
 from foveal.models import ViT
-from foveal.training import Optim, build_model, load_run, read_json, read_weights, write_json
 from tests.training.helpers import tiny
 
 PLAN = make_plan(tiny(model=ViT(), optim=Optim(lr=2e-2), steps=6, eval_every=3, checkpoint_every=3), ("denoising",), seeds=2)

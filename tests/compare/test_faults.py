@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from foveal import InputError
 from foveal.cli import main
-from foveal.compare import (
+from foveal.lab.compare import (
     Plan,
     check_results,
     collect,
@@ -30,9 +30,9 @@ from foveal.compare import (
     write_results,
     write_summary,
 )
-from foveal.compare._diverged import DIVERGED, diverged_runs, without_diverged
+from foveal.lab.compare._diverged import DIVERGED, diverged_runs, without_diverged
+from foveal.lab.training import Diverged, Optim, fit, read_json, write_json
 from foveal.models import ViT
-from foveal.training import Diverged, Optim, fit, read_json, write_json
 from tests.training.helpers import assert_same_weights, tiny, weights
 
 PLAN = make_plan(tiny(model=ViT(), optim=Optim(lr=2e-2), steps=6, eval_every=3, checkpoint_every=3), ("denoising", "external"), seeds=1)
@@ -94,7 +94,7 @@ def test_a_worker_that_never_ends_is_named(tmp_path, monkeypatch) -> None:
 def test_a_parent_that_was_killed_and_started_again_at_once(tmp_path) -> None:
     recipe = replace(PLAN.recipe, steps=60, eval_every=3)
     plan = make_plan(recipe, ("denoising",), seeds=1)
-    code = "import sys; from foveal.compare import Plan, run_plan; from foveal.training import read_json; from pathlib import Path\n"
+    code = "import sys; from foveal.lab.compare import Plan, run_plan; from foveal.lab.training import read_json; from pathlib import Path\n"
     code += "if __name__ == '__main__': run_plan(Plan.from_dict(read_json(Path(sys.argv[1]))), Path(sys.argv[2]), jobs=1)"
     write_json(tmp_path / "plan.json", plan.to_dict())
     (tmp_path / "go.py").write_text(code)
@@ -227,7 +227,7 @@ def test_a_comparison_on_a_full_disk_is_one_line(tmp_path, monkeypatch, capsys) 
     def full(*arguments: Any) -> None:
         raise OSError(28, os.strerror(28), str(tmp_path / "out" / "plan.json"))
 
-    monkeypatch.setattr("foveal.training.reading.replace_file", full)
+    monkeypatch.setattr("foveal.lab.training.reading.replace_file", full)
     assert main(["compare", "--attentions", "denoising", "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -270,7 +270,7 @@ def test_a_worker_is_told_that_its_parent_is_gone(tmp_path) -> None:
     mark = tmp_path / "ended"
     code = f"""
 import os, signal, sys, time
-from foveal.compare.run import _start_worker
+from foveal.lab.compare.run import _start_worker
 if os.fork() == 0:
     parent = os.getppid()
     signal.signal(signal.SIGTERM, lambda *a: (open({str(mark)!r}, "w").write(str(time.monotonic())), os._exit(0)))
@@ -292,4 +292,4 @@ time.sleep(60)
 
 def test_a_plan_comes_back() -> None:
     assert Plan.from_dict(json.loads(json.dumps(PLAN.to_dict()))) == PLAN
-    assert read_json.__module__ == "foveal.training.reading"
+    assert read_json.__module__ == "foveal.lab.training.reading"

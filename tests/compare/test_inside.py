@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from foveal.compare.inside import angle_words, branch_words
+from foveal.lab.compare.inside import angle_words, branch_words
 
 
 def regions(*negative: float, chance: float = 0.2) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from foveal import InputError
 from foveal.analysis import cost
 from foveal.attention import list_attentions
-from foveal.compare import DEFAULT_ARMS, Plan, list_arms, make_plan
+from foveal.lab.compare import DEFAULT_ARMS, Plan, list_arms, make_plan
 from foveal.models import ViT
 from tests.training.helpers import tiny
 

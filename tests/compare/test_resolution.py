@@ -5,7 +5,7 @@ import json
 import pytest
 
 from foveal import InputError
-from foveal.compare import ResolutionPoint, cost_against_resolution, measure_resolution, resolution, resolution_figure
+from foveal.lab.compare import ResolutionPoint, cost_against_resolution, measure_resolution, resolution, resolution_figure
 
 
 @pytest.fixture

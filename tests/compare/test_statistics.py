@@ -8,9 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from foveal.compare.statistics import Estimate, compare_pairs, estimate, paired_difference, pool_residuals, verdict
-from foveal.compare.words import verdict_words
-from foveal.tasks import Classification, Headline
+from foveal.lab.compare.statistics import Estimate, compare_pairs, estimate, paired_difference, pool_residuals, verdict
+from foveal.lab.compare.words import verdict_words
+from foveal.lab.tasks import Classification, Headline
 
 accuracies = st.lists(st.floats(0, 1), min_size=2, max_size=8)
 

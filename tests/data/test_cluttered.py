@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from foveal import InputError
-from foveal.data import ClutteredDigits, load_digits, seed_of
-from foveal.data.digits import split_by_class
+from foveal.lab.data import ClutteredDigits, load_digits, seed_of
+from foveal.lab.data.digits import split_by_class
 
 # as large as the source, so that digits can be found again pixel for pixel; without noise
 EXACT = ClutteredDigits(source="digits", cells=3, digit=8, distractors=3, noise=0.0, train_scenes=60, val_scenes=30, test_scenes=40)

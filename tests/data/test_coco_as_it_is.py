@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from foveal import InputError
-from foveal.data import CocoFolder
-from foveal.data.detection._masks import unpacked
+from foveal.lab.data import CocoFolder
+from foveal.lab.data.detection._masks import unpacked
 
 HIGH, WIDE = 20, 30
 
@@ -291,7 +291,7 @@ def test_hostile_numbers_allocate_nothing(tmp_path, monkeypatch) -> None:
     values["annotations"][1] |= {"segmentation": square(10, 10, 150_000, 150_000), "bbox": [10, 10, 150_000, 150_000]}
     runs = deepcopy(values)
     runs["annotations"][1]["segmentation"] = {"size": [200_000, 200_000], "counts": [39_999_999_999, 1]}
-    monkeypatch.setattr("foveal.data.detection.coco.decode_mask", lambda *_: pytest.fail("a mask was made"))
+    monkeypatch.setattr("foveal.lab.data.detection.coco.decode_mask", lambda *_: pytest.fail("a mask was made"))
     for name, hostile in (("polygon", values), ("runs", runs)):
         write(tmp_path / name, hostile)
         with pytest.raises(InputError, match=r"2\.png is 30×20, but .* says 200000×200000"):

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from foveal import InputError
-from foveal.data import NICO, ContextedDigits, ImageNet9
-from foveal.data.contexts.imagenet9 import NINE
-from foveal.data.contexts.nico import NICO_CONTEXTS
+from foveal.lab.data import NICO, ContextedDigits, ImageNet9
+from foveal.lab.data.contexts.imagenet9 import NINE
+from foveal.lab.data.contexts.nico import NICO_CONTEXTS
 
 # -- digits --------------------------------------------------------------------------------------------------------------------------------------
 

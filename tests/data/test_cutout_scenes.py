@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from foveal import InputError
-from foveal.data import CutoutScenes
-from foveal.data.cutouts import CLASSES
-from foveal.data.detection.cutouts import BACKGROUNDS
+from foveal.lab.data import CutoutScenes
+from foveal.lab.data.cutouts import CLASSES
+from foveal.lab.data.detection.cutouts import BACKGROUNDS
 
 pytestmark = pytest.mark.skipif(find_spec("skimage") is None, reason="backgrounds lie in scikit-image")
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)

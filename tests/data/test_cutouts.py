@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from foveal import InputError
-from foveal.data import SOURCES, Cutouts, DataBundle, cache_folder, fetch
-from foveal.data._fetch import find
-from foveal.data.cutouts import CLASSES, list_cutouts
-from foveal.recipes import get_recipe
-from foveal.training import Recipe
+from foveal.lab.data import SOURCES, Cutouts, DataBundle, cache_folder, fetch
+from foveal.lab.data._fetch import find
+from foveal.lab.data.cutouts import CLASSES, list_cutouts
+from foveal.lab.recipes import get_recipe
+from foveal.lab.training import Recipe
 
 
 @pytest.fixture
@@ -94,9 +94,9 @@ def test_numbers_that_make_no_scene_are_refused() -> None:
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("FOVEAL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("foveal.data._fetch.shutil.which", lambda client: f"/usr/bin/{client}")
+    monkeypatch.setattr("foveal.lab.data._fetch.shutil.which", lambda client: f"/usr/bin/{client}")
     # as if the package were not installed on this machine
-    monkeypatch.setattr("foveal.data._fetch.find.__defaults__", (tmp_path / "root",), raising=False)
+    monkeypatch.setattr("foveal.lab.data._fetch.find.__defaults__", (tmp_path / "root",), raising=False)
     return tmp_path / "cache"
 
 
@@ -144,7 +144,7 @@ def test_what_fails_leaves_nothing(cache, run, says) -> None:
 
 
 def test_missing_clients_and_names_are_told(cache, monkeypatch) -> None:
-    monkeypatch.setattr("foveal.data._fetch.shutil.which", lambda client: None)
+    monkeypatch.setattr("foveal.lab.data._fetch.shutil.which", lambda client: None)
     with pytest.raises(InputError, match="needs apt-get, as Debian and Ubuntu have it; elsewhere unpack"):
         fetch("tuxpaint-stamps", apt())
     with pytest.raises(InputError, match="did you mean tuxpaint-stamps"):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from foveal import InputError
-from foveal.data import CocoFolder, DigitScenes, FlagSwap, FlagSwapBoxes, NucleiInstances, instances_of, read_nuclei
+from foveal.lab.data import CocoFolder, DigitScenes, FlagSwap, FlagSwapBoxes, NucleiInstances, instances_of, read_nuclei
 
 DIGITS = DigitScenes(source="digits", side=40, smallest=8, largest=14, train_scenes=30, val_scenes=5, test_scenes=5)
 

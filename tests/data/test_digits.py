@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from foveal import InputError
-from foveal.data import Digits, list_digit_sources, load_digits
+from foveal.lab.data import Digits, list_digit_sources, load_digits
 
 
 def test_scikit_learn_digits_are_theirs() -> None:

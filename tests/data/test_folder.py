@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from foveal import InputError
-from foveal.data import ImageFolder
+from foveal.lab.data import ImageFolder
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 

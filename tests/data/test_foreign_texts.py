@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from foveal import InputError
-from foveal.data import NICO, ImageNet, PascalVOC, VideoFolder
-from foveal.data._foreign import Entry, read_json, to_text
+from foveal.lab.data import NICO, ImageNet, PascalVOC, VideoFolder
+from foveal.lab.data._foreign import Entry, read_json, to_text
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from foveal import InputError
-from foveal.data import NICO, ImageFolder, ImageNet, ImageNet9, MaskFolder, VideoFolder
-from foveal.data._splits import split_of
-from foveal.data.contexts.imagenet9 import NINE
+from foveal.lab.data import NICO, ImageFolder, ImageNet, ImageNet9, MaskFolder, VideoFolder
+from foveal.lab.data._splits import split_of
+from foveal.lab.data.contexts.imagenet9 import NINE
 
 
 def put(path: Path, shade: int = 90) -> Path:

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from foveal import InputError
-from foveal.data import ImageNet
-from foveal.data._shards import index_shards
+from foveal.lab.data import ImageNet
+from foveal.lab.data._shards import index_shards
 
 PLAIN = {"auto_augment": None, "random_erasing": 0.0}
 COUNTS = {"train-0": 5, "train-1": 4, "val-0": 3}
@@ -159,7 +159,7 @@ def test_the_index_is_kept_apart_from_the_data_and_follows_them(root, cache, mon
     assert {path.name for path in root.iterdir()} == before
     assert len(list((cache / "shards").glob("*.npy"))) == 1
     with monkeypatch.context() as patch:
-        patch.setattr("foveal.data._shards._rows", lambda path: pytest.fail("the headers were read again"))
+        patch.setattr("foveal.lab.data._shards._rows", lambda path: pytest.fail("the headers were read again"))
         again = index_shards(paths)
     assert np.array_equal(again.table, first.table)
     shard(paths[0], samples(2))
@@ -176,7 +176,7 @@ def test_processes_that_index_at_once_agree_and_leave_one_index(root, cache) -> 
     code = """
 import sys
 from pathlib import Path
-from foveal.data._shards import index_shards
+from foveal.lab.data._shards import index_shards
 print("ready", flush=True)
 sys.stdin.readline()
 print(index_shards([Path(path) for path in sys.argv[1:]]).table.tolist())

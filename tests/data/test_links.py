@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from foveal import InputError
-from foveal.data import VideoFolder
+from foveal.lab.data import VideoFolder
 
 from .test_found import junk, load, paths, put, split
 

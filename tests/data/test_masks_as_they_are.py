@@ -10,7 +10,7 @@ from PIL import Image
 
 from foveal import InputError
 from foveal.cli import main
-from foveal.data import IGNORE, ISPRS, MaskFolder, PascalVOC
+from foveal.lab.data import IGNORE, ISPRS, MaskFolder, PascalVOC
 
 SHOWN = np.zeros((8, 12), np.uint8)
 SHOWN[:3, 2:9] = 1

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from foveal.data import (
+from foveal.lab.data import (
     ADE20K,
     IGNORE,
     ISPRS,
@@ -29,11 +29,11 @@ from foveal.data import (
     load_digits,
     read_nuclei,
 )
-from foveal.data._miniature import miniature
-from foveal.data.detection._miniature import run_lengths
-from foveal.data.segmentation._miniature import Kinds
-from foveal.recipes import get_recipe
-from foveal.training import Recipe
+from foveal.lab.data._miniature import miniature
+from foveal.lab.data.detection._miniature import run_lengths
+from foveal.lab.data.segmentation._miniature import Kinds
+from foveal.lab.recipes import get_recipe
+from foveal.lab.training import Recipe
 
 NOWHERE = Path("nowhere")
 MASKS: list[Data] = [

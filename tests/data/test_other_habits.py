@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from foveal import InputError
-from foveal.data import CocoFolder, ImageFolder, ImageNet, MaskFolder, PascalVOC, VideoFolder
-from foveal.data._splits import like_splits, split_of
+from foveal.lab.data import CocoFolder, ImageFolder, ImageNet, MaskFolder, PascalVOC, VideoFolder
+from foveal.lab.data._splits import like_splits, split_of
 
 
 def put(path: Path, shade: int = 90) -> Path:

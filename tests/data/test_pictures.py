@@ -11,10 +11,10 @@ import tifffile
 from PIL import Image
 
 from foveal import InputError
-from foveal.data import ImageFolder, ImageNet, MaskFolder
-from foveal.data._bundle import grey_digit
-from foveal.data._image import Unreadable, Unscaled, open_picture, open_rgb, rgb
-from foveal.data.video._reader import open_clip
+from foveal.lab.data import ImageFolder, ImageNet, MaskFolder
+from foveal.lab.data._bundle import grey_digit
+from foveal.lab.data._image import Unreadable, Unscaled, open_picture, open_rgb, rgb
+from foveal.lab.data.video._reader import open_clip
 
 SHOWN = np.arange(35, dtype=np.uint8).reshape(5, 7) * 7
 # what a camera stores so that an EXIF reader shows SHOWN: the definition of the eight values in the EXIF standard, row 0 and column 0 by side

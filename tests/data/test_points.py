@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 
 from foveal import InputError
-from foveal.data import SolidPairs, Solids
-from foveal.data.points.shapes import ROUND, SOLIDS, random_rotation
+from foveal.lab.data import SolidPairs, Solids
+from foveal.lab.data.points.shapes import ROUND, SOLIDS, random_rotation
 
 # f(x) = 0 on the surface, and its gradient, which is the normal's direction
 SURFACES = {

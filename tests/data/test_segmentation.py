@@ -11,11 +11,11 @@ from PIL import Image
 from torch.utils.data import Subset
 
 from foveal import InputError
-from foveal.data import ADE20K, IGNORE, ISPRS, BrainSlabs, Cityscapes, Data, FlagSwap, MaskFolder, Nuclei, PascalVOC, read_brain, read_nuclei
+from foveal.lab.data import ADE20K, IGNORE, ISPRS, BrainSlabs, Cityscapes, Data, FlagSwap, MaskFolder, Nuclei, PascalVOC, read_brain, read_nuclei
+from foveal.lab.tasks import Segmentation
+from foveal.lab.training import Optim, Recipe, fit
+from foveal.lab.training.order import Seeded
 from foveal.models import SmallFCN
-from foveal.tasks import Segmentation
-from foveal.training import Optim, Recipe, fit
-from foveal.training.order import Seeded
 
 RNG = np.random.default_rng(0)
 COLOURS = {"road": (255, 255, 255), "building": (0, 0, 255), "low": (0, 255, 255), "tree": (0, 255, 0), "car": (255, 255, 0), "clutter": (255, 0, 0)}
@@ -359,10 +359,10 @@ def test_brain_slabs_keep_apart() -> None:
 
 
 def test_a_wheel_that_is_missing_is_named(monkeypatch, tmp_path) -> None:
-    from foveal.data.segmentation import embedded
+    from foveal.lab.data.segmentation import embedded
 
     embedded.read_nuclei.cache_clear()
-    monkeypatch.setattr("foveal.data._fetch.find_spec", lambda name: None)
+    monkeypatch.setattr("foveal.lab.data._fetch.find_spec", lambda name: None)
     monkeypatch.setenv("FOVEAL_CACHE", str(tmp_path))
     with pytest.raises(InputError, match=r'the image of nuclei needs stardist, which is not installed; remedy: pip install "foveal\[data\]"'):
         Nuclei().load()

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from foveal import InputError
-from foveal.data import KITTIStereo, MiddleburyStereo, SceneFlow, ShiftStereo, read_scene, shifted_pair
-from foveal.data._fetch import find
-from foveal.data.stereo._bundle import prepare_pair, shrink
-from foveal.data.stereo.scenes import SCENES, RealScenes
-from foveal.data.stereo.shifts import Layers, _blob, _piece, draw_layers
-from foveal.training.order import Seeded
+from foveal.lab.data import KITTIStereo, MiddleburyStereo, SceneFlow, ShiftStereo, read_scene, shifted_pair
+from foveal.lab.data._fetch import find
+from foveal.lab.data.stereo._bundle import prepare_pair, shrink
+from foveal.lab.data.stereo.scenes import SCENES, RealScenes
+from foveal.lab.data.stereo.shifts import Layers, _blob, _piece, draw_layers
+from foveal.lab.training.order import Seeded
 
 RNG = np.random.default_rng(0)
 NEEDS_PHOTOS = pytest.mark.skipif(find_spec("skimage") is None, reason="photographs lie in scikit-image")

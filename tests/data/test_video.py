@@ -15,12 +15,12 @@ from PIL import Image
 
 from foveal import InputError
 from foveal.cli import main
-from foveal.data import MovingDigits, VideoFolder
-from foveal.data.video import open_clip
-from foveal.data.video._sampling import crop_thirds, frame_places, resize_short
-from foveal.data.video._stand_in import stand_in_folder, write_video
-from foveal.data.video.moving_digits import DIRECTIONS
-from foveal.tasks import VideoClassification
+from foveal.lab.data import MovingDigits, VideoFolder
+from foveal.lab.data.video import open_clip
+from foveal.lab.data.video._sampling import crop_thirds, frame_places, resize_short
+from foveal.lab.data.video._stand_in import stand_in_folder, write_video
+from foveal.lab.data.video.moving_digits import DIRECTIONS
+from foveal.lab.tasks import VideoClassification
 
 av = pytest.importorskip("av")
 

@@ -11,10 +11,10 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import MultiScaleRoIAlign
 
 from foveal import EfficientAttention2d, ExternalAttention2d, HaloAttention2d, InputError
-from foveal.data import DetectionBundle
+from foveal.lab.data import DetectionBundle
+from foveal.lab.tasks import Detection
 from foveal.models import EFFICIENT_PLACES, Detector, PyramidDetector
 from foveal.models.detection.cascade import CascadeHeads
-from foveal.tasks import Detection
 
 SMALL: dict[str, Any] = {"backbone": "resnet18", "min_size": 64, "max_size": 96}
 HOSTS = ("retinanet", "faster_rcnn", "mask_rcnn", "cascade_rcnn", "cascade_mask_rcnn")

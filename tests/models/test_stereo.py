@@ -9,9 +9,9 @@ from torch import nn
 
 from foveal import InputError
 from foveal.attention import EfficientAttention2d
+from foveal.lab.training.checkpoint import write_weights
 from foveal.models import PSMNet, PyramidStereoNet
 from foveal.models.stereo.psmnet import PyramidFeatures, cost_volume
-from foveal.training.checkpoint import write_weights
 
 SMALL = PSMNet(attention=None, width=4, blocks=(1, 1, 1, 1), pools=(4, 2), max_disparity=16)
 PLACES = ["features", "volume"]

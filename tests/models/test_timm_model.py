@@ -7,8 +7,8 @@ from timm.layers import DropPath
 
 import foveal
 from foveal import InputError
+from foveal.lab.training import model_from_dict, model_to_dict
 from foveal.timm import TimmModel
-from foveal.training import model_from_dict, model_to_dict
 
 SIZES = {"img_size": 32, "in_chans": 1, "num_classes": 7}
 

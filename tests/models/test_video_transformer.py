@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 
 import foveal.timm  # noqa: F401 (registers the networks)
 from foveal import DenoisingAttention, HaloAttention, InputError, SoftmaxAttention
+from foveal.lab.training import model_from_dict, model_to_dict
 from foveal.models import TimeSformer, VisionTransformer
 from foveal.timm import VideoTransformer
-from foveal.training import model_from_dict, model_to_dict
 
 SMALL = VideoTransformer(embed_dim=24, depth=2, num_heads=2, patch_size=8)
 NEEDS = {"img_size": 16, "in_chans": 3, "num_classes": 5, "num_frames": 3}

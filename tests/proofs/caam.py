@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.lab.tasks import complement_logits, environment_batches, environment_loss, learn_partition, random_partition
 from foveal.models import EnvironmentHeads, GatedBlock, SplitBlock, Streams, TwoStreamBlock
-from foveal.tasks import complement_logits, environment_batches, environment_loss, learn_partition, random_partition
 
 from .proof import Proof, Row
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from foveal import CrossSampleDictionary, SoftmaxAttention
 from foveal.attention import CrossSamplePair
-from foveal.compare.statistics import estimate, verdict
+from foveal.lab.compare.statistics import estimate, verdict
 
 from .proof import Proof, Row
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveal.data import DetectionBundle, FlagSwapBoxes
+from foveal.lab.data import DetectionBundle, FlagSwapBoxes
+from foveal.lab.tasks import Detection
 from foveal.models import SmallDetector
-from foveal.tasks import Detection
 
 from .proof import Arm, Proof, fit, rows_of
 

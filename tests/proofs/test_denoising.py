@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from foveal.data import ClutteredDigits
+from foveal.lab.data import ClutteredDigits
 from foveal.models import ViT
 
 SCENES = ClutteredDigits(source="digits", digit=8, cells=2, distractors=2, train_scenes=2000, val_scenes=1, test_scenes=200)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from foveal.data import FlagSwap
+from foveal.lab.data import FlagSwap
 
 from .flag_swap import ARMS
 from .proof import SEEDS

@@ -6,7 +6,7 @@ import pytest
 
 from foveal import InputError
 from foveal.attention import list_attentions
-from foveal.data._fetch import find
+from foveal.lab.data._fetch import find
 
 from .pretrained import ARMS, MAP_ARMS, Choice, MapOutcome, Outcome, Stage, choice_line, line, map_line, run, run_map
 from .pretrained_page import NOTES, PAGE, Tables, page

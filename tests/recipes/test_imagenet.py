@@ -11,10 +11,10 @@ import torch
 from timm.layers import DropPath
 from torch import nn
 
-from foveal.data import ImageNet, imagenet
-from foveal.recipes import get_recipe, list_recipes, smoke
-from foveal.training import Interrupted, Recipe, fit
-from foveal.training.loop import _optimizer, _schedule
+from foveal.lab.data import ImageNet, imagenet
+from foveal.lab.recipes import get_recipe, list_recipes, smoke
+from foveal.lab.training import Interrupted, Recipe, fit
+from foveal.lab.training.loop import _optimizer, _schedule
 from tests.training.helpers import assert_same_weights, weights
 
 IMAGES = 1_281_167

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from foveal.recipes import get_recipe, list_recipes, smoke
-from foveal.training import Recipe, build_model, fit, latest_checkpoint, load_data, load_run, read_json
-from foveal.training.checkpoint import read_checkpoint
-from foveal.training.judging import loss_after
-from foveal.training.order import Order, Seeded
+from foveal.lab.recipes import get_recipe, list_recipes, smoke
+from foveal.lab.training import Recipe, build_model, fit, latest_checkpoint, load_data, load_run, read_json
+from foveal.lab.training.checkpoint import read_checkpoint
+from foveal.lab.training.judging import loss_after
+from foveal.lab.training.order import Order, Seeded
 
 
 def stands_in(name: str) -> bool:

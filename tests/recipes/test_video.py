@@ -7,9 +7,9 @@ import pytest
 import timm
 import torch
 
-from foveal.recipes import dna_timesformer_ntu, get_recipe
-from foveal.training import Recipe
-from foveal.training.loop import _optimizer, _schedule
+from foveal.lab.recipes import dna_timesformer_ntu, get_recipe
+from foveal.lab.training import Recipe
+from foveal.lab.training.loop import _optimizer, _schedule
 
 PUBLISHED = {
     "timesformer-k400": (240_000, 400, "fov_timesformer_base_patch16_224"),

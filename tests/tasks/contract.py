@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import pytest
 
 from foveal.cli import main
-from foveal.compare import make_plan, run_plan, write_report, write_results
-from foveal.training import Interrupted, Recipe, fit, loop, read_json, write_json
+from foveal.lab.compare import make_plan, run_plan, write_report, write_results
+from foveal.lab.training import Interrupted, Recipe, fit, loop, read_json, write_json
 from tests.training.helpers import assert_same_weights, weights
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foveal.data import Digits
-from foveal.tasks import Classification
-from foveal.training import load_data
+from foveal.lab.data import Digits
+from foveal.lab.tasks import Classification
+from foveal.lab.training import load_data
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -2.0]], dtype=torch.float64)
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from foveal import InputError
 from foveal.cli import main
-from foveal.data import DetectionBundle, DigitScenes
+from foveal.lab.data import DetectionBundle, DigitScenes
+from foveal.lab.tasks import Detection
+from foveal.lab.tasks._boxes import matched
+from foveal.lab.training import Optim, Recipe, load_data, load_run, read_json
 from foveal.models import SmallDetector
-from foveal.tasks import Detection
-from foveal.tasks._boxes import matched
-from foveal.training import Optim, Recipe, load_data, load_run, read_json
 from tests.tasks.contract import DenseContract
 
 DATA = DigitScenes(source="digits", side=32, smallest=8, largest=12, most=3, train_scenes=40, val_scenes=5, test_scenes=7)

@@ -6,8 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from foveal.models import EnvironmentHeads, Streams
-from foveal.tasks import (
+from foveal.lab.tasks import (
     Partition,
     environment_batches,
     environment_gradients,
@@ -17,7 +16,8 @@ from foveal.tasks import (
     random_partition,
     weight_variance,
 )
-from foveal.tasks.environments import LAM_REL
+from foveal.lab.tasks.environments import LAM_REL
+from foveal.models import EnvironmentHeads, Streams
 
 CLASSES, WIDTH, ENVIRONMENTS = 5, 7, 4
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from foveal.data import Data, DataBundle
-from foveal.recipes import get_recipe
-from foveal.training import fit
-from foveal.training.order import Seeded
+from foveal.lab.data import Data, DataBundle
+from foveal.lab.recipes import get_recipe
+from foveal.lab.training import fit
+from foveal.lab.training.order import Seeded
 
 
 @dataclass(frozen=True, kw_only=True)

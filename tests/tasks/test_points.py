@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from foveal import InputError
-from foveal.data import SolidPairs, Solids
+from foveal.lab.data import SolidPairs, Solids
+from foveal.lab.recipes import get_recipe
+from foveal.lab.tasks import PartSegmentation, PointClassification
+from foveal.lab.tasks.points import PartScores
+from foveal.lab.training import build_model, evaluate, fit, load_data, load_run, read_json
 from foveal.models import PartTransformer, PointTransformer, PointwiseParts
-from foveal.recipes import get_recipe
-from foveal.tasks import PartSegmentation, PointClassification
-from foveal.tasks.points import PartScores
-from foveal.training import build_model, evaluate, fit, load_data, load_run, read_json
 from tests.tasks.contract import RunContract
 
 

@@ -14,10 +14,10 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, M
 
 from foveal import InputError
 from foveal.cli import main
-from foveal.data import IGNORE, FlagSwap
+from foveal.lab.data import IGNORE, FlagSwap
+from foveal.lab.tasks import Classification, Segmentation, segmentation_scores
+from foveal.lab.training import Optim, Recipe, evaluate, load_data, load_run, read_json
 from foveal.models import SmallFCN, ViT
-from foveal.tasks import Classification, Segmentation, segmentation_scores
-from foveal.training import Optim, Recipe, evaluate, load_data, load_run, read_json
 from tests.tasks.contract import DenseContract
 from tests.training.helpers import SCENES
 

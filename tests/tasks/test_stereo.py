@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from foveal import InputError
 from foveal.cli import main
-from foveal.data import ShiftStereo
+from foveal.lab.data import ShiftStereo
+from foveal.lab.recipes import get_recipe, list_recipes
+from foveal.lab.tasks import StereoMatching
+from foveal.lab.tasks.stereo import StereoErrors, colour_disparity
+from foveal.lab.training import Optim, Recipe, evaluate, load_run, read_json
 from foveal.models import PSMNet
-from foveal.recipes import get_recipe, list_recipes
-from foveal.tasks import StereoMatching
-from foveal.tasks.stereo import StereoErrors, colour_disparity
-from foveal.training import Optim, Recipe, evaluate, load_run, read_json
 from tests.tasks.contract import DenseContract
 
 pytestmark = pytest.mark.skipif(find_spec("skimage") is None, reason="photographs lie in scikit-image")

@@ -9,13 +9,13 @@ from torch import nn
 
 from foveal import InputError
 from foveal.cli import main
-from foveal.compare import make_plan
-from foveal.compare.look import drawn_truth, look
-from foveal.data import MovingDigits, VideoBundle, VideoFolder
+from foveal.lab.compare import make_plan
+from foveal.lab.compare.look import drawn_truth, look
+from foveal.lab.data import MovingDigits, VideoBundle, VideoFolder
+from foveal.lab.tasks import Classification, VideoClassification
+from foveal.lab.training import Optim, Recipe, build_model, evaluate, fit, load_data, load_run, read_json
 from foveal.models import ViT
-from foveal.tasks import Classification, VideoClassification
 from foveal.timm import VideoTransformer
-from foveal.training import Optim, Recipe, build_model, evaluate, fit, load_data, load_run, read_json
 from tests.tasks.contract import RunContract
 
 DATA = MovingDigits(source="digits", side=24, digit=8, num_frames=3, step=(2, 4), train_clips=40, val_clips=9, test_clips=11)

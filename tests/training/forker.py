@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from foveal._errors import InputError
-from foveal.training import Interrupted, Recipe, fit, loop
+from foveal.lab.training import Interrupted, Recipe, fit, loop
 
 CHANGES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
 

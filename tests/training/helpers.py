@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveal.data import ClutteredDigits
+from foveal.lab.data import ClutteredDigits
+from foveal.lab.tasks import Classification
+from foveal.lab.training import Optim, Recipe, read_weights
 from foveal.models import ViT
-from foveal.tasks import Classification
-from foveal.training import Optim, Recipe, read_weights
 
 __all__ = ["SCENES", "assert_same_weights", "everything", "tiny", "weights"]
 

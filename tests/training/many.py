@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from foveal import InputError
-from foveal.tasks import Classification
-from foveal.training import Interrupted, Recipe, fit, loop, read_json
+from foveal.lab.tasks import Classification
+from foveal.lab.training import Interrupted, Recipe, fit, loop, read_json
 from tests.threads import threads_of_process_groups
 
 

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal import InputError
-from foveal.data import ContextedDigits, seed_of
+from foveal.lab.data import ContextedDigits, seed_of
+from foveal.lab.tasks import CausalLearning, Classification, Partition, learn_partition, random_partition
+from foveal.lab.tasks.causal_learning import EnvironmentWalk, names_of
+from foveal.lab.tasks.environments import complement_logits
+from foveal.lab.training import Interrupted, Optim, Recipe, build_model, fit, latest_checkpoint, load_data, load_run, loop, read_checkpoint
+from foveal.lab.training.reference import main
 from foveal.models import ViT
-from foveal.tasks import CausalLearning, Classification, Partition, learn_partition, random_partition
-from foveal.tasks.causal_learning import EnvironmentWalk, names_of
-from foveal.tasks.environments import complement_logits
 from foveal.timm import TimmModel
-from foveal.training import Interrupted, Optim, Recipe, build_model, fit, latest_checkpoint, load_data, load_run, loop, read_checkpoint
-from foveal.training.reference import main
 from tests.training.helpers import assert_same_weights, weights
 from tests.training.test_loop import launch
 

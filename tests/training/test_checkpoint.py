@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from foveal import InputError
-from foveal.training import latest_checkpoint, read_checkpoint, read_weights
-from foveal.training.checkpoint import fingerprint, replace_file, write_checkpoint
+from foveal.lab.training import latest_checkpoint, read_checkpoint, read_weights
+from foveal.lab.training.checkpoint import fingerprint, replace_file, write_checkpoint
 from tests.training.helpers import assert_same_weights, tiny
 
 RECIPE = tiny().to_dict()

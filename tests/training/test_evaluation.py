@@ -11,9 +11,9 @@ from torchmetrics import MeanMetric, MetricCollection, PearsonCorrCoef
 
 from foveal import InputError
 from foveal.cli import main
-from foveal.tasks import Classification
+from foveal.lab.tasks import Classification
+from foveal.lab.training import Optim, Recipe, build_model, evaluate, fit, judging, latest_checkpoint, load_data, read_checkpoint
 from foveal.timm import TimmModel
-from foveal.training import Optim, Recipe, build_model, evaluate, fit, judging, latest_checkpoint, load_data, read_checkpoint
 from tests.tasks.test_detection import RECIPE as DETECTION
 from tests.tasks.test_segmentation import RECIPE as SEGMENTATION
 from tests.training.helpers import tiny

@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save_file
 
 from foveal import InputError
 from foveal.cli import main
-from foveal.training import Diverged, Optim, build_model, evaluate, fit, latest_checkpoint, load_data, load_run, loop
-from foveal.training import checkpoint as checkpoints
-from foveal.training.checkpoint import write_checkpoint
-from foveal.training.place import refusals, sweep
-from foveal.training.reading import parse_json, read_history, write_json
+from foveal.lab.training import Diverged, Optim, build_model, evaluate, fit, latest_checkpoint, load_data, load_run, loop
+from foveal.lab.training import checkpoint as checkpoints
+from foveal.lab.training.checkpoint import write_checkpoint
+from foveal.lab.training.place import refusals, sweep
+from foveal.lab.training.reading import parse_json, read_history, write_json
 from tests.training.helpers import assert_same_weights, tiny, weights
 from tests.training.test_checkpoint import RECIPE, STATE, WEIGHTS
 from tests.training.test_loop import launch
@@ -308,7 +308,7 @@ def test_a_process_of_several_that_was_killed_is_one_line_and_the_run_goes_on(tm
 @pytest.mark.case("F29")
 @pytest.mark.parametrize("error", [OSError(errno.EROFS, "Read-only file system"), OSError(errno.ENOSPC, "No space left on device")])
 def test_evaluation_shows_its_numbers_where_it_cannot_write(run, error, monkeypatch, capsys, tmp_path) -> None:
-    monkeypatch.setattr("foveal.training.reading.replace_file", lambda *arguments: (_ for _ in ()).throw(error))
+    monkeypatch.setattr("foveal.lab.training.reading.replace_file", lambda *arguments: (_ for _ in ()).throw(error))
     assert main(["eval", str(run)]) == 2
     printed = capsys.readouterr()
     assert f"{json.loads((run / 'metrics.json').read_text())['accuracy']:.4f}" in printed.out
@@ -384,8 +384,8 @@ def test_spoilt_weights_are_not_evaluated(run, value, capsys) -> None:
 @pytest.mark.case("F33")
 def test_the_look_ahead_leaves_no_trace() -> None:
     """Batch norm's statistics, random numbers and gradients are those of before."""
+    from foveal.lab.training.judging import loss_after
     from foveal.timm import TimmModel
-    from foveal.training.judging import loss_after
 
     recipe = replace(PLAIN, model=TimmModel(name="test_efficientnet"))
     bundle = load_data(recipe.data)

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from foveal import InputError, fit_dictionaries_
-from foveal.data import ImageFolder, seed_of
+from foveal.lab.data import ImageFolder, seed_of
+from foveal.lab.tasks import Classification
+from foveal.lab.training import Interrupted, Optim, Recipe, build_model, evaluate, fit, latest_checkpoint, load_data, load_run, loop, read_checkpoint
 from foveal.models import ViT
-from foveal.tasks import Classification
-from foveal.training import Interrupted, Optim, Recipe, build_model, evaluate, fit, latest_checkpoint, load_data, load_run, loop, read_checkpoint
 from tests.training.helpers import SCENES, assert_same_weights, everything, tiny, weights
 
 PLAIN = tiny(model=ViT(attention="denoising"))

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveal.training.order import Order, Seeded, StepSampler
+from foveal.lab.training.order import Order, Seeded, StepSampler
 
 
 @given(length=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 3))

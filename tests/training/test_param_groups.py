@@ -6,10 +6,10 @@ import torch.nn.utils.prune
 from torch import nn
 
 import foveal
+from foveal.lab.training import Optim
+from foveal.lab.training.loop import _optimizer
 from foveal.models import SmallFCN, ViT
 from foveal.timm import TimmModel
-from foveal.training import Optim
-from foveal.training.loop import _optimizer
 from tests.training.helpers import tiny
 
 pytestmark = pytest.mark.case("R6")

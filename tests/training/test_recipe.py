@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from foveal import InputError
-from foveal.data import Digits, ImageFolder
+from foveal.lab.data import Digits, ImageFolder
+from foveal.lab.recipes import get_recipe, list_recipes
+from foveal.lab.tasks import Classification
+from foveal.lab.training import Optim, Recipe, read_json, write_json
+from foveal.lab.training.checkpoint import fingerprint
 from foveal.models import PSMNet, ViT
-from foveal.recipes import get_recipe, list_recipes
-from foveal.tasks import Classification
-from foveal.training import Optim, Recipe, read_json, write_json
-from foveal.training.checkpoint import fingerprint
 from tests.training.helpers import everything, tiny
 
 RECIPES = {

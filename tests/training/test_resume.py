@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from foveal.training import Recipe, latest_checkpoint
+from foveal.lab.training import Recipe, latest_checkpoint
 from tests.training.helpers import assert_same_weights, everything, weights
 
 

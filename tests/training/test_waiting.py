@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from foveal.training import Optim, fit, loop, stopping
-from foveal.training.resuming import restore_state
+from foveal.lab.training import Optim, fit, loop, stopping
+from foveal.lab.training.resuming import restore_state
 from tests.training.helpers import tiny
 
 LONG = tiny(steps=8, eval_every=100, checkpoint_every=4, optim=Optim(lr=2e-3, ema=0.9))

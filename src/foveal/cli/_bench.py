@@ -53,7 +53,7 @@ def bench(words: list[str]) -> None:
 
     from ..bench import Row, Settings, run_bench, write_bench
     from ..bench import table as rows_of
-    from ..training.checkpoint import check_folder
+    from ..lab.training.checkpoint import check_folder
 
     if chosen.threads is not None:
         if chosen.threads < 1:

@@ -46,10 +46,10 @@ class _Compare:
 def compare(words: list[str]) -> None:
     """Train several attentions on equal budgets and write a report."""
     chosen: _Compare = parse(_Compare, "compare", words)
-    from ..compare import Plan, make_plan, measure_resolution, run_plan, steps_for_minutes, write_report, write_results, write_summary
-    from ..compare.resolution import check_sides
-    from ..recipes import get_recipe
-    from ..training import Interrupted, read_json
+    from ..lab.compare import Plan, make_plan, measure_resolution, run_plan, steps_for_minutes, write_report, write_results, write_summary
+    from ..lab.compare.resolution import check_sides
+    from ..lab.recipes import get_recipe
+    from ..lab.training import Interrupted, read_json
 
     if chosen.resolutions:
         # before hours of training and not behind them

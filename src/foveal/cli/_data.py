@@ -53,7 +53,7 @@ def data(words: list[str]) -> None:
 
 def _data_list(words: list[str]) -> None:
     parse(Nothing, "data list", words)
-    from ..catalogue import list_kinds, list_packages
+    from ..lab.catalogue import list_kinds, list_packages
 
     shown, here = console(), {True: "yes", False: "no", None: "–"}
     kinds: Any = ((kind.name, kind.targets, kind.comes_from, here[kind.here], plain_words(kind.about)) for kind in list_kinds())
@@ -65,13 +65,13 @@ def _data_list(words: list[str]) -> None:
 
 
 def _data_fetch(words: list[str]) -> None:
-    from ..data import fetch
+    from ..lab.data import fetch
 
     print(fetch(parse(_Fetch, "data fetch", words).name))
 
 
 def _data_show(words: list[str]) -> None:
-    from ..catalogue import kind_named, write_samples
+    from ..lab.catalogue import kind_named, write_samples
 
     if not words or words[0].startswith("-"):
         raise InputError("data show needs the name of a kind of data, such as digit-scenes; foveal data list names them")

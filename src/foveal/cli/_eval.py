@@ -21,7 +21,7 @@ def evaluate_run(words: list[str]) -> None:
     import torch
 
     from .._machine import workers_note
-    from ..training import evaluate, load_run, scalars
+    from ..lab.training import evaluate, load_run, scalars
 
     recipe, bundle, model = load_run(run)
     if note := workers_note(recipe.workers):
@@ -48,7 +48,7 @@ def evaluate_run(words: list[str]) -> None:
 
 def _write(contents: dict[Path, Any]) -> None:
     """After all is shown: what was worked out is not lost where nothing can be written."""
-    from ..training import write_json
+    from ..lab.training import write_json
 
     for path, content in contents.items():
         try:

@@ -34,7 +34,8 @@ class _Export:
 def export(words: list[str]) -> None:
     """Write a model as ONNX or as a PyTorch program, checked: export RUN|MODEL"""
     chosen: _Export = parse(_Export, "export", words)
-    from ..export import example_images, export_model, find_model
+    from ..export import example_images, export_model
+    from ..lab.find import find_model
 
     model = find_model(chosen.model, attention=chosen.attention, where=chosen.where, img_size=chosen.img_size, pretrained=chosen.pretrained)
     folder = Path(chosen.model)

@@ -38,12 +38,12 @@ class _Inspect:
 def inspect(words: list[str]) -> None:
     """Draw where a run or any model looks in one image: inspect RUN|MODEL IMAGE"""
     chosen: _Inspect = parse(_Inspect, "inspect", words)
-    from ..training.checkpoint import check_folder
+    from ..lab.training.checkpoint import check_folder
 
     run = Path(chosen.what)
     if (run / "recipe.json").exists():
-        from ..compare.inspect import inspect_image
-        from ..training import load_run
+        from ..lab.compare.inspect import inspect_image
+        from ..lab.training import load_run
 
         if chosen.model or chosen.weights == "random" or chosen.attention or chosen.where != "*":
             raise InputError(f"{run} is a run, whose model and weights are its own; leave out --model, --weights, --attention and --where")
@@ -59,7 +59,7 @@ def inspect(words: list[str]) -> None:
         about, files = inspect_image(recipe, bundle, model, image, out, title=f"{run.name}: {chosen.image.name}")
         print("\n".join([*map(plain, about.splitlines()), *map(str, files)]))
         return
-    from ..looking import inspect_model, open_model
+    from ..lab.looking import inspect_model, open_model
 
     if chosen.right is not None:
         raise InputError("--right is for runs that match stereo pairs, and this is no run of Foveal; leave it out")
@@ -73,6 +73,6 @@ def inspect(words: list[str]) -> None:
 
 def _open(path: Path, *, upright: bool = True) -> Any:
     """Read as the sets read theirs: three times eight bits."""
-    from ..data._image import open_rgb
+    from ..lab.data._image import open_rgb
 
     return open_rgb(path, f"the image {path}", upright=upright, hint="give another one")

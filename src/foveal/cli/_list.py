@@ -12,8 +12,8 @@ def list_everything(words: list[str]) -> None:
     """Attentions, recipes, and kinds of official checkpoints."""
     parse(Nothing, "list", words)
     from ..attention import FAMILIES, attention_class, list_attentions
+    from ..lab.recipes import list_recipes
     from ..official import list_kinds
-    from ..recipes import list_recipes
 
     shown = console()
     classes = {name: attention_class(name) for name in list_attentions()}

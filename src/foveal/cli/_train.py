@@ -21,8 +21,8 @@ _MOST = 1e9
 
 def train(words: list[str]) -> None:
     """Train a recipe, go on with a run, or repeat one: train RECIPE | --resume RUN | --from recipe.json"""
-    from ..recipes import get_recipe, list_recipes, smoke
-    from ..training import Recipe, read_json
+    from ..lab.recipes import get_recipe, list_recipes, smoke
+    from ..lab.training import Recipe, read_json
 
     if not words or words[0] in ("-h", "--help"):
         known = list_recipes()
@@ -80,7 +80,7 @@ class _Train:
 
 def _of_epochs(chosen: _Train, words: list[str]) -> Any:
     """The recipe with as many steps as its epochs have; data are loaded once, and the training finds them."""
-    from ..training import load_data
+    from ..lab.training import load_data
 
     recipe, epochs = chosen.recipe, chosen.epochs
     assert epochs is not None, "asked only where it was given"
@@ -97,7 +97,7 @@ def _of_epochs(chosen: _Train, words: list[str]) -> Any:
 
 def _fit(recipe: Any, run: Path, *, resume: bool) -> None:
     from .._machine import workers_note
-    from ..training import Interrupted, fit
+    from ..lab.training import Interrupted, fit
 
     note = workers_note(recipe.workers)
     if note and _first_process():

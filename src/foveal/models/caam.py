@@ -9,7 +9,7 @@ Formula    gated   ReLU(a ⊙ h + r)                                            
            token   c = x + Proj(A V)      s = Proj(Ā V)                 each + MLP(LN ·);  u = c + s, which alone goes on
 Differs    The mixture u of a convolutional block is made only where it is read: at the end.
 Note       The causal stream is what is classified; mixture and complement serve training. The released code ties the heads of all environments almost at once
-           (``foveal.tasks.environments``), so how much of a gain the environments bring has to be measured against a random partition and one head.
+           (``foveal.lab.tasks.environments``), so how much of a gain the environments bring has to be measured against a random partition and one head.
 Status     blocks: outputs and gradients equal to the official ones'
 
 Shapes     B batch, C channels, (H, W) of a map, N tokens, K classes, E environments

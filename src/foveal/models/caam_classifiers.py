@@ -4,7 +4,7 @@ Paper      Wang et al., "Causal Attention for Unbiased Visual Recognition", ICCV
 Official   Wangt-CN/CaaM
 Formula    logits of the mean of all environments' heads on the causal stream; complement and mixture are read in training only
 Differs    The token module of the transformer is T2T-ViT's with softmax; officially it is the performer, which is not among our attentions.
-Note       Training goes through ``streams`` and ``head``: the loss is ``foveal.tasks``' of environments.
+Note       Training goes through ``streams`` and ``head``: the loss is ``foveal.lab.tasks``' of environments.
 Status     blocks equal to the official ones' (``foveal.models.caam``); the networks around them are rebuilt from the description
 
 Shapes     B batch, C channels, (H, W) of a map, N tokens, K classes, E environments

@@ -46,7 +46,7 @@ class SmallDetectorNet(nn.Module):
         least_score: below it nothing counts as found.
 
     Shape:
-        Images ``(B, C, H, W)`` or a list of ``(C, H, W)``. In training, with a dict for each image (see :class:`~foveal.data.DetectionBundle`), a dict of
+        Images ``(B, C, H, W)`` or a list of ``(C, H, W)``. In training, with a dict for each image (see :class:`~foveal.lab.data.DetectionBundle`), a dict of
         losses; otherwise for each image ``boxes`` ``(n, 4)``, ``labels`` ``(n,)``, ``scores`` ``(n,)`` falling, and ``masks`` ``(n, H, W)`` bool.
     """
 

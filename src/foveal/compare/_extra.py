@@ -1,5 +1,0 @@
-"""What foveal.compare cannot do without; imported before all else, so that a missing package is one line and not a traceback."""
-
-from .._errors import require
-
-require("foveal.compare", ("matplotlib", "jinja2", "jsonschema", "scipy"))

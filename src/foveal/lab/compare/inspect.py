@@ -1,0 +1,86 @@
+"""One image under a trained run: where it looks, and what it predicts."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..._errors import InputError
+from ...analysis import summary_maps, token_layout
+from ...analysis.pictures import overlaid, to_pixels, write_map_sheet, write_sheet
+from ...models import VisionTransformer
+from ..data import DataBundle
+from ..tasks import Cell, Row
+from ..training import Recipe
+from .look import class_token_maps
+
+__all__ = ["inspect_image"]
+
+SHOWN_MAPS = 12
+"""Of a layer; those that vary most over the image."""
+_MULTIPLE, _LONGEST = 32, 1024
+"""Networks pad images to multiples of their stride: padded beforehand, image and maps lie on one another. Longer images are made smaller to be looked at."""
+
+
+@torch.no_grad()
+def inspect_image(recipe: Recipe, bundle: DataBundle, model: Any, image: Any, folder: Path, *, title: str) -> tuple[str, list[Path]]:
+    """Draw it.
+
+    Args:
+        recipe: of the run.
+        bundle: its data.
+        model: trained, in evaluation mode.
+        image: a PIL image; for stereo left and right, in a list.
+        folder: where the files go; it is made.
+        title: of the page.
+
+    Below the prediction of a segmentation network stand the maps of its external, efficient and linear blocks, by slot or by channel of the keys.
+
+    Returns:
+        What is to be seen, in a line, and the files written: of a vision transformer ``maps.png`` and ``maps.html``, else ``prediction.png`` and
+        ``prediction.html``.
+
+    Raises:
+        ValueError: the task draws no predictions of single images.
+    """
+    inputs = bundle.prepare(image)
+    if isinstance(model, VisionTransformer):
+        probabilities = model(inputs[None]).softmax(-1)[0]
+        grid = model.patch_embed.grid_size
+        maps = {layer: {name: rows[0].unflatten(-1, grid) for name, rows in named.items()} for layer, named in class_token_maps(model, inputs[None]).items()}
+        best = int(probabilities.argmax())
+        about = f"predicted {bundle.classes[best]} with probability {probabilities[best]:.0%}; where {_who(model, inputs)} looks, by layer and head"
+        write_map_sheet(inputs, maps, folder, title=title, about=about)
+        return about, [folder / "maps.png", folder / "maps.html"]
+    rows = recipe.task.draw_prediction(inputs, recipe.task.predict(model, inputs[None]), bundle)
+    if recipe.task.targets == "masks":
+        rows += _summaries(model, inputs)
+    if not rows:
+        raise InputError(f"{type(recipe.task).__name__} draws no predictions of single images")
+    about = "; ".join(f"{row.title}: {', '.join(cell.caption for cell in row.cells)}" for row in rows if any(cell.caption for cell in row.cells))
+    drawn = [(row.title, [(cell.picture, cell.caption) for cell in row.cells]) for row in rows]
+    return about, write_sheet(drawn, folder, name="prediction", title=title, about=about)
+
+
+def _who(model: VisionTransformer, image: Tensor) -> str:
+    tokens = model.num_prefix_tokens + model.patch_embed.num_patches
+    return token_layout(model, tokens, (image.shape[-2], image.shape[-1])).looks
+
+
+def _summaries(model: nn.Module, image: Tensor) -> list[Row]:
+    """A row for each block whose pixels meet in slots or in channels of keys; none if the network has no such block."""
+    shrunk = min(1.0, _LONGEST / max(image.shape[-2:]))
+    whole = image[None] if shrunk == 1 else F.interpolate(image[None], scale_factor=shrunk, mode="bilinear", antialias=True)
+    padded = F.pad(whole, (0, -whole.shape[-1] % _MULTIPLE, 0, -whole.shape[-2] % _MULTIPLE))
+    pixels = to_pixels(padded[0])
+    rows = []
+    for layer, maps in summary_maps(model, padded).items():
+        values = maps[0]
+        varies = values.flatten(1).std(-1, correction=0) / values.flatten(1).abs().mean(-1).clamp_min(torch.finfo(values.dtype).tiny)
+        chosen = varies.argsort(descending=True, stable=True)[:SHOWN_MAPS].tolist()
+        signed = bool((values < 0).any())
+        cells = [Cell(overlaid(pixels, values[number], signed=signed), f"map {number}") for number in chosen]
+        rows.append(Row(f"{layer}, {len(chosen)} of {len(values)} maps" if len(chosen) < len(values) else layer, cells))
+    return rows

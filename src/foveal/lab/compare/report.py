@@ -1,0 +1,135 @@
+"""The report: one HTML file that needs nothing beside it, made of the results alone."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ...analysis.pictures import is_signed, overlay
+from ..training.checkpoint import replace_file
+from ._colours import ARM_COLOURS
+from .figures import figures
+from .inside import angle_words, branch_words
+from .results import check_results
+
+__all__ = ["render_report", "write_report", "write_summary"]
+
+
+def write_report(results: dict[str, Any], path: Path) -> Path:
+    """Render and write whole.
+
+    Raises:
+        ValueError: the results do not fit the schema.
+    """
+    replace_file(path, render_report(check_results(results)).encode(errors="backslashreplace"))
+    return path
+
+
+def render_report(results: dict[str, Any]) -> str:
+    """HTML, with figures and pictures inside."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    metric = results["metric"]
+    environment.filters |= {"points": lambda value: _points(value, metric), "value": lambda value: _value(value, metric)}
+    template = environment.from_string(files("foveal.lab.compare").joinpath("report.html.j2").read_text(encoding="utf8"))
+    recipe = results["plan"]["recipe"]
+    return template.render(
+        results=results,
+        recipe=recipe,
+        metric=metric,
+        label=_label(metric),
+        arms=[arm | {"colour": ARM_COLOURS[place % len(ARM_COLOURS)]} for place, arm in enumerate(results["arms"])],
+        baseline=results["arms"][0],
+        figures={name: jinja2.filters.Markup(svg) for name, svg in figures(results).items()},
+        pictures=_pictures(results),
+        drawn=_drawn(results),
+        branches=branch_words(results),
+        angles=angle_words(results),
+        measured_on=_measured_on(results),
+        timed_on=_timed_on(results),
+    )
+
+
+def write_summary(results: dict[str, Any], path: Path) -> Path:
+    """The verdict and the table as Markdown, to be pasted where no HTML goes."""
+    machine, recipe, metric = results["machine"], results["plan"]["recipe"], results["metric"]
+    how = f"{len(results['arms'])} attentions × {len(results['plan']['seeds'])} seeds × {recipe['steps']} steps on {recipe['data']['kind']}"
+    lines = [
+        "# What the comparison showed",
+        "",
+        f"Made by `foveal compare` on {results['created'][:10]}: {how};",
+        f"{machine['processor']}, {machine['cores']} cores, torch {results['versions']['torch']}.",
+        "",
+        f"**{results['verdict']['headline']}**",
+        "",
+        *(f"- {line['text']}" for line in results["verdict"]["lines"]),
+        *(f"- Note: {note}" for note in results["task"]["notes"]),
+        "",
+        f"| attention | test {_label(metric)} (95 % interval) | from {results['arms'][0]['name']}, {metric['step']} (interval that holds with all others) "
+        "| parameters | multiply-adds "
+        f"| ms an image, {_timed_on(results)} |",
+        "|---|---|---|---|---|---|",
+        *(_table_row(arm, metric) for arm in results["arms"]),
+        "",
+        *(f"- {line}" for line in branch_words(results) + angle_words(results)),
+        "",
+    ]
+    replace_file(path, "\n".join(lines).encode(errors="backslashreplace"))
+    return path
+
+
+def _measured_on(results: dict[str, Any]) -> str:
+    return str(results["arms"][0].get("device", "cpu"))
+
+
+def _timed_on(results: dict[str, Any]) -> str:
+    device = _measured_on(results)
+    return "one thread" if device == "cpu" else f"the {device} device"
+
+
+def _label(metric: dict[str, Any]) -> str:
+    return f"{metric['label']}, {metric['unit']}" if metric["unit"] else metric["label"]
+
+
+def _table_row(arm: dict[str, Any], metric: dict[str, Any]) -> str:
+    value, difference = arm["metrics"][metric["name"]], arm["difference"]
+    interval = "" if value["low"] is None else f" ({_value(value['low'], metric)} to {_value(value['high'], metric)})"
+    against = "baseline" if difference is None else _points(difference["mean"], metric)
+    if difference is not None and difference["low"] is not None:
+        against += f" ({_points(difference['low'], metric)} to {_points(difference['high'], metric)})"
+    cost = f"{arm['parameters']:,} | {arm['macs'] / 1e6:.2f} M | {arm['milliseconds_per_image']:.2f}"
+    return f"| {arm['name']} | {_value(value['mean'], metric)}{interval} | {against} | {cost} |"
+
+
+def _drawn(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of pictures: the samples and their truth, then what every arm made of them."""
+    return results["drawn"] + [row | {"title": f"{arm['name']}: {row['title']}"} for arm in results["arms"] for row in arm["drawn"]]
+
+
+def _pictures(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of pictures: the images, then every map of every arm under them."""
+    images = results["images"]
+    if not any(arm["pictures"] for arm in results["arms"]):
+        return []
+    rows: list[dict[str, Any]] = [{"title": "image", "cells": [{"picture": overlay(i["image"]), "caption": i["label"], "wrong": False} for i in images]}]
+    for arm in results["arms"]:
+        names = list(arm["pictures"][0]["maps"]) if arm["pictures"] else []
+        for name in sorted(names, key=["combined", "positive", "negative"].index):
+            cells = [
+                {
+                    "picture": overlay(image["image"], shown["maps"][name], signed=is_signed(name, names)),
+                    "caption": shown["predicted"] if name == "combined" else "",
+                    "wrong": shown["predicted"] != image["label"],
+                }
+                for image, shown in zip(images, arm["pictures"], strict=True)
+            ]
+            rows.append({"title": arm["name"] if name == "combined" else f"{arm['name']}: {name}", "cells": cells})
+    return rows
+
+
+def _points(value: float, metric: dict[str, Any]) -> str:
+    return f"{metric['scale'] * value:+.{metric['decimals']}f}".replace("-", "−")
+
+
+def _value(value: float, metric: dict[str, Any]) -> str:
+    return f"{metric['scale'] * value:.{metric['decimals']}f}".replace("-", "−")

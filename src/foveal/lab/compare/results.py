@@ -1,0 +1,203 @@
+"""Results as one JSON value, checked against a schema. The report is made of it alone."""
+
+import json
+import os
+import platform
+from collections import defaultdict
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import torch
+
+from ..._errors import InputError
+from ..._machine import processor
+from ...analysis import chance_angles
+from ..tasks import Headline
+from ..training import Recipe, load_data, scalars
+from ..training.checkpoint import replace_file
+from ..training.reading import Damaged, read_history, read_object
+from ._diverged import without_diverged
+from .look import drawn_truth, shown_images
+from .plan import Plan
+from .resolution import read_points
+from .statistics import Pool, compare_pairs, estimate
+from .words import verdict_words
+
+__all__ = ["check_results", "collect", "write_results"]
+
+_NOT_METRICS = ("step", "parameters")
+_BASELINE_ITSELF = {"difference": None, "paired": None, "verdict": None, "leaning": None, "seeds_to_settle": None}
+_LISTS = ("regions", "angles", "initial_angles", "neighbour_angles", "pictures", "drawn")
+_LOOK = ("regions", "lambdas", "dim", "head_dim", "angles", "initial_angles", "neighbour_angles", "pictures", "drawn")
+
+
+def write_results(folder: Path) -> Path:
+    """Collect, check and write ``results.json``."""
+    path = folder / "results.json"
+    replace_file(path, json.dumps(check_results(collect(folder))).encode())
+    return path
+
+
+def check_results(results: Any) -> dict[str, Any]:
+    """The results, if they are what the schema says.
+
+    Raises:
+        ValueError: they are not; the message names the place.
+    """
+    schema = json.loads(files("foveal.lab.compare").joinpath("results.schema.json").read_text())
+    try:
+        jsonschema.validate(results, schema)
+    except jsonschema.ValidationError as error:
+        raise InputError(f"these are no results of a comparison: {error.json_path}: {error.message}") from error
+    return results
+
+
+def collect(folder: Path) -> dict[str, Any]:
+    """The results of a finished comparison."""
+    plan, diverged = without_diverged(Plan.from_dict(read_object(folder / "plan.json")), folder)
+    bundle = load_data(plan.recipe.data)
+    again = "remove {0}, and the same command makes it again"
+    costs = read_object(folder / "costs.json", [arm.name for arm in plan.arms], again.format(folder / "costs.json"))
+    runs = {arm.name: [folder / arm.name / f"seed-{seed}" for seed in plan.seeds] for arm in plan.arms}
+    headline, model = plan.recipe.task.headline, plan.recipe.model
+    _check(costs, folder / "costs.json", {arm.name: dict for arm in plan.arms})
+    metrics = {name: [read_object(run / "metrics.json", [headline.name], again.format(run)) for run in paths] for name, paths in runs.items()}
+    for name, paths in runs.items():
+        for run, metric in zip(paths, metrics[name], strict=True):
+            _check(metric, run / "metrics.json", dict.fromkeys((headline.name, *scalars(metrics[name][0])), (int, float)), run)
+    judged = {name: [metric[headline.name] for metric in of_arm] for name, of_arm in metrics.items()}
+    pool, compared = _comparisons(plan, judged, headline, model.rivals)
+    arms = []
+    for arm in plan.arms:
+        rival = model.rivals.get(arm.name)
+        looks = [read_object(run / "look.json", _LOOK, again.format(run / "look.json")) for run in runs[arm.name]]
+        for run, look in zip(runs[arm.name], looks, strict=True):
+            _check(look, run / "look.json", dict.fromkeys(_LISTS, list))
+        names = [name for name in scalars(metrics[arm.name][0]) if name not in _NOT_METRICS]
+        per_class = [metric["per_class"] for metric in metrics[arm.name] if "per_class" in metric]
+        arms.append(
+            {
+                "name": arm.name,
+                "about": arm.about,
+                **costs[arm.name],
+                "metrics": {
+                    name: {"by_seed": [m[name] for m in metrics[arm.name]], **asdict(estimate([m[name] for m in metrics[arm.name]]))} for name in names
+                },
+                "per_class": _mean_classes(per_class),
+                **compared.get((arm.name, plan.baseline), _BASELINE_ITSELF),
+                "rival": {"name": rival, **compared[arm.name, rival]} if rival in judged else None,
+                "curves": [_history(run / "history.jsonl", headline) for run in runs[arm.name]],
+                "regions": _mean_regions([look["regions"] for look in looks]),
+                "lambdas": [look["lambdas"] for look in looks],
+                "angles": _angles(looks),
+                "neighbour_angles": [row for look in looks for row in look["neighbour_angles"]],
+                "pictures": looks[0]["pictures"],
+                "drawn": looks[0]["drawn"],
+            }
+        )
+    chance = plan.recipe.task.chance(bundle)
+    return {
+        "format": 3,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(terse=True),
+            "device": str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu",
+        },
+        "versions": {name: version(name) for name in ("foveal", "torch", "timm", "accelerate")},
+        "plan": plan.to_dict(),
+        "task": {"classes": bundle.classes, "train_images": len(bundle.train), "test_images": len(bundle.test), "notes": [*bundle.notes, *diverged]},
+        "metric": {**asdict(headline), "chance": chance},
+        "about_model": model.about,
+        "images": shown_images(plan.recipe, bundle),
+        "drawn": drawn_truth(plan.recipe, bundle),
+        "resolution": read_points(folder / "resolution.json") if (folder / "resolution.json").exists() else [],
+        "arms": arms,
+        "verdict": verdict_words(arms, len(plan.seeds), headline, chance, plan.baseline),
+        "statistics": {"comparisons": len(compared), **asdict(pool)},
+    }
+
+
+def _check(values: dict[str, Any], path: Path, kinds: dict[str, Any], remove: Path | None = None) -> None:
+    """Refuse a file of ours whose fields are others than what was written there."""
+    for name, kind in kinds.items():
+        value = values.get(name)
+        rows = value if kind is list and isinstance(value, list) else []
+        if not isinstance(value, kind) or isinstance(value, bool) or not all(isinstance(row, dict) for row in rows):
+            raise Damaged(f"{path} is damaged: {name} is {repr(value)[:80]}; remove {remove or path}, and the same command makes it again")
+
+
+def _comparisons(plan: Plan, judged: dict[str, list[float]], headline: Headline, rivals: dict[str, str]) -> tuple[Pool, dict[tuple[str, str], dict[str, Any]]]:
+    """Everything that the report speaks of, declared at once: each arm against the baseline, and against its rival where that was trained."""
+    pairs = [(name, plan.baseline) for name in judged if name != plan.baseline]
+    pairs += [(name, rival) for name, rival in rivals.items() if name in judged and rival in judged]
+    pool, found = compare_pairs(judged, pairs, larger_is_better=headline.larger_is_better)
+    return pool, {
+        pair: {
+            "difference": asdict(comparison.difference) | {"by_seed": list(comparison.by_seed)},
+            "paired": asdict(comparison.paired),
+            "verdict": comparison.verdict,
+            "leaning": comparison.leaning,
+            "seeds_to_settle": comparison.seeds_to_settle,
+        }
+        for pair, comparison in zip(pairs, found, strict=True)
+    }
+
+
+def _mean_classes(seeds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float | None]]:
+    """Each class's numbers, averaged over seeds; none where a class was never there."""
+    out: dict[str, dict[str, float | None]] = {}
+    for label, numbers in seeds[0].items() if seeds else ():
+        out[label] = {}
+        for name in numbers:
+            there = [seed[label][name] for seed in seeds if seed[label][name] is not None]
+            out[label][name] = sum(there) / len(there) if there else None
+    return out
+
+
+def _mean_regions(looks: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Over layers and seeds: the mean by map and region, and each seed's, for the spread."""
+    by_key: dict[tuple[str, str], list[float]] = defaultdict(list)
+    chances: dict[str, float] = {}
+    for rows in looks:
+        here: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for row in rows:
+            here[row["map"], row["region"]].append(row["mass"])
+            chances[row["region"]] = row["chance"]
+        for key, masses in here.items():
+            by_key[key].append(sum(masses) / len(masses))
+    return [{"map": name, "region": region, "by_seed": masses, "chance": chances[region]} for (name, region), masses in by_key.items()]
+
+
+def _angles(looks: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Trained, at the start, and by chance; all in degrees."""
+    if not all(look["angles"] and look["initial_angles"] for look in looks):
+        return None
+    dim, space = looks[0]["head_dim"], looks[0]["dim"]
+    smallest, mean = chance_angles(space, dim)
+    by_seed = {key: [_mean([row["smallest"] for row in look[rows]]) for look in looks] for key, rows in (("initial", "initial_angles"), ("trained", "angles"))}
+    return {
+        "by_seed": by_seed,
+        "trained": [row for look in looks for row in look["angles"]],
+        "initial": [row for look in looks for row in look["initial_angles"]],
+        "chance": {"smallest": smallest, "mean": mean, "dim": dim, "space": space},
+    }
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _history(path: Path, headline: Headline) -> list[dict[str, Any]]:
+    entries = read_history(path, (f"val_{headline.name}", "train_loss"))
+    recipe = Recipe.from_dict(read_object(path.with_name("recipe.json")))
+    due = [step for step in range(1, recipe.steps + 1) if step % recipe.eval_every == 0 or step == recipe.steps]
+    if [entry["step"] for entry in entries] != due:
+        raise InputError(f"{path} has not an entry for each evaluation, which were at {due}; remove {path.parent}, and the same command trains that run again")
+    return [{"step": entry["step"], "value": entry[f"val_{headline.name}"], "train_loss": entry["train_loss"]} for entry in entries]

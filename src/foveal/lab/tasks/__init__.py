@@ -1,0 +1,87 @@
+"""Tasks: one file each, saying what a batch is, the loss, the metrics and the pictures.
+
+How a task enters the library, so that ``foveal train``, ``eval``, ``compare`` and ``inspect`` work for it:
+
+1. **Data**: a frozen keyword-only dataclass under ``foveal.lab.data``, subclass of ``Data``, decorated with ``@register_data``. Its class variable
+   ``targets`` is the task's word (``labels``, ``masks``, ``boxes``, ``disparity``). ``load()`` returns a ``DataBundle``, or a subclass of it where the task must know more
+   of its data. A split gives ``(input, target)`` of any form; ``augments`` says whether an item is drawn anew each time from torch's random numbers, which
+   are then seeded by seed, epoch and index. ``stand_in()`` gives a small set out of a package for a smoke run.
+2. **Model**: a frozen keyword-only dataclass under ``foveal.models``, subclass of ``ModelConfig``, decorated with ``@register_model``: ``build(**needs)``
+   makes the network, ``miniature()`` a small one of its kind for a smoke run, ``arms()`` says by name what a comparison may put in the place of its
+   attention, ``baseline`` which of them is the plain one.
+3. **Task**: a frozen keyword-only dataclass here, subclass of ``Task``, decorated with ``@register_task``. Its ``headline`` is the number that runs are
+   judged by, and whether larger is better. :class:`Task` lists the other answers; nearly all have defaults:
+
+   ===================  =============================================================================================
+   ``needs``            keyword arguments of the model's ``build``
+   ``collate``          samples to ``(inputs, targets)``; lists for samples that do not stack; ``len(targets)`` counts
+   ``step``             loss and running sums of a training batch; or only ``loss`` where the network takes inputs alone
+   ``trained``          the network as training calls it, where that is another call than evaluation's
+   ``order``            which samples a step sees, where that is not all in turn; ``renew`` learns something of the data
+                        at the steps that ``renewals`` names, to be saved with the weights, and ``record`` writes it down
+   ``predict``          outputs in evaluation mode
+   ``metrics``          fresh torchmetrics; ``update`` counts a batch, ``summarise`` makes plain numbers, and by class
+                        ``per_class: {class: {name: number}}``
+   ``chance``           the headline of guessing, or None
+   ``cost``             multiply-adds of one sample, where an image alone does not drive the network
+   ``results``          what was found in a batch, for a file in the format of a benchmark; none by default
+   ``draw_truth``       samples and truth as rows of pictures; ``draw`` predictions and errors below them;
+                        ``draw_prediction`` predictions of an image without truth
+   ===================  =============================================================================================
+
+4. **Recipe**: a function under ``foveal.lab.recipes``, decorated with ``@recipe``, that returns ``Recipe(data=…, model=…, task=…)``. The three must have the
+   same ``targets``.
+
+Nothing else lists kinds: JSON names each by its class.
+"""
+
+from . import _extra  # noqa: F401  # the first: it says which package is missing
+from ._task import TASKS, Cell, Headline, Row, State, Task, Walk, register_task
+from .causal_learning import CausalLearning
+from .classification import Classification
+from .detection import Detection
+from .environments import (
+    Partition,
+    complement_logits,
+    environment_batches,
+    environment_gradients,
+    environment_loss,
+    learn_partition,
+    partition_objective,
+    random_partition,
+    weight_variance,
+)
+from .points import PartSegmentation, PointClassification
+from .segmentation import Segmentation, segmentation_scores
+from .stereo import StereoErrors, StereoMatching
+from .video import VideoClassification
+
+__all__ = [
+    "TASKS",
+    "CausalLearning",
+    "Cell",
+    "Classification",
+    "Detection",
+    "Headline",
+    "PartSegmentation",
+    "Partition",
+    "PointClassification",
+    "Row",
+    "Segmentation",
+    "State",
+    "StereoErrors",
+    "StereoMatching",
+    "Task",
+    "VideoClassification",
+    "Walk",
+    "complement_logits",
+    "environment_batches",
+    "environment_gradients",
+    "environment_loss",
+    "learn_partition",
+    "partition_objective",
+    "random_partition",
+    "register_task",
+    "segmentation_scores",
+    "weight_variance",
+]

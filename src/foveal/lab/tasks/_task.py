@@ -1,0 +1,211 @@
+"""What every task says of itself, so that training, comparison and command line need to know none of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+from torchmetrics import MetricCollection
+
+from ..._kinds import Kinds
+from ..._ranges import Range, check_ranges
+from ...analysis import cost
+from ...attention import Cost
+from ..data import DataBundle
+
+__all__ = ["TASKS", "Cell", "Headline", "Row", "State", "Task", "Walk", "register_task"]
+
+Metrics = dict[str, Any]
+"""Numbers by name, and where there are classes ``per_class``: by class, numbers by name."""
+
+State = dict[str, Tensor]
+"""What a task learns of its data between steps; it is saved with the weights. Empty for nearly all."""
+
+
+class Walk(Protocol):
+    """An order of samples."""
+
+    def batch(self, step: int) -> list[tuple[int, ...]]:
+        """The samples of a step, over all processes: the number of the draw, which decides its augmentation, the sample's index, and what the task adds.
+
+        Processes and micro-batches take equal pieces of it, in a row.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The one number that a run is judged by."""
+
+    name: str
+    """Its key among the metrics."""
+    label: str
+    """In words."""
+    larger_is_better: bool = True
+    scale: float = 100.0
+    """What it is multiplied by to be shown."""
+    unit: str = "%"
+    step: str = "points"
+    """Unit of a difference."""
+    decimals: int = 1
+
+    def show(self, value: float) -> str:
+        number = f"{self.scale * value:.{self.decimals}f}"
+        return f"{number}%" if self.unit == "%" else f"{number} {self.unit}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture of a row."""
+
+    picture: NDArray[np.uint8]
+    """``(H, W, 3 or 1)``."""
+    caption: str = ""
+    wrong: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures side by side, one for each sample shown."""
+
+    title: str
+    cells: list[Cell] = field(default_factory=list)
+
+
+class Task(ABC):
+    """A frozen dataclass of settings, with these answers. The samples of a split are ``(input, target)``; what both are is the task's affair.
+
+    A task that is like classification (images that stack, a network called with them alone) gives ``targets``, ``headline``, :meth:`loss`, :meth:`metrics`
+    and :meth:`update`; the rest has defaults. One whose network is trained in another way gives :meth:`step` and :meth:`predict`.
+    """
+
+    targets: ClassVar[str]
+    """The same word as the data's and the model's, such as ``labels``, ``masks``, ``boxes``, ``disparity``."""
+    headline: ClassVar[Headline]
+    running: ClassVar[tuple[str, ...]] = ()
+    """Names of what :meth:`step` reports besides the loss; the first is shown while training."""
+    eval_batch_size: ClassVar[int] = 256
+    ranges: ClassVar[Mapping[str, Range]] = {}
+    """What its numbers may be, by field. All others must be finite."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that make no task."""
+        check_ranges(self)
+
+    def needs(self, bundle: DataBundle) -> dict[str, Any]:
+        """Keyword arguments of the model's ``build``."""
+        return {"img_size": bundle.img_size, "in_chans": bundle.in_chans, "num_classes": len(bundle.classes)}
+
+    def collate(self, samples: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
+        """Samples to a batch ``(inputs, targets)``; ``len(targets)`` is their number. Tensors, and lists, tuples and dicts of them go to the device."""
+        inputs, targets = default_collate(list(samples))
+        return inputs, targets
+
+    def trained(self, model: nn.Module) -> nn.Module:
+        """What :meth:`step` calls as ``forward``, with the model's parameters and no others."""
+        return model
+
+    def renewals(self, steps: int) -> tuple[int, ...]:
+        """Steps of a run before which :meth:`renew` is asked; step 0 is the start."""
+        return ()
+
+    def renew(self, step: int, model: nn.Module, samples: Iterable[tuple[Any, Any]], bundle: DataBundle, seed: int) -> State:
+        """Learn something of the training data, from the network as it is.
+
+        A run that was stopped and goes on asks again, so this must follow from its arguments and torch's random numbers alone. The first process decides for
+        all.
+
+        Args:
+            step: that is about to come.
+            model: the network, in evaluation mode, without gradients.
+            samples: the training split in its order, in batches of :meth:`collate`, on the device.
+            bundle: the data.
+            seed: of this step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} names steps for renewals but gives no renew")
+
+    def order(self, bundle: DataBundle, batch_size: int, seed: int, state: State) -> Walk | None:
+        """Which samples a step sees until the next renewal; None for all in turn, shuffled. What it adds to a sample follows it into :meth:`collate`."""
+        return None
+
+    def record(self, state: State, bundle: DataBundle) -> dict[str, bytes]:
+        """The state as files of the run's folder, by name, for people and other machines."""
+        return {}
+
+    def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> tuple[Tensor, dict[str, Any]]:
+        """One forward pass of training.
+
+        Args:
+            model: the network itself, for what is read off its weights.
+            forward: the network to call; it may share gradients with other processes.
+            inputs: of :meth:`collate`, on the device.
+            targets: likewise.
+            bundle: what is known of the data.
+
+        Returns:
+            The loss, a mean over samples, and for each name of ``running`` a sum over samples.
+        """
+        outputs = forward(inputs)
+        return self.loss(model, outputs, targets), {}
+
+    def loss(self, model: nn.Module, outputs: Any, targets: Any) -> Tensor:
+        """The training loss, a mean over samples."""
+        raise NotImplementedError(f"{type(self).__name__} gives neither loss nor step")
+
+    def predict(self, model: nn.Module, inputs: Any) -> Any:
+        """Outputs in evaluation mode, without gradients."""
+        return model(inputs)
+
+    @abstractmethod
+    def metrics(self, bundle: DataBundle) -> MetricCollection:
+        """Fresh torchmetrics, which share among processes when computed."""
+
+    @abstractmethod
+    def update(self, metrics: MetricCollection, outputs: Any, targets: Any) -> None:
+        """Count a batch, whose outputs :meth:`predict` made."""
+
+    def summarise(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
+        """Plain numbers; the headline's is among them."""
+        return {name: value.item() for name, value in metrics.compute().items()}
+
+    def chance(self, bundle: DataBundle) -> float | None:
+        """The headline of guessing, where that has a meaning."""
+        return None
+
+    def cost(self, model: nn.Module, bundle: DataBundle) -> Cost:
+        """Parameters and multiply-adds of one sample."""
+        return cost(model, (bundle.in_chans, bundle.img_size, bundle.img_size))
+
+    def results(self, outputs: Any, targets: Any, bundle: DataBundle) -> list[Any]:
+        """A batch of predictions as entries of a results file in the format of the task's benchmark; none where it has no such format."""
+        return []
+
+    def draw_truth(self, samples: Sequence[tuple[Any, Any]], bundle: DataBundle) -> list[Row]:
+        """The samples and their truth as pictures; none where pictures say nothing."""
+        return []
+
+    def draw(self, samples: Sequence[tuple[Any, Any]], outputs: Any, bundle: DataBundle) -> list[Row]:
+        """What was predicted for them, and where it is wrong."""
+        return []
+
+    def draw_prediction(self, inputs: Any, outputs: Any, bundle: DataBundle) -> list[Row]:
+        """What was predicted for images without a truth."""
+        return []
+
+    @torch.no_grad()
+    def shown(self, model: nn.Module, samples: Sequence[tuple[Any, Any]], bundle: DataBundle) -> list[Row]:
+        """:meth:`draw` of the model's own predictions."""
+        if not self.draw_truth(samples[:1], bundle):
+            return []
+        inputs, _ = self.collate(samples)
+        return self.draw(samples, self.predict(model.eval(), inputs), bundle)
+
+
+TASKS: Kinds[Task] = Kinds("task")
+register_task = TASKS.register
+"""Decorates a :class:`Task` class, so that recipes with it go to JSON and back."""

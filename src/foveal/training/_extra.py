@@ -1,5 +1,0 @@
-"""What foveal.training cannot do without; imported before all else, so that a missing package is one line and not a traceback."""
-
-from .._errors import require
-
-require("foveal.training", ("numpy", "timm", "accelerate", "torchmetrics", "filelock", "safetensors", "rich"))
