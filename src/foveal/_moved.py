@@ -41,4 +41,5 @@ class _OldNames(MetaPathFinder):
 def remember_old_names() -> None:
     """Once, when the package is imported."""
     if not any(isinstance(finder, _OldNames) for finder in sys.meta_path):
-        sys.meta_path.append(_OldNames())
+        # the first: the files lie where the path finder would find them, as modules of their own
+        sys.meta_path.insert(0, _OldNames())

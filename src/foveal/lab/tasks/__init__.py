@@ -3,9 +3,9 @@
 How a task enters the library, so that ``foveal train``, ``eval``, ``compare`` and ``inspect`` work for it:
 
 1. **Data**: a frozen keyword-only dataclass under ``foveal.lab.data``, subclass of ``Data``, decorated with ``@register_data``. Its class variable
-   ``targets`` is the task's word (``labels``, ``masks``, ``boxes``, ``disparity``). ``load()`` returns a ``DataBundle``, or a subclass of it where the task must know more
-   of its data. A split gives ``(input, target)`` of any form; ``augments`` says whether an item is drawn anew each time from torch's random numbers, which
-   are then seeded by seed, epoch and index. ``stand_in()`` gives a small set out of a package for a smoke run.
+   ``targets`` is the task's word (``labels``, ``masks``, ``boxes``, ``disparity``). ``load()`` returns a ``DataBundle``, or a subclass of it where the task
+   must know more of its data. A split gives ``(input, target)`` of any form; ``augments`` says whether an item is drawn anew each time from torch's random
+   numbers, which are then seeded by seed, epoch and index. ``stand_in()`` gives a small set out of a package for a smoke run.
 2. **Model**: a frozen keyword-only dataclass under ``foveal.models``, subclass of ``ModelConfig``, decorated with ``@register_model``: ``build(**needs)``
    makes the network, ``miniature()`` a small one of its kind for a smoke run, ``arms()`` says by name what a comparison may put in the place of its
    attention, ``baseline`` which of them is the plain one.
