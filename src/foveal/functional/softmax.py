@@ -16,8 +16,7 @@ from torch import Tensor
 from .._fx import leaf
 from ._masks import add_mask, join_causal
 from ._precision import whole_precision, wide
-from ._softmax_blocked import blocked_softmax_attention, blocked_softmax_pays
-from ._transforms import fused_attention, transformed
+from ._transforms import fused_attention
 
 __all__ = ["Core", "softmax_attention", "softmax_attention_map", "softmax_attention_reference"]
 
@@ -29,7 +28,7 @@ Core = Callable[..., Tensor]
 def softmax_attention(
     q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
 ) -> Tensor:
-    """``softmax(scale · q kᵀ + mask) v`` through PyTorch's fused kernel, or in bfloat16 on the CPU, where that is slower, block by block.
+    """``softmax(scale · q kᵀ + mask) v`` through PyTorch's fused kernel.
 
     Args:
         q: queries, ``(B, H, Nq, D)``.
@@ -43,8 +42,6 @@ def softmax_attention(
     Returns:
         ``(B, H, Nq, Dv)``; zeros for a query whose every key is masked.
     """
-    if mask is None and not is_causal and not dropout_p and blocked_softmax_pays(q) and not transformed():
-        return blocked_softmax_attention(q, k, v, scale=scale)
     if mask is not None and is_causal:
         mask, is_causal = join_causal(mask, True, q.shape[-2], k.shape[-2], q.device), False
     return fused_attention(q, k, v, mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale)
