@@ -27,7 +27,7 @@ def timm_net(name: str, **options: object) -> nn.Module:
     return stirred(timm.create_model(name, **options))
 
 
-@pytest.mark.parametrize("name", list_attentions(form="maps"))
+@pytest.mark.parametrize("name", list_attentions(form="2d"))
 def test_every_attention_on_maps_begins_as_nothing_and_learns(name) -> None:
     model, images = resnet(), torch.randn(2, 3, 48, 80)
     want, keys = model(images), list(model.state_dict())

@@ -2,6 +2,7 @@
 
 from ._base import Cost, TokenAttention
 from ._core import CORES, Core, core
+from ._feature_map import FeatureMapAttention
 from ._fuse import fuse_
 from ._registry import FAMILIES, AttentionConfig, AttentionModule, attention_class, config_from_dict, create_attention, list_attentions, register
 from .causal import CausalAttention, ComplementaryCBAM
@@ -36,6 +37,7 @@ __all__ = [
     "ExternalAttention",
     "ExternalAttention2d",
     "ExternalMemory",
+    "FeatureMapAttention",
     "HaloAttention",
     "HaloAttention2d",
     "HaloPositions",
