@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .._errors import InputError, missing_extra, unknown
 from ..analysis import cost
 from ..attention import attention_class, list_attentions
-from ..attention._grid import on_grid
+from ..attention._grid import set_grid
 
 __all__ = ["Subject", "subject"]
 
@@ -82,7 +82,7 @@ def _side(tokens: int) -> int:
 
 def _token_attention(name: str, dim: int, num_heads: int, tokens: int) -> nn.Module:
     config = attention_class(name).Config()
-    told = on_grid(config, 0, None)
+    told = set_grid(config, 0, None)
     if told is not config:
         _side(tokens)
     module: nn.Module = told.build(dim, num_heads)
