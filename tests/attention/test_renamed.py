@@ -96,3 +96,13 @@ def test_attentions_on_feature_maps_share_one_base(name) -> None:
     assert module(torch.randn(1, 16, 4, 4)).shape[1] == module.out_channels
     with pytest.raises(ValueError, match="channels"):
         cls(0)
+
+
+def test_of_four_cores_one_class_and_one_argument_keep_the_word() -> None:
+    import foveal.attention
+    import foveal.functional.softmax as functional
+
+    with pytest.warns(DeprecationWarning, match="register_core"):
+        assert foveal.attention.core is foveal.attention.register_core
+    with pytest.warns(DeprecationWarning, match="AttentionFunction"):
+        assert functional.Core is functional.AttentionFunction

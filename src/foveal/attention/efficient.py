@@ -14,7 +14,7 @@ from ..functional import efficient_attention, efficient_attention_map
 from ..functional._summary import check_chunk
 from ..functional.efficient import EfficientNorm
 from ._base import NormLayer, QKVAttention
-from ._core import core
+from ._core import register_core
 from ._registry import AttentionConfig, register
 from ._summary import SummaryAttention2d, SummaryCore, from_pixels
 
@@ -31,7 +31,7 @@ def _check_norm(normalization: str, width: int) -> None:
         )
 
 
-@core("efficient")
+@register_core("efficient")
 class EfficientCore(SummaryCore):
     """Tokens meet through a summary with one row for each channel of the keys."""
 

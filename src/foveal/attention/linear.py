@@ -16,7 +16,7 @@ from ..functional import channel_linear_attention, channel_linear_attention_map,
 from ..functional._summary import check_chunk
 from ..functional.linear import _direction
 from ._base import Cost, NormLayer, QKVAttention, check_maps, is_channels_last
-from ._core import core
+from ._core import register_core
 from ._feature_map import FeatureMapAttention
 from ._registry import AttentionConfig, register
 from ._summary import SummaryAttention2d, SummaryCore, from_pixels
@@ -24,7 +24,7 @@ from ._summary import SummaryAttention2d, SummaryCore, from_pixels
 __all__ = ["ChannelLinearAttention2d", "LinearAttention", "LinearAttention2d", "LinearCore"]
 
 
-@core("linear")
+@register_core("linear")
 class LinearCore(SummaryCore):
     """Tokens meet through their mean and a correction, with weights 1 + cos(q, k)."""
 

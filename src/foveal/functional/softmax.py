@@ -9,18 +9,20 @@ Shapes     B batch, H heads, Nq queries, Nk keys, D head width, Dv value width
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from .._fx import leaf
+from .._renamed import moved_member
 from ._masks import add_mask, join_causal
 from ._precision import whole_precision, wide
 from ._transforms import fused_attention
 
-__all__ = ["Core", "softmax_attention", "softmax_attention_map", "softmax_attention_reference"]
+__all__ = ["AttentionFunction", "softmax_attention", "softmax_attention_map", "softmax_attention_reference"]
 
-Core = Callable[..., Tensor]
+AttentionFunction = Callable[..., Tensor]
 """Any ``f(q, k, v, *, mask=None, dropout_p=0.0, scale=None)``; a core that can be causal also takes ``is_causal``."""
 
 
@@ -63,3 +65,10 @@ def softmax_attention_reference(
 ) -> Tensor:
     """The same with the map in memory, to be checked by eye. Dropout draws other numbers than the fused kernel does."""
     return F.dropout(softmax_attention_map(q, k, mask=mask, is_causal=is_causal, scale=scale), dropout_p) @ v
+
+
+_OLD_NAMES = {"Core": "AttentionFunction"}
+
+
+def __getattr__(name: str) -> Any:
+    return moved_member(__name__, name, _OLD_NAMES, globals())
