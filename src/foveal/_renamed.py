@@ -55,11 +55,12 @@ def renamed_arguments(what: str, **names: str) -> Callable[[Callable[P, R]], Cal
     return decorate
 
 
-def renamed_attribute(what: str, old: str, new: str) -> Any:
-    """A property under the old name of an attribute."""
+def renamed_attribute(what: str, old: str, new: str, *, silent: bool = False) -> Any:
+    """A property under the old name of an attribute; silent on modules, of which TorchScript's tracer reads every attribute that there is."""
 
     def read(self: Any) -> Any:
-        warn_renamed(what, old, new)
+        if not silent:
+            warn_renamed(what, old, new)
         return getattr(self, new)
 
     return property(read, doc=f"Deprecated: the old name of ``{new}``.")

@@ -30,9 +30,9 @@ class TestExternalAttention(AttentionContract):
             for q in heads(module.q, sample, num_heads=module.num_heads):
                 logits = q @ memory.memory_k.T + (0 if memory.bias_k is None else memory.bias_k)
                 weights = logits.exp() * here[:, None]
-                if memory.norm != "slot":
+                if memory.normalization != "slot":
                     weights = weights / weights.sum(0, keepdim=True)
-                if memory.norm != "token":
+                if memory.normalization != "token":
                     weights = weights / (weights.sum(1, keepdim=True) + memory.eps + ~here[:, None])
                 mixed.append((weights @ memory_v + (0 if memory.bias_v is None else memory.bias_v)) * here[:, None])
             out.append(torch.cat(mixed, -1) @ module.proj.weight.T + module.proj.bias)
@@ -151,9 +151,9 @@ class TestExternalAttention2d(MapContract):
         for sample in x:
             q = torch.einsum("oc,cyx->yxo", module.conv1.weight[:, :, 0, 0], sample).flatten(0, 1) + module.conv1.bias
             weights = (q @ memory.memory_k.T).exp()
-            if memory.norm != "slot":
+            if memory.normalization != "slot":
                 weights = weights / weights.sum(0, keepdim=True)
-            if memory.norm != "token":
+            if memory.normalization != "token":
                 weights = weights / (weights.sum(1, keepdim=True) + memory.eps)
             mixed = module.conv2.weight[:, :, 0, 0] @ (weights @ memory_v).T
             normed = (mixed.T - module.bn.running_mean) / (module.bn.running_var + module.bn.eps).sqrt() * module.bn.weight + module.bn.bias

@@ -59,10 +59,9 @@ def test_positions_of_arguments_count_as_given() -> None:
 
 
 def test_old_attributes_and_functions() -> None:
-    with pytest.warns(DeprecationWarning, match="num_heads"):
-        assert foveal.EfficientAttention2d(8, 2).head_count == 2
-    with pytest.warns(DeprecationWarning, match="channels"):
-        assert foveal.HaloAttention2d(8).dim == 8
+    assert foveal.EfficientAttention2d(8, 2).head_count == 2
+    assert foveal.HaloAttention2d(8).dim == 8
+    assert foveal.ExternalAttention2d(8, normalization="token").memory.norm == "token"
     q, memory = torch.randn(1, 1, 5, 4), torch.randn(3, 4)
     with pytest.warns(DeprecationWarning, match="normalization"):
         old = external_attention(q, memory, memory, norm="slot")

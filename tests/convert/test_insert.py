@@ -155,7 +155,7 @@ def test_the_report_has_a_line() -> None:
 @pytest.mark.parametrize(
     ("config", "after", "options", "says"),
     [
-        (DenoisingAttention.Config(), "layer4", {}, "takes tokens, and stages give maps"),
+        (DenoisingAttention.Config(), "layer4", {}, "takes tokens, and stages give feature maps"),
         (EXTERNAL, "stage4", {}, "the model has no module 'stage4'; its parts are conv1, bn1"),
         (EXTERNAL, "layer4", {"start": "zero"}, "start of an inserted block"),
         (EXTERNAL, "relu", {}, "say channels="),

@@ -38,7 +38,7 @@ class SummaryAttention2d(FeatureMapAttention):
     """
 
     old_names: ClassVar[dict[str, str]] = {"head_count": "num_heads"}
-    head_count = renamed_attribute("attention on feature maps", "head_count", "num_heads")
+    head_count = renamed_attribute("attention on feature maps", "head_count", "num_heads", silent=True)
 
     def __init__(
         self, channels: int, key_channels: int, value_channels: int, num_heads: int, *, residual: bool, chunk: int | None, device: Any, dtype: Any

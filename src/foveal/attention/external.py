@@ -39,7 +39,7 @@ class ExternalMemory(Leaf):
         eps: added to the divisor over slots; 0 is the paper, the official code has 1e-9.
     """
 
-    norm = renamed_attribute("ExternalMemory", "norm", "normalization")
+    norm = renamed_attribute("ExternalMemory", "norm", "normalization", silent=True)
 
     @renamed_arguments("ExternalMemory", norm="normalization")
     def __init__(

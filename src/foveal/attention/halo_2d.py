@@ -88,7 +88,7 @@ class HaloAttention2d(FeatureMapAttention):
     """
 
     old_names: ClassVar[dict[str, str]] = {"dim": "channels", "dim_out": "out_channels", "r_v": "value_ratio"}
-    dim = renamed_attribute("HaloAttention2d", "dim", "channels")
+    dim = renamed_attribute("HaloAttention2d", "dim", "channels", silent=True)
     is_residual = False
     heads_of_place = True
 

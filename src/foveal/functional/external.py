@@ -93,10 +93,10 @@ def external_token_map(
     and not of the tokens' values. Under ``slot`` nobody shapes anybody and the map is the identity.
     """
     with whole_precision(q):
-        takes = _wide_map(q, memory_k, bias_k, mask, normalization, eps)
+        query_weights = _wide_map(q, memory_k, bias_k, mask, normalization, eps)
         if normalization == "slot":
-            return torch.eye(q.shape[-2], dtype=q.dtype, device=q.device).expand(*takes.shape[:-1], -1) * (1 if mask is None else _present(mask))
-        implied = takes @ _wide_map(q, memory_k, bias_k, mask, "token", 0.0).transpose(-2, -1)
+            return torch.eye(q.shape[-2], dtype=q.dtype, device=q.device).expand(*query_weights.shape[:-1], -1) * (1 if mask is None else _present(mask))
+        implied = query_weights @ _wide_map(q, memory_k, bias_k, mask, "token", 0.0).transpose(-2, -1)
         return (implied / implied.sum(-1, keepdim=True).clamp_min(torch.finfo(implied.dtype).tiny)).to(q.dtype)
 
 
