@@ -48,7 +48,7 @@ def train(seed: int, attention: str | None, norm: str | None = None) -> tuple[fl
     bundle, train = scenes(seed), samples(seed)
     torch.manual_seed(FRESH + seed)
     generator = torch.Generator().manual_seed(FRESH + seed)
-    options = {"slots": 16} | ({"norm": norm} if norm else {}) if attention == "external_2d" else None
+    options = {"slots": 16} | ({"normalization": norm} if norm else {}) if attention == "external_2d" else None
     net = SmallDetector(attention=attention, options=options, depth=DEPTH, stride=STRIDE).build(**TASK.needs(bundle))
 
     def batch() -> tuple[Any, Tensor]:
