@@ -10,7 +10,7 @@ import torch
 
 from foveal import InputError
 from foveal.lab.tasks import Classification
-from foveal.lab.training import Interrupted, Recipe, fit, optimizing, read_json
+from foveal.lab.training import Interrupted, Recipe, fit, loop, optimizing, read_json
 from tests.threads import threads_of_process_groups
 
 
