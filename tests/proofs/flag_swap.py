@@ -35,7 +35,7 @@ def train(seed: int, attention: str | None, options: dict[str, Any] | None = Non
     images, masks = stacked(bundle.train)
     torch.manual_seed(FRESH + seed)
     generator = torch.Generator().manual_seed(FRESH + seed)
-    model = SmallFCN(attention=attention, options=options).build(**TASK.needs(bundle))
+    model = SmallFCN(attention=attention, options=options).build(**TASK.model_kwargs(bundle))
 
     def batch() -> tuple[Tensor, Tensor]:
         chosen = torch.randint(len(images), (BATCH,), generator=generator)

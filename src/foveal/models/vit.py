@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .._errors import InputError, missing_extra, unknown
 from ..attention import CORES, FAMILIES, AttentionConfig, DifferentialAttention, TokenAttention, attention_class, config_from_dict, list_attentions
 from ..attention._grid import check_grid, has_windows, set_grid, set_grid_
-from ..hub._mixin import HubMixin
+from ._built import Remembers
 from ._config import Arm, ModelConfig, register_model
 from ._mlp import Mlp
 
@@ -55,7 +55,7 @@ class _Dial:
 SIZES: dict[str, _Dial] = {"tiny": _Dial(48, 3, 6), "small": _Dial(192, 6, 6), "base": _Dial(384, 12, 6)}
 
 
-class VisionTransformer(_VisionTransformer, HubMixin):
+class VisionTransformer(_VisionTransformer, Remembers):
     """timm's, which asks each attention what should not decay and tells it how deep it lies.
 
     Args:
