@@ -31,6 +31,7 @@ from ._halo_blocks import (
     cut_axes,
     cut_axis,
     from_blocks,
+    masked_logit,
     pad,
     position_logits,
     to_blocks,
