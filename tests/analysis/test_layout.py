@@ -200,7 +200,7 @@ def test_pictures_of_mvit_are_the_mean_of_all_its_queries(tmp_path, monkeypatch)
     timm = pytest.importorskip("timm")
     from PIL import Image
 
-    from foveal import looking
+    from foveal.lab import looking
 
     config = timm.models.mvitv2.MultiScaleVitCfg(depths=(1, 1), embed_dim=8, num_heads=1, stride_kv_adaptive=(2, 2))
     torch.manual_seed(0)
@@ -234,7 +234,7 @@ def test_a_pyramid_that_goes_down_unevenly_is_not_guessed() -> None:
 def test_slots_that_are_as_many_as_tokens_are_no_picture(tmp_path, monkeypatch) -> None:
     from PIL import Image
 
-    from foveal import looking
+    from foveal.lab import looking
     from foveal.lab.compare.look import class_token_maps
     from foveal.models import ViT
 

@@ -118,7 +118,7 @@ def apt(folder: str = SOURCES["tuxpaint-stamps"].folder, code: int = 0, packages
 
 def test_fetching_once(cache) -> None:
     assert cache_folder() == cache
-    with pytest.raises(InputError, match=r"neither is tuxpaint-stamps-default installed.*remedy: foveal\.data\.fetch"):
+    with pytest.raises(InputError, match=r"neither is tuxpaint-stamps-default installed.*remedy: foveal\.lab\.data\.fetch"):
         find("tuxpaint-stamps")
     run = apt()
     path = fetch("tuxpaint-stamps", run)

@@ -209,7 +209,7 @@ def test_an_aloe_of_the_same_kind_is_read(tmp_path, monkeypatch) -> None:
         read_scene("aloe")
     shutil.rmtree(tmp_path / "opencv-doc")
     if not Path("/usr/share/doc/opencv-doc/examples/data").is_dir():
-        with pytest.raises(InputError, match=r"remedy: foveal\.data\.fetch\('opencv-doc'\)"):
+        with pytest.raises(InputError, match=r"remedy: foveal\.lab\.data\.fetch\('opencv-doc'\)"):
             read_scene("aloe")
     with pytest.raises(InputError, match="did you mean motorcycle"):
         read_scene("motorcycles")

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from torchmetrics import MetricCollection
 
-from ..._kinds import Kinds
 from ..._ranges import Range, check_ranges
+from ..._registry import Registry
 from ...analysis import cost
 from ...attention import Cost
 from ..data import DataBundle
@@ -206,6 +206,6 @@ class Task(ABC):
         return self.draw(samples, self.predict(model.eval(), inputs), bundle)
 
 
-TASKS: Kinds[Task] = Kinds("task")
+TASKS: Registry[type[Task]] = Registry("kind of task")
 register_task = TASKS.register
 """Decorates a :class:`Task` class, so that recipes with it go to JSON and back."""

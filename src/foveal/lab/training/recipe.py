@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 from ..._errors import InputError, unknown
 from ..._fits import described, fits
-from ..._kinds import Kinds
 from ..._ranges import SEED, Range, check_ranges
+from ..._registry import Registry
 from ...models import MODELS, ModelConfig, ViT
 from ...timm import TimmModel  # noqa: F401 (registers a kind of model)
 from ..data import DATA, Data
@@ -168,7 +168,7 @@ def _tagged(part: Any, unless: type | None = None) -> dict[str, Any]:
     return values if type(part) is unless else {"kind": type(part).__name__, **values}
 
 
-def _of_kind(kinds: Kinds, what: str, values: Any, default: type | None = None) -> Any:
+def _of_kind(kinds: Registry[Any], what: str, values: Any, default: type | None = None) -> Any:
     values = dict(_object(what, values))
     name = values.pop("kind", None if default is None else default.__name__)
     return _read(kinds[str(name)], values)
