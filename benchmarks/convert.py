@@ -55,7 +55,7 @@ def rows() -> Iterator[Row]:
         one = max(sum(p.numel() * p.element_size() for p in model.get_submodule(swap.name).parameters()) for swap in report.swaps)
         beside = max(0, grown - max(0, new))
         yield Row("memory beside the model", name, f"{beside / 2**20:.1f} MiB", f"{one / 2**20:.1f} MiB", beside / one, "≤ 1 module", beside <= one)
-        if all(swap.function == "kept" for swap in report.swaps):
+        if all(swap.output == "identical" for swap in report.swaps):
             check_equal(inference(model, images), inference(host, images))
         ours, theirs, ratio = paired_ratio(inference(model, images), inference(host, images))
         analytic = _macs(model) / _macs(host)

@@ -68,7 +68,7 @@ def test_a_network_of_halo_attention(capsys) -> None:
 def test_converted_first(capsys) -> None:
     assert run("test_vit", "picture.png", "--weights", "random", "--attention", "denoising", "--where", "blocks.0.attn", "--out", "maps") == 0
     printed = capsys.readouterr().out
-    assert "1 attentions converted to denoising, untrained: the function is nearly kept" in printed
+    assert "1 attentions converted to denoising, untrained: the output is within warm start" in printed
     assert re.search(r"blocks\.0\.attn: λ 0\.500 \(0\.500 to 0\.500\); 0\.\d°, 0\.\d°", printed)
     assert re.search(r"by chance, 32 of 64 dimensions: \d+\.\d°, \d+\.\d°", printed)
 

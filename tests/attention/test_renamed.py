@@ -69,6 +69,26 @@ def test_old_attributes_and_functions() -> None:
     assert not torch.equal(old, external_attention(q, memory, memory))
 
 
+def test_reports_of_before_are_read_and_answer_in_their_words() -> None:
+    model = torch.nn.TransformerEncoderLayer(8, 2, batch_first=True)
+    report = foveal.convert_(model, foveal.DenoisingAttention.Config())
+    (swap,) = report.swaps
+    assert swap.output == "within warm start"
+    with pytest.warns(DeprecationWarning, match="output"):
+        assert swap.function == "nearly kept"
+    with pytest.warns(DeprecationWarning, match="derived"):
+        assert swap.mapped == swap.derived != []
+    written = report.to_json()
+    assert foveal.ConversionReport.from_json(written) == report
+    before = written.replace('"output": "within warm start"', '"function": "nearly kept"').replace('"derived"', '"mapped"')
+    assert before != written
+    assert foveal.ConversionReport.from_json(before) == report
+    fits = foveal.calibrate_(model, report, [torch.randn(2, 3, 8) for _ in range(2)], steps=0)
+    written = fits.to_json()
+    assert [fit.by for fit in fits.layers] == ["unchanged"]
+    assert type(fits).from_json(written.replace('"unchanged"', '"start"')) == fits
+
+
 def test_the_old_form_is_the_new_one() -> None:
     with pytest.warns(DeprecationWarning, match="2d"):
         assert list_attentions(form="maps") == list_attentions(form="2d")

@@ -99,8 +99,8 @@ def test_what_needs_no_fit_is_left() -> None:
         model, report = external(config=attention_class(name).Config())
         state = copy.deepcopy(model.state_dict())
         fits = calibrate_(model, report, images(2, 2), steps=0)
-        if report.swaps[0].function != "changed":
-            assert {fit.by for fit in fits.layers} == {"start"}, name
+        if report.swaps[0].output != "changed":
+            assert {fit.by for fit in fits.layers} == {"unchanged"}, name
             assert all(torch.equal(state[key], value) for key, value in model.state_dict().items()), name
 
 
@@ -109,7 +109,7 @@ def test_a_fit_that_is_worse_is_not_taken() -> None:
     model, report = external(config=SoftmaxAttention.Config(attn_head_dim=3))
     state = copy.deepcopy(model.state_dict())
     fits = calibrate_(model, report, [images()[0][:1] * 100, *images(1)], steps=30, lr=3.0, ridges=(0.0,))
-    assert {fit.by for fit in fits.layers} == {"start"}
+    assert {fit.by for fit in fits.layers} == {"unchanged"}
     assert all("no fit was better" in fit.note and fit.after == fit.before > 0.001 for fit in fits.layers)
     assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
     assert "0 of 3 modules fitted" in fits.table()
@@ -139,7 +139,7 @@ def test_everything_else_stays() -> None:
     state, called = copy.deepcopy(model.state_dict()), []
     model.blocks[0].attn.register_forward_hook(lambda *_: called.append(1))
     fits = calibrate_(model, report, images(), steps=5)
-    assert [fit.by for fit in fits.layers][2] == "start"
+    assert [fit.by for fit in fits.layers][2] == "unchanged"
     assert "none of its parameters requires gradients" in fits.layers[2].note
     assert "no least squares" in fits.layers[0].note
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, state[name])}
@@ -167,7 +167,7 @@ def test_batches_of_every_kind() -> None:
     assert calibrate_(labelled, report, ((batch, torch.zeros(8)) for batch in images()), steps=3) == want
     tower, report = external(lambda: transformers_tower("ViT"))
     named = [{"pixel_values": batch, "labels": torch.zeros(8), "output_attentions": False} for batch in images()]
-    assert calibrate_(tower, report, named, steps=3).layers[0].by != "start"
+    assert calibrate_(tower, report, named, steps=3).layers[0].by != "unchanged"
 
 
 def test_only_what_the_report_names() -> None:

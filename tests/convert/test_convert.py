@@ -260,7 +260,7 @@ def test_the_report() -> None:
     report = convert_(timm_vit(), DENOISING)
     swap = report.swaps[0]
     assert swap.kept == ["qkv.weight", "qkv.bias", "proj.weight", "proj.bias"]
-    assert swap.mapped == ["q_neg.weight", "q_neg.bias", "v_neg.weight", "v_neg.bias"]
+    assert swap.derived == ["q_neg.weight", "q_neg.bias", "v_neg.weight", "v_neg.bias"]
     assert (swap.new, swap.dropped) == (["lambdas"], [])
     assert swap.parameters == (4 * 24**2 + 4 * 24, 6 * 24**2 + 6 * 24 + 4)
     tokens = 1 + 4 * 4
@@ -268,8 +268,8 @@ def test_the_report() -> None:
     assert ConversionReport.from_json(report.to_json()) == report
     assert json.loads(report.to_json())["swaps"][0]["to"]["attention"] == "denoising"
     lines = report.table().splitlines()
-    assert lines[0].split() == ["module", "was", "is", "function", "kept", "mapped", "new", "dropped", "parameters", "MACs"]
-    assert lines[1].split()[:5] == ["blocks.0.attn", "Attention", "denoising", "nearly", "kept"]
+    assert lines[0].split() == ["module", "was", "is", "output", "kept", "derived", "new", "dropped", "parameters", "MACs"]
+    assert lines[1].split()[:5] == ["blocks.0.attn", "Attention", "denoising", "within", "warm"]
     assert lines[-1].startswith("3 modules, 7,200 → ")
 
 
@@ -281,7 +281,7 @@ def test_every_parameter_is_accounted_for() -> None:
             for swap in convert_(model, foveal.attention.attention_class(name).Config()).swaps:
                 module = model.get_submodule(swap.name)
                 module = getattr(module, "attn", module)
-                assert sorted(swap.kept + swap.mapped + swap.new) == sorted(key for key, _ in module.named_parameters()), name
+                assert sorted(swap.kept + swap.derived + swap.new) == sorted(key for key, _ in module.named_parameters()), name
 
 
 def test_attentions_over_other_tokens_are_left_alone() -> None:

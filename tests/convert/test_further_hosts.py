@@ -30,10 +30,10 @@ def test_the_function_is_kept(case, config) -> None:
     model, report = convert(host, config, warm_start="exact")
     assert len(report.swaps) == case.places
     if case.changes:
-        assert {swap.function for swap in report.swaps if swap.dropped} == {"changed"}
+        assert {swap.output for swap in report.swaps if swap.dropped} == {"changed"}
         assert (run(model, images) - want).abs().max() > 1e-4
     else:
-        assert {swap.function for swap in report.swaps} == {"kept"}
+        assert {swap.output for swap in report.swaps} == {"identical"}
         torch.testing.assert_close(run(model, images), want, rtol=1e-5, atol=1e-5)
 
 
@@ -88,7 +88,7 @@ def test_every_parameter_is_accounted_for(case) -> None:
             replacement = model.get_submodule(swap.name)
             inner = next(key for key, module in replacement.named_modules() if isinstance(module, TokenAttention))
             names = [key.removeprefix(f"{inner}.") for key, _ in replacement.named_parameters()]
-            assert sorted(swap.kept + swap.mapped + swap.new) == sorted(names), name
+            assert sorted(swap.kept + swap.derived + swap.new) == sorted(names), name
             assert swap.parameters[1] == sum(p.numel() for p in replacement.parameters())
 
 
@@ -156,14 +156,14 @@ def test_compiles_without_a_graph_break(name) -> None:
 def test_what_is_dropped_is_reported(host, config, dropped) -> None:
     report = convert_(CASES[host].model(), config)
     assert dropped in report.swaps[0].dropped
-    assert report.swaps[0].function == "changed"
+    assert report.swaps[0].output == "changed"
 
 
 def test_rotary_positions_and_windows_that_cover_the_grid_keep_the_function() -> None:
     case = CASES["timm DINOv3"]
     host, images = case.model(), case.images()
     model, report = convert(host, HaloAttention.Config(block_size=2, halo_size=2))
-    assert {swap.function for swap in report.swaps} == {"kept"}
+    assert {swap.output for swap in report.swaps} == {"identical"}
     torch.testing.assert_close(model(images), host(images), rtol=1e-4, atol=1e-5)
 
 
@@ -187,7 +187,7 @@ def test_sams_positions_that_depend_on_queries_are_lost() -> None:
 
     model = VisionTransformerSAM(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4, num_classes=5, use_rel_pos=True, window_size=2)
     swap = convert_(model, SoftmaxAttention.Config()).swaps[0]
-    assert swap.function == "changed"
+    assert swap.output == "changed"
     assert swap.dropped == ["rel_pos_h", "rel_pos_w"]
 
 
@@ -214,7 +214,7 @@ def test_blocks_of_coatnet_that_keep_their_width() -> None:
     assert [(one.name, "changes the width" in one.reason) for one in report.left] == [("stages.0.blocks.0.attn", True)]
     host, images = copy.deepcopy(model).eval(), torch.randn(1, 3, 16, 16)
     report = convert_(model.eval(), SoftmaxAttention.Config(), where="stages.*.blocks.[1-9].attn")
-    assert [swap.function for swap in report.swaps] == ["kept"]
+    assert [swap.output for swap in report.swaps] == ["identical"]
     torch.testing.assert_close(model(images), host(images), rtol=1e-5, atol=1e-5)
 
 

@@ -79,7 +79,7 @@ def host(request: pytest.FixtureRequest) -> nn.Module:
 def test_the_function_is_kept(host, config) -> None:
     images = torch.randn(2, 3, SIDE, SIDE)
     model, report = convert(host, config, warm_start="exact")
-    assert [swap.function for swap in report.swaps] == ["kept"] * len(report.swaps)
+    assert [swap.output for swap in report.swaps] == ["identical"] * len(report.swaps)
     torch.testing.assert_close(run(model, images), run(host, images), rtol=1e-5, atol=1e-5)
 
 
@@ -100,9 +100,9 @@ def test_windows_that_cover_the_grid_keep_the_function(host) -> None:
     images = torch.randn(2, 3, SIDE, SIDE)
     covering, report = convert(host, HaloAttention.Config(block_size=2, halo_size=2))
     torch.testing.assert_close(run(covering, images), run(host, images), rtol=1e-4, atol=1e-5)
-    assert {swap.function for swap in report.swaps} == {"changed" if "Dinov2" in report.swaps[0].was else "kept"}
+    assert {swap.output for swap in report.swaps} == {"changed" if "Dinov2" in report.swaps[0].was else "identical"}
     local, report = convert(host, HaloAttention.Config(block_size=2, halo_size=0))
-    assert {swap.function for swap in report.swaps} == {"changed"}
+    assert {swap.output for swap in report.swaps} == {"changed"}
     assert (run(local, images) - run(host, images)).abs().max() > 1e-4
 
 
@@ -110,7 +110,7 @@ def test_warm_start_nearly_keeps_the_function(host) -> None:
     images = torch.randn(2, 3, SIDE, SIDE)
     want = run(host, images)
     model, report = convert(host, DenoisingAttention.Config())
-    assert {swap.function for swap in report.swaps} == {"nearly kept"}
+    assert {swap.output for swap in report.swaps} == {"within warm start"}
     error = (run(model, images) - want).abs().max() / want.abs().max()
     assert 0 < error < 1e-3
 

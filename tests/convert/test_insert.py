@@ -32,7 +32,7 @@ def test_every_attention_on_maps_begins_as_nothing_and_learns(name) -> None:
     model, images = resnet(), torch.randn(2, 3, 48, 80)
     want, keys = model(images), list(model.state_dict())
     report = insert_(model, attention_class(name).Config(), after="layer[34]")
-    assert [(swap.name, swap.function) for swap in report.swaps] == [(f"layer{n}.foveal_attention", "kept") for n in (3, 4)]
+    assert [(swap.name, swap.output) for swap in report.swaps] == [(f"layer{n}.foveal_attention", "identical") for n in (3, 4)]
     assert torch.equal(model(images), want)
     assert set(keys) < set(model.state_dict()), "other weights keep their names"
     block = model.layer4.foveal_attention
@@ -62,7 +62,7 @@ def test_gamma_of_one_is_the_papers_block() -> None:
         torch.testing.assert_close(model.layer4(x), want, rtol=1e-5, atol=1e-5)
         paper = resnet()
         report = insert_(paper, config, after="layer4", start="paper")
-        assert report.swaps[0].function == "changed"
+        assert report.swaps[0].output == "changed"
         assert type(paper.layer4.foveal_attention) is type(grown.attn)
         assert paper(images).shape == (1, 5)
 
@@ -148,7 +148,7 @@ def test_a_delta_holds_what_was_inserted(tmp_path) -> None:
 def test_the_report_has_a_line() -> None:
     report = insert_(resnet(), LinearAttention2d.Config(), after="layer4")
     line = report.table().splitlines()[1].split()
-    assert line[:4] == ["layer4.foveal_attention", "—", "linear_2d", "kept"]
+    assert line[:4] == ["layer4.foveal_attention", "—", "linear_2d", "identical"]
     assert foveal.ConversionReport.from_json(report.to_json()) == report
 
 

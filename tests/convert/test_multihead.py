@@ -46,7 +46,7 @@ def test_pytorchs_encoder_works_in_every_mode(config, mode, padding, where) -> N
             for floats in (False, True):
                 host = encoder(batch_first=batch_first, norm_first=norm_first)
                 model, report = convert(host, config, where, warm_start="exact")
-                assert {swap.function for swap in report.swaps} == {"kept"}
+                assert {swap.output for swap in report.swaps} == {"identical"}
                 x, mask = torch.randn(3, TOKENS, WIDTH), None if padding == "none" else padded(padding)
                 if floats and mask is not None:
                     mask = torch.zeros(mask.shape).masked_fill(mask, -math.inf)
@@ -212,7 +212,7 @@ def test_positions_are_on_queries_and_keys_alone(kind, batch_first, config) -> N
     torch.manual_seed(0)
     host = stirred(nn.ModuleList([kind(batch_first), kind(batch_first)]))
     model, report = convert(host, config, warm_start="exact")
-    assert {swap.function for swap in report.swaps} == {"kept"}
+    assert {swap.output for swap in report.swaps} == {"identical"}
     assert len(report.swaps) == len([module for module in host.modules() if isinstance(module, nn.MultiheadAttention)])
     x, pos, keys = torch.randn(3, TOKENS, WIDTH), torch.randn(3, TOKENS, WIDTH), padded("left aligned")
     x, pos = (x, pos) if batch_first else (x.transpose(0, 1), pos.transpose(0, 1))

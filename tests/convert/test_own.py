@@ -115,11 +115,11 @@ def test_an_attention_that_the_user_registered(mine, host, tmp_path) -> None:
         torch.manual_seed(0)
         plain = stirred(THREE[host]()).double()
         model, report = convert(plain, config)
-        assert {swap.function for swap in report.swaps} == {"changed"}
+        assert {swap.output for swap in report.swaps} == {"changed"}
         swap = report.swaps[0]
         module: Any = model.get_submodule(swap.name)
         ours = next(part for part in module.modules() if isinstance(part, TokenAttention))
-        assert sorted(swap.kept + swap.mapped + swap.new) == sorted(key for key, _ in ours.named_parameters())
+        assert sorted(swap.kept + swap.derived + swap.new) == sorted(key for key, _ in ours.named_parameters())
         assert {value.dtype for value in ours.parameters()} == {torch.float64}
         run(model, IMAGES.double()).square().sum().backward()
         save_delta(model, tmp_path / "delta.safetensors")
@@ -260,7 +260,7 @@ def test_our_own_attentions_are_hosts(name, tmp_path) -> None:
         report = convert_(model, config)
         changed = (run(model, IMAGES) - run(plain, IMAGES)).abs().max()
         kept = name == "softmax" and config in (SOFTMAX, DENOISING)
-        assert {swap.function for swap in report.swaps} == ({"kept" if config is SOFTMAX else "nearly kept"} if kept else {"changed"})
+        assert {swap.output for swap in report.swaps} == ({"identical" if config is SOFTMAX else "within warm start"} if kept else {"changed"})
         assert (changed < 1e-3) if kept else (changed > 1e-5)
         run(model, IMAGES).square().sum().backward()
         save_delta(model, tmp_path / "delta.safetensors")
@@ -293,7 +293,7 @@ def test_our_other_models_and_those_that_timm_built_with_ours() -> None:
         report = convert_(model, DENOISING, warm_start="exact")
         assert len(report.swaps) == count
         if model is not external:
-            assert {swap.function for swap in report.swaps} == {"kept"}
+            assert {swap.output for swap in report.swaps} == {"identical"}
             torch.testing.assert_close(model(x), want, rtol=1e-5, atol=1e-5)
         revert_(model)
         assert torch.equal(model(x), want)

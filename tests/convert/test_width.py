@@ -25,7 +25,7 @@ def host(heads: int, bias: bool = True, mixed: float = 0.0, proj_bias: bool = Tr
 
 def narrowed(model: nn.Module, width: int, config=SoftmaxAttention.Config) -> tuple[TokenAttention, str]:
     other, report = convert(model, config(attn_head_dim=width), warm_start="exact")
-    return other["attn"], report.swaps[0].function
+    return other["attn"], report.swaps[0].output
 
 
 def logits(attn: nn.Module, x: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def test_a_rank_that_suffices_keeps_the_function(config, proj_bias) -> None:
     # what causal attention makes of the host is another function, but of the same weights
     want = attn if config is not CausalAttention.Config else convert(model, config())[0]["attn"]
     torch.testing.assert_close(other["attn"](x), want(x), rtol=1e-9, atol=1e-9)
-    assert report.swaps[0].function == ("changed" if config is CausalAttention.Config else "kept")
+    assert report.swaps[0].output == ("changed" if config is CausalAttention.Config else "identical")
     assert report.swaps[0].kept == []
     assert report.swaps[0].parameters[1] < report.swaps[0].parameters[0] * (1 if config is DenoisingAttention.Config else 0.6)
 
@@ -104,7 +104,7 @@ def test_a_rank_that_suffices_keeps_the_function(config, proj_bias) -> None:
 def test_wider_heads_keep_the_function_and_learn(make) -> None:
     model, images = stirred(make()), torch.randn(2, 3, SIDE, SIDE)
     other, report = convert(model, SoftmaxAttention.Config(attn_head_dim=9))
-    assert {swap.function for swap in report.swaps} == {"kept"}
+    assert {swap.output for swap in report.swaps} == {"identical"}
     want, got = (out if isinstance(out, Tensor) else out.last_hidden_state for out in (model(images), other(images)))
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
     got.square().sum().backward()
@@ -151,6 +151,6 @@ def test_what_belongs_to_the_hosts_width_is_refused() -> None:
 def test_other_attentions_run_at_another_width(config) -> None:
     model = timm_vit()
     report = convert_(model, config)
-    assert {swap.function for swap in report.swaps} == {"changed"}
+    assert {swap.output for swap in report.swaps} == {"changed"}
     assert model.blocks[0].attn.head_dim == 3
     assert model(torch.randn(1, 3, SIDE, SIDE)).shape == (1, 5)

@@ -21,7 +21,7 @@ from ._sources import linked, parameters_outside, refuse_mixtures, refuse_outer,
 from ._transfer import Transfer, WarmStart, build, check_warm_start
 from ._where import Where
 from ._wrapped import refuse_quantised, refuse_wrapped
-from .report import ConversionReport, Swap
+from .report import OUTPUT, ConversionReport, Swap
 
 __all__ = ["convert", "convert_", "convert_as"]
 
@@ -61,8 +61,8 @@ def convert_(
     Example:
         >>> model = torch.nn.TransformerEncoderLayer(16, 4, batch_first=True)
         >>> report = convert_(model, SoftmaxAttention.Config())
-        >>> print(report.swaps[0].name, report.swaps[0].function)
-        self_attn kept
+        >>> print(report.swaps[0].name, report.swaps[0].output)
+        self_attn identical
     """
     check_warm_start(warm_start, config)
     return convert_as(model, config, where, warm_start=1e-4 if warm_start is None else warm_start, apart=None)
@@ -187,9 +187,9 @@ def _swap(converted: Converted, ours: Any, transfer: Transfer, place: Place, con
         name=names[0],
         was=host_key(module),
         to=config.to_dict(),
-        function=transfer.function,
+        output=OUTPUT[transfer.function],
         kept=[name for name in transfer.kept if name not in copied],
-        mapped=copied + transfer.mapped,
+        derived=copied + transfer.mapped,
         new=transfer.new,
         dropped=transfer.dropped,
         parameters=(sum(p.numel() for p in module.parameters()), sum(p.numel() for p in replacement.parameters())),

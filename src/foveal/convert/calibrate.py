@@ -35,7 +35,7 @@ class LayerFit:
     """Relative error on the held-out batches, the norm of the difference to the original's outputs over their norm."""
     after: float
     by: str
-    """``least squares``, ``steps``, ``steps, least squares``, or ``start``: left as it was."""
+    """``least squares``, ``steps``, ``steps, least squares``, or ``unchanged``: left as it was."""
     note: str
     """Why it was left so, or what could not be tried."""
 
@@ -59,7 +59,7 @@ class CalibrationReport:
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         lines += [f"note: {fit.name}: {fit.note}" for fit in self.layers if fit.note]
-        fitted = sum(fit.by != "start" for fit in self.layers)
+        fitted = sum(fit.by != "unchanged" for fit in self.layers)
         return "\n".join([*lines, f"{fitted} of {len(self.layers)} modules fitted to {self.batches[0]} batches, judged on {self.batches[1]} others"])
 
     def __str__(self) -> str:
@@ -71,7 +71,8 @@ class CalibrationReport:
     @staticmethod
     def from_json(text: str) -> "CalibrationReport":
         values = json.loads(text)
-        layers = [LayerFit(**layer) for layer in values.pop("layers")]
+        # reports of before say "start" of a layer that stays as it was
+        layers = [LayerFit(**(layer | {"by": "unchanged"} if layer["by"] == "start" else layer)) for layer in values.pop("layers")]
         return CalibrationReport(**(values | {"layers": layers, "batches": tuple(values["batches"]), "ridges": tuple(values["ridges"])}))
 
 
@@ -202,7 +203,7 @@ def _fit(
     def left(why: str) -> tuple[LayerFit, None]:
         for _ in range(steps):
             tick()
-        return LayerFit(name, attention, before, before, "start", why), None
+        return LayerFit(name, attention, before, before, "unchanged", why), None
 
     if before < _ENOUGH:
         return left(f"is the one it replaced to {_ENOUGH:g} already")
@@ -234,7 +235,7 @@ def _fit(
         return left("nothing to try without steps and least squares")
     error, by, best = min(tried, key=lambda entry: entry[0])
     if not error < before:
-        return LayerFit(name, attention, before, before, "start", f"no fit was better on the held-out batches, the best had {error:.4f}"), None
+        return LayerFit(name, attention, before, before, "unchanged", f"no fit was better on the held-out batches, the best had {error:.4f}"), None
     return LayerFit(name, attention, before, error, by, note), best
 
 

@@ -87,7 +87,7 @@ def insert_(
         start: ``"identity"`` begins as if nothing were there, whatever the block; ``"paper"`` is the block as its paper starts it.
 
     Returns:
-        What was inserted; ``kept`` is said of the function where it begins as the identity.
+        What was inserted; the output is ``identical`` where it begins as the identity.
 
     Raises:
         ValueError: an attention for tokens; no such module, or one that holds modules without running them; a stage that has a block already; channels that
@@ -98,8 +98,8 @@ def insert_(
         >>> from foveal import LinearAttention2d
         >>> net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), nn.AdaptiveAvgPool2d(1))
         >>> report = insert_(net, LinearAttention2d.Config(), after="0")
-        >>> report.swaps[0].function, net(torch.randn(1, 3, 9, 9)).shape
-        ('kept', torch.Size([1, 8, 1, 1]))
+        >>> report.swaps[0].output, net(torch.randn(1, 3, 9, 9)).shape
+        ('identical', torch.Size([1, 8, 1, 1]))
     """
     refuse_wrapped(model, "insert")
     if attention_class(config.attention).form != "2d":
@@ -163,9 +163,9 @@ def _plan(model: nn.Module, name: str, config: AttentionConfig, channels: int | 
         name=f"{name}.{CHILD}",
         was="",
         to=config.to_dict(),
-        function="kept" if start == "identity" else "changed",
+        output="identical" if start == "identity" else "changed",
         kept=[],
-        mapped=[],
+        derived=[],
         new=new,
         new_objects=[f"{name}.{CHILD}.{key}" for key in new],
         dropped=[],

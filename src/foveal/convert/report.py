@@ -4,7 +4,13 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["ConversionReport", "Left", "Swap"]
+from .._renamed import renamed_attribute, renamed_keys, warn_renamed
+
+__all__ = ["OUTPUT", "ConversionReport", "Left", "Swap"]
+
+OUTPUT = {"kept": "identical", "nearly kept": "within warm start", "changed": "changed"}
+"""What a report says of the output, by the words that it had for it as ``function``."""
+_FUNCTION = {new: old for old, new in OUTPUT.items()}
 
 
 @dataclass(frozen=True)
@@ -16,11 +22,11 @@ class Swap:
     """Its class; empty where nothing stood."""
     to: dict[str, Any]
     """The configuration in its place, as :meth:`foveal.AttentionConfig.to_dict` gives it."""
-    function: str
-    """``kept``, ``nearly kept`` (to the size of the warm start) or ``changed``; without training."""
+    output: str
+    """``identical``, ``within warm start`` (to its size) or ``changed``, against the module that was replaced; without training."""
     kept: list[str]
     """The host's own parameters: the same objects."""
-    mapped: list[str]
+    derived: list[str]
     """New parameters made from the host's, as one of its three for queries, keys and values."""
     new: list[str]
     dropped: list[str]
@@ -30,7 +36,15 @@ class Swap:
     """Multiply-adds for one image before and after; None where the host does not say how many tokens there are."""
     notes: list[str]
     new_objects: list[str] = field(default_factory=list)
-    """All that the host did not hold, as the model names them: mapped and new. An optimizer that was made before does not train them."""
+    """All that the host did not hold, as the model names them: derived and new. An optimizer that was made before does not train them."""
+
+    @property
+    def function(self) -> str:
+        """Deprecated: ``output`` in the words of before, ``kept``, ``nearly kept`` or ``changed``."""
+        warn_renamed("Swap", "function", "output")
+        return _FUNCTION[self.output]
+
+    mapped = renamed_attribute("Swap", "mapped", "derived")
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,7 @@ class ConversionReport:
 
     def table(self) -> str:
         """As text, a line a module."""
-        head = ["module", "was", "is", "function", "kept", "mapped", "new", "dropped", "parameters", "MACs"]
+        head = ["module", "was", "is", "output", "kept", "derived", "new", "dropped", "parameters", "MACs"]
         rows = [head, *(_row(swap) for swap in self.swaps)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -85,12 +99,19 @@ class ConversionReport:
         swaps, written = [], json.loads(text)
         for values in written["swaps"]:
             pairs = {key: None if values[key] is None else tuple(values[key]) for key in ("parameters", "macs")}
-            swaps.append(Swap(**(values | pairs)))
+            swaps.append(Swap(**(_in_new_words(values) | pairs)))
         return ConversionReport(swaps, [Left(**values) for values in written.get("left", [])])
+
+
+def _in_new_words(values: dict[str, Any]) -> dict[str, Any]:
+    """A report that was written before its words changed."""
+    if "function" in values and values["function"] in OUTPUT:
+        values = values | {"function": OUTPUT[values["function"]]}
+    return renamed_keys("the report", values, {"function": "output", "mapped": "derived"})
 
 
 def _row(swap: Swap) -> list[str]:
     macs = "" if swap.macs is None else f"{swap.macs[1] / swap.macs[0] - 1:+.0%}"
     change = f"{swap.parameters[1] / swap.parameters[0] - 1:+.0%}" if swap.parameters[0] else f"+{swap.parameters[1]:,}"
-    counts = [str(len(part)) for part in (swap.kept, swap.mapped, swap.new, swap.dropped)]
-    return [swap.name, swap.was.rpartition(".")[2] or "—", swap.to["attention"], swap.function, *counts, change, macs]
+    counts = [str(len(part)) for part in (swap.kept, swap.derived, swap.new, swap.dropped)]
+    return [swap.name, swap.was.rpartition(".")[2] or "—", swap.to["attention"], swap.output, *counts, change, macs]

@@ -83,8 +83,8 @@ def inspect_model(
     notes = list(opened.notes)
     if attention is not None:
         report = convert_(model, attention_class(attention).Config(), where)
-        functions = sorted({swap.function for swap in report.swaps})
-        notes.append(f"{len(report.swaps)} attentions converted to {attention}, untrained: the function is {' or '.join(functions)}")
+        outputs = sorted({swap.output for swap in report.swaps})
+        notes.append(f"{len(report.swaps)} attentions converted to {attention}, untrained: the output is {' or '.join(outputs)}")
     size = (inputs.shape[-2], inputs.shape[-1])
     refused: dict[str, InputError] = {}
     looks: dict[str, str] = {}
