@@ -1,0 +1,122 @@
+"""Files of clouds and meshes: OFF, text with a point a line, and ModelNet40's HDF5. What cannot be used is refused with the file's name.
+
+Shapes     N points, C channels, V vertices, F triangles, n clouds
+"""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...._errors import InputError, missing_extra
+
+__all__ = ["read_cloud_txt", "read_clouds_h5", "read_off", "sample_surface"]
+
+Floats = NDArray[np.float64]
+
+
+def read_off(path: Path) -> tuple[Floats, NDArray[np.int64]]:
+    """Vertices ``(V, 3)`` and triangles ``(F, 3)``; polygons become fans of triangles. The counts may be glued to the first word, as in parts of ModelNet40.
+
+    Raises:
+        ValueError: no OFF file, fewer lines than it counts, faces of vertices that are not there, or coordinates that are not finite.
+    """
+    lines = [line for raw in path.read_text("latin-1").splitlines() if (line := raw.partition("#")[0].strip())]
+    if not lines or not lines[0].startswith("OFF"):
+        raise InputError(f"{path} is no OFF file: its first word is not OFF")
+    lines = ([lines[0][3:]] if lines[0][3:].strip() else []) + lines[1:]
+    try:
+        count, faces = (int(word) for word in lines[0].split()[:2])
+        if min(count, faces) < 0 or len(lines) < 1 + count + faces:
+            raise InputError(f"{path} counts {count} vertices and {faces} faces, but has {len(lines) - 1} lines of them; it may be cut off")
+        vertices = np.array([line.split()[:3] for line in lines[1 : 1 + count]], np.float64).reshape(count, 3)
+        triangles = []
+        for line in lines[1 + count : 1 + count + faces]:
+            corners = [int(word) for word in line.split()[: 1 + int(line.split()[0])]]
+            if len(corners) != corners[0] + 1:
+                raise InputError(f"{path} has a face of {corners[0]} corners that names {len(corners) - 1}: {line!r}")
+            triangles += [(corners[1], b, c) for b, c in pairwise(corners[2:])]
+    except InputError:
+        raise
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path} is no OFF file of numbers: {error}") from error
+    made = np.array(triangles, np.int64).reshape(-1, 3)
+    if not np.isfinite(vertices).all():
+        raise InputError(f"{path} has vertices that are not finite")
+    if made.size and not 0 <= made.min() <= made.max() < count:
+        raise InputError(f"{path} has faces of vertices {made.min()} to {made.max()}, and {count} vertices, counted from 0")
+    return vertices, made
+
+
+def sample_surface(vertices: Floats, triangles: NDArray[np.int64], n: int, rng: np.random.Generator, *, path: Path) -> Floats:
+    """Points on a mesh, evenly by area, each with the normal of its triangle: ``(n, 6)``.
+
+    Raises:
+        ValueError: the mesh has no area; ``path`` is named.
+    """
+    a, b, c = (vertices[triangles[:, corner]] for corner in range(3))
+    normals = np.cross(b - a, c - a)
+    areas = np.linalg.norm(normals, axis=1)
+    if not areas.sum() > 0:
+        raise InputError(f"{path} is a mesh without area ({len(triangles)} triangles): no points can be drawn on it; leave the file out")
+    chosen = rng.choice(len(areas), n, p=areas / areas.sum())
+    # even in a triangle: the root makes up for its width, which grows with the distance from a corner
+    out, along = np.sqrt(rng.random((n, 1))), rng.random((n, 1))
+    points = (1 - out) * a[chosen] + out * (1 - along) * b[chosen] + out * along * c[chosen]
+    return np.column_stack([points, normals[chosen] / areas[chosen, None]])
+
+
+def read_cloud_txt(path: Path, columns: int, *, delimiter: str | None = None, at_least: int = 1) -> NDArray[np.float32]:
+    """Points ``(N, columns)`` of a text file with a point a line.
+
+    Args:
+        path: of the file.
+        columns: that each line must have.
+        delimiter: ``,`` in ModelNet40; blanks if None, as in ShapeNet-Part.
+        at_least: points that are needed.
+
+    Raises:
+        ValueError: another number of columns, too few points, or a number that is not finite.
+    """
+    try:
+        text = path.read_text("latin-1").splitlines()
+        cloud = np.loadtxt(text, np.float32, delimiter=delimiter, ndmin=2) if any(line.strip() for line in text) else np.empty((0, columns), np.float32)
+    except ValueError as error:
+        raise InputError(f"{path} does not hold a point a line: {error}") from error
+    if cloud.shape[1] != columns:
+        raise InputError(f"{path} has {cloud.shape[1]} columns, expected {columns}")
+    return _checked(cloud, path, at_least)
+
+
+def read_clouds_h5(path: Path, *, normals: bool = False, at_least: int = 1) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Clouds ``(n, N, 3)``, or ``(n, N, 6)`` with normals, and labels ``(n,)`` of a file with ``data``, ``label`` and, where wanted, ``normal``.
+
+    Raises:
+        MissingExtra: h5py is not installed.
+        ValueError: no HDF5 file, parts missing or of other shapes, too few points, or a number that is not finite.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise missing_extra("h5py", "points", "reading clouds from HDF5") from error
+    names = ("data", "label", *(("normal",) if normals else ()))
+    try:
+        with h5py.File(path) as file:
+            if missing := [name for name in names if name not in file]:
+                raise InputError(f"{path} has no {', '.join(missing)}; it has {', '.join(sorted(file)) or 'nothing'}")
+            parts = {name: np.asarray(file[name]) for name in names}
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as HDF5: {error}") from error
+    label, clouds = parts.pop("label").reshape(-1), list(parts.values())
+    if any(part.ndim != 3 or part.shape != (len(label), clouds[0].shape[1], 3) for part in clouds):
+        raise InputError(f"{path} has {', '.join(f'{name} {part.shape}' for name, part in parts.items())} and {len(label)} labels; expected (n, N, 3) and n")
+    return _checked(np.concatenate(clouds, -1).astype(np.float32), path, at_least), label.astype(np.int64)
+
+
+def _checked(cloud: NDArray[np.float32], path: Path, at_least: int) -> NDArray[np.float32]:
+    if cloud.shape[-2] < at_least:
+        raise InputError(f"{path} has {cloud.shape[-2]} points in a cloud, and {at_least} are needed; ask for fewer points, or leave the file out")
+    if not np.isfinite(cloud).all():
+        raise InputError(f"{path} has points that are not finite; mend or leave out the file")
+    return cloud
