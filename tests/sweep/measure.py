@@ -46,6 +46,8 @@ def measure(model: nn.Module, inputs: Any) -> dict[str, Any]:
     others = {name: kind for name, kind in named.items() if not any(_within(name, owner) for owner in spatial)}
     row: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters()), "attentions": len(spatial), "others": _counts(others)}
     row |= _converted(model, inputs, want, spatial, others)
+    if not spatial and not others and row["verdict"] == "no softmax":
+        return row | {"verdict": "no attention"}
     for name, config in (("external", ExternalAttention.Config()), ("efficient", EfficientAttention.Config())):
         row[name] = _changed(model, inputs, config)
     row["maps"] = _maps(model, inputs, [one for one in found if one.owner in spatial])
@@ -171,46 +173,37 @@ def _graph(model: nn.Module, inputs: Any) -> list[Tensor]:
 
 
 def _maps(model: nn.Module, inputs: Any, found: list[Softmax]) -> dict[str, Any]:
-    """Each map against what the softmax gave, or what then met the values, in a run of its own; rows sum to one."""
-    out: dict[str, Any] = {"all": len(found), "right": 0, "wrong": 0, "missing": 0}
+    """Of every attention that runs: its maps against what its softmax gave, or what then met the values, in a run of its own."""
+    owners = list(dict.fromkeys(one.owner for one in found))
+    out: dict[str, Any] = {"all": len(owners), "right": 0, "wrong": 0, "missing": 0}
+    if not owners:
+        return out
     try:
         maps = foveal.attention_maps(model, inputs)
     except foveal.InputError as error:
-        return out | {"missing": len(found), "message": str(error)[:300]}
+        return out | {"missing": len(owners), "message": str(error)[:300]}
     except Exception as error:
-        return out | {"missing": len(found), "message": f"crash: {_said(error)} at {_where(error)}"}
-    open_ = list(range(len(found)))
+        return out | {"missing": len(owners), "message": f"crash: {_said(error)} at {_where(error)}"}
+    open_, right, wrong = list(range(len(found))), set(), 0
     for layer in maps.values():
         given = layer["combined"]
-        mixed = None
-        for index in open_:
-            one = found[index]
-            if given.numel() != one.map.numel() or given.shape[-1] != one.map.shape[-1]:
-                continue
-            if any(_same(given, other) for other in (one.map, *one.used)):
-                mixed = index
-                break
-        if mixed is None:
-            out["wrong"] += 1
-        else:
-            open_.remove(mixed)
-            out["right"] += 1
-            if not torch.allclose(given.sum(-1), torch.ones(()), atol=1e-4):
-                out["rows"] = out.get("rows", 0) + 1
-    out["missing"] = max(0, len(open_) - out["wrong"])
-    if maps.missing:
-        out["named missing"] = len(maps.missing)
-    return out
+        equal = next((index for index in open_ if any(_same(given, other) for other in (found[index].map, *found[index].used))), None)
+        if equal is None:
+            wrong += 1
+            continue
+        open_.remove(equal)
+        right.add(found[equal].owner)
+        if not torch.allclose(given.sum(-1), torch.ones(()), atol=1e-4):
+            out["rows not one"] = out.get("rows not one", 0) + 1
+    return out | {"right": len(right), "wrong": wrong, "missing": max(0, len(owners) - len(right) - wrong), "named": len(maps.missing)}
 
 
 def _same(given: Tensor, other: Tensor) -> bool:
-    """Windows and batch may be folded either way; heads may come before or after them."""
+    """Windows may be folded into the batch, before the heads or behind them, and heads may come first."""
     size = given.shape[-2:]
-    if other.shape[-2:] != size:
+    if given.numel() != other.numel() or other.shape[-2:] != size:
         return False
-    a, b = given.reshape(-1, *size), other.reshape(-1, *size)
-    if torch.allclose(a, b.float(), atol=1e-5):
-        return True
-    if given.ndim == 4:
-        return torch.allclose(given.transpose(0, 1).reshape(-1, *size), b.float(), atol=1e-5)
-    return False
+    maps = other.reshape(-1, *size).float()
+    orders = [given, given.transpose(0, 1)] if given.ndim == 4 else [given]
+    orders += [given.unflatten(0, (batch, -1)).transpose(1, 2) for batch in (1, 2) if given.ndim == 4 and len(given) % batch == 0]
+    return any(torch.allclose(order.reshape(-1, *size), maps, atol=1e-5) for order in orders)

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 __all__ = ["Softmax", "called_attentions", "flat", "run", "softmaxes"]
 
 _SOFTMAXES = (torch.ops.aten._softmax.default, torch.ops.aten._safe_softmax.default)
-NOT_SPATIAL = re.compile(r"channel|xca|crosscovariance|chan(?!ge)", re.IGNORECASE)
-"""Classes whose softmax is over channels."""
+NOT_SPATIAL = re.compile(r"channel|xca$|crosscovariance|lambda|linearselfattention|hsmssd|factorattn", re.IGNORECASE)
+"""Classes whose softmax makes no map of pairs of tokens: over channels, or of keys alone as in linear attention and lambda layers."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ class _Watch(TorchDispatchMode):
                 self.found.append(Softmax(owner[0], type(owner[1]).__name__, out.detach().clone(), []))
         elif func is torch.ops.aten.bmm.default and self.found:
             last, left = self.found[-1], args[0]
-            if left.numel() == last.map.numel() and left.shape[-1] == last.map.shape[-1] and len(last.used) < 2:
+            if left.shape[-2:] == last.map.shape[-2:] and len(last.used) < 2:
                 last.used.append(left.detach().clone())
         return out
 

@@ -13,7 +13,7 @@ import torch
 __all__ = ["summary", "write"]
 
 DOCS = Path(__file__).parents[2] / "docs"
-UNSEEN = ("not built", "not installed", "not measured")
+UNSEEN = ("not built", "not installed", "not measured", "no attention")
 FAULTS = ("crash", "late", "silent", "wrong")
 
 
