@@ -55,6 +55,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "sam_vision_model": {"window_size": 2}, "sam_hq_vision_model": {"window_size": 2}, "layoutlmv3": {"input_size": 32, "coordinate_size": 4, "shape_size": 8, "max_2d_position_embeddings": 64},
     "vilt": {"max_image_length": 16},
     "hgnet_v2": {"hidden_sizes": [128, 512, 1024, 2048]}, "swin2sr": {"image_size": 32, "patch_size": 1, "embed_dim": 16, "depths": [2, 1], "num_heads": [2, 4], "window_size": 4},
+    "vitpose_backbone": {"num_experts": 1},
     "eomt": {"num_blocks": 1, "num_upscale_blocks": 1}, "xclip": {"projection_dim": 32},
     "rt_detr": {"encoder_in_channels": [16, 32, 32], "decoder_in_channels": [32, 32, 32]},
     "rt_detr_v2": {"encoder_in_channels": [16, 32, 32], "decoder_in_channels": [32, 32, 32]},
