@@ -1,4 +1,4 @@
-"""``python -m tests.sweep [LIBRARY …] [--only GLOB] [--fresh] [--folder FOLDER] [--limit SECONDS] [--write]``.
+"""``python -m tests.sweep [LIBRARY …] [--only GLOB] [--fresh] [--folder FOLDER] [--limit SECONDS] [--quick] [--write]``.
 
 Every family runs in a process of its own, from one that has the libraries loaded, and leaves a file in the folder: a sweep that was stopped goes on, and
 ``--only`` with ``--fresh`` does a part again.
@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="measure again what is in the folder")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"where results lie, {FOLDER} by default")
     parser.add_argument("--limit", type=float, default=180.0, help="seconds a family may take")
+    parser.add_argument("--quick", action="store_true", help="softmax attention and the way back alone")
     parser.add_argument("--jobs", type=int, default=1, help="families at a time")
     parser.add_argument("--write", action="store_true", help="write docs/hosts.md and docs/hosts.json")
     options = parser.parse_args(arguments)
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         while todo and len(running) < max(1, options.jobs):
             row = todo.pop(0)
             _file(options.folder, row).unlink(missing_ok=True)
-            process = multiprocessing.get_context("fork").Process(target=_one, args=(row, _file(options.folder, row)))
+            process = multiprocessing.get_context("fork").Process(target=_one, args=(row, _file(options.folder, row), options.quick))
             process.start()
             running.append((process, row, time.monotonic()))
         for entry in list(running):
@@ -85,7 +86,7 @@ def _named(row: Row) -> dict[str, Any]:
     return {"library": row.library, "family": row.family, "shown": row.shown}
 
 
-def _one(row: Row, path: Path) -> None:
+def _one(row: Row, path: Path, quick: bool) -> None:
     from tests.sweep.measure import measure
 
     torch.set_num_threads(1)
@@ -101,7 +102,7 @@ def _one(row: Row, path: Path) -> None:
     except Exception as error:
         return _keep(path, _named(row) | {"verdict": "not built", "message": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"})
     try:
-        result = measure(model, inputs)
+        result = measure(model, inputs, quick)
     except Exception as error:
         result = {"verdict": "not measured", "message": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     return _keep(path, _named(row) | {"model": type(model).__name__} | result | {"seconds": round(time.monotonic() - start, 1)})

@@ -32,8 +32,8 @@ def stirred(model: nn.Module, strength: float = 0.5) -> nn.Module:
     return model.eval()
 
 
-def measure(model: nn.Module, inputs: Any) -> dict[str, Any]:
-    """All that the table says of one model."""
+def measure(model: nn.Module, inputs: Any, quick: bool = False) -> dict[str, Any]:
+    """All that the table says of one model; if quick, without what denoising, external and efficient attention make of it."""
     warnings.simplefilter("ignore")
     before = run(model.eval(), inputs)
     stirred(model)
@@ -45,10 +45,10 @@ def measure(model: nn.Module, inputs: Any) -> dict[str, Any]:
     named = called_attentions(model, called)
     others = {name: kind for name, kind in named.items() if not any(_within(name, owner) for owner in spatial)}
     row: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters()), "attentions": len(spatial), "others": _counts(others)}
-    row |= _converted(model, inputs, want, spatial, others)
+    row |= _converted(model, inputs, want, spatial, others, quick)
     if not spatial and not others and row["verdict"] == "no softmax":
         return row | {"verdict": "no attention"}
-    for name, config in (("external", ExternalAttention.Config()), ("efficient", EfficientAttention.Config())):
+    for name, config in (("external", ExternalAttention.Config()), ("efficient", EfficientAttention.Config())) if not quick else ():
         row[name] = _changed(model, inputs, config)
     row["maps"] = _maps(model, inputs, [one for one in found if one.owner in spatial])
     return row
@@ -78,7 +78,7 @@ def _where(error: BaseException) -> str:
     return f"{frames[-1].filename.rpartition('/site-packages/')[2].rpartition('/src/')[2]}:{frames[-1].lineno}" if frames else ""
 
 
-def _converted(model: nn.Module, inputs: Any, want: list[Tensor], spatial: dict[str, str], others: dict[str, str]) -> dict[str, Any]:
+def _converted(model: nn.Module, inputs: Any, want: list[Tensor], spatial: dict[str, str], others: dict[str, str], quick: bool) -> dict[str, Any]:
     """To softmax, and back; then to denoising attention that begins as softmax."""
     state = {key: value.clone() for key, value in model.state_dict().items()}
     kinds = {name: type(module) for name, module in model.named_modules()}
@@ -126,7 +126,7 @@ def _converted(model: nn.Module, inputs: Any, want: list[Tensor], spatial: dict[
         out["revert"] = out.pop("untouched") and all(torch.equal(a, b) for a, b in zip(run(model, inputs), want, strict=True))
     except Exception as error:
         out |= {"revert": False, "message": f"revert_: {_said(error)} at {_where(error)}"}
-    if out["verdict"] in ("whole", "part", "changed") and out["revert"]:
+    if out["verdict"] in ("whole", "part", "changed") and out["revert"] and not quick:
         try:
             other = copy.deepcopy(model)
             foveal.convert_(other, DenoisingAttention.Config(), warm_start="exact")
