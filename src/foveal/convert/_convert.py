@@ -32,6 +32,7 @@ def convert_(
     where: Where = "*",
     *,
     warm_start: WarmStart | None = None,
+    inputs: Any = None,
 ) -> ConversionReport:
     """Replace attention modules in place, keeping the weights that mean the same.
 
@@ -43,12 +44,14 @@ def convert_(
     An optimizer cannot be seen from the model: make it after the conversion, or give it :meth:`ConversionReport.new_objects`.
 
     Args:
-        model: of timm, torchvision, transformers, or any with ``nn.MultiheadAttention``; see :func:`known_hosts`.
+        model: of timm, torchvision, transformers, any with ``nn.MultiheadAttention`` (see :func:`known_hosts`), or any whose attention can be read by its structure.
         config: what to put in, such as ``foveal.DenoisingAttention.Config()``. A mapping from globs to configurations puts different ones in different
             places; the first glob that matches decides, and None leaves a place as it is.
         where: which modules, see :data:`Where`; :func:`last_stage`, :func:`global_only` and :func:`every_nth` make some. All known attentions by default.
         warm_start: of denoising attention, the size of the negative branch relative to the host's weights, 1e-4 if None; or ``"exact"``: the function is
             unchanged. ``"exact"`` may also be said of softmax and cross-sample attention, which keep it anyway.
+        inputs: a batch for the model, a tensor, a tuple or a mapping. Attentions of classes that nobody declared are read by their structure, from what they
+            are given in one run; None makes up images and words by the model's signature and configuration.
 
     Returns:
         What was replaced, and what became of the weights.
@@ -65,7 +68,7 @@ def convert_(
         self_attn identical
     """
     check_warm_start(warm_start, config)
-    return convert_as(model, config, where, warm_start=1e-4 if warm_start is None else warm_start, apart=None)
+    return convert_as(model, config, where, warm_start=1e-4 if warm_start is None else warm_start, apart=None, inputs=inputs)
 
 
 def convert_as(
@@ -75,6 +78,7 @@ def convert_as(
     *,
     warm_start: WarmStart,
     apart: Collection[str] | None,
+    inputs: Any = None,
 ) -> ConversionReport:
     """:func:`convert_`, or what it did once done again.
 
@@ -84,13 +88,14 @@ def convert_as(
         where: and so on.
         warm_start: and so on, of any attention.
         apart: names of the places whose queries, keys and values stay three layers; None to find out.
+        inputs: see :func:`convert_`.
     """
     refuse_wrapped(model)
     refuse_quantised(model)
     for one in config.values() if isinstance(config, Mapping) else [config]:
         if isinstance(one, AttentionConfig) and type(one).module.form != "tokens":  # type: ignore[attr-defined]
             raise InputError(f"{one.attention} attention takes maps, and these places give tokens; foveal.insert_ puts it behind a stage")
-    found = find(model, chooser(model, config, where))
+    found, reasons = find(model, chooser(model, config, where), inputs)
     refuse_empty(model.state_dict())
     planned: list[tuple[Converted, Swap]] = []
     on_grids: list[tuple[str, nn.Module]] = []
@@ -100,7 +105,7 @@ def convert_as(
             refuse_outer(model, names[0])
             if type(module) is type(wanted).module and type(module) is not SoftmaxAttention:
                 raise InputError(f"{names[0]} is {wanted.attention} attention already, as the model was built; leave it out of `where`")
-        fitting, left = those_that_fit(found, model, config, where, [module for _, module in places_of(model)])
+        fitting, left = those_that_fit(found, model, config, where, [module for _, module in places_of(model)], reasons)
         for names, module, host, wanted, place in fitting:
             refuse_mixtures(names[0], place)
             outside = parameters_outside(model, module)
@@ -140,6 +145,7 @@ def convert(
     where: Where = "*",
     *,
     warm_start: WarmStart | None = None,
+    inputs: Any = None,
 ) -> tuple[nn.Module, ConversionReport]:
     """:func:`convert_` on a copy; the model is untouched."""
     refuse_wrapped(model)
@@ -147,7 +153,7 @@ def convert(
         other = copy.deepcopy(model)
     except RuntimeError as error:
         raise InputError(f"the model cannot be copied: {error}; convert it in place with convert_") from error
-    return other, convert_(other, config, where, warm_start=warm_start)
+    return other, convert_(other, config, where, warm_start=warm_start, inputs=inputs)
 
 
 def _set_mode(module: nn.Module, replacement: nn.Module) -> None:

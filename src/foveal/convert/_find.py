@@ -1,15 +1,17 @@
 """Which modules of a model are to be replaced, and by what."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import nn
 
 from .._errors import InputError
 from ..attention import AttentionConfig
-from ._fitting import attention_classes_first
+from ._fitting import attention_classes_first, unknown_attentions
 from ._host import Host, find_host, known_hosts
 from ._record import Converted, is_converted, record_of
 from ._where import Where, is_everywhere, matcher
+from .structure import NO_OUTPUT_MAP, Structures, structures_of
 
 __all__ = ["Choose", "chooser", "find"]
 
@@ -31,8 +33,8 @@ def chooser(model: nn.Module, config: AttentionConfig | Mapping[str, AttentionCo
     return lambda name, module: next(((True, value) for chosen, value in rules if chosen(name, module)), (False, None))
 
 
-def find(model: nn.Module, choose: Choose) -> list[tuple[list[str], nn.Module, Host, AttentionConfig]]:
-    """Every module to be replaced, once, with all its names."""
+def find(model: nn.Module, choose: Choose, inputs: Any = None) -> tuple[list[tuple[list[str], nn.Module, Host, AttentionConfig]], dict[int, str]]:
+    """Every module to be replaced, once, with all its names; and why attentions that nobody declared could not be read, by the identity of their modules."""
     names: dict[int, list[str]] = {}
     modules: dict[int, nn.Module] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -41,13 +43,14 @@ def find(model: nn.Module, choose: Choose) -> list[tuple[list[str], nn.Module, H
     # also by a conversion of a part of the model alone
     records = [record_of(module) for module in modules.values() if is_converted(module)]
     done = {id(part): converted for record in records for converted in record.parts for part in converted.replacement.modules()}
+    structures = _by_structure(model, choose, [record.replacement for one in records for record in one.parts], inputs)
     found, matched, already = [], [], 0
     for key, module in modules.items():
         said = [wanted for name in names[key] for chosen, wanted in (choose(name, module),) if chosen]
         if not said:
             continue
         matched.append(module)
-        wanted, host = said[0], find_host(module)
+        wanted, host = said[0], find_host(module) or structures.hosts.get(key)
         if key in done:
             already += _check_again(done[key], wanted)
             continue
@@ -61,9 +64,36 @@ def find(model: nn.Module, choose: Choose) -> list[tuple[list[str], nn.Module, H
     if not found and not already:
         raise InputError(
             f"{len(matched)} modules are chosen, and none is an attention that is known: {attention_classes_first(matched)}; "
-            f"known: {', '.join(known_hosts())}; teach another with foveal.register_host"
+            f"{_missing(modules, names, structures)}known: {', '.join(known_hosts())}; teach another with foveal.register_host"
         )
-    return found
+    return found, structures.reasons
+
+
+def _by_structure(model: nn.Module, choose: Choose, done: list[nn.Module], inputs: Any) -> Structures:
+    """What structure tells of the chosen attentions that nobody declared, and of what they lie in where they end before their output map."""
+
+    def chosen(name: str, module: nn.Module) -> bool:
+        said, wanted = choose(name, module)
+        return said and wanted is not None
+
+    unknown = unknown_attentions(model, chosen, done)
+    found = structures_of(model, dict(unknown), inputs)
+    above = {}
+    for name, module in unknown:
+        parent = name.rpartition(".")[0]
+        if found.reasons.get(id(module)) == NO_OUTPUT_MAP and parent and chosen(parent, model.get_submodule(parent)):
+            above[parent] = model.get_submodule(parent)
+    others = structures_of(model, above, inputs)
+    return Structures(found.hosts | others.hosts, found.reasons)
+
+
+def _missing(modules: Mapping[int, nn.Module], names: Mapping[int, list[str]], structures: Structures) -> str:
+    """What was missing, a reason a class."""
+    said: dict[tuple[str, str], str] = {}
+    for key, reason in structures.reasons.items():
+        said.setdefault((type(modules[key]).__name__, reason), names[key][0])
+    told = [f"{name} ({kind}) cannot be read by its structure: {reason}" for (kind, reason), name in said.items()]
+    return "".join(f"{one}; " for one in told[:3])
 
 
 def _check_again(converted: Converted, wanted: AttentionConfig | None) -> int:

@@ -4,7 +4,7 @@ By default one that does not fit is left alone, and the report says so; one that
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -19,7 +19,7 @@ from ._transfer import make, refusal
 from ._where import Where, is_everywhere, matcher
 from .report import Left
 
-__all__ = ["attention_classes_first", "looks_like_attention", "those_that_fit"]
+__all__ = ["attention_classes_first", "looks_like_attention", "those_that_fit", "unknown_attentions"]
 
 Found = tuple[list[str], nn.Module, Host, AttentionConfig]
 Fitting = tuple[list[str], nn.Module, Host, AttentionConfig, Place]
@@ -29,7 +29,9 @@ OTHERS = "is asked by other tokens than it reads, as a head that pools or a cros
 UNKNOWN = "conversion does not know its class; teach it with foveal.register_host"
 
 
-def those_that_fit(found: list[Found], model: nn.Module, config: Configs, where: Where, done: Iterable[nn.Module] = ()) -> tuple[list[Fitting], list[Left]]:
+def those_that_fit(
+    found: list[Found], model: nn.Module, config: Configs, where: Where, done: Iterable[nn.Module] = (), reasons: Mapping[int, str] | None = None
+) -> tuple[list[Fitting], list[Left]]:
     """The modules that can be converted, as they were read, and the attentions that are left alone.
 
     Args:
@@ -38,6 +40,7 @@ def those_that_fit(found: list[Found], model: nn.Module, config: Configs, where:
         config: as for :func:`convert_`.
         where: as for :func:`convert_`.
         done: what stands in the model by an earlier conversion.
+        reasons: why attentions that nobody declared could not be read by their structure, by the identity of their modules.
 
     Raises:
         ValueError: one that was meant by name cannot be converted; none can.
@@ -56,7 +59,7 @@ def those_that_fit(found: list[Found], model: nn.Module, config: Configs, where:
             left.append(Left(names[0], host_key(module), reason.removeprefix(names[0]).lstrip(": ")))
     if found and not fitting:
         raise InputError(f"none of the {len(found)} attentions that are known can be converted: {_grouped(left)}")
-    return fitting, left + _unknown(model, config, where, done)
+    return fitting, left + _unknown(model, config, where, [*done, *(module for _, module, _, _ in found)], reasons or {})
 
 
 def _fit(name: str, module: nn.Module, host: Host, wanted: AttentionConfig, model: nn.Module) -> tuple[Place | None, str]:
@@ -71,7 +74,7 @@ def _fit(name: str, module: nn.Module, host: Host, wanted: AttentionConfig, mode
         return None, str(error)
     if place is None:
         return None, f"{name} {OTHERS}"
-    if reason := set_otherwise(name, module, place.head_dim):
+    if not place.checked and (reason := set_otherwise(name, module, place.head_dim)):
         return None, reason
     refuse_what_cannot_be_read(name, iter((part, getattr(place, part)) for part in ("qkv", "proj", "q_norm", "k_norm", "norm")))
     try:
@@ -145,20 +148,27 @@ def attention_classes_first(modules: Iterable[nn.Module], most: int = 8) -> str:
     return ", ".join(shown[:most]) + (" …" if len(shown) > most else "")
 
 
-def _unknown(model: nn.Module, config: Configs, where: Where, done: Iterable[nn.Module]) -> list[Left]:
+def unknown_attentions(model: nn.Module, chosen: Callable[[str, nn.Module], bool], done: Iterable[nn.Module] = ()) -> list[tuple[str, nn.Module]]:
     """The innermost modules that look like attentions, are chosen, and belong to no known one."""
     ours = {id(part) for module in done for part in module.modules()}
     known = {id(part) for module in model.modules() if find_host(module) is not None or isinstance(module, TokenAttention) for part in module.modules()}
-    chosen = _matcher(config, where, model)
     # a parametrised module holds its weights in a child
     named = [(name, module) for name, module in model.named_modules() if name and "parametrizations" not in name.split(".")]
     found = [
         (name, module) for name, module in named if id(module) not in known and id(module) not in ours and looks_like_attention(module) and chosen(name, module)
     ]
     outer = {
-        id(module) for _, module in found for part in module.modules() if part is not module and (id(part) in known or any(part is other for _, other in found))
+        id(module)
+        for _, module in found
+        for part in module.modules()
+        if part is not module and (id(part) in known or id(part) in ours or any(part is other for _, other in found))
     }
-    return [Left(name, host_key(module), UNKNOWN) for name, module in found if id(module) not in outer]
+    return [(name, module) for name, module in found if id(module) not in outer]
+
+
+def _unknown(model: nn.Module, config: Configs, where: Where, done: Iterable[nn.Module], reasons: Mapping[int, str]) -> list[Left]:
+    found = unknown_attentions(model, _matcher(config, where, model), done)
+    return [Left(name, host_key(module), reasons.get(id(module), UNKNOWN)) for name, module in found]
 
 
 def _matcher(config: Configs, where: Where, model: nn.Module) -> Any:

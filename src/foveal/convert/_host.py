@@ -57,6 +57,8 @@ class Place:
     """Parameters of the host that no attention here has a place for, so that the function changes."""
     notes: tuple[str, ...] = ()
     """What else the report should say of this place."""
+    checked: bool = False
+    """Whether numbers showed that softmax with these parts is what the host computes, so that no setting of it can say otherwise."""
     copied: tuple[Copied, ...] = ()
     """Which parameters of the host ``qkv`` and ``proj`` are copies of, so that :func:`foveal.revert_` can give back what was trained."""
 

@@ -1,0 +1,88 @@
+"""What was found of an attention, without its weights: enough to call one of ours as the host calls its own.
+
+Shapes     B samples or windows, H heads, N tokens, C width, D head width
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Plan", "as_tokens", "rotated"]
+
+Rows = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where queries, keys or values come from."""
+
+    path: str
+    """Of the linear map."""
+    rows: Rows
+    """Which of the map's outputs, head by head."""
+    sources: tuple[str, ...]
+    """Arguments of ``forward`` whose sum the map takes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a host's attention is called, and what it is made of."""
+
+    names: tuple[str, ...]
+    """Arguments of ``forward``, in order."""
+    defaults: dict[str, Any]
+    parts: tuple[Part, Part, Part]
+    proj: str
+    num_heads: int
+    head_dim: int
+    scale: float
+    layout: str
+    """Of the tokens: ``tokens`` (B, N, C), ``rows`` (B, H, W, C) or ``map`` (B, C, H, W)."""
+    norms: tuple[str, str] = ("", "")
+    """Of queries and keys, by path."""
+    mask: str = ""
+    """The argument that is added to the logits, or leaves keys out."""
+    rotary: str = ""
+    """The argument that holds cosines and sines."""
+    rotation: str = ""
+    """``half`` or ``pairs``."""
+    table: tuple[str, ...] = ()
+    """What the host's own bias of pairs is made from: the way, and paths."""
+    returns: tuple[str, ...] | None = None
+    """What comes back: ``out``, ``none`` or ``weights``; None for a tensor by itself."""
+    harmless: tuple[str, ...] = field(default=())
+    """Other arguments that were given and change nothing."""
+
+    def called(self, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+        return self.defaults | dict(zip(self.names, args, strict=False)) | kwargs
+
+
+def as_tokens(x: Tensor, layout: str) -> Tensor:
+    """``(B, N, C)``."""
+    if layout == "map":
+        return x.flatten(2).transpose(1, 2)
+    return x.flatten(1, -2) if layout == "rows" else x
+
+
+def like_tokens(x: Tensor, layout: str, like: Tensor) -> Tensor:
+    """The other way round."""
+    if layout == "map":
+        return x.transpose(1, 2).unflatten(2, like.shape[2:])
+    return x.unflatten(1, like.shape[1:-1]) if layout == "rows" else x
+
+
+def rotated(x: Tensor, cos: Tensor, sin: Tensor, rotation: str) -> Tensor:
+    """``(B, H, N, D)`` turned by positions ``(N', D)`` or ``(B, N', D)``; the first N − N' tokens are not."""
+    cos, sin = (part.to(x.dtype) if part.ndim == 2 else part.to(x.dtype)[:, None] for part in (cos, sin))
+    first = x.shape[2] - cos.shape[-2]
+    ahead, behind = x[:, :, :first], x[:, :, first:]
+    if rotation == "half":
+        half = behind.shape[-1] // 2
+        other = torch.cat([-behind[..., half:], behind[..., :half]], dim=-1)
+    else:
+        other = torch.stack([-behind[..., 1::2], behind[..., ::2]], dim=-1).flatten(-2)
+    turned = behind * cos + other * sin
+    return torch.cat([ahead, turned], dim=2) if first else turned

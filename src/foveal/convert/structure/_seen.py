@@ -1,0 +1,142 @@
+"""What happens inside one call of an attention: what its linear maps take and give, and the logits that its softmax is made of.
+
+Shapes     B samples or windows, H heads, Nq queries, Nk keys, D head width
+"""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from .._capture import first_tensor
+from ._probe import Given
+
+__all__ = ["Map", "Run", "is_map", "run", "stirred"]
+
+
+@dataclass(frozen=True)
+class Map:
+    """One call of a linear map."""
+
+    path: str
+    given: Tensor
+    made: Tensor
+    turn: int
+    """Which of all things that were seen it is."""
+
+
+@dataclass
+class Run:
+    """One call of an attention."""
+
+    maps: list[Map] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+    turns: list[int] = field(default_factory=list)
+    """When each of the logits were seen."""
+    output: Any = None
+    seen: int = 0
+
+    @property
+    def out(self) -> Tensor:
+        return first_tensor(self.output)
+
+
+def is_map(module: nn.Module) -> bool:
+    """A linear map, also as a convolution of single pixels, or with an adapter around it."""
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.Conv2d):
+        return module.kernel_size == (1, 1) and module.stride == (1, 1) and module.groups == 1 and module.padding in ((0, 0), "same", "valid")
+    return isinstance(weight, Tensor) and weight.ndim == 2 and weight.shape == (getattr(module, "out_features", None), getattr(module, "in_features", None))
+
+
+@torch.no_grad()
+def stirred(module: nn.Module) -> nn.Module:
+    """A copy in float32 with weights of its own, none of them zero and the logits of a size that matters: so that what is found is the structure, and not what
+    today's numbers happen to hide."""
+    other = copy.deepcopy(module).float()
+    for part in other.modules():
+        # hooks see the model's own calls, not ours
+        for name in ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called"):
+            getattr(part, name).clear()
+    source = torch.Generator().manual_seed(0)
+    for value in other.parameters():
+        noise = torch.randn(value.shape, generator=source).to(value.device)
+        if value.ndim >= 2:
+            value.copy_(noise / max(1, value[0].numel()) ** 0.5)
+        else:
+            value.add_(0.2 * noise)
+    # what is kept for evaluation is made anew
+    return other.train().eval()
+
+
+@torch.no_grad()
+def run(module: nn.Module, given: Given) -> Run:
+    """Call it, and look."""
+    out = Run()
+    handles = []
+
+    def noting(path: str) -> Any:
+        def note(part: nn.Module, args: Any, made: Any) -> None:
+            out.maps.append(Map(path, args[0], made, out.seen))
+            out.seen += 1
+
+        return note
+
+    inside: set[str] = set()
+    for path, part in module.named_modules():
+        if path and is_map(part) and not any(path.startswith(f"{above}.") for above in inside):
+            inside.add(path)
+            handles.append(part.register_forward_hook(noting(path)))
+    try:
+        with _Watch(out):
+            out.output = module(*given.args, **given.kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return out
+
+
+class _Watch(TorchFunctionMode):
+    """Sees softmax, and the function that holds one."""
+
+    def __init__(self, out: Run) -> None:
+        super().__init__()
+        self.out = out
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name == "scaled_dot_product_attention":
+            self._note(_logits(*args, **kwargs))
+        elif name in ("softmax", "_softmax") and isinstance(args[0], Tensor) and args[0].ndim >= 3:
+            dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
+            self._note(args[0] if dim in (-1, args[0].ndim - 1) else args[0].transpose(dim, -1).detach() * torch.nan)
+        return func(*args, **kwargs)
+
+    def _note(self, logits: Tensor) -> None:
+        self.out.logits.append(logits.clone())
+        self.out.turns.append(self.out.seen)
+        self.out.seen += 1
+
+
+def _logits(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    if enable_gqa:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], dim=-3)
+    logits = (query @ key.mT) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        logits = logits.masked_fill(torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1), float("-inf"))
+    if attn_mask is None:
+        return logits
+    return logits.masked_fill(~attn_mask, float("-inf")) if attn_mask.dtype == torch.bool else logits + attn_mask

@@ -1,0 +1,266 @@
+"""transformers: the vision models of every configuration that it has, made small by the names of their settings.
+
+A configuration is read, every size in it is replaced, and the model is called with what its ``forward`` asks for. Where that is not enough, ``SPECIAL`` says more.
+"""
+
+# ruff: noqa: E501
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+
+from tests.sweep.rows import Built, Row, installed
+
+__all__ = ["rows"]
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32, "embed_dim": 32, "d_model": 32, "dim": 32, "hidden_dim": 32, "num_hidden_layers": 2, "num_layers": 2, "depth": 2, "encoder_layers": 2,
+    "decoder_layers": 2, "num_attention_heads": 4, "num_heads": 4, "n_head": 4, "n_embd": 32, "n_layer": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "num_key_value_heads": 4, "head_dim": 8, "attention_head_dim": 8, "intermediate_size": 48, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "image_size": 32,
+    "patch_size": 8, "vocab_size": 99, "max_position_embeddings": 64, "projection_dim": 16, "num_queries": 5, "decoder_layers_": 2, "num_frames": 4,
+    "decoder_hidden_size": 32, "decoder_intermediate_size": 48, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 4, "mlp_dim": 48,
+    "feature_size": 32, "mask_feature_size": 32, "fusion_hidden_size": 16, "cross_attention_hidden_size": 32, "encoder_hidden_dim": 32, "num_experts": 2,
+    "num_local_experts": 2, "num_experts_per_tok": 1, "out_hidden_size": 32, "num_position_embeddings": 64, "pos_dropout": 0.0, "drop_path_rate": 0.0,
+    "initializer_range": 0.02, "output_channels": 32, "layerdrop": 0.0, "num_channels_latents": 8, "query_num": 5, "global_attn_indexes": [1], "num_pos_feats": 16,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "multi_modal_projector_bias": False, "projection_size": 32,
+    "image_embedding_size": 4, "mit_hidden_size": 32, "mit_intermediate_size": 48, "mit_num_attention_heads": 4, "mit_num_hidden_layers": 1,
+    "prompt_num_attention_heads": 4, "prompt_layers": 1, "encoder_hidden_size": 32, "part_features": 8,
+}  # fmt: skip
+STAGED: dict[str, list[int]] = {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32], "num_heads": [2, 2, 4, 4], "num_attention_heads": [2, 2, 4, 4]}
+HIER: dict[str, Any] = {"image_size": 128, "patch_size": 4, "embed_dim": 16, "depths": [2, 1, 1, 1], "num_heads": [2, 2, 4, 4], "window_size": 4}
+SPECIAL: dict[str, dict[str, Any]] = {
+    "swin": HIER, "swinv2": HIER, "donut-swin": HIER, "maskformer-swin": HIER,
+    "segformer": {"image_size": 64, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32], "num_attention_heads": [1, 2, 4, 4], "decoder_hidden_size": 16},
+    "glpn": {"image_size": 64, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32], "num_attention_heads": [1, 2, 4, 4], "decoder_hidden_size": 16},
+    "pvt": {"image_size": 64, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32], "num_attention_heads": [1, 2, 4, 4]},
+    "pvt_v2": {"image_size": 64, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32], "num_attention_heads": [1, 2, 4, 4]},
+    "mobilevit": {"image_size": 64, "patch_size": 2, "hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 32], "num_attention_heads": 4},
+    "mobilevitv2": {"image_size": 64, "patch_size": 2},
+    "cvt": {"embed_dim": [16, 32, 32], "num_heads": [1, 2, 4], "depth": [1, 2, 3], "image_size": 64},
+    "levit": {"image_size": 64, "hidden_sizes": [16, 32, 32], "num_attention_heads": [2, 2, 4], "depths": [1, 1, 1], "key_dim": [8, 8, 8], "patch_size": 16},
+    "hiera": {"image_size": [64, 64], "embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4]},
+    "swiftformer": {"image_size": 64, "depths": [1, 1, 1, 1], "embed_dims": [16, 16, 24, 32]},
+    "efficientnet": {"skip": True}, "convnext": {"skip": True}, "convnextv2": {"skip": True}, "resnet": {"skip": True}, "regnet": {"skip": True}, "bit": {"skip": True},
+    "beit": {"use_relative_position_bias": True}, "data2vec-vision": {"use_relative_position_bias": True},
+    "dinov2_with_registers": {"num_register_tokens": 2}, "dinov3_vit": {"num_register_tokens": 2},
+    "timesformer": {"num_frames": 2}, "vivit": {"num_frames": 4, "tubelet_size": [2, 8, 8], "image_size": 32},
+    "videomae": {"num_frames": 4, "tubelet_size": 2}, "dpt": {"neck_hidden_sizes": [8, 8, 16, 16], "backbone_out_indices": [0, 1, 2, 3], "num_hidden_layers": 4, "fusion_hidden_size": 16, "reassemble_factors": [4, 2, 1, 0.5], "is_hybrid": False},
+    "perceiver": {"num_latents": 8, "d_latents": 32, "d_model": 32, "num_blocks": 1, "num_self_attends_per_block": 2, "num_self_attention_heads": 4, "num_cross_attention_heads": 2},
+    "blip-2": {"num_query_tokens": 5}, "siglip2": {"num_patches": 16}, "siglip2_vision_model": {"num_patches": 16},
+    "qwen2_vl_vision": {"embed_dim": 32, "hidden_size": 32, "spatial_merge_size": 2}, "qwen3_vl_vision": {"deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64},
+    "sam_vision_model": {"window_size": 2}, "sam_hq_vision_model": {"window_size": 2}, "layoutlmv3": {"input_size": 32, "coordinate_size": 4, "shape_size": 8, "max_2d_position_embeddings": 64},
+    "vilt": {"max_image_length": 16},
+    "hgnet_v2": {"hidden_sizes": [128, 512, 1024, 2048]}, "swin2sr": {"image_size": 32, "patch_size": 1, "embed_dim": 16, "depths": [2, 1], "num_heads": [2, 4], "window_size": 4},
+    "vitpose_backbone": {"num_experts": 1},
+    "eomt": {"num_blocks": 1, "num_upscale_blocks": 1}, "xclip": {"projection_dim": 32},
+    "rt_detr": {"encoder_in_channels": [16, 32, 32], "decoder_in_channels": [32, 32, 32]},
+    "rt_detr_v2": {"encoder_in_channels": [16, 32, 32], "decoder_in_channels": [32, 32, 32]},
+    "d_fine": {"encoder_in_channels": [512, 1024, 2048], "decoder_in_channels": [32, 32, 32]},
+    "deimv2": {"encoder_in_channels": [512, 1024, 2048], "decoder_in_channels": [32, 32, 32]},
+}  # fmt: skip
+SHOWN = frozenset(
+    """
+    data2vec-vision dinov2_with_registers vit_msn yolos siglip_vision_model siglip2_vision_model vitpose_backbone pixio chinese_clip_vision_model
+    blip_vision_model blip_2_vision_model owlvit_vision_model clipseg_vision_model xclip_vision_model idefics3_vision internvl_vision segformer pvt_v2
+    mobilevit mobilevitv2 cvt swiftformer vivit dpt vilt layoutlmv3 imagegpt swin swinv2 donut-swin siglip blip blip-2 owlvit chinese_clip
+    flava_image_model lxmert idefics3 qwen2_vl_vision qwen3_vl_vision video_llama_3_vision detr table-transformer deformable_detr rt_detr d_fine
+    grounding-dino mask2former upernet eomt sam sam2 vitpose florence_vision perceiver
+    """.split()  # noqa: SIM905
+)
+WITHOUT = frozenset(
+    """
+    convnext convnextv2 resnet regnet bit efficientnet mobilenet_v1 mobilenet_v2 dinov3_convnext hgnet_v2 rt_detr_resnet textnet poolformer
+    timm_backbone uvdoc align align_vision_model blt dia_decoder clap_audio_model audio-spectrogram-transformer shieldgemma2 pix2struct
+    apertus1p5_vision_tokenizer chameleon_vqgan emu3_vqgan janus_vqgan glm_image_vqmodel pp_lcnet_v4 pp_ocrv5_mobile_det pp_ocrv5_server_det
+    pp_ocrv6_medium_det pp_ocrv6_small_det sam_prompt_encoder sam2_prompt_encoder sam2_video_prompt_encoder sam3_tracker_prompt_encoder
+    sam_hq_prompt_encoder edgetam_prompt_encoder edgetam_video_prompt_encoder sam3_tracker_video_prompt_encoder vision-text-dual-encoder
+    t5gemma2_encoder
+    """.split()  # noqa: SIM905
+)
+"""No attention of images, or only a part of a model that has a row."""
+WHOLE = frozenset(
+    """
+    aimv2 altclip beit blip blip-2 bridgetower chinese_clip clip clipseg conditional_detr cvt d_fine dab-detr data2vec-vision deformable_detr deimv2
+    deit depth_anything depth_pro detr dinat dinov2 dinov2_with_registers dinov3_vit donut-swin dpt eomt flava florence2 focalnet git glpn
+    grounding-dino groupvit hiera idefics3 ijepa imagegpt layoutlmv3 levit lw_detr lxmert mask2former maskformer maskformer-swin metaclip_2 mgp-str
+    mm-grounding-dino mobilevit mobilevitv2 oneformer owlv2 owlvit perceiver pixio pixtral prompt_depth_anything pvt pvt_v2 radio rf_detr rt_detr
+    rt_detr_v2 sam sam2 sam3 sam_hq sapiens2 segformer seggpt siglip siglip2 swiftformer swin swin2sr swinv2 table-transformer timesformer tipsv2 tvp
+    upernet videomae vilt vit vit_mae vit_msn vitdet vitmatte vitpose vitpose_backbone vivit vjepa2 xclip yolos zoedepth mlcd videoprism dac
+    """.split()  # noqa: SIM905
+)
+"""Whole models that are measured beside the towers; those of language models are measured as towers alone."""
+
+
+PARTS: dict[str, tuple[str, str, dict[str, Callable[[], torch.Tensor]]]] = {
+    "blip-2": ("qformer_config", "Blip2QFormerModel", {"query_embeds": lambda: torch.randn(1, 5, 32), "encoder_hidden_states": lambda: torch.randn(1, 16, 32)}),
+    "perceiver": ("", "PerceiverModel", {"inputs": lambda: torch.randn(1, 16, 32)}),
+    "lxmert": (
+        "",
+        "LxmertModel",
+        {
+            "input_ids": lambda: torch.randint(3, 90, (1, 7)),
+            "visual_feats": lambda: torch.randn(1, 6, 2048),
+            "visual_pos": lambda: torch.rand(1, 6, 4),
+        },
+    ),
+    "mgp-str": ("", "MgpstrForSceneTextRecognition", {"pixel_values": lambda: torch.randn(1, 3, 32, 128)}),
+}
+"""Models that are no towers, or are asked for something of their own: which part of the configuration, which class, what it is called with."""
+
+
+def rows() -> list[Row]:
+    try:
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    except ImportError:
+        return []
+    names = [
+        name
+        for name in CONFIG_MAPPING
+        if name not in WITHOUT and (name in WHOLE or name in SHOWN or "vision" in name or "_vit" in name or "image_model" in name)
+    ]
+    return [
+        Row("transformers", name, partial(_build, name), name in SHOWN)
+        for name in dict.fromkeys(names)
+        if name not in ("cohere2_vision", "aya_vision", "granite4_vision", "hyperclovax_vision_v2")
+    ]
+
+
+def _shrunk(config: Any, special: dict[str, Any], seen: int = 0) -> Any:
+    """Every size of a configuration, and of those inside it, replaced; lists keep their length."""
+    for name, value in list(vars(config).items()):
+        wanted = special.get(name, SIZES.get(name))
+        if hasattr(value, "model_type") and seen < 4:
+            _shrunk(value, SPECIAL.get(value.model_type, {}), seen + 1)
+        elif name in special or (wanted is not None and isinstance(value, (int, float)) and not isinstance(value, bool) and value is not None):
+            _set(config, name, wanted)
+        elif name in STAGED and isinstance(value, (list, tuple)) and name not in special:
+            _set(config, name, STAGED[name][: len(value)])
+        elif "drop" in name and isinstance(value, float):
+            # a field that says int takes no 0.0
+            _set(config, name, 0.0)
+            if getattr(config, name) != 0.0:
+                _set(config, name, 0)
+    return config
+
+
+def _set(config: Any, name: str, value: Any) -> None:
+    try:
+        setattr(config, name, value)
+    except (AttributeError, TypeError, ValueError, StrictDataclassError):
+        return
+
+
+def _class(config: Any, name: str) -> Any:
+    """The model whose configuration this is: the automatic one, or the first that takes it, towers before heads."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    mapped = MODEL_MAPPING_NAMES.get(name)
+    if isinstance(mapped, str) and hasattr(transformers, mapped):
+        return getattr(transformers, mapped)
+    module = __import__(type(config).__module__.replace("configuration_", "modeling_"), fromlist=["x"])
+    kinds = [
+        kind
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, transformers.PreTrainedModel) and kind.__module__ == module.__name__ and getattr(kind, "config_class", None) is type(config)
+    ]
+    kinds = [kind for kind in kinds if not kind.__name__.endswith("PreTrainedModel")]
+    if not kinds:
+        raise LookupError(f"no model takes {type(config).__name__}")
+    return min(kinds, key=lambda kind: ("For" in kind.__name__, "Projection" in kind.__name__, len(kind.__name__)))
+
+
+def _build(name: str) -> Built:
+    installed("transformers")
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    special = SPECIAL.get(name, {})
+    config = _shrunk(CONFIG_MAPPING[name](), special)
+    torch.manual_seed(0)
+    if name in PARTS:
+        part, kind_name, inputs = PARTS[name]
+        model = getattr(__import__("transformers"), kind_name)(getattr(config, part) if part else config).eval()
+        return model, {key: make() for key, make in inputs.items()}
+    kind = _class(config, name)
+    with torch.device("meta"):
+        size = sum(p.numel() for p in kind(config).parameters())
+    if size > 60e6:
+        raise ValueError(f"{kind.__name__} of {size:,} parameters is not small enough")
+    model = kind(config).eval()
+    tried = []
+    for inputs in _inputs(model, config):
+        try:
+            with torch.no_grad():
+                model(**inputs)
+        except Exception as error:
+            tried.append(f"{type(error).__name__}: {error}")
+            continue
+        return model, inputs
+    said = " / ".join(dict.fromkeys(tried)) or "nothing to call it with"
+    raise ValueError(f"{kind.__name__}: {said}")
+
+
+def _inputs(model: Any, config: Any) -> list[dict[str, Any]]:
+    """What the model may be called with: the likeliest first."""
+    asked = inspect.signature(model.forward).parameters
+    vision = getattr(config, "vision_config", None) or config
+    side = getattr(vision, "image_size", 32)
+    side = side if isinstance(side, int) else max(side) if isinstance(side, (list, tuple)) else 32
+    sides = list(dict.fromkeys([side, 32, 64, 128]))
+    given: list[dict[str, Any]] = []
+    text = {
+        key: value
+        for key, value in {
+            "input_ids": torch.randint(3, 90, (1, 7)),
+            "attention_mask": torch.ones(1, 7, dtype=torch.long),
+            "token_type_ids": torch.zeros(1, 7, dtype=torch.long),
+        }.items()
+        if key in asked
+    }
+    patch = getattr(vision, "patch_size", 8)
+    patch = patch if isinstance(patch, int) else 8
+    frames, channels = getattr(vision, "temporal_patch_size", 1), getattr(vision, "num_channels", getattr(vision, "in_channels", 3)) or 3
+    if "grid_thw" in asked or "grid_thws" in asked:
+        first = next(iter(asked))
+        grid = "grid_thw" if "grid_thw" in asked else "grid_thws"
+        for width in (channels * frames * patch * patch,):
+            given.append({first: torch.randn(32, width), grid: torch.tensor([[1, 4, 8]])})
+            given.append({first: torch.randn(32, channels, patch, patch), grid: torch.tensor([[1, 4, 8]])})
+            given.append({first: torch.randn(32, width), grid: torch.tensor([[1, 4, 8]]), "merge_sizes": torch.tensor([2])})
+    if "spatial_shapes" in asked:
+        given.append(
+            {
+                "pixel_values": torch.randn(1, 16, channels * patch * patch),
+                "pixel_attention_mask": torch.ones(1, 16, dtype=torch.long),
+                "spatial_shapes": torch.tensor([[4, 4]]),
+            }
+        )
+    oblong = next(
+        (
+            tuple(value)
+            for value in (getattr(vision, "image_size", 0), getattr(getattr(config, "backbone_config", None), "image_size", 0))
+            if isinstance(value, (list, tuple))
+        ),
+        None,
+    )
+    if oblong is not None and len(oblong) == 2 and "pixel_values" in asked:
+        given.append({"pixel_values": torch.randn(1, channels, *oblong), **text})
+    for size in sides:
+        images = torch.randn(1, channels, size, size)
+        for key in ("pixel_values", "pixel_values_videos", "hidden_states", "images", "inputs", "query_embeds", "input_ids"):
+            if key not in asked:
+                continue
+            if key == "input_ids" and "pixel_values" not in asked:
+                given.append({"input_ids": torch.randint(3, 90, (1, 16))})
+            if key != "input_ids":
+                given += [{key: images}, {key: images, **text}]
+                if "pixel_mask" in asked:
+                    given.append({key: images, "pixel_mask": torch.ones(1, size, size, dtype=torch.long), **text})
+                for number in (getattr(config, "num_frames", 4), 2, 4):
+                    given.append({key: torch.randn(1, number, channels, size, size), **text})
+                    given.append({key: torch.randn(number, channels, size, size), **text})
+    return given
