@@ -119,7 +119,7 @@ class AttentionContract:
         mask = torch.zeros(2, 1, 1, 9, dtype=torch.float64)
         mask[..., 3] = -1.0
         given = options | (options.get("core_options") or {})
-        if not module.of_pairs and given.get("normalization", "softmax" if "efficient" in (self.name, options.get("core")) else "") != "softmax":
+        if not module.has_pairwise_logits and given.get("normalization", "softmax" if "efficient" in (self.name, options.get("core")) else "") != "softmax":
             for call in (module, module.attention_map):
                 with pytest.raises(foveal.InputError, match="0 and -inf"):
                     call(x, attn_mask=mask)

@@ -18,6 +18,7 @@ from ..functional import causal_attention, causal_attention_maps
 from ._base import Context, Cost, NormLayer, QKVAttention, Rotate, check_maps
 from ._linear import project
 from ._registry import AttentionConfig, register
+from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, rest_is_new
 
 __all__ = ["CausalAttention", "ComplementaryCBAM"]
 
@@ -88,6 +89,9 @@ class CausalAttention(QKVAttention):
             device=device,
             dtype=dtype,
         )
+
+    def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        return rest_is_new(self, adopt_layers(self, place))
 
     def attend(self, x: Tensor, context: Context | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
         cause, complement = causal_attention(*self._qkv(x, context, rotate), core=self.core, **options)

@@ -17,6 +17,7 @@ from ._base import NormLayer, QKVAttention
 from ._core import core
 from ._registry import AttentionConfig, register
 from ._summary import MapAttention, SummaryCore, from_pixels
+from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, rest_is_new
 
 __all__ = ["EfficientAttention", "EfficientAttention2d", "EfficientCore"]
 
@@ -127,6 +128,9 @@ class EfficientAttention(QKVAttention):
             device=device,
             dtype=dtype,
         )
+
+    def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        return rest_is_new(self, adopt_layers(self, place))
 
 
 @register("efficient_2d", family="summary", form="maps")

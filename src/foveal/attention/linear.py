@@ -19,6 +19,7 @@ from ._base import Cost, NormLayer, QKVAttention, check_maps, is_channels_last
 from ._core import core
 from ._registry import AttentionConfig, AttentionModule, register
 from ._summary import MapAttention, SummaryCore, from_pixels
+from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, rest_is_new
 
 __all__ = ["ChannelLinearAttention2d", "LinearAttention", "LinearAttention2d", "LinearCore"]
 
@@ -120,6 +121,9 @@ class LinearAttention(QKVAttention):
             device=device,
             dtype=dtype,
         )
+
+    def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        return rest_is_new(self, adopt_layers(self, place))
 
 
 @register("linear_2d", family="summary", form="maps")

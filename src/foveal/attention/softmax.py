@@ -9,6 +9,7 @@ from ..functional import softmax_attention, softmax_attention_map
 from ._base import NormLayer, QKVAttention
 from ._core import Core, core
 from ._registry import AttentionConfig, register
+from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, rest_is_new
 
 __all__ = ["SoftmaxAttention", "SoftmaxCore"]
 
@@ -56,6 +57,8 @@ class SoftmaxAttention(QKVAttention):
         torch.Size([2, 49, 64])
     """
 
+    takes_warm_start = "exact"
+
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
         attn_head_dim: int | None = None
@@ -91,3 +94,8 @@ class SoftmaxAttention(QKVAttention):
             device=device,
             dtype=dtype,
         )
+
+    def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        out = rest_is_new(self, adopt_layers(self, place))
+        out.function = "kept"
+        return out

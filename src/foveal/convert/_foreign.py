@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from .._errors import InputError
 from ..attention import AttentionConfig, TokenAttention
+from ..attention._transfer import HostLayers, Transfer, WarmStart, adopt_by_name
 
 __all__ = ["Called", "is_ours", "made_by_user"]
 
@@ -37,8 +38,11 @@ class Called(TokenAttention):
         self.takes = tuple(name for name in ("attn_mask", "is_causal") if every or name in parameters)
 
     @property
-    def of_pairs(self) -> bool:
-        return bool(getattr(self.attn, "of_pairs", False))
+    def has_pairwise_logits(self) -> bool:
+        return bool(getattr(self.attn, "has_pairwise_logits", False))
+
+    def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        return adopt_by_name(self, place, self.attn)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Attend; a mask and causality are handed on, or refused where the module does not take them."""
