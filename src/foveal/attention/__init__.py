@@ -1,9 +1,10 @@
 """The modules: one attention a file, each with its ``Config``, its maps and its cost, and one registry of names."""
 
-from ._base import Cost, TokenAttention
+from ._base import Cost, QKVAttention, TokenAttention, timm_half
 from ._core import CORES, Core, core
 from ._fuse import fuse_
 from ._registry import FAMILIES, AttentionConfig, AttentionModule, attention_class, config_from_dict, create_attention, list_attentions, register
+from ._transfer import HostLayers, Transfer
 from .causal import CausalAttention, ComplementaryCBAM
 from .cross_sample import CrossSampleAttention, CrossSamplePair
 from .denoising import DenoisingAttention
@@ -39,10 +40,13 @@ __all__ = [
     "HaloAttention",
     "HaloAttention2d",
     "HaloPositions",
+    "HostLayers",
     "LinearAttention",
     "LinearAttention2d",
+    "QKVAttention",
     "SoftmaxAttention",
     "TokenAttention",
+    "Transfer",
     "attention_class",
     "config_from_dict",
     "core",
@@ -51,4 +55,5 @@ __all__ = [
     "fuse_",
     "list_attentions",
     "register",
+    "timm_half",
 ]

@@ -34,6 +34,7 @@ __all__ = [
     "head_width",
     "is_channels_last",
     "read_as",
+    "timm_half",
     "turned",
 ]
 
@@ -107,6 +108,14 @@ def check_mask(name: str, what: str, mask: Tensor, full: tuple[int, ...], dtype:
 def read_as(x: Tensor, context: Context | None) -> tuple[Tensor, Tensor]:
     """The tokens that keys are made from, and those that values are made from."""
     return context if isinstance(context, tuple) else (x, x) if context is None else (context, context)
+
+
+_TIMM_HALF = (*("dim", "num_heads", "qkv_bias", "qk_norm", "scale_norm", "proj_bias", "attn_drop", "proj_drop", "norm_layer"), "device", "dtype")
+
+
+def timm_half(given: dict[str, Any]) -> dict[str, Any]:
+    """The positional half of a constructor, as timm's ``Attention`` has it, to be passed on: ``super().__init__(**timm_half(locals()), …)``."""
+    return {name: given[name] for name in _TIMM_HALF}
 
 
 def turned(x: Tensor, rotate: Rotate | None) -> Tensor:

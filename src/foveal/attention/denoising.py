@@ -14,7 +14,7 @@ from .._fx import leaf_method
 from ..functional import denoising_attention, denoising_attention_maps
 from ..functional.pair import pair
 from ..functional.softmax import Core as CoreFunction
-from ._base import Context, NormLayer, QKVAttention, Rotate, read_as, turned
+from ._base import Context, NormLayer, QKVAttention, Rotate, read_as, timm_half, turned
 from ._core import FunctionCore
 from ._linear import is_plain, project
 from ._registry import AttentionConfig, register
@@ -96,20 +96,10 @@ class DenoisingAttention(QKVAttention):
         core_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
-            dim,
-            num_heads,
-            qkv_bias=qkv_bias,
-            qk_norm=qk_norm,
-            scale_norm=scale_norm,
-            proj_bias=proj_bias,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-            norm_layer=norm_layer,
+            **timm_half(locals()),
             attn_head_dim=attn_head_dim,
             core=core,
             core_options=core_options,
-            device=device,
-            dtype=dtype,
         )
         self.shared_values = shared_values
         self.lambda_init = lambda_init

@@ -13,7 +13,7 @@ from .._errors import InputError, unknown
 from ..functional import efficient_attention, efficient_attention_map
 from ..functional._summary import check_chunk
 from ..functional.efficient import EfficientNorm
-from ._base import NormLayer, QKVAttention
+from ._base import NormLayer, QKVAttention, timm_half
 from ._core import core
 from ._registry import AttentionConfig, register
 from ._summary import MapAttention, SummaryCore, from_pixels
@@ -113,20 +113,10 @@ class EfficientAttention(QKVAttention):
         chunk: int | None = None,
     ) -> None:
         super().__init__(
-            dim,
-            num_heads,
-            qkv_bias=qkv_bias,
-            qk_norm=qk_norm,
-            scale_norm=scale_norm,
-            proj_bias=proj_bias,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-            norm_layer=norm_layer,
+            **timm_half(locals()),
             attn_head_dim=attn_head_dim,
             core="efficient",
             core_options={"normalization": normalization, "chunk": chunk},
-            device=device,
-            dtype=dtype,
         )
 
     def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:

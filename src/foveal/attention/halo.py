@@ -14,7 +14,7 @@ from .._errors import InputError
 from ..functional import halo_attention, halo_attention_map, softmax_attention, softmax_attention_map
 from ..functional._masks import keys_that_take_part
 from ..functional.halo import HaloPath, check_path, halo_macs
-from ._base import NormLayer, QKVAttention
+from ._base import NormLayer, QKVAttention, timm_half
 from ._core import Core, core
 from ._registry import AttentionConfig, register
 from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, rest_is_new
@@ -209,15 +209,7 @@ class HaloAttention(QKVAttention):
         path: HaloPath = "auto",
     ) -> None:
         super().__init__(
-            dim,
-            num_heads,
-            qkv_bias=qkv_bias,
-            qk_norm=qk_norm,
-            scale_norm=scale_norm,
-            proj_bias=proj_bias,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-            norm_layer=norm_layer,
+            **timm_half(locals()),
             attn_head_dim=attn_head_dim,
             core="halo",
             core_options={
@@ -228,8 +220,6 @@ class HaloAttention(QKVAttention):
                 "scale_pos_embed": scale_pos_embed,
                 "path": path,
             },
-            device=device,
-            dtype=dtype,
         )
 
     @torch.no_grad()

@@ -84,6 +84,8 @@ class HaloAttention2d(AttentionModule):
         torch.Size([2, 32, 9, 15])
     """
 
+    is_residual = False
+
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
         block_size: int = 8

@@ -15,7 +15,7 @@ from .._errors import InputError
 from ..functional import channel_linear_attention, channel_linear_attention_map, linear_attention, linear_attention_map
 from ..functional._summary import check_chunk
 from ..functional.linear import _direction
-from ._base import Cost, NormLayer, QKVAttention, check_maps, is_channels_last
+from ._base import Cost, NormLayer, QKVAttention, check_maps, is_channels_last, timm_half
 from ._core import core
 from ._registry import AttentionConfig, AttentionModule, register
 from ._summary import MapAttention, SummaryCore, from_pixels
@@ -106,20 +106,10 @@ class LinearAttention(QKVAttention):
         chunk: int | None = None,
     ) -> None:
         super().__init__(
-            dim,
-            num_heads,
-            qkv_bias=qkv_bias,
-            qk_norm=qk_norm,
-            scale_norm=scale_norm,
-            proj_bias=proj_bias,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-            norm_layer=norm_layer,
+            **timm_half(locals()),
             attn_head_dim=attn_head_dim,
             core="linear",
             core_options={"eps": eps, "chunk": chunk},
-            device=device,
-            dtype=dtype,
         )
 
     def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:

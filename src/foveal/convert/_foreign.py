@@ -11,7 +11,7 @@ from .._errors import InputError
 from ..attention import AttentionConfig, TokenAttention
 from ..attention._transfer import HostLayers, Transfer, WarmStart, adopt_by_name
 
-__all__ = ["Called", "is_ours", "made_by_user"]
+__all__ = ["Called", "is_ours", "made_by_user", "taken_of"]
 
 
 def is_ours(cls: type[nn.Module]) -> bool:
@@ -72,6 +72,13 @@ class Called(TokenAttention):
         return given
 
 
+def taken_of(cls: type[nn.Module], options: dict[str, Any]) -> dict[str, Any]:
+    """Those of some options that a constructor takes."""
+    parameters = inspect.signature(cls).parameters
+    every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {name: value for name, value in options.items() if every or name in parameters}
+
+
 def made_by_user(config: AttentionConfig, dim: int, num_heads: int, options: dict[str, Any], device: torch.device) -> TokenAttention:
     """With values from the start: whether such a class can be initialised later is not known. Of the options of a host it is given those that it takes.
 
@@ -79,10 +86,8 @@ def made_by_user(config: AttentionConfig, dim: int, num_heads: int, options: dic
         ValueError: it cannot be made so.
     """
     cls = type(config).module
-    parameters = inspect.signature(cls).parameters
-    every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     place = {"dim": dim, "num_heads": num_heads}
-    given = {name: value for name, value in (place | options | {"device": device}).items() if every or name in parameters}
+    given = taken_of(cls, place | options | {"device": device})
     first = [value for name, value in place.items() if name not in given]
     try:
         module = cls(*first, **(given | config.options()))

@@ -15,6 +15,7 @@ from .._errors import InputError, unknown
 from .._fx import tracer_of
 from ..attention import AttentionConfig, list_attentions
 from ._digest import digests
+from ._foreign import taken_of
 from ._record import Record, begin_record, layout_of
 from ._wrapped import refuse_wrapped
 from .report import ConversionReport, Swap
@@ -23,9 +24,6 @@ __all__ = ["CHILD", "GrownIn", "Inserted", "insert_"]
 
 CHILD = "foveal_attention"
 """The name of the block in its stage."""
-
-_WITHOUT_RESIDUAL = {"halo_2d"}
-"""Blocks that stand in the place of a convolution, and do not add their input themselves."""
 
 
 class GrownIn(nn.Module):
@@ -44,7 +42,8 @@ class GrownIn(nn.Module):
         return x + self.gamma.to(x.dtype) * (out - x if self.residual else out)
 
     def no_weight_decay(self) -> set[str]:
-        return {"gamma", *(f"attn.{name}" for name in self.attn.no_weight_decay())}  # type: ignore[operator]
+        own = self.attn.no_weight_decay() if callable(getattr(self.attn, "no_weight_decay", None)) else ()
+        return {"gamma", *(f"attn.{name}" for name in own)}
 
 
 @dataclass
@@ -156,8 +155,8 @@ def _plan(model: nn.Module, name: str, config: AttentionConfig, channels: int | 
     if like is None:
         like = next(model.parameters())
     factory = {"device": like.device, "dtype": like.dtype}
-    block = type(config).module(width, **config.options(), **factory)
-    residual = config.attention not in _WITHOUT_RESIDUAL and bool(getattr(config, "residual", True))
+    block = type(config).module(width, **config.options(), **taken_of(type(config).module, factory)).to(**factory)
+    residual = getattr(type(config).module, "is_residual", True) and bool(getattr(config, "residual", True))
     if start == "identity" and not (residual and getattr(config, "gamma_init", None) == 0):
         block = GrownIn(block, residual, **factory)
     block.train(stage.training)
