@@ -42,7 +42,8 @@ class GrownIn(nn.Module):
         return x + self.gamma.to(x.dtype) * (out - x if self.residual else out)
 
     def no_weight_decay(self) -> set[str]:
-        own = self.attn.no_weight_decay() if callable(getattr(self.attn, "no_weight_decay", None)) else ()
+        attn: Any = self.attn
+        own = attn.no_weight_decay() if callable(getattr(attn, "no_weight_decay", None)) else ()
         return {"gamma", *(f"attn.{name}" for name in own)}
 
 
@@ -155,7 +156,7 @@ def _plan(model: nn.Module, name: str, config: AttentionConfig, channels: int | 
     if like is None:
         like = next(model.parameters())
     factory = {"device": like.device, "dtype": like.dtype}
-    block = type(config).module(width, **config.options(), **taken_of(type(config).module, factory)).to(**factory)
+    block = type(config).module(width, **config.options(), **taken_of(type(config).module, factory)).to(device=like.device, dtype=like.dtype)
     residual = getattr(type(config).module, "is_residual", True) and bool(getattr(config, "residual", True))
     if start == "identity" and not (residual and getattr(config, "gamma_init", None) == 0):
         block = GrownIn(block, residual, **factory)

@@ -43,7 +43,7 @@ class AttentionContract:
 
     def build(self, dtype: torch.dtype = torch.float64, **options: Any) -> TokenAttention:
         torch.manual_seed(1)
-        module = create_attention(self.name, DIM, HEADS, **{"qkv_bias": True} | options).to(dtype)
+        module: TokenAttention = attention_class(self.name)(DIM, HEADS, **{"qkv_bias": True} | options).to(dtype)
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.add_(0.3 * torch.randn_like(parameter))
@@ -70,6 +70,8 @@ class AttentionContract:
         (fast * cotangent.to(dtype)).sum().backward()
         (want * cotangent).sum().backward()
         largest = max(p.grad.abs().max().item() for p in slow.parameters() if p.grad is not None)
+        assert fast_x.grad is not None, "x gets no gradient"
+        assert slow_x.grad is not None, "the oracle gives x no gradient"
         assert_close(fast_x.grad, slow_x.grad, tolerance, "gradient of x", floor=0.1 * largest)
         for (key, ours), theirs in zip(module.named_parameters(), slow.parameters(), strict=True):
             want_grad = torch.zeros_like(theirs) if theirs.grad is None else theirs.grad
@@ -101,7 +103,8 @@ class AttentionContract:
         out = module(x, attn_mask=present[:, None, None])
         out.sum().backward()
         assert out.isfinite().all()
-        assert x.grad.isfinite().all()
+        assert x.grad is not None, "x gets no gradient"
+        assert x.grad.isfinite().all(), "gradient of x"
 
     @pytest.mark.parametrize("left_out", [float("-inf"), torch.finfo(torch.float64).min, torch.finfo(torch.float32).min])
     def test_a_mask_of_keys_that_became_float_means_the_same(self, options: dict[str, Any], left_out: float) -> None:
@@ -273,7 +276,7 @@ class AttentionContract:
         module.to_empty(device="cpu")
         for part in module.modules():
             if hasattr(part, "reset_parameters"):
-                part.reset_parameters()
+                part.reset_parameters()  # type: ignore[operator]
         assert all(p.isfinite().all() for p in module.parameters())
 
     def test_config_round_trip(self, options: dict[str, Any]) -> None:
