@@ -14,7 +14,7 @@ project_copyright = f"%Y, {author}"
 version = release = foveal.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "foveal_docs"]
-exclude_patterns = ["_generated", "figures", "_ext"]
+exclude_patterns = ["_generated", "figures", "_ext", "own"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3

@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import foveal
 from foveal.attention import AttentionConfig, attention_class, config_from_dict
+from foveal.testing._half import HALVES, errors, hold, of_autocast, sharpened, yardstick
+from foveal.testing._half import SIZES as LENGTHS
 from tests.attention.contract import assert_close
-from tests.attention.half import HALVES, errors, hold, of_autocast, sharpened, yardstick
-from tests.attention.half import SIZES as LENGTHS
 
 SIZES = [(1, 1), (1, 5), (6, 1), (5, 7)]
 

@@ -237,8 +237,11 @@ def test_an_attention_of_ones_own_in_pytorchs_encoder() -> None:
 
         with pytest.raises(InputError, match="two attentions are called"):
             register("test pair", family="summary")(Plain)
-        with pytest.raises(InputError, match="must nest a class Config of its own"):
-            register("test nothing", family="summary")(type("Nothing", (Plain,), {}))
+        nothing = type("Nothing", (Plain,), {"__init__": lambda self, dim, num_heads, **options: None})
+        with pytest.raises(InputError, match=r"further ones as \*\*options; nest a class Config"):
+            register("test nothing", family="summary")(nothing)
+        with pytest.raises(InputError, match="nests a Config that is no frozen dataclass derived from AttentionConfig"):
+            register("test nothing", family="summary")(type("Nothing", (Plain,), {"Config": dict}))
         encoder = stirred(nn.TransformerEncoder(nn.TransformerEncoderLayer(24, 4, 32, dropout=0.0, batch_first=True), 2))
         convert_(encoder, Plain.Config())
         x, padding = torch.randn(2, 5, 24), torch.zeros(2, 5, dtype=torch.bool)

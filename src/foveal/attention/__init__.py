@@ -3,11 +3,12 @@
 from typing import Any
 
 from .._renamed import moved_member
-from ._base import Cost, TokenAttention
+from ._base import Cost, QKVAttention, TokenAttention, timm_half
 from ._core import CORES, Core, register_core
 from ._feature_map import FeatureMapAttention
 from ._fuse import fuse_
 from ._registry import FAMILIES, AttentionConfig, AttentionModule, attention_class, config_from_dict, create_attention, list_attentions, register
+from ._transfer import HostLayers, Transfer
 from .causal import CausalAttention, ComplementaryCBAM
 from .cross_sample import CrossSampleAttention, CrossSamplePair
 from .denoising import DenoisingAttention
@@ -44,10 +45,13 @@ __all__ = [
     "HaloAttention",
     "HaloAttention2d",
     "HaloPositions",
+    "HostLayers",
     "LinearAttention",
     "LinearAttention2d",
+    "QKVAttention",
     "SoftmaxAttention",
     "TokenAttention",
+    "Transfer",
     "attention_class",
     "config_from_dict",
     "create_attention",
@@ -56,6 +60,7 @@ __all__ = [
     "list_attentions",
     "register",
     "register_core",
+    "timm_half",
 ]
 
 _OLD_NAMES = {"core": "register_core"}

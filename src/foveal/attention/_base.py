@@ -6,7 +6,7 @@ Shapes     B batch, N tokens (Nq queries, Nk keys), C = dim, H heads, D head wid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from einops import rearrange
@@ -19,6 +19,7 @@ from ..functional.softmax import AttentionFunction
 from ._core import Core, make_core
 from ._linear import check_dtype, project
 from ._registry import AttentionConfig, AttentionModule
+from ._transfer import HostLayers, Transfer, WarmStart, adopt_by_name
 
 __all__ = [
     "Context",
@@ -33,6 +34,7 @@ __all__ = [
     "head_width",
     "is_channels_last",
     "read_as",
+    "timm_half",
     "turned",
 ]
 
@@ -108,6 +110,14 @@ def read_as(x: Tensor, context: Context | None) -> tuple[Tensor, Tensor]:
     return context if isinstance(context, tuple) else (x, x) if context is None else (context, context)
 
 
+_TIMM_HALF = (*("dim", "num_heads", "qkv_bias", "qk_norm", "scale_norm", "proj_bias", "attn_drop", "proj_drop", "norm_layer"), "device", "dtype")
+
+
+def timm_half(given: dict[str, Any]) -> dict[str, Any]:
+    """The positional half of a constructor, as timm's ``Attention`` has it, to be passed on: ``super().__init__(**timm_half(locals()), …)``."""
+    return {name: given[name] for name in _TIMM_HALF}
+
+
 def turned(x: Tensor, rotate: Rotate | None) -> Tensor:
     return x if rotate is None else rotate(x)
 
@@ -117,14 +127,39 @@ class TokenAttention(AttentionModule, ABC):
 
     Config: ClassVar[type[AttentionConfig]]
 
+    takes_rotary: ClassVar[bool] = False
+    """Whether ``forward`` takes ``rotate``, rotary positions of queries and keys."""
+    takes_warm_start: ClassVar[Literal["", "exact", "any"]] = ""
+    """Which ``warm_start`` means something to :meth:`adopt_`: none, ``"exact"`` alone, or a number too."""
+
     dim: int
     num_heads: int
     proj: nn.Linear
 
     @property
-    def of_pairs(self) -> bool:
+    def has_pairwise_logits(self) -> bool:
         """Whether every query meets every key by itself, so that masks and biases of pairs have a meaning."""
         return False
+
+    @property
+    def takes_values_apart(self) -> bool:
+        """Whether ``forward`` takes as ``context`` a pair, of tokens for keys and of others for values."""
+        return False
+
+    def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        """Take what can be kept of the weights of the attention in whose place this one is put, and start the rest.
+
+        Here, layers of the same name and shape are the host's, and all else stays as it was made. A mechanism that knows better overrides it.
+
+        Args:
+            place: the host's layers.
+            warm_start: see :func:`foveal.convert_`; means nothing where :attr:`takes_warm_start` says so.
+        """
+        return adopt_by_name(self, place)
+
+    def unfit_for(self, place: HostLayers) -> str:
+        """Why this attention cannot be put in a place; empty where it can. What every attention is asked, conversion asks itself."""
+        return ""
 
     @abstractmethod
     def attention_map(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> dict[str, Tensor]:
@@ -155,11 +190,17 @@ class QKVAttention(TokenAttention):
     Whoever has further projections makes them in its own constructor, and gives :meth:`attend`.
     """
 
+    takes_rotary = True
+
     core: Core
 
     @property
-    def of_pairs(self) -> bool:
-        return not self.core.only_whole
+    def has_pairwise_logits(self) -> bool:
+        return not self.core.non_causal_reason
+
+    @property
+    def takes_values_apart(self) -> bool:
+        return not self.core.needs_grid
 
     def __init__(
         self,

@@ -21,8 +21,10 @@ class Core(Leaf, ABC):
     """How tokens meet. What it owns is shared by all heads, and by both branches of a denoising attention."""
 
     name: ClassVar[str]
-    only_whole: ClassVar[str] = ""
+    non_causal_reason: ClassVar[str] = ""
     """Why nothing can be causal here; empty where it can."""
+    needs_grid: ClassVar[bool] = False
+    """Whether it cuts windows out of a grid: it has the options ``num_prefix_tokens`` and ``grid_size``, and reads an attribute ``grid_size``."""
 
     def __init__(self, head_dim: int, *, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
@@ -48,8 +50,8 @@ class Core(Leaf, ABC):
         Raises:
             ValueError: here, causality where a query cannot be kept from seeing later tokens; more in subclasses.
         """
-        if is_causal and self.only_whole:
-            raise InputError(f"{what} cannot be causal: {self.only_whole}; use softmax attention, or denoising attention with the softmax core")
+        if is_causal and self.non_causal_reason:
+            raise InputError(f"{what} cannot be causal: {self.non_causal_reason}; use softmax attention, or denoising attention with the softmax core")
 
     def no_weight_decay(self) -> set[str]:
         """Names of own parameters that should not decay."""

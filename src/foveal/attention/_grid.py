@@ -6,8 +6,8 @@ from torch import nn
 
 from .._errors import InputError
 from .._fx import checking
+from ._core import CORES
 from ._registry import AttentionConfig, config_from_dict
-from .halo import HaloCore
 
 __all__ = ["check_grid", "grid_given", "has_windows", "set_grid", "set_grid_", "wants_grid", "with_grid", "without_grid"]
 
@@ -55,7 +55,15 @@ def without_grid(config: AttentionConfig, where: str) -> AttentionConfig:
 
 def has_windows(attention: object) -> bool:
     """Whether an attention, or None, cuts windows out of a grid."""
-    return isinstance(getattr(attention, "core", None), HaloCore)
+    return _teller(attention) is not None
+
+
+def _teller(attention: object) -> Any:
+    """What reads ``grid_size``: the core of an attention with windows, or the attention; None where nothing does."""
+    for part in (getattr(attention, "core", None), attention):
+        if getattr(part, "needs_grid", False):
+            return part
+    return None
 
 
 @checking
@@ -65,9 +73,10 @@ def check_grid(attention: object, grid: tuple[int, int]) -> None:
     Raises:
         ValueError: another grid than the attention was told of; one that is no square where it was told of none.
     """
-    if not has_windows(attention):
+    teller = _teller(attention)
+    if teller is None:
         return
-    told: tuple[int, int] | None = attention.core.grid_size  # type: ignore[attr-defined]
+    told: tuple[int, int] | None = teller.grid_size
     if (grid[0] != grid[1]) if told is None else (tuple(told) != tuple(grid)):
         known = "a square grid" if told is None else f"a grid of {told[0]}×{told[1]}"
         raise InputError(
@@ -79,8 +88,8 @@ def check_grid(attention: object, grid: tuple[int, int]) -> None:
 def set_grid_(module: nn.Module, grid: tuple[int, int]) -> None:
     """Tell all attentions with windows in ``module`` that their tokens are another grid now."""
     for part in module.modules():
-        if isinstance(part, HaloCore):
-            part.grid_size = _not_square(grid)
+        if (teller := _teller(part)) is not None:
+            teller.grid_size = _not_square(grid)
 
 
 def _not_square(grid: tuple[int, int] | None) -> tuple[int, int] | None:
@@ -89,4 +98,5 @@ def _not_square(grid: tuple[int, int] | None) -> tuple[int, int] | None:
 
 def wants_grid(config: AttentionConfig) -> bool:
     """Whether a configuration is of an attention that cuts windows out of a grid."""
-    return hasattr(config, "grid_size") or getattr(config, "core", None) == "halo"
+    named = CORES.get(getattr(config, "core", None) or "")
+    return bool(getattr(type(config).module if named is None else named, "needs_grid", False))

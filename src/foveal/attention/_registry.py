@@ -1,13 +1,15 @@
 """Names of attentions. A module enters with one decorator; nothing else in the library lists mechanisms."""
 
+import inspect
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
 
 from .._errors import InputError, unknown
+from .._extensions import load_extensions
 from .._fits import described, fits
 from .._fx import Leaf
 from .._renamed import renamed_arguments, renamed_attribute, renamed_keys, warn_renamed
@@ -50,6 +52,10 @@ class AttentionModule(Leaf):
     """New names of arguments, by those that they had in the minor version before; the old ones warn, and files may hold them."""
     of_channels: ClassVar[bool] = False
     """Whether its map is from channels to channels, and not from tokens to tokens."""
+    needs_grid: ClassVar[bool] = False
+    """Of one on tokens: whether they must be a grid. It has the options ``num_prefix_tokens`` and ``grid_size``, and it or its ``core`` reads ``grid_size``."""
+    is_residual: ClassVar[bool] = True
+    """Of a block on maps: whether it adds its input itself, unless an option ``residual=False`` says otherwise."""
 
     if TYPE_CHECKING:
         name: ClassVar[str]
@@ -66,7 +72,7 @@ _REGISTRY: dict[str, type[nn.Module]] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionConfig:
-    """The options of one mechanism, apart from where it is put. Every attention class nests its own as ``Config``."""
+    """The options of one mechanism, apart from where it is put. Every attention class has its own as ``Config``."""
 
     module: ClassVar[type[nn.Module]]
 
@@ -120,18 +126,23 @@ class AttentionConfig:
 
 
 def register(name: str, *, family: Family, form: Form = "tokens") -> Callable[[Module], Module]:
-    """Enter a module class under ``name``. The class must nest a ``Config``.
+    """Enter a module class under ``name``.
+
+    Its ``Config`` is made of the keyword-only half of its constructor, ``device`` and ``dtype`` apart: same names, defaults and types. A class may nest one of
+    its own, which type checkers see.
 
     Raises:
-        ValueError: the name is taken, or the class nests no :class:`AttentionConfig` of its own.
+        ValueError: the name is taken; a nested ``Config`` that is no :class:`AttentionConfig`; none, and a constructor of which it cannot be made.
     """
 
     def enter(cls: Module) -> Module:
         if name in _REGISTRY:
             raise InputError(f"two attentions are called {name!r}: {_REGISTRY[name]} and {cls}; choose another name")
         own = vars(cls).get("Config")
+        if own is None:
+            own = cls.Config = derive_config(cls)  # type: ignore[attr-defined]
         if not (isinstance(own, type) and issubclass(own, AttentionConfig)):
-            raise InputError(f"{cls} must nest a class Config of its own, a frozen dataclass that derives from AttentionConfig, of its options")
+            raise InputError(f"{cls} nests a Config that is no frozen dataclass derived from AttentionConfig; make it one, or leave it out")
         cls.name, cls.family, cls.form = name, family, _form(form)  # type: ignore[attr-defined]
         cls.Config.module = cls  # type: ignore[attr-defined]
         _keep_old_names(cls, own)
@@ -159,6 +170,36 @@ def _form(form: Any) -> Any:
     return "2d"
 
 
+def derive_config(cls: type[nn.Module]) -> type[AttentionConfig]:
+    """A ``Config`` of the keyword-only parameters of a constructor, ``device`` and ``dtype`` apart.
+
+    Raises:
+        ValueError: further options behind ``**``, an option without a default, an annotation that cannot be read.
+    """
+    remedy = "nest a class Config, a frozen dataclass that derives from AttentionConfig, of its options"
+    try:
+        signature = inspect.signature(cls.__init__, eval_str=True)
+    except NameError as error:
+        raise InputError(f"the options of {cls} cannot be read: {error}; {remedy}") from error
+    made: list[tuple[str, Any, Any]] = []
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            raise InputError(f"the options of {cls} cannot be read, since its constructor takes further ones as **{name}; {remedy}")
+        if parameter.kind is not parameter.KEYWORD_ONLY or name in ("device", "dtype"):
+            continue
+        if parameter.default is parameter.empty:
+            raise InputError(f"the option {name} of {cls} has no default; give it one, since attentions are made by their name alone")
+        default = parameter.default
+        kind = Any if parameter.annotation is parameter.empty else parameter.annotation
+        mutable = isinstance(default, (list, dict, set))
+        made.append((name, kind, field(default_factory=default.copy) if mutable else default))
+    own: type[AttentionConfig] = make_dataclass("Config", made, bases=(AttentionConfig,), frozen=True, kw_only=True)
+    # where a nested class would lie: pickle finds it there
+    own.__module__, own.__qualname__ = cls.__module__, f"{cls.__qualname__}.Config"
+    own.__doc__ = f"The options of :class:`{cls.__name__}`."
+    return own
+
+
 def attention_class(name: str) -> Any:
     """The class behind a registered name.
 
@@ -166,8 +207,16 @@ def attention_class(name: str) -> Any:
         ValueError: the name is unknown; the message lists near matches.
     """
     if name not in _REGISTRY:
-        raise unknown("attention", name, _REGISTRY)
+        load_extensions()
+    if name not in _REGISTRY:
+        message = unknown("attention", name, _REGISTRY)
+        raise InputError(f"{message}; one from elsewhere is known once the module that registers it is imported: foveal … --import MODULE on the command line")
     return _REGISTRY[name]
+
+
+def registered() -> dict[str, type[nn.Module]]:
+    """What is registered by now; modules from outside are not asked for."""
+    return dict(_REGISTRY)
 
 
 def create_attention(name: str, /, *args: Any, **kwargs: Any) -> AttentionModule:
@@ -190,8 +239,12 @@ def create_attention(name: str, /, *args: Any, **kwargs: Any) -> AttentionModule
 
 
 def list_attentions(*, family: Family | None = None, form: Form | None = None) -> list[str]:
-    """Registered names, sorted; optionally those of one family, or those that take ``tokens`` or feature maps (``2d``)."""
+    """Registered names, sorted; optionally those of one family, or those that take ``tokens`` or feature maps (``2d``).
+
+    With those of installed packages, by their entry points in the group ``foveal.attentions``.
+    """
     form = _form(form)
+    load_extensions()
     return sorted(
         name
         for name, cls in _REGISTRY.items()

@@ -23,7 +23,7 @@ __all__ = ["SummaryAttention2d", "SummaryCore", "from_pixels", "to_pixels"]
 class SummaryCore(Core):
     """All queries read one summary of the keys: a mask can leave out keys, and nothing can be causal."""
 
-    only_whole = "every query reads one summary of all keys"
+    non_causal_reason = "every query reads one summary of all keys"
     chunk: int | None
 
     def macs(self, num_tokens: int, num_heads: int) -> int:

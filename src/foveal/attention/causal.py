@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from .._errors import InputError
 from .._fx import Leaf, leaf_method
 from ..functional import causal_attention, causal_attention_maps
-from ._base import Context, Cost, NormLayer, QKVAttention, Rotate, check_maps
+from ._base import Context, Cost, NormLayer, QKVAttention, Rotate, check_maps, timm_half
 from ._linear import project
 from ._registry import AttentionConfig, register
+from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, rest_is_new
 
 __all__ = ["CausalAttention", "ComplementaryCBAM"]
 
@@ -74,20 +75,13 @@ class CausalAttention(QKVAttention):
         attn_head_dim: int | None = None,
     ) -> None:
         super().__init__(
-            dim,
-            num_heads,
-            qkv_bias=qkv_bias,
-            qk_norm=qk_norm,
-            scale_norm=scale_norm,
-            proj_bias=proj_bias,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-            norm_layer=norm_layer,
+            **timm_half(locals()),
             attn_head_dim=attn_head_dim,
             core="softmax",
-            device=device,
-            dtype=dtype,
         )
+
+    def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        return rest_is_new(self, adopt_layers(self, place))
 
     def attend(self, x: Tensor, context: Context | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
         cause, complement = causal_attention(*self._qkv(x, context, rotate), core=self.core, **options)

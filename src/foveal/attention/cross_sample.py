@@ -16,6 +16,7 @@ from ..functional import cross_sample_attention, cross_sample_attention_maps
 from ._base import Context, NormLayer, QKVAttention, Rotate, check_mask, turned
 from ._linear import project
 from ._registry import AttentionConfig, register
+from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, rest_is_new
 from .dictionary import CrossSampleDictionary, DictionaryInit
 
 __all__ = ["CrossSampleAttention", "CrossSamplePair"]
@@ -168,6 +169,8 @@ class CrossSampleAttention(CrossSamplePair):
         torch.Size([2, 49, 64])
     """
 
+    takes_warm_start = "exact"
+
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
         attn_head_dim: int | None = None
@@ -215,6 +218,19 @@ class CrossSampleAttention(CrossSamplePair):
         )
         self.dictionary = CrossSampleDictionary(dictionary_size, dim, init=init, trainable=trainable, prior=prior, device=device, dtype=dtype)
         self.fuse = nn.Linear(2 * dim, dim, bias=proj_bias, device=device, dtype=dtype)
+
+    @torch.no_grad()
+    def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        """The second half is not read at first."""
+        out = adopt_layers(self, place)
+        self.fuse.weight.copy_(torch.eye(self.dim, 2 * self.dim))
+        if self.fuse.bias is not None:
+            self.fuse.bias.zero_()
+        out.function = "kept"
+        return rest_is_new(self, out)
+
+    def unfit_for(self, place: HostLayers) -> str:
+        return "it changes the width of its tokens, at which cross-sample attention fuses its streams" if place.weight.shape[0] != place.dim else ""
 
     def forward(
         self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None

@@ -14,10 +14,11 @@ from .._fx import leaf_method
 from ..functional import denoising_attention, denoising_attention_maps
 from ..functional.pair import pair
 from ..functional.softmax import AttentionFunction
-from ._base import Context, NormLayer, QKVAttention, Rotate, read_as, turned
+from ._base import Context, NormLayer, QKVAttention, Rotate, read_as, timm_half, turned
 from ._core import FunctionCore
 from ._linear import is_plain, project
 from ._registry import AttentionConfig, register
+from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, copy_rows, names_in, rest_is_new, rows_of
 
 __all__ = ["DenoisingAttention"]
 
@@ -58,6 +59,8 @@ class DenoisingAttention(QKVAttention):
         torch.Size([2, 49, 64])
     """
 
+    takes_warm_start = "any"
+
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
         attn_head_dim: int | None = None
@@ -93,20 +96,10 @@ class DenoisingAttention(QKVAttention):
         core_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
-            dim,
-            num_heads,
-            qkv_bias=qkv_bias,
-            qk_norm=qk_norm,
-            scale_norm=scale_norm,
-            proj_bias=proj_bias,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-            norm_layer=norm_layer,
+            **timm_half(locals()),
             attn_head_dim=attn_head_dim,
             core=core,
             core_options=core_options,
-            device=device,
-            dtype=dtype,
         )
         self.shared_values = shared_values
         self.lambda_init = lambda_init
@@ -121,6 +114,30 @@ class DenoisingAttention(QKVAttention):
     def reset_parameters(self) -> None:
         """λ back to ``lambda_init``; the linear maps keep what they, or the host, set."""
         nn.init.constant_(self.lambdas, self.lambda_init)
+
+    @torch.no_grad()
+    def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        """Q⁻ and V⁻ are ``warm_start`` times the host's Q and V, as rjccv/DnA scales its copies by 1e-4; ``"exact"`` is V⁻ = 0."""
+        out = adopt_layers(self, place)
+        (q, _, v), scale = rows_of(place.qkv), 1.0 if warm_start == "exact" else float(warm_start)
+        copy_rows(self.q_neg, q, scale)
+        out.mapped += names_in(self, "q_neg")
+        if self.v_neg is not None:
+            copy_rows(self.v_neg, v, 0.0 if warm_start == "exact" else scale)
+            out.mapped += names_in(self, "v_neg")
+        else:
+            # the values are those of the positive branch: only λ can make the second branch small
+            self.lambdas.fill_(0.0 if warm_start == "exact" else scale)
+        if not isinstance(place.q_norm, nn.Identity):
+            # one norm cannot serve two queries once both are trained
+            self.q_neg_norm = copy.deepcopy(place.q_norm)
+            out.mapped += names_in(self, "q_neg_norm")
+        for name, value in self.core.named_parameters():
+            if name.startswith("pos_embed."):
+                value.zero_()
+        if self.core.name == "softmax" and (warm_start == "exact" or scale <= 1e-3):
+            out.function = "kept" if warm_start == "exact" else "nearly kept"
+        return rest_is_new(self, out)
 
     def attend(self, x: Tensor, context: Context | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
         if self.fused:

@@ -14,6 +14,7 @@ from ..functional._precision import wide
 from ._base import Context, NormLayer, QKVAttention, Rotate
 from ._linear import project
 from ._registry import AttentionConfig, register
+from ._transfer import HostLayers, Transfer, WarmStart, make_the_rest, names_in, rest_is_new
 
 __all__ = ["DifferentialAttention"]
 
@@ -102,6 +103,17 @@ class DifferentialAttention(QKVAttention):
         """The λ vectors back to N(0, 0.1²); the linear maps keep what they, or the host, set."""
         for vector in (self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2):
             nn.init.normal_(vector, std=0.1)
+
+    def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        """Values and output mean the same. Queries and keys are split in halves, and meet at half the width."""
+        self.qkv, self.proj = place.qkv, place.proj  # type: ignore[assignment]
+        out = Transfer(kept=names_in(place, "qkv", "proj"), dropped=names_in(place, "q_norm", "k_norm", "norm"))
+        make_the_rest(self, place)
+        return rest_is_new(self, out)
+
+    def unfit_for(self, place: HostLayers) -> str:
+        reason = "queries and keys are turned by their positions, which differential attention cannot do with heads that it reads in halves"
+        return reason if place.rotary else ""
 
     def current_lambda(self) -> Tensor:
         """λ, one number for the layer."""

@@ -13,10 +13,11 @@ from .._errors import InputError, unknown
 from ..functional import efficient_attention, efficient_attention_map
 from ..functional._summary import check_chunk
 from ..functional.efficient import EfficientNorm
-from ._base import NormLayer, QKVAttention
+from ._base import NormLayer, QKVAttention, timm_half
 from ._core import register_core
 from ._registry import AttentionConfig, register
 from ._summary import SummaryAttention2d, SummaryCore, from_pixels
+from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, rest_is_new
 
 __all__ = ["EfficientAttention", "EfficientAttention2d", "EfficientCore"]
 
@@ -112,21 +113,14 @@ class EfficientAttention(QKVAttention):
         chunk: int | None = None,
     ) -> None:
         super().__init__(
-            dim,
-            num_heads,
-            qkv_bias=qkv_bias,
-            qk_norm=qk_norm,
-            scale_norm=scale_norm,
-            proj_bias=proj_bias,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-            norm_layer=norm_layer,
+            **timm_half(locals()),
             attn_head_dim=attn_head_dim,
             core="efficient",
             core_options={"normalization": normalization, "chunk": chunk},
-            device=device,
-            dtype=dtype,
         )
+
+    def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        return rest_is_new(self, adopt_layers(self, place))
 
 
 @register("efficient_2d", family="summary", form="2d")

@@ -21,6 +21,7 @@ from ._base import Cost, NormLayer, TokenAttention, check_maps, head_width
 from ._feature_map import FeatureMapAttention
 from ._linear import project
 from ._registry import AttentionConfig, register
+from ._transfer import HostLayers, Transfer, WarmStart, copy_rows, make_the_rest, names_in, rest_is_new, rows_of
 
 __all__ = ["ExternalAttention", "ExternalAttention2d", "ExternalMemory"]
 
@@ -187,6 +188,20 @@ class ExternalAttention(TokenAttention):
         self.norm = norm_layer(inner_dim, **factory) if scale_norm else nn.Identity()
         self.proj = nn.Linear(inner_dim, dim, bias=proj_bias, **factory)
         self.proj_drop = nn.Dropout(proj_drop)
+
+    @torch.no_grad()
+    def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        """Queries keep their map, the output too where it has the same width. Keys and values have no counterpart: the memories are the same for all images."""
+        if self.q.out_features != place.dim:
+            make_the_rest(self, place)
+            return rest_is_new(self, Transfer(dropped=names_in(place, "qkv", "proj")))
+        self.proj = place.proj  # type: ignore[assignment]
+        self.q_norm, self.norm = place.q_norm, place.norm
+        make_the_rest(self, place)
+        copy_rows(self.q, rows_of(place.qkv)[0], 1.0)
+        out = Transfer(kept=names_in(place, "proj", "q_norm", "norm"), mapped=names_in(self, "q"))
+        out.dropped = ["qkv rows of keys and values", *names_in(place, "k_norm")]
+        return rest_is_new(self, out)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Attend.

@@ -4,7 +4,7 @@ Shapes     B batch, C channels, N tokens, P prefix tokens, H heads, D head width
 """
 
 from dataclasses import dataclass
-from math import isqrt
+from math import ceil, isqrt
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ from .._errors import InputError
 from ..functional import halo_attention, halo_attention_map, softmax_attention, softmax_attention_map
 from ..functional._masks import keys_that_take_part
 from ..functional.halo import HaloPath, check_path, halo_macs
-from ._base import NormLayer, QKVAttention
+from ._base import NormLayer, QKVAttention, timm_half
 from ._core import Core, register_core
 from ._registry import AttentionConfig, register
+from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, rest_is_new
 from .halo_2d import HaloPositions, table_rows
 
 __all__ = ["HaloAttention", "HaloCore"]
@@ -29,7 +30,8 @@ class HaloCore(Core):
     Relative positions hold between grid tokens; to and from prefix tokens there are none. See :class:`HaloAttention` for the options.
     """
 
-    only_whole = "a window looks in all directions and prefix tokens join them"
+    non_causal_reason = "a window looks in all directions and prefix tokens join them"
+    needs_grid = True
 
     def __init__(
         self,
@@ -172,6 +174,8 @@ class HaloAttention(QKVAttention):
         torch.Size([2, 577, 64])
     """
 
+    needs_grid = True
+
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
         attn_head_dim: int | None = None
@@ -205,15 +209,7 @@ class HaloAttention(QKVAttention):
         path: HaloPath = "auto",
     ) -> None:
         super().__init__(
-            dim,
-            num_heads,
-            qkv_bias=qkv_bias,
-            qk_norm=qk_norm,
-            scale_norm=scale_norm,
-            proj_bias=proj_bias,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-            norm_layer=norm_layer,
+            **timm_half(locals()),
             attn_head_dim=attn_head_dim,
             core="halo",
             core_options={
@@ -224,6 +220,20 @@ class HaloAttention(QKVAttention):
                 "scale_pos_embed": scale_pos_embed,
                 "path": path,
             },
-            device=device,
-            dtype=dtype,
         )
+
+    @torch.no_grad()
+    def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        """Without positions at first: where a window covers the map the function is kept."""
+        out = rest_is_new(self, adopt_layers(self, place))
+        for table in self.core.parameters():
+            table.zero_()
+        assert isinstance(self.core, HaloCore), "halo attention owns this core"
+        if place.grid is not None and all(_covers(self.core.block_size, self.core.halo_size, side) for side in place.grid):
+            out.function = "kept"
+        return out
+
+
+def _covers(block: int, halo: int, side: int) -> bool:
+    """Whether the window of every block sees the whole side."""
+    return (ceil(side / block) - 1) * block <= halo and block + halo >= side

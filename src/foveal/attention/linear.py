@@ -15,11 +15,12 @@ from .._errors import InputError
 from ..functional import channel_linear_attention, channel_linear_attention_map, linear_attention, linear_attention_map
 from ..functional._summary import check_chunk
 from ..functional.linear import _direction
-from ._base import Cost, NormLayer, QKVAttention, check_maps, is_channels_last
+from ._base import Cost, NormLayer, QKVAttention, check_maps, is_channels_last, timm_half
 from ._core import register_core
 from ._feature_map import FeatureMapAttention
 from ._registry import AttentionConfig, register
 from ._summary import SummaryAttention2d, SummaryCore, from_pixels
+from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, rest_is_new
 
 __all__ = ["ChannelLinearAttention2d", "LinearAttention", "LinearAttention2d", "LinearCore"]
 
@@ -106,21 +107,14 @@ class LinearAttention(QKVAttention):
         chunk: int | None = None,
     ) -> None:
         super().__init__(
-            dim,
-            num_heads,
-            qkv_bias=qkv_bias,
-            qk_norm=qk_norm,
-            scale_norm=scale_norm,
-            proj_bias=proj_bias,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-            norm_layer=norm_layer,
+            **timm_half(locals()),
             attn_head_dim=attn_head_dim,
             core="linear",
             core_options={"eps": eps, "chunk": chunk},
-            device=device,
-            dtype=dtype,
         )
+
+    def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        return rest_is_new(self, adopt_layers(self, place))
 
 
 @register("linear_2d", family="summary", form="2d")

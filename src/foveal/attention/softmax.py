@@ -6,9 +6,10 @@ from typing import Any
 from torch import Tensor
 
 from ..functional import softmax_attention, softmax_attention_map
-from ._base import NormLayer, QKVAttention
+from ._base import NormLayer, QKVAttention, timm_half
 from ._core import Core, register_core
 from ._registry import AttentionConfig, register
+from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, rest_is_new
 
 __all__ = ["SoftmaxAttention", "SoftmaxCore"]
 
@@ -56,6 +57,8 @@ class SoftmaxAttention(QKVAttention):
         torch.Size([2, 49, 64])
     """
 
+    takes_warm_start = "exact"
+
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
         attn_head_dim: int | None = None
@@ -77,17 +80,12 @@ class SoftmaxAttention(QKVAttention):
         attn_head_dim: int | None = None,
     ) -> None:
         super().__init__(
-            dim,
-            num_heads,
-            qkv_bias=qkv_bias,
-            qk_norm=qk_norm,
-            scale_norm=scale_norm,
-            proj_bias=proj_bias,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-            norm_layer=norm_layer,
+            **timm_half(locals()),
             attn_head_dim=attn_head_dim,
             core="softmax",
-            device=device,
-            dtype=dtype,
         )
+
+    def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        out = rest_is_new(self, adopt_layers(self, place))
+        out.function = "kept"
+        return out

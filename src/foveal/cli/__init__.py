@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from .. import __version__
 from .._console import lasting_output, plain
 from .._errors import InputError, missing_module, unknown
+from .._extensions import import_extension
 from .._files import refused
 from ._stopped import Stopped
 from ._verbs import VERBS
@@ -37,6 +38,9 @@ def _run(words: list[str]) -> int:
     try:
         if "" in words:
             raise InputError(f"word {words.index('') + 1} behind foveal is empty; leave it out, or give it a value")
+        words = _import_named(words)
+        if not words:
+            raise InputError("--import is given without a command; see foveal --help")
         if words[0] == "--version":
             raise InputError(f"foveal --version takes no options, got {' '.join(words[1:])}")
         if words[0] not in VERBS:
@@ -62,6 +66,20 @@ def _run(words: list[str]) -> int:
     return 0
 
 
+def _import_named(words: list[str]) -> list[str]:
+    """The words without ``--import MODULE``, which every command takes, once those modules are imported."""
+    rest, coming = [], iter(words)
+    for word in coming:
+        if word == "--import" or word.startswith("--import="):
+            name = next(coming, "") if word == "--import" else word.partition("=")[2]
+            if not name or name.startswith("--"):
+                raise InputError("--import needs a module or the path of a .py file behind it")
+            import_extension(name)
+        else:
+            rest.append(word)
+    return rest
+
+
 def _refuse(error: Exception) -> int:
     print(f"foveal: {plain(' '.join(str(error).split()))}", file=sys.stderr)
     return 2
@@ -69,4 +87,6 @@ def _refuse(error: Exception) -> int:
 
 def _usage() -> str:
     lines = ["usage: foveal COMMAND …", "", *(f"  {name:<10}{verb.about}" for name, verb in VERBS.items())]
-    return "\n".join([*lines, "", "foveal COMMAND --help shows its options; foveal --version the version.", f"Example: {VERBS['compare'].example}"])
+    lines += ["", "foveal COMMAND --help shows its options; foveal --version the version."]
+    lines += ["Every command takes --import MODULE, a module or a .py file that registers attentions of your own."]
+    return "\n".join([*lines, f"Example: {VERBS['compare'].example}"])

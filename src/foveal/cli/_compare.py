@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from .._errors import InputError
+from .._extensions import named_extensions
 from ._options import parse
 from ._stopped import Stopped
 
@@ -70,7 +71,8 @@ def compare(words: list[str]) -> None:
     try:
         run_plan(plan, chosen.out, jobs=chosen.jobs)
     except Interrupted as stopped:
-        raise Stopped(f"stopped; what is done is kept; re-run the same command to resume: foveal compare {' '.join(words)}".rstrip()) from stopped
+        imports = [word for name in named_extensions() for word in ("--import", name)]
+        raise Stopped(f"stopped; what is done is kept; re-run the same command to resume: foveal compare {' '.join([*words, *imports])}".rstrip()) from stopped
     if chosen.resolutions:
         measure_resolution([arm.name for arm in plan.arms], chosen.resolutions, chosen.out)
     results = read_json(write_results(chosen.out))

@@ -9,8 +9,9 @@ from torch.nn.parameter import is_lazy
 
 from .._errors import InputError
 from ..attention import AttentionConfig, TokenAttention
+from ..attention._transfer import HostLayers, Transfer, WarmStart, adopt_by_name
 
-__all__ = ["Called", "is_ours", "made_by_user"]
+__all__ = ["Called", "is_ours", "made_by_user", "taken_of"]
 
 
 def is_ours(cls: type[nn.Module]) -> bool:
@@ -37,8 +38,11 @@ class Called(TokenAttention):
         self.takes = tuple(name for name in ("attn_mask", "is_causal") if every or name in parameters)
 
     @property
-    def of_pairs(self) -> bool:
-        return bool(getattr(self.attn, "of_pairs", False))
+    def has_pairwise_logits(self) -> bool:
+        return bool(getattr(self.attn, "has_pairwise_logits", False))
+
+    def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        return adopt_by_name(self, place, self.attn)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Attend; a mask and causality are handed on, or refused where the module does not take them."""
@@ -68,6 +72,13 @@ class Called(TokenAttention):
         return given
 
 
+def taken_of(cls: type[nn.Module], options: dict[str, Any]) -> dict[str, Any]:
+    """Those of some options that a constructor takes."""
+    parameters = inspect.signature(cls).parameters
+    every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {name: value for name, value in options.items() if every or name in parameters}
+
+
 def made_by_user(config: AttentionConfig, dim: int, num_heads: int, options: dict[str, Any], device: torch.device) -> TokenAttention:
     """With values from the start: whether such a class can be initialised later is not known. Of the options of a host it is given those that it takes.
 
@@ -75,10 +86,8 @@ def made_by_user(config: AttentionConfig, dim: int, num_heads: int, options: dic
         ValueError: it cannot be made so.
     """
     cls = type(config).module
-    parameters = inspect.signature(cls).parameters
-    every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     place = {"dim": dim, "num_heads": num_heads}
-    given = {name: value for name, value in (place | options | {"device": device}).items() if every or name in parameters}
+    given = taken_of(cls, place | options | {"device": device})
     first = [value for name, value in place.items() if name not in given]
     try:
         module = cls(*first, **(given | config.options()))

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from .._errors import InputError
-from ..attention import ExternalAttention, SoftmaxAttention, attention_class, list_attentions
+from ..attention import ExternalAttention, SoftmaxAttention
+from ..attention._registry import registered
 from ._hanging import is_readable
 from ._host import Place, register_host
 from ._layouts import Tokens, tokens_of
@@ -90,7 +91,6 @@ def _not_of_one_image(model: nn.Module, name: str) -> str:
     return "among the patches of all frames of a video" if kind == "joint_space_time" else ""
 
 
-for _name in list_attentions(form="tokens"):
-    _class = attention_class(_name)
-    if _class.__module__.startswith("foveal."):
+for _class in registered().values():
+    if _class.form == "tokens" and _class.__module__.startswith("foveal."):  # type: ignore[attr-defined]
         register_host(f"{_class.__module__}.{_class.__qualname__}", _read)

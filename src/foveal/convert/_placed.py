@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from .._errors import InputError
 from .._fx import Leaf
 from ..attention import TokenAttention
-from ..attention._base import QKVAttention, Rotate
-from ..attention._grid import has_windows, set_grid_
+from ..attention._base import Rotate
+from ..attention._grid import set_grid_
 
-__all__ = ["SHIFTED", "Bias", "Placed", "WindowPlaced", "takes_values_apart"]
+__all__ = ["SHIFTED", "Bias", "Placed", "WindowPlaced"]
 
 SHIFTED = "its windows are shifted, and a mask keeps apart what does not belong together"
 
@@ -44,7 +44,7 @@ class Placed(Leaf):
         super().__init__()
         assert isinstance(attn, TokenAttention), "conversion builds these"
         self.attn = attn
-        self.position = position if attn.of_pairs else None
+        self.position = position if attn.has_pairwise_logits else None
         self.dim, self.num_heads = attn.dim, attn.num_heads
 
     def options(
@@ -60,7 +60,7 @@ class Placed(Leaf):
             is_causal: a token looks only at itself and those before it.
         """
         options: dict[str, Any] = {}
-        if self.attn.of_pairs:
+        if self.attn.has_pairwise_logits:
             biases = [] if self.position is None else [self.position()]
             biases += [] if bias is None else [bias]
             for part in biases:
@@ -70,7 +70,7 @@ class Placed(Leaf):
             options["attn_mask"] = mask
         if is_causal:
             options["is_causal"] = True
-        if rotate is not None and isinstance(self.attn, QKVAttention):
+        if rotate is not None and self.attn.takes_rotary:
             options["rotate"] = rotate
         if context is not None:
             options["context"] = context
@@ -83,11 +83,6 @@ class Placed(Leaf):
         set_grid_(self.attn, size)
 
 
-def takes_values_apart(attn: nn.Module) -> bool:
-    """Whether values may be made of other tokens than keys."""
-    return isinstance(attn, QKVAttention) and not has_windows(attn)
-
-
 class WindowPlaced(Placed):
     """Windows as Swin calls their attention: all windows of all images in one batch, and a mask a window."""
 
@@ -95,7 +90,7 @@ class WindowPlaced(Placed):
         """``(B · windows, N, C)``; ``mask`` is ``(windows, N, N)``, added to the logits."""
         if mask is None:
             return self.attn(x, **self.options())
-        if not self.attn.of_pairs:
+        if not self.attn.has_pairwise_logits:
             raise InputError(
                 f"the windows are shifted now, and a mask keeps apart what does not belong together; {type(self.attn).__name__} has no pairs to mask"
             )

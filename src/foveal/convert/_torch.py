@@ -14,7 +14,6 @@ from ._called import how_called
 from ._host import Place, register_host
 from ._layouts import causal_mask_above, tokens_of
 from ._parts import linear_of
-from ._placed import takes_values_apart
 
 __all__ = ["AsMultiheadAttention"]
 
@@ -71,7 +70,7 @@ class AsMultiheadAttention(Leaf):
         """
         if query.is_nested:
             return self._of_nested(query, key, value, key_padding_mask, need_weights, attn_mask)
-        if key is not value and not takes_values_apart(self.attn):
+        if key is not value and not self.attn.takes_values_apart:
             raise InputError(
                 f"{self.place_name or 'a converted attention'} is asked for values of other tokens than its keys, as where positions are added to queries and "
                 f"keys alone, which {self.attn.name} attention cannot have; use softmax or denoising attention there, or leave it out of `where`"

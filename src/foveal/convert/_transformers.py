@@ -59,7 +59,7 @@ def _of_keys(attn: TokenAttention, mask: Tensor | None) -> Tensor | None:
 
     In a vision tower, masks leave out keys for all queries. A graph cannot look whether one does; outside of export a mask of pairs is refused as ever.
     """
-    if mask is None or mask.ndim != 4 or attn.of_pairs or not torch.compiler.is_exporting():
+    if mask is None or mask.ndim != 4 or attn.has_pairwise_logits or not torch.compiler.is_exporting():
         return mask
     return mask[:, :, :1] if mask.dtype == torch.bool else mask[:, :, :1] >= 0
 

@@ -15,6 +15,7 @@ from .._errors import InputError, unknown
 from .._fx import tracer_of
 from ..attention import AttentionConfig, attention_class, list_attentions
 from ._digest import digests
+from ._foreign import taken_of
 from ._record import Record, begin_record, layout_of
 from ._wrapped import refuse_wrapped
 from .report import ConversionReport, Swap
@@ -41,7 +42,9 @@ class GrownIn(nn.Module):
         return x + self.gamma.to(x.dtype) * (out - x if self.residual else out)
 
     def no_weight_decay(self) -> set[str]:
-        return {"gamma", *(f"attn.{name}" for name in self.attn.no_weight_decay())}  # type: ignore[operator]
+        attn: Any = self.attn
+        own = attn.no_weight_decay() if callable(getattr(attn, "no_weight_decay", None)) else ()
+        return {"gamma", *(f"attn.{name}" for name in own)}
 
 
 @dataclass
@@ -153,8 +156,8 @@ def _plan(model: nn.Module, name: str, config: AttentionConfig, channels: int | 
     if like is None:
         like = next(model.parameters())
     factory = {"device": like.device, "dtype": like.dtype}
-    block = type(config).module(width, **config.options(), **factory)
-    residual = attention_class(config.attention).is_residual and bool(getattr(config, "residual", True))
+    block = type(config).module(width, **config.options(), **taken_of(type(config).module, factory)).to(device=like.device, dtype=like.dtype)
+    residual = getattr(type(config).module, "is_residual", True) and bool(getattr(config, "residual", True))
     if start == "identity" and not (residual and getattr(config, "gamma_init", None) == 0):
         block = GrownIn(block, residual, **factory)
     block.train(stage.training)

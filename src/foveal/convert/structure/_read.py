@@ -203,9 +203,7 @@ def _heads(copy: nn.Module, met: Met, seen: Run) -> int:
 def _added(copy: nn.Module, met: Met, heads: int, call: Call, seen: Run) -> Tensor | None:
     """What is added to the products, ``(B, H, Nq, Nk)``; None where nothing is."""
     turn = call.values[met.rotary] if met.rotary else None
-    q, k = (
-        queries_or_keys(copy, part, met.layout, norm, turn, met.rotation, heads, seen) for part, norm in zip(met.parts[:2], met.norms, strict=True)
-    )
+    q, k = (queries_or_keys(copy, part, met.layout, norm, turn, met.rotation, heads, seen) for part, norm in zip(met.parts[:2], met.norms, strict=True))
     products = (q @ k.mT) * met.scale
     added = seen.logits[0].reshape(products.shape) - products
     return added if not added.isfinite().all() or float(added.abs().max()) > 1e-4 * float(products.abs().max()) else None
@@ -219,7 +217,7 @@ def _same_mask(added: Tensor, mask: Tensor) -> bool:
     return torch.allclose(added, mask.expand_as(added), rtol=1e-3, atol=1e-3)
 
 
-def _returns(seen: Run) -> tuple[str, ...] | None | str:
+def _returns(seen: Run) -> tuple[str, ...] | str | None:
     if isinstance(seen.output, Tensor):
         return None
     if type(seen.output) is not tuple:

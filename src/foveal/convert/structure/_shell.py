@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..._errors import InputError
 from ...attention import TokenAttention
 from ...attention._base import Context
-from .._parts import Turn
+from .._parts import PrefixRotary
 from .._placed import Placed
 from ._plan import Part, Plan, as_tokens, like_tokens, rotated
 
@@ -50,7 +50,7 @@ def answer(attn: TokenAttention, plan: Plan, values: dict[str, Any], name: str, 
     rotate = None
     if plan.rotary and values.get(plan.rotary) is not None:
         cos, sin = values[plan.rotary]
-        rotate = Turn(lambda x: rotated(x, cos, sin, plan.rotation), 0)
+        rotate = PrefixRotary(lambda x: rotated(x, cos, sin, plan.rotation), 0)
     given = Placed.options(_NoPosition(attn), mask=values.get(plan.mask) if plan.mask else None, rotate=rotate)  # type: ignore[arg-type]
     out = attn(tokens, **options, **given)
     made = None

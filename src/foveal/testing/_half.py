@@ -85,7 +85,7 @@ def errors(module: nn.Module, x: Tensor, dtype: torch.dtype, call: Call = lambda
 def hold(found: dict[str, float], of_yardstick: dict[str, float], times: float = 2.0) -> None:
     """No output off by more than so many times that of the yardstick, and no gradient by half as many times again: logits of two layers are not alike in size.
 
-    With the same inputs on both sides, :mod:`tests.attention.test_precision` holds gradients to the same.
+    With the same inputs on both sides, ``tests/attention/test_precision.py`` holds gradients to the same.
     """
     worst = max(value for name, value in of_yardstick.items() if name.startswith("gradient"))
     for name, value in found.items():

@@ -1,0 +1,17 @@
+"""Tests that every attention of Foveal inherits, for attentions of your own. Needs pytest; nothing else in the library imports this.
+
+from foveal.testing import AttentionContract
+
+class TestMine(AttentionContract):
+    name = "mine"
+    def oracle(self, module, x, present): ...
+"""
+
+import pytest
+
+# before they are imported, so that a failing assertion shows its numbers
+pytest.register_assert_rewrite("foveal.testing._contract", "foveal.testing._half")
+
+from ._contract import DIM, HEADS, AttentionContract, assert_close, assert_equal  # noqa: E402
+
+__all__ = ["DIM", "HEADS", "AttentionContract", "assert_close", "assert_equal"]
