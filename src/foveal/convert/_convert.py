@@ -44,7 +44,8 @@ def convert_(
     An optimizer cannot be seen from the model: make it after the conversion, or give it :meth:`ConversionReport.new_objects`.
 
     Args:
-        model: of timm, torchvision, transformers, any with ``nn.MultiheadAttention`` (see :func:`known_hosts`), or any whose attention can be read by its structure.
+        model: of timm, torchvision, transformers, any with ``nn.MultiheadAttention`` (see :func:`known_hosts`), or any whose attention can be
+            read by its structure.
         config: what to put in, such as ``foveal.DenoisingAttention.Config()``. A mapping from globs to configurations puts different ones in different
             places; the first glob that matches decides, and None leaves a place as it is.
         where: which modules, see :data:`Where`; :func:`last_stage`, :func:`global_only` and :func:`every_nth` make some. All known attentions by default.

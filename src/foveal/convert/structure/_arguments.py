@@ -55,7 +55,7 @@ def bound(module: nn.Module, given: Given) -> Call | str:
     named = [one for one in parameters if one.kind is not one.VAR_KEYWORD]
     values = dict(zip((one.name for one in named), given.args, strict=False)) | given.kwargs
     defaults = {one.name: None if one.default is one.empty else one.default for one in named}
-    cast = {id(value): value for value in ()}
+    cast: dict[int, Any] = {}
     return Call(tuple(one.name for one in named), defaults, {name: _float(value, cast) for name, value in values.items()})
 
 

@@ -38,7 +38,7 @@ def tokens_in(x: Tensor, layout: str) -> Tensor:
     return x.flatten(2).transpose(1, 2) if layout == "map" else x.flatten(1, -2)
 
 
-def met_in(module: nn.Module, calls: tuple[Call, Call], runs: tuple[Run, Run], head_dim_of: Any = None) -> Met | str:
+def met_in(module: nn.Module, calls: tuple[Call, Call], runs: tuple[Run, Run]) -> Met | str:
     """The first arrangement whose products explain the logits, or what was missing."""
     first = runs[0]
     before = [one for one in first.maps if one.turn < first.turns[0]]
@@ -95,7 +95,7 @@ def _scale(module: Any, parts: Any, layout: str, norm: Any, rotary: str, rotatio
             return None
         if q.shape[-1] != k.shape[-1] or (*q.shape[:-1], k.shape[-2]) != logits.shape:
             return None
-        products.append((q.double() @ k.double().mT))
+        products.append(q.double() @ k.double().mT)
     # far below all others is what a mask leaves out, and no numbers are left there to compare
     open_ = seen[0].isfinite() & seen[1].isfinite() & (seen[0].abs() < 1e4) & (seen[1].abs() < 1e4)
     of_logits, of_products = (seen[0].double() - seen[1].double())[open_], (products[0] - products[1])[open_]
@@ -143,8 +143,7 @@ def _norms(module: nn.Module, run: Run) -> Iterator[tuple[str, str]]:
     """No norms, or two that the module owns for queries and keys."""
     yield "", ""
     named = [path for path, part in module.named_modules() if path and "norm" in type(part).__name__.lower() and getattr(part, "weight", None) is not None]
-    for q, k in permutations(named, 2):
-        yield q, k
+    yield from permutations(named, 2)
 
 
 def _rotations(call: Call) -> Iterator[tuple[str, str]]:

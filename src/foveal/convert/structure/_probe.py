@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .._capture import evaluating
 
@@ -57,7 +57,7 @@ def given_at_place(model: nn.Module, modules: Mapping[str, nn.Module], inputs: A
                     model(*args, **kwargs)
                 except _Enough:
                     break
-                except Exception:  # noqa: S112  # whatever a model of others raises on made-up inputs: what was not reached is told as such
+                except Exception:  # whatever a model of others raises on made-up inputs: what was not reached is told as such
                     continue
                 if found:
                     break
