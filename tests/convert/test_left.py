@@ -118,8 +118,13 @@ def test_the_mask_of_openais_blocks_is_their_own() -> None:
     ("module", "name", "options", "classes"),
     [
         ("vision_transformer_relpos", "VisionTransformerRelPos", SIZES, ["RelPosAttention"]),
-        ("pvt_v2", "PyramidVisionTransformerV2", {"depths": (1, 1, 1, 1), "embed_dims": (8, 8, 16, 16), "num_heads": (1, 2, 4, 4)}, ["pvt_v2.Attention"]),
-        ("convit", "ConVit", SIZES | {"local_up_to_layer": 1, "embed_dim": 32}, ["GPSA", "MHSA"]),
+        (
+            "pvt_v2",
+            "PyramidVisionTransformerV2",
+            {"depths": (1, 1, 1, 1), "embed_dims": (8, 8, 16, 16), "num_heads": (1, 2, 4, 4), "linear": True},
+            ["pvt_v2.Attention"],
+        ),
+        ("convit", "ConVit", SIZES | {"local_up_to_layer": 9, "embed_dim": 32}, ["GPSA"]),
         ("efficientvit_mit", "EfficientVit", {"widths": (8, 8, 8, 16), "depths": (1, 1, 1, 2), "head_dim": 8, "head_widths": (16, 16)}, ["LiteMLA"]),
     ],
 )
@@ -137,7 +142,7 @@ def test_a_refusal_names_the_models_own_attentions_first(module, name, options, 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("name", "options", "one"),
-    [("Segformer", {}, "SegformerAttention"), ("Swin", {"window_size": 2}, "SwinAttention"), ("MobileViT", {}, "MobileViTSelfAttention")],
+    [("Swin", {"window_size": 2}, "SwinAttention"), ("MobileViTV2", {}, "MobileViTV2LinearSelfAttention")],
 )
 def test_a_refusal_names_transformers_attentions_first(name, options, one) -> None:
     transformers = pytest.importorskip("transformers")

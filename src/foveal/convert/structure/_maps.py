@@ -38,7 +38,7 @@ def tokens_in(x: Tensor, layout: str) -> Tensor:
     return x.flatten(2).transpose(1, 2) if layout == "map" else x.flatten(1, -2)
 
 
-def met_in(module: nn.Module, calls: tuple[Call, Call], runs: tuple[Run, Run], head_dim_of: Any = None) -> Met | str:
+def met_in(module: nn.Module, calls: tuple[Call, Call], runs: tuple[Run, Run]) -> Met | str:
     """The first arrangement whose products explain the logits, or what was missing."""
     first = runs[0]
     before = [one for one in first.maps if one.turn < first.turns[0]]

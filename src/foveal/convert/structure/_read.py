@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from ..._errors import InputError
 from ...attention import SoftmaxAttention, TokenAttention
 from .._host import Host, Place
+from .._layouts import above
+from .._sources import settled
+from .._transfer import build
 from ._arguments import Call, bound, sources_of
-from ._maps import Met, met_in, queries_or_keys
+from ._maps import Met, met_in, queries_or_keys, tokens_in
 from ._place import place_of
 from ._plan import Plan
 from ._probe import Given, given_at_place
@@ -52,7 +55,7 @@ def structures_of(model: nn.Module, modules: Mapping[str, nn.Module], inputs: An
             reasons[id(module)] = _NOT_REACHED
             continue
         devices = [value.device.index or 0 for value in module.parameters() if value.device.type == "cuda"]
-        with torch.random.fork_rng(devices=sorted(set(devices))), torch.no_grad(), torch.inference_mode(False):
+        with torch.random.fork_rng(devices=sorted(set(devices))), torch.inference_mode(False), torch.no_grad():
             plan = _plan(module, given[name])
         if isinstance(plan, str):
             reasons[id(module)] = plan
@@ -72,8 +75,6 @@ def _host(plan: Plan) -> Host:
 
 def reads_text(model: nn.Module, name: str) -> bool:
     """Whether the nearest configuration above is one of text alone."""
-    from .._layouts import above
-
     for owner in (model.get_submodule(name), *above(model, name)):
         config = getattr(owner, "config", None)
         if config is None or isinstance(config, nn.Module):
@@ -193,8 +194,6 @@ def _found(copy: nn.Module, call: Call, tokens: set[str], mask: str) -> Plan | s
 
 
 def _heads(copy: nn.Module, met: Met, seen: Run) -> int:
-    from ._maps import tokens_in
-
     made = next(one.made for one in seen.maps if one.path == met.parts[0].path)
     samples, logits = tokens_in(made, met.layout).shape[0], seen.logits[0]
     return logits.shape[1] if logits.ndim == 4 else logits.shape[0] // samples
@@ -240,7 +239,7 @@ def _checked(copy: nn.Module, plan: Plan, call: Call, tokens: set[str]) -> Plan 
     ours = _ours(copy, plan)
     calls = [call.fresh(tokens, seed) for seed in (3, 4)]
     if plan.mask:
-        bare = replace_value(calls[1], plan.mask)
+        bare = _without(calls[1], plan.mask)
         calls.append(bare)
     for other in calls:
         try:
@@ -251,7 +250,7 @@ def _checked(copy: nn.Module, plan: Plan, call: Call, tokens: set[str]) -> Plan 
                 continue
             raise
         made = answer(ours, plan, plan.called((), other.values), "", False)
-        for what, got in zip(plan.returns or ("out",), (wanted, made) if False else _pairs(wanted, made), strict=True):
+        for what, got in zip(plan.returns or ("out",), _pairs(wanted, made), strict=True):
             if what == "none":
                 continue
             want, have = got
@@ -263,7 +262,7 @@ def _checked(copy: nn.Module, plan: Plan, call: Call, tokens: set[str]) -> Plan 
     return plan
 
 
-def replace_value(call: Call, name: str) -> Call:
+def _without(call: Call, name: str) -> Call:
     return Call(call.names, call.defaults, call.values | {name: None})
 
 
@@ -273,9 +272,6 @@ def _pairs(wanted: Any, made: Any) -> list[tuple[Any, Any]]:
 
 def _ours(copy: nn.Module, plan: Plan) -> TokenAttention:
     """Softmax attention with the copy's parts."""
-    from .._sources import settled
-    from .._transfer import build
-
     place, _ = settled(replace(place_of(copy, plan, None, ""), attn_drop=0.0, proj_drop=0.0), {}, None)
     ours, _ = build(SoftmaxAttention.Config(), place, "exact")
     return ours.eval()

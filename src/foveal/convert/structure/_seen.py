@@ -69,7 +69,9 @@ def stirred(module: nn.Module) -> nn.Module:
         else:
             value.add_(0.2 * noise)
     # what is kept for evaluation is made anew
-    return other.train().eval()
+    other.train()
+    other.eval()
+    return other
 
 
 @torch.no_grad()
