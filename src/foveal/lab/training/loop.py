@@ -24,12 +24,13 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from ..._errors import InputError
-from ..._param_groups import param_groups
 from ...attention import CrossSampleDictionary, fit_dictionaries_
 from ...models import share_initial_weights_
 from ..data import DataBundle, Split, seed_of
 from .checkpoint import check_folder, latest_checkpoint, read_newest, read_weights, restore, write_checkpoint, write_weights
 from .course import Course, Samples
+from .early import Early
+from .groups import grouped, hold, rate
 from .judging import Diverged, evaluate, loss_after, not_finite, scalars
 from .place import alone, refusals, sweep
 from .progress import Progress
@@ -144,6 +145,7 @@ def _fit(recipe: Recipe, run: Path, accelerator: Accelerator, quiet: bool) -> di
     first, notes = 0, list(bundle.notes)
     if newest is None:
         _fit_dictionaries(model, bundle.train, recipe, accelerator.device)
+        notes += recipe.model.begin_(model, bundle.train, recipe.seed)
     else:
         checkpoint, saved, passed_over = newest
         first, notes = saved["step"], [*passed_over, *notes]
@@ -199,20 +201,23 @@ def _fit(recipe: Recipe, run: Path, accelerator: Accelerator, quiet: bool) -> di
             what = f"{spoilt[0]} was not finite after step {step}"
         last = latest_checkpoint(run)
         raise Diverged(
-            f"{what}; lower --optim.lr (now {recipe.optim.lr}, {optimizer.param_groups[0]['lr']:.3g} in this step) or raise --optim.warmup; "
+            f"{what}; lower --optim.lr (now {recipe.optim.lr}, {rate(optimizer):.3g} in this step) or raise --optim.warmup; "
             + (f"the last good checkpoint is kept: {last}" if last else "no checkpoint had been written")
         )
 
     course = Course(recipe, bundle, model, accelerator, run, learned)
     judged = model if ema is None else ema.module
+    early = Early(recipe, run, first)
+    last = first
     stopping_at = Stopping(accelerator)
     with signals() as stop, Progress(recipe, first, quiet or not accelerator.is_main_process, notes) as progress:
         started, seen = time.perf_counter(), 0
-        for step in range(first, recipe.steps):
+        for step in range(first, first if early.over else recipe.steps):
             batches = course.batches(step)
             model.train()
             torch.manual_seed(seed_of(recipe.seed, "step", step, rank))
             schedule.step_update(step)
+            hold(optimizer, recipe, step)
             for _ in range(recipe.optim.accumulate):
                 inputs, targets = send_to_device(next(batches), accelerator.device, non_blocking=True)
                 with accelerator.accumulate(trained), accelerator.autocast():
@@ -226,7 +231,7 @@ def _fit(recipe: Recipe, run: Path, accelerator: Accelerator, quiet: bool) -> di
                 window = {name: value + sums[name] for name, value in window.items()}
             if ema is not None:
                 ema.update(model, step=step)
-            done = step + 1
+            done = last = step + 1
             seen += recipe.batch_size
             progress.advance(window, seen / (time.perf_counter() - started))
             judging, saving = (done % every == 0 or done == recipe.steps for every in (recipe.eval_every, recipe.checkpoint_every))
@@ -241,7 +246,7 @@ def _fit(recipe: Recipe, run: Path, accelerator: Accelerator, quiet: bool) -> di
                 totals, window = _sum(window, accelerator), empty
                 entry = {
                     "step": done,
-                    "lr": optimizer.param_groups[0]["lr"],
+                    "lr": rate(optimizer),
                     "train_loss": totals["loss"] / totals["seen"],
                     **{f"train_{name}": totals[name] / totals["seen"] for name in recipe.task.running},
                     "images_per_second": seen / (time.perf_counter() - started),
@@ -252,12 +257,17 @@ def _fit(recipe: Recipe, run: Path, accelerator: Accelerator, quiet: bool) -> di
                     with (run / "history.jsonl").open("ab") as file:
                         file.write(to_json(entry) + b"\n")
                 progress.note(entry)
-            if saving or stopping:
+                early.saw(entry, judged, accelerator.is_main_process)
+            if saving or stopping or early.over:
                 save(done)
+            if early.over:
+                break
             if stopping and done < recipe.steps:
                 accelerator.end_training()
                 raise Interrupted(run, done)
 
+    accelerator.wait_for_everyone()
+    early.take_best_(judged)
     spoilt = not_finite(judged)
     if spoilt:
         raise Diverged(f"{spoilt[0]} of the weights is not finite at step {recipe.steps}, so they are not published; train anew with a lower --optim.lr")
@@ -265,7 +275,9 @@ def _fit(recipe: Recipe, run: Path, accelerator: Accelerator, quiet: bool) -> di
     for name, probe in bundle.probes.items():
         metrics |= {f"{name}_{key}": value for key, value in scalars(evaluate(judged, probe, recipe, bundle, accelerator)).items()}
     parameters = sum(p.numel() for p in model.parameters())
-    result = {"split": "test", "step": recipe.steps, "parameters": parameters, "notes": bundle.notes, **metrics}
+    # where a set has no test of its own, its last number is one of validation, which is no test
+    split = "val" if bundle.test is bundle.val else "test"
+    result = {"split": split, "step": last, "parameters": parameters, "notes": [*bundle.notes, *early.notes(last)], **metrics}
     if accelerator.is_main_process:
         write_weights(run / "model.safetensors", judged.state_dict())
         write_json(run / "metrics.json", result)
@@ -341,7 +353,7 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     # timm calls the one without Nesterov's look ahead "momentum"
     sgd = {"opt": "sgd" if optim.nesterov else "momentum", "momentum": optim.momentum}
     own = sgd if optim.optimizer == "sgd" else {"opt": optim.optimizer, "betas": optim.betas}
-    decayed = model.parameters() if optim.decay_all else param_groups(model, weight_decay=optim.weight_decay)
+    decayed = model.parameters() if optim.decay_all else grouped(model, recipe)
     # of parameters outside of groups
     return create_optimizer_v2(decayed, lr=optim.lr, weight_decay=optim.weight_decay, **own)
 
