@@ -66,7 +66,7 @@ def reliability(found: Judged) -> Reliability:
         if bool((place == n).any())
     ]
     error = sum(count * abs(sure - true) for sure, true, count in rows) / len(right)
-    return Reliability(*(list(column) for column in zip(*rows, strict=True)), error=error)  # type: ignore[arg-type]
+    return Reliability([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows], error)
 
 
 def looked_at(model: Any, images: Tensor) -> tuple[Tensor | None, str]:

@@ -18,7 +18,10 @@ from ._judged import Judged, Reliability, judged, looked_at, reliability
 __all__ = ["write_page"]
 
 _SHOWN, _MOST_CLASSES = 6, 30
-_STYLE = {"font.family": "DejaVu Sans", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path", "svg.hashsalt": "foveal"}
+_STYLE: Any = {
+    **{"font.family": "DejaVu Sans", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False},
+    **{"svg.fonttype": "path", "svg.hashsalt": "foveal"},
+}
 
 
 def write_page(run: Path) -> Path:
@@ -123,7 +126,7 @@ def _confusion(figure_class: Any, found: Judged, classes: list[str]) -> Any:
     figure = figure_class(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     shares = found.confusion / found.confusion.sum(1, keepdim=True).clamp(min=1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     for row in range(len(classes)):
         for column in range(len(classes)):
             if count := int(found.confusion[row, column]):

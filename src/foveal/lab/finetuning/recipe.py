@@ -18,7 +18,7 @@ from ..training import Optim, Recipe, build_model, load_data
 __all__ = ["fine_tune", "opening", "said_of_new"]
 
 _LIGHT, _MEDIUM = 200, 5_000
-"""Images up to which training changes them little, and up to which it does without RandAugment: few images are seen often, and few steps are too few for much."""
+"""Images up to which training changes them little, and up to which it does without RandAugment: a run on few images has few steps to learn from much."""
 _CALIBRATION_STEPS = 100
 
 Freeze = Literal["nothing", "all-but-head", "all-but-new", "all-but-attention"]

@@ -32,7 +32,7 @@ def head_modules(model: Any) -> list[nn.Module]:
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise InputError(f"{type(model).__name__} has no linear layer, so its head is not known; take one whose last layer is linear")
-    same = [module for module in linear if module.out_features == linear[-1].out_features and module.out_features != linear[-1].in_features]
+    same: list[nn.Module] = [module for module in linear if module.out_features == linear[-1].out_features and module.out_features != linear[-1].in_features]
     if len(same) != 1:
         raise InputError(f"{type(model).__name__} has {len(same)} layers of {linear[-1].out_features} outputs, expected one head; take a network with one")
     return same

@@ -128,13 +128,13 @@ def _timm_preparation(name: str) -> Preparation:
     timm = _timm()
     if not timm.is_model(name):
         raise unknown("network of timm", name, timm.list_models(f"{name[:3]}*"))
-    return _resolved(timm.create_model(name, pretrained=False))
+    return _resolved(timm.get_pretrained_cfg(name).to_dict())
 
 
-def _resolved(model: nn.Module) -> Preparation:
-    from timm.data import resolve_model_data_config
+def _resolved(cfg: dict[str, Any]) -> Preparation:
+    from timm.data import resolve_data_config
 
-    found = resolve_model_data_config(model)
+    found = resolve_data_config(pretrained_cfg=cfg)
     channels, height, width = found["input_size"]
     if channels != 3 or height != width:
         raise InputError(f"expected a network of square color images, got one of {channels} × {height} × {width}")
@@ -214,7 +214,7 @@ def _transformers_preparation(name: str) -> Preparation:
     way = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}[int(processor.resample)]
     cuts = getattr(processor, "do_center_crop", False) and crop is not None
     edge = size.get("shortest_edge")
-    side = dict(crop)["height"] if cuts else edge or size.get("height") or getattr(config, "image_size", None)
+    side = dict(crop or {})["height"] if cuts else edge or size.get("height") or getattr(config, "image_size", None)
     if not isinstance(side, int) or (edge is None and size.get("height") != size.get("width")):
         raise InputError(f"{name} prepares images of size {size}, expected a square; its way is not known here")
     return Preparation(side, mean, std, way, side / (edge or side), squash=edge is None)
@@ -264,7 +264,7 @@ def _folder_preparation(name: str) -> Preparation:
     model = from_pretrained(name)
     if not hasattr(model, "pretrained_cfg"):
         raise InputError(f"{name} holds a {type(model).__name__}, which does not say how its images are made ready; networks of timm do")
-    return _resolved(model)
+    return _resolved(dict(model.pretrained_cfg))
 
 
 SOURCES: dict[str, Source] = {
