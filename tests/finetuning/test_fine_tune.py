@@ -102,11 +102,11 @@ def test_rates_fall_with_depth_and_what_is_new_has_its_own(photographs: Path, we
     names = {id(value): name for name, value in model.named_parameters()}
     scale = {names[id(value)]: group["lr_scale"] for group in groups for value in group["params"]}
     assert scale["head.weight"] == scale[next(name for name in recipe.model.new_parameters(model) if "blocks.0" in name)] == 5
-    # timm: the norm behind the blocks is the last layer, each block one before
+    # timm counts the norm behind the blocks to the last of them
     blocks = [scale[f"blocks.{n}.mlp.fc1.weight"] for n in range(len(model.blocks))]
     assert scale["norm.weight"] == 1
-    assert blocks == pytest.approx([0.5 ** (len(blocks) - n) for n in range(len(blocks))])
-    assert scale["patch_embed.proj.weight"] == pytest.approx(0.5 ** (len(blocks) + 1))
+    assert blocks == pytest.approx([0.5 ** (len(blocks) - 1 - n) for n in range(len(blocks))])
+    assert scale["patch_embed.proj.weight"] == pytest.approx(0.5 ** len(blocks))
     optimizer = torch.optim.AdamW(groups, lr=1e-3)
     early = replace(recipe, steps=10, optim=replace(recipe.optim, new_first=0.3))
     hold(optimizer, early, 2)
