@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from foveal.functional import efficient_attention_reference, external_attention_reference, linear_attention_reference
 from foveal.lab.compare import cost_against_resolution
 from foveal.lab.compare.resolution import MATERIALISED
-from foveal.models import make_mixer
+from foveal.models import make_feature_mixer
 
 from ._harness import Row, check_equal, faster, inference
 
@@ -31,9 +31,9 @@ SETTING = f"(1, {CHANNELS}, {SIDE}, {SIDE})"
 def rows() -> Iterator[Row]:
     torch.manual_seed(0)
     x, small = torch.randn(1, CHANNELS, SIDE, SIDE), torch.randn(1, CHANNELS, 6, 7)
-    softmax = inference(make_mixer("softmax", CHANNELS).eval(), x)
+    softmax = inference(make_feature_mixer("softmax", CHANNELS).eval(), x)
     for name in NAMES:
-        block = make_mixer(name, CHANNELS).eval()
+        block = make_feature_mixer(name, CHANNELS).eval()
         if name == "linear_2d":
             # its gate starts at 0, and everything behind that would be equal
             nn.init.ones_(block.gamma)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from foveal.lab.data.stereo.shifts import TRAIN_PHOTOS, _photo
 from foveal.lab.recipes import get_recipe
 from foveal.lab.tasks import Detection, Segmentation
 from foveal.lab.training import Optim, Recipe, load_data
-from foveal.lab.training.loop import _optimizer
+from foveal.lab.training.optimizing import make_optimizer
 from foveal.lab.training.order import Order, Seeded, StepSampler
 from foveal.models import MAResUNet, PyramidDetector
 
@@ -54,8 +54,8 @@ def measure(recipe: Recipe, *, steps: int, workers: int, skip: int = 2) -> Wait:
     """Train for some steps, the first of which, with processes and memory yet to come, do not count."""
     bundle = load_data(recipe.data)
     torch.manual_seed(recipe.seed)
-    model = recipe.model.build(**recipe.task.needs(bundle)).train()
-    optimizer = _optimizer(model, recipe)
+    model = recipe.model.build(**recipe.task.model_kwargs(bundle)).train()
+    optimizer = make_optimizer(model, recipe)
     sampler = StepSampler(Order(len(bundle.train), recipe.batch_size, recipe.seed), 0, skip + steps)
     loader = DataLoader(Seeded(bundle.train, recipe.seed), batch_sampler=sampler, num_workers=workers, collate_fn=recipe.task.collate)
     batches, total, waiting = iter(loader), 0.0, 0.0

@@ -18,7 +18,7 @@ from foveal.bench import Bench, Row, Settings, cost_plot, run_bench, table
 from ._harness import THREADS
 
 DOCS = Path(__file__).parents[1] / "docs"
-TOKENS, MAPS = tuple(list_attentions(form="tokens")), tuple(list_attentions(form="maps"))
+TOKENS, MAPS = tuple(list_attentions(form="tokens")), tuple(list_attentions(form="2d"))
 MODELS = (
     "vit_small_patch16_224",
     "fov_dna_vit_small_patch16_224",

@@ -21,7 +21,7 @@ from tests.convert.test_hosts import SIDE, stirred, timm_vit, torchvision_vit, t
 from tests.training.helpers import tiny
 
 TOKENS = list_attentions(form="tokens")
-MAPS = list_attentions(form="maps")
+MAPS = list_attentions(form="2d")
 
 
 def vit(*configs: dict) -> nn.Module:

@@ -34,8 +34,8 @@ def external() -> Figure:
     show_image(axes[1, 0], image, "some taken away")
     change = {}
     for norm in get_args(ExternalNorm):
-        full = external_attention_map(x, slots, norm=norm)
-        left = external_attention_map(x, slots, norm=norm, mask=here.flatten()[None])
+        full = external_attention_map(x, slots, normalization=norm)
+        left = external_attention_map(x, slots, normalization=norm, mask=here.flatten()[None])
         change[norm] = ((full - left).abs().sum(-1) / full.sum(-1))[0, 0].unflatten(0, (GRID, GRID)) * here
     for ax, (norm, values) in zip(axes[1, 1:], change.items(), strict=True):
         show_map(ax, values, f"{norm}: {float(values[here].mean()):.1%} changes", top=0.5)

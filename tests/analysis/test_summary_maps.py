@@ -40,7 +40,7 @@ def test_slots_of_external_attention_make_its_output(x) -> None:
 
 @pytest.mark.parametrize("normalization", ["softmax", "scaling"])
 def test_key_channels_of_efficient_attention_make_its_output(x, normalization) -> None:
-    block = EfficientAttention2d(8, key_channels=4, head_count=2, normalization=normalization).double().eval()
+    block = EfficientAttention2d(8, key_channels=4, num_heads=2, normalization=normalization).double().eval()
     maps = maps_of(block, x).unflatten(1, (2, 2))
     if normalization == "softmax":
         torch.testing.assert_close(maps.sum((-2, -1)), torch.ones(2, 2, 2, dtype=torch.float64))

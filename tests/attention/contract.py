@@ -209,7 +209,7 @@ class AttentionContract:
             assert value.shape[:3] == (2, module.num_heads, 9), name
             if name != "combined" or module.family != "signed pairs":
                 assert (value >= 0).all(), name
-                if name == "combined" or not {"norm", "eps"} & options.keys():
+                if name == "combined" or not {"normalization", "eps"} & options.keys():
                     assert_close(value.sum(-1), torch.ones(2, module.num_heads, 9), 1e-10, f"rows of {name}")
 
     def test_maps_leave_absent_keys_out(self, options) -> None:

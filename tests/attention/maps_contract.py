@@ -199,7 +199,7 @@ class MapContract:
 
     def test_it_is_registered(self) -> None:
         cls = attention_class(self.name)
-        assert self.name in foveal.list_attentions(form="maps", family=cls.family)
+        assert self.name in foveal.list_attentions(form="2d", family=cls.family)
 
     def test_undecayed_parameters_exist(self, options) -> None:
         module = self.build(**options)
@@ -330,12 +330,12 @@ class HeadsMapContract(MaskedMapContract):
         parts = module.qkv(x).flatten(2).mT.split((module.key_channels, module.key_channels, module.value_channels), -1)
         rows = []
         for *sample, here in zip(*parts, present.flatten(1), strict=True):
-            by_head = zip(*(part.chunk(module.head_count, -1) for part in sample), strict=True)
+            by_head = zip(*(part.chunk(module.num_heads, -1) for part in sample), strict=True)
             rows.append(torch.cat([self.one_head(module, q, k, v, here) for q, k, v in by_head], -1))
         return self.behind(module, x, torch.stack(rows).mT.unflatten(-1, x.shape[2:]))
 
     def from_map(self, module, x, maps):
-        v = module.qkv(x)[:, -module.value_channels :].flatten(2).mT.unflatten(-1, (module.head_count, -1)).transpose(1, 2)
+        v = module.qkv(x)[:, -module.value_channels :].flatten(2).mT.unflatten(-1, (module.num_heads, -1)).transpose(1, 2)
         return self.behind(module, x, (maps["combined"] @ v).transpose(1, 2).flatten(2).mT.unflatten(-1, x.shape[2:]))
 
 

@@ -10,7 +10,7 @@ from foveal.attention import list_attentions
 
 WINDOWS = {"block_size": 3, "halo_size": 1}
 TOKENS = {name: (name, {"num_heads": 4} | (WINDOWS if name == "halo" else {})) for name in list_attentions(form="tokens")}
-MAPS = {name: (name, WINDOWS if name == "halo_2d" else {}) for name in list_attentions(form="maps")}
+MAPS = {name: (name, WINDOWS if name == "halo_2d" else {}) for name in list_attentions(form="2d")}
 MORE = {
     "halo, one block": ("halo", {"num_heads": 4}),
     "halo_2d, one block": ("halo_2d", {}),
@@ -28,7 +28,7 @@ def each(of: dict) -> list:
 
 
 def inputs(attention: nn.Module) -> list[torch.Tensor]:
-    if attention.form == "maps":
+    if attention.form == "2d":
         return [torch.randn(batch, 16, height, width) for batch, height, width in SIDES]
     return [torch.randn(batch, 1 + height**2, 16) for batch, height, _ in SIDES]
 

@@ -280,9 +280,9 @@ class TestEfficientAttention2d(HeadsMapContract):
     name = "efficient_2d"
     variants = [
         {},
-        {"key_channels": 6, "value_channels": 9, "head_count": 3, "residual": False},
-        {"normalization": "scaling", "head_count": 2},
-        {"head_count": 2, "chunk": 5, "gamma_init": 0.5},
+        {"key_channels": 6, "value_channels": 9, "num_heads": 3, "residual": False},
+        {"normalization": "scaling", "num_heads": 2},
+        {"num_heads": 2, "chunk": 5, "gamma_init": 0.5},
     ]
 
     def one_head(self, module, q, k, v, here):
@@ -317,12 +317,12 @@ class TestEfficientAttention2d(HeadsMapContract):
         ("change", "says"),
         [
             # the official block drops two key channels here, in silence
-            ({"channels": 64, "key_channels": 30, "head_count": 4, "value_channels": 64}, "key_channels=30 and head_count=4; try key_channels=32"),
+            ({"channels": 64, "key_channels": 30, "num_heads": 4, "value_channels": 64}, "key_channels=30 and num_heads=4; try key_channels=32"),
             # and fails in a convolution here
-            ({"channels": 64, "key_channels": 32, "head_count": 4, "value_channels": 63}, "value_channels=63 and head_count=4; try value_channels=64"),
-            ({"channels": 8, "key_channels": 4, "head_count": 4}, "at least 2 channels per head"),
+            ({"channels": 64, "key_channels": 32, "num_heads": 4, "value_channels": 63}, "value_channels=63 and num_heads=4; try value_channels=64"),
+            ({"channels": 8, "key_channels": 4, "num_heads": 4}, "at least 2 channels per head"),
             ({"channels": 1}, "widths of at least 1, got channels=1, key_channels=0"),
-            ({"channels": 8, "head_count": 0}, "head_count=0"),
+            ({"channels": 8, "num_heads": 0}, "num_heads=0"),
             ({"channels": 8, "normalization": "softmacks"}, "did you mean softmax"),
             ({"channels": 8, "chunk": 0}, "chunk"),
         ],
@@ -338,7 +338,7 @@ class TestEfficientAttention2d(HeadsMapContract):
             official.load("efficient.conv2d", {key: value for key, value in state.items() if key != "keys.bias"}, **settings)
         with pytest.raises(ValueError, match=r"keys\.scale"):
             official.load("efficient.conv2d", state | {"keys.scale": torch.ones(1)}, **settings)
-        with pytest.raises(ValueError, match="head_count must divide key_channels"):
+        with pytest.raises(ValueError, match="num_heads must divide key_channels"):
             official.load("efficient.conv2d", state, **settings | {"head_count": 3})
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -10,7 +10,15 @@ from tests.attention.test_softmax import heads
 
 class TestExternalAttention(AttentionContract):
     name = "external"
-    variants = [{}, {"norm": "token"}, {"norm": "slot"}, {"tie": "hard"}, {"tie": "none", "expand": 2, "bias": True}, {"slots": 1}, {"eps": 1e-3}]
+    variants = [
+        {},
+        {"normalization": "token"},
+        {"normalization": "slot"},
+        {"tie": "hard"},
+        {"tie": "none", "expand": 2, "bias": True},
+        {"slots": 1},
+        {"eps": 1e-3},
+    ]
     causal = False
 
     def oracle(self, module, x, present):
@@ -22,9 +30,9 @@ class TestExternalAttention(AttentionContract):
             for q in heads(module.q, sample, num_heads=module.num_heads):
                 logits = q @ memory.memory_k.T + (0 if memory.bias_k is None else memory.bias_k)
                 weights = logits.exp() * here[:, None]
-                if memory.norm != "slot":
+                if memory.normalization != "slot":
                     weights = weights / weights.sum(0, keepdim=True)
-                if memory.norm != "token":
+                if memory.normalization != "token":
                     weights = weights / (weights.sum(1, keepdim=True) + memory.eps + ~here[:, None])
                 mixed.append((weights @ memory_v + (0 if memory.bias_v is None else memory.bias_v)) * here[:, None])
             out.append(torch.cat(mixed, -1) @ module.proj.weight.T + module.proj.bias)
@@ -54,8 +62,8 @@ class TestExternalAttention(AttentionContract):
         q, memory_k, memory_v = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 3, 17, 8), (16, 8), (16, 8)))
         mask = torch.rand(2, 17) > 0.3
         for present in (None, mask):
-            fast = external_attention(q, memory_k, memory_v, norm=norm, mask=present)
-            slow = external_attention_reference(q, memory_k, memory_v, norm=norm, mask=present)
+            fast = external_attention(q, memory_k, memory_v, normalization=norm, mask=present)
+            slow = external_attention_reference(q, memory_k, memory_v, normalization=norm, mask=present)
             assert_close(fast, slow, 1e-10, "output")
             cotangent = torch.randn_like(fast)
             inputs = (q, memory_k, memory_v)
@@ -65,7 +73,7 @@ class TestExternalAttention(AttentionContract):
     def test_axes(self) -> None:
         """Before the division over slots every slot shares out 1 among the tokens; after it every token holds 1."""
         q, memory_k = torch.randn(2, 3, 17, 8, dtype=torch.float64), torch.randn(16, 8, dtype=torch.float64)
-        assert_close(external_attention_map(q, memory_k, norm="token").sum(-2), torch.ones(2, 3, 16), 1e-12, "sum over tokens")
+        assert_close(external_attention_map(q, memory_k, normalization="token").sum(-2), torch.ones(2, 3, 16), 1e-12, "sum over tokens")
         assert_close(external_attention_map(q, memory_k).sum(-1), torch.ones(2, 3, 17), 1e-12, "sum over slots")
         assert (external_attention_map(q, memory_k).sum(-2) - 1).abs().max() > 0.05, "the double norm is not doubly stochastic"
 
@@ -75,7 +83,7 @@ class TestExternalAttention(AttentionContract):
         assert_close(module.attention_map(torch.randn(1, 1, DIM, dtype=torch.float64))["slots"], torch.full((1, HEADS, 1, 64), 1 / 64), 1e-10, "slots at N=1")
 
     def test_slot_norm_does_not_mix_tokens(self) -> None:
-        module, x = self.build(norm="slot"), torch.randn(1, 9, DIM, dtype=torch.float64)
+        module, x = self.build(normalization="slot"), torch.randn(1, 9, DIM, dtype=torch.float64)
         other = x.clone()
         other[:, 3] = torch.randn(DIM)
         same = torch.arange(9) != 3
@@ -120,7 +128,7 @@ class TestExternalAttention(AttentionContract):
         assert module.cost(196).parameters == parameters
 
     @pytest.mark.parametrize(
-        ("change", "says"), [({"slots": 0}, "slots"), ({"expand": 0}, "expand"), ({"tie": "soft"}, "tie"), ({"norm": "doubel"}, "did you mean double")]
+        ("change", "says"), [({"slots": 0}, "slots"), ({"expand": 0}, "expand"), ({"tie": "soft"}, "tie"), ({"normalization": "doubel"}, "did you mean double")]
     )
     def test_bad_options_are_explained(self, change, says) -> None:
         with pytest.raises(ValueError, match=says):
@@ -134,7 +142,7 @@ class TestExternalAttention(AttentionContract):
 
 class TestExternalAttention2d(MapContract):
     name = "external_2d"
-    variants = [{"slots": 8}, {"slots": 5, "tie": "none", "norm": "token"}, {"slots": 8, "norm": "slot", "tie": "hard"}, {"eps": 1e-3}]
+    variants = [{"slots": 8}, {"slots": 5, "tie": "none", "normalization": "token"}, {"slots": 8, "normalization": "slot", "tie": "hard"}, {"eps": 1e-3}]
 
     def oracle(self, module, x, present):
         memory = module.memory
@@ -143,9 +151,9 @@ class TestExternalAttention2d(MapContract):
         for sample in x:
             q = torch.einsum("oc,cyx->yxo", module.conv1.weight[:, :, 0, 0], sample).flatten(0, 1) + module.conv1.bias
             weights = (q @ memory.memory_k.T).exp()
-            if memory.norm != "slot":
+            if memory.normalization != "slot":
                 weights = weights / weights.sum(0, keepdim=True)
-            if memory.norm != "token":
+            if memory.normalization != "token":
                 weights = weights / (weights.sum(1, keepdim=True) + memory.eps)
             mixed = module.conv2.weight[:, :, 0, 0] @ (weights @ memory_v).T
             normed = (mixed.T - module.bn.running_mean) / (module.bn.running_var + module.bn.eps).sqrt() * module.bn.weight + module.bn.bias

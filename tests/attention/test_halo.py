@@ -403,7 +403,7 @@ class TestHaloAttention2d(MaskedMapContract):
         {"stride": 2},
         {"stride": 2, "avg_down": True},
         {"stride": 2, "block_size": 3},
-        {"r_v": 2.0, "qkv_bias": True, "dim_out": 16},
+        {"value_ratio": 2.0, "qkv_bias": True, "out_channels": 16},
         {"dim_head": 5, "out_proj": True, "scale_pos_embed": True},
         {"qk_ratio": 0.5, "mask_border": False, "tight_tables": False, "strided_offsets": False, "stride": 2},
     ]
@@ -518,7 +518,7 @@ class TestHaloAttention2d(MaskedMapContract):
 
     def test_published_counts_of_a_block(self) -> None:
         """Specification 1c: w·(2w + r_v·w) + 2·(2·win − 1)·(w / heads); no projection behind."""
-        module = HaloAttention2d(128, num_heads=8, block_size=14, halo_size=2, r_v=2.5, tight_tables=False, device="meta")
+        module = HaloAttention2d(128, num_heads=8, block_size=14, halo_size=2, value_ratio=2.5, tight_tables=False, device="meta")
         assert module.cost(1, 1).parameters == 128 * (2 * 128 + 320) + 2 * (2 * 18 - 1) * 16
         assert module.out_channels == 320
 
@@ -558,7 +558,7 @@ class TestHaloAttention2d(MaskedMapContract):
             ({"stride": 3}, "1 or 2"),
             ({"num_heads": 5}, "must divide"),
             ({"num_heads": 0}, "at least 1"),
-            ({"r_v": 0.3}, "r_v"),
+            ({"value_ratio": 0.3}, "value_ratio"),
             ({"block_size": 0}, "block_size"),
             ({"halo_size": -1}, "halo_size"),
         ],
@@ -568,7 +568,7 @@ class TestHaloAttention2d(MaskedMapContract):
             self.build(**change)
 
     def test_options_and_place(self) -> None:
-        module = HaloAttention2d.Config(block_size=4, r_v=2.0).build(DIM, num_heads=HEADS, stride=2)
+        module = HaloAttention2d.Config(block_size=4, value_ratio=2.0).build(DIM, num_heads=HEADS, stride=2)
         assert (module.block_size, module.out_channels, module.stride) == (4, 2 * DIM, 2)
 
 

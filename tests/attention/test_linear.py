@@ -354,8 +354,8 @@ class TestLinearAttention2d(HeadsMapContract):
     # 12 channels would have keys of width 1 by default: signs, whose weights vanish where all differ
     variants = [
         {"key_channels": 4},
-        {"key_channels": 6, "head_count": 3, "residual": False},
-        {"key_channels": 4, "head_count": 2, "chunk": 5, "gamma_init": 0.75},
+        {"key_channels": 6, "num_heads": 3, "residual": False},
+        {"key_channels": 4, "num_heads": 2, "chunk": 5, "gamma_init": 0.75},
     ]
 
     def one_head(self, module, q, k, v, here):
@@ -407,8 +407,8 @@ class TestLinearAttention2d(HeadsMapContract):
     @pytest.mark.parametrize(
         ("change", "says"),
         [
-            ({"channels": 12, "key_channels": 5, "head_count": 3}, "key_channels=5 and head_count=3; try key_channels=6"),
-            ({"channels": 16, "key_channels": 6, "head_count": 3}, "value_channels=16 and head_count=3"),
+            ({"channels": 12, "key_channels": 5, "num_heads": 3}, "key_channels=5 and num_heads=3; try key_channels=6"),
+            ({"channels": 16, "key_channels": 6, "num_heads": 3}, "value_channels=16 and num_heads=3"),
             ({"channels": 0}, "widths of at least 1"),
             ({"channels": 8, "chunk": 0}, "chunk"),
         ],

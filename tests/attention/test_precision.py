@@ -12,7 +12,6 @@ from torch import Tensor
 
 import foveal.functional as ff
 from foveal.functional._precision import less
-from foveal.functional._softmax_blocked import blocked_softmax_attention
 from foveal.functional.halo import halo_attention
 
 SIDE, WIDTH, SLOTS = 12, 24, 40
@@ -80,8 +79,8 @@ FORMS: dict[str, Callable[[Inputs], Tensor]] = {
     "softmax, scaled": of(ff.softmax_attention, scale=0.3),
     "softmax, map": of(lambda q, k, v: ff.softmax_attention_map(q, k) @ v),
     "external": of(slots),
-    "external, token": of(slots, norm="token"),
-    "external, slot": of(slots, norm="slot"),
+    "external, token": of(slots, normalization="token"),
+    "external, slot": of(slots, normalization="slot"),
     "external, eps": of(slots, eps=1e-3),
     "external, masked": of(slots, mask=torch.arange(SIDE * SIDE).expand(2, -1) % 5 != 2),
     "halo, auto": of(halo, HALO, path="auto"),
@@ -111,8 +110,6 @@ FORMS: dict[str, Callable[[Inputs], Tensor]] = {
 }
 
 FORWARD_ONLY: dict[str, Callable[[Inputs], Tensor]] = {
-    "softmax, blocked": of(blocked_softmax_attention),
-    "softmax, blocked, scaled": of(blocked_softmax_attention, scale=0.3),
     "halo, flex": of(halo, HALO, path="flex"),
     "halo, flex, prefix": of(halo, HALO, path="flex", with_global=True),
 }
@@ -165,13 +162,11 @@ def test_outputs_and_gradients_are_as_near_as_those_of_the_fused_kernel(name, si
 @pytest.mark.parametrize("size", [1.0, 4.0, 8.0])
 @pytest.mark.parametrize("name", FORWARD_ONLY)
 def test_paths_without_gradients_are_as_near_as_the_fused_kernel(name, size, dtype) -> None:
-    if name.startswith("softmax, blocked") and dtype == torch.float16:
-        pytest.skip("blocks are for bfloat16")
     exact = inputs(dtype, size)
     half = {key: value.to(dtype) for key, value in exact.items()}
     with torch.no_grad():
         allowed = error(sdpa(half), sdpa(exact))
-        like = FORMS["halo, explicit, prefix" if "prefix" in name else "halo, explicit"] if "halo" in name else FORMS[name.replace(", blocked", "")]
+        like = FORMS["halo, explicit, prefix" if "prefix" in name else "halo, explicit"]
         assert error(FORWARD_ONLY[name](half), like(exact)) <= 2 * allowed
 
 

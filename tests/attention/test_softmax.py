@@ -3,8 +3,6 @@ import torch
 from torch import Tensor
 
 from foveal import SoftmaxAttention
-from foveal.functional import softmax_attention, softmax_attention_reference
-from foveal.functional._softmax_blocked import blocked_softmax_attention
 from tests.attention.contract import DIM, HEADS, AttentionContract, assert_close
 
 
@@ -83,42 +81,3 @@ class TestSoftmaxAttention(AttentionContract):
         from foveal.attention._linear import project
 
         assert_close(project(doubled, torch.ones(1, 1, DIM)), want, 1e-6, "output of a subclass")
-
-
-@pytest.mark.parametrize(
-    ("batch", "heads", "queries", "keys", "width"), [(2, 3, 5, 7, 4), (1, 2, 300, 129, 16), (3, 1, 1, 1, 8), (0, 2, 4, 4, 8), (2, 2, 0, 3, 8)]
-)
-def test_blocks_in_bfloat16_are_as_exact_as_the_map_in_memory(batch, heads, queries, keys, width) -> None:
-    """Called by itself: which machine takes it by default is another matter."""
-    torch.manual_seed(0)
-    q, k, v = torch.randn(batch, heads, queries, width), torch.randn(batch, heads, keys, width), torch.randn(batch, heads, keys, width + 1)
-    half = [part.bfloat16() for part in (3 * q, k, v)]
-    exact = softmax_attention_reference(*(part.double() for part in half), scale=0.7)
-    got = blocked_softmax_attention(*half, scale=0.7)
-    assert got.dtype == torch.bfloat16
-    assert got.shape == exact.shape
-    if got.numel():
-        plain = softmax_attention_reference(*half, scale=0.7)
-        assert (got - exact).abs().max() <= 2 * (plain - exact).abs().max() + 1e-3
-        assert torch.isfinite(blocked_softmax_attention(1e3 * half[0], *half[1:])).all()
-
-
-def test_blocks_share_keys_among_samples() -> None:
-    q, k = torch.randn(2, 3, 5, 4).bfloat16(), torch.randn(1, 1, 6, 4).bfloat16()
-    torch.testing.assert_close(blocked_softmax_attention(q, k, k), blocked_softmax_attention(q, k.expand(2, 3, 6, 4), k.expand(2, 3, 6, 4)))
-
-
-def test_blocks_are_taken_without_gradients_alone(monkeypatch) -> None:
-    taken = []
-    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
-    monkeypatch.setattr("foveal.functional.softmax.blocked_softmax_attention", lambda *args, **options: taken.append(options) or args[2])
-    q = torch.randn(1, 1, 3, 4).bfloat16()
-    mask = torch.ones(3, 3, dtype=torch.bool)
-    softmax_attention(q.requires_grad_(), q, q)
-    with torch.no_grad():
-        for options in ({"mask": mask}, {"is_causal": True}, {"dropout_p": 0.5}):
-            softmax_attention(q, q, q, **options)
-        softmax_attention(q.float(), q.float(), q.float())
-        assert not taken
-        softmax_attention(q, q, q, scale=2.0)
-    assert taken == [{"scale": 2.0}]

@@ -200,10 +200,10 @@ def test_no_setting_takes_a_number_that_is_none(cls) -> None:
 
 @pytest.mark.case("F35")
 def test_a_kind_of_somebody_else_is_checked_too() -> None:
-    from foveal._kinds import Kinds
+    from foveal._registry import Registry
     from foveal.lab.data import Data
 
-    @Kinds("toy").register
+    @Registry("toy").register
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Theirs(Data):
         ranges = {"level": Range(above=0, at_most=1)}

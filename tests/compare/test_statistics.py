@@ -140,7 +140,7 @@ def test_a_rival_with_as_many_parameters_has_a_line() -> None:
     arm["rival"] = {"name": "softmax-wide", **compared("worse")}
     lines = words_of([softmax, arm], 3)["lines"]
     assert len(lines) == 2
-    assert lines[1]["text"].startswith("arm0 against softmax-wide, which has as many parameters: worse than softmax-wide by 3.0 points")
+    assert lines[1]["text"].startswith("arm0 against softmax-wide, its matched baseline (as many parameters): worse than softmax-wide by 3.0 points")
 
 
 DEFAULT_RUN = {  # accuracies of a default comparison, three seeds; external's runs differ by twenty points among themselves

@@ -248,7 +248,7 @@ def test_a_host_can_be_taught() -> None:
     register_host(host_key(model["mine"]), read, lambda module, ours: Called(ours))
     try:
         assert host_key(Mine()) in known_hosts()
-        with pytest.raises(ValueError, match="known already"):
+        with pytest.raises(ValueError, match="already registered"):
             register_host(host_key(Mine()), read)
         convert_(model, SoftmaxAttention.Config())
         torch.testing.assert_close(model["mine"](x, flag=True), want)

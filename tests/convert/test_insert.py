@@ -27,7 +27,7 @@ def timm_net(name: str, **options: object) -> nn.Module:
     return stirred(timm.create_model(name, **options))
 
 
-@pytest.mark.parametrize("name", list_attentions(form="maps"))
+@pytest.mark.parametrize("name", list_attentions(form="2d"))
 def test_every_attention_on_maps_begins_as_nothing_and_learns(name) -> None:
     model, images = resnet(), torch.randn(2, 3, 48, 80)
     want, keys = model(images), list(model.state_dict())
@@ -155,7 +155,7 @@ def test_the_report_has_a_line() -> None:
 @pytest.mark.parametrize(
     ("config", "after", "options", "says"),
     [
-        (DenoisingAttention.Config(), "layer4", {}, "takes tokens, and stages give maps"),
+        (DenoisingAttention.Config(), "layer4", {}, "takes tokens, and stages give feature maps"),
         (EXTERNAL, "stage4", {}, "the model has no module 'stage4'; its parts are conv1, bn1"),
         (EXTERNAL, "layer4", {"start": "zero"}, "start of an inserted block"),
         (EXTERNAL, "relu", {}, "say channels="),

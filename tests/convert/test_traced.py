@@ -14,7 +14,7 @@ from foveal.models import MAResUNet, SmallFCN
 from tests.convert.test_hosts import SIDE, stirred, timm_vit, torchvision_vit
 
 TOKENS = list_attentions(form="tokens")
-MAPS = list_attentions(form="maps")
+MAPS = list_attentions(form="2d")
 
 
 def agrees(graph, model: nn.Module, shape: tuple[int, ...]) -> None:

@@ -1,5 +1,6 @@
 """A model that was saved comes back to the last bit; a folder that is not what it should be is refused, by name."""
 
+import copy
 import json
 import pickle
 from pathlib import Path
@@ -15,6 +16,7 @@ from foveal import CrossSampleAttention, DenoisingAttention, ExternalAttention, 
 from foveal.attention import attention_class, list_attentions
 from foveal.hub import Card
 from foveal.models import DenoisingViT, T2TViT, TimeSformer, VisionTransformer, ViT
+from foveal.models._mlp import Mlp
 from tests.convert.test_hosts import SIDE, run, stirred, timm_vit, torchvision_vit, transformers_tower
 
 IMAGES = torch.randn(2, 3, SIDE, SIDE)
@@ -113,15 +115,46 @@ OURS = {
 
 
 @pytest.mark.parametrize("name", list(OURS))
-def test_our_own_models_have_it_as_methods(name, tmp_path) -> None:
+def test_our_own_models_say_how_they_are_built(name, tmp_path) -> None:
     model = stirred(OURS[name]())
-    assert isinstance(model, huggingface_hub.PyTorchModelHubMixin)
     images = torch.randn(2, 3, 2, 16, 24) if name == "timesformer" else IMAGES
-    model.save_pretrained(tmp_path / "m", card=Card(data="digits"))
-    same(model, type(model).from_pretrained(tmp_path / "m"), images)
+    save_pretrained(model, tmp_path / "m", card=Card(data="digits"))
     same(model, from_pretrained(tmp_path / "m"), images)
-    with pytest.raises(ValueError, match=f"holds a {type(model).__name__}, not a"):
-        next(cls for cls in (T2TViT, TimeSformer) if cls is not type(model)).from_pretrained(tmp_path / "m")
+    # copies and pickles are made without arguments, and remember all the same
+    again = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    save_pretrained(again, tmp_path / "again")
+    same(model, from_pretrained(tmp_path / "again"), images)
+
+
+def test_a_model_remembers_its_own_arguments_and_defaults() -> None:
+    model = DenoisingViT(options={"shared_values": True}, img_size=SIDE, patch_size=8, embed_dim=24, depth=1, num_heads=2, num_classes=5, mlp_layer=Mlp)
+    given = {
+        "options": {"shared_values": True},
+        "no_embed_class": True,
+        "img_size": SIDE,
+        "patch_size": 8,
+        "embed_dim": 24,
+        "depth": 1,
+        "num_heads": 2,
+        "num_classes": 5,
+    }
+    assert given.items() <= model._built_with.items()
+    assert "mlp_layer" not in model._built_with, "no JSON holds a class"
+    assert TimeSformer(num_frames=2, img_size=16, patch_size=8, embed_dim=24, depth=1, num_heads=2)._built_with["attention_type"] == "divided_space_time"
+
+
+def test_the_methods_of_before_still_work_and_warn(tmp_path, monkeypatch) -> None:
+    model = stirred(OURS["dna"]())
+    with pytest.warns(DeprecationWarning, match=r"call foveal\.save_pretrained"):
+        model.save_pretrained(tmp_path / "m", card=Card(data="digits"))
+    assert "digits" in (tmp_path / "m/README.md").read_text()
+    with pytest.warns(DeprecationWarning, match=r"call foveal\.from_pretrained"):
+        same(model, type(model).from_pretrained(tmp_path / "m"), IMAGES)
+    with pytest.warns(DeprecationWarning, match="from_pretrained"), pytest.raises(ValueError, match="holds a DenoisingViT, not a TimeSformer"):
+        TimeSformer.from_pretrained(tmp_path / "m")
+    monkeypatch.setattr("foveal.hub.push_to_hub", lambda model, repo_id, **options: (model, repo_id, options))
+    with pytest.warns(DeprecationWarning, match=r"call foveal\.push_to_hub"):
+        assert model.push_to_hub("me/it", private=True) == (model, "me/it", {"private": True})
 
 
 def test_published_networks_of_timms_registry(tmp_path) -> None:
@@ -358,7 +391,7 @@ def test_pushing_uploads_the_same_folder(monkeypatch) -> None:
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     model = stirred(OURS["vit"]())
-    assert model.push_to_hub("someone/vit", private=True, token="t") == "https://huggingface.co/someone/vit/commit/1"
+    assert push_to_hub(model, "someone/vit", private=True, token="t") == "https://huggingface.co/someone/vit/commit/1"
     assert seen["files"] == ["README.md", "config.json", "model.safetensors"]
     assert seen["made"] == ("someone/vit", {"private": True, "exist_ok": True})
     assert seen["token"] == "t"

@@ -10,6 +10,7 @@ from torchvision.models import detection as theirs
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import MultiScaleRoIAlign
 
+import foveal.timm  # noqa: F401
 from foveal import EfficientAttention2d, ExternalAttention2d, HaloAttention2d, InputError
 from foveal.lab.data import DetectionBundle
 from foveal.lab.tasks import Detection

@@ -7,7 +7,7 @@ from torch import nn
 
 from foveal import InputError
 from foveal.analysis import cost
-from foveal.models import DilatedResNet, MAResUNet, PixelMixer, SmallFCN, SmpConfig, list_mixers, make_mixer
+from foveal.models import DilatedResNet, MAResUNet, PixelMixer, SmallFCN, SmpConfig, list_feature_mixers, make_feature_mixer
 from foveal.models.segmentation.maresunet import ChannelAttention
 
 
@@ -98,7 +98,7 @@ def test_the_eanet_head_is_what_its_layers_sum_to() -> None:
     assert count(on_meta(DilatedResNet(backbone="resnet101"))) - count(on_meta(DilatedResNet())) == 17 * (1024 * 256 * 2 + 256 * 256 * 9 + 4 * 256 + 2 * 1024)
 
 
-@pytest.mark.parametrize("name", list_mixers())
+@pytest.mark.parametrize("name", list_feature_mixers())
 def test_every_mechanism_stands_in_a_network(name) -> None:
     torch.manual_seed(0)
     config = SmallFCN(attention=name, width=16, num_heads=2)
@@ -112,12 +112,13 @@ def test_every_mechanism_stands_in_a_network(name) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "mixes"), [("pointwise", None, False), ("external_2d", {"norm": "slot"}, False), ("external_2d", None, True), ("softmax", None, True)]
+    ("name", "options", "mixes"),
+    [("pointwise", None, False), ("external_2d", {"normalization": "slot"}, False), ("external_2d", None, True), ("softmax", None, True)],
 )
 def test_pixels_meet_where_they_should_and_nowhere_else(name, options, mixes) -> None:
     """What one pixel hears of one far away."""
     torch.manual_seed(0)
-    block = make_mixer(name, 8, options=options).eval()
+    block = make_feature_mixer(name, 8, options=options).eval()
     x = torch.randn(1, 8, 10, 10, requires_grad=True)
     (grad,) = torch.autograd.grad(block(x)[0, :, 0, 0].sum(), x)
     assert bool(grad[0, :, 9, 9].any()) == mixes
@@ -125,7 +126,7 @@ def test_pixels_meet_where_they_should_and_nowhere_else(name, options, mixes) ->
 
 def test_a_token_attention_on_maps_is_itself_on_their_pixels() -> None:
     torch.manual_seed(0)
-    mixer = make_mixer("denoising", 8, num_heads=2)
+    mixer = make_feature_mixer("denoising", 8, num_heads=2)
     assert isinstance(mixer, PixelMixer)
     x = torch.randn(2, 8, 3, 5)
     tokens = torch.stack([x[:, :, y, c] for y in range(3) for c in range(5)], 1)
@@ -140,7 +141,7 @@ def test_a_token_attention_on_maps_is_itself_on_their_pixels() -> None:
 def test_smp_decoders_take_an_attention() -> None:
     plain, mixed = (SmpConfig(attention=name, options=None).build(img_size=32, in_chans=3, num_classes=2).eval() for name in (None, "external_2d"))
     assert mixed(torch.randn(1, 3, 40, 33)).shape == (1, 2, 40, 33)
-    assert count(mixed) - count(plain) == count(make_mixer("external_2d", 512))
+    assert count(mixed) - count(plain) == count(make_feature_mixer("external_2d", 512))
     with pytest.raises(InputError, match="makes no 'unet' with the encoder 'resnet19'"):
         SmpConfig(encoder="resnet19").build(img_size=32, in_chans=3, num_classes=2)
 
@@ -148,8 +149,8 @@ def test_smp_decoders_take_an_attention() -> None:
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        (SmallFCN(attention="external2d"), "unknown attention in maps 'external2d'; did you mean external_2d"),
-        (SmallFCN(attention="halo"), "unknown attention in maps 'halo'"),
+        (SmallFCN(attention="external2d"), "unknown attention on feature maps 'external2d'; did you mean external_2d"),
+        (SmallFCN(attention="halo"), "unknown attention on feature maps 'halo'"),
         (SmallFCN(stride=3), "a stride out of 1, 2, 4"),
         (SmallFCN(attention="softmax", num_heads=5), "num_heads must divide dim"),
         (SmallFCN(attention="external_2d", options={"slot": 4}), "unknown option of external_2d 'slot'; did you mean slots"),

@@ -48,8 +48,8 @@ def train(seed: int, attention: str | None, norm: str | None = None) -> tuple[fl
     bundle, train = scenes(seed), samples(seed)
     torch.manual_seed(FRESH + seed)
     generator = torch.Generator().manual_seed(FRESH + seed)
-    options = {"slots": 16} | ({"norm": norm} if norm else {}) if attention == "external_2d" else None
-    net = SmallDetector(attention=attention, options=options, depth=DEPTH, stride=STRIDE).build(**TASK.needs(bundle))
+    options = {"slots": 16} | ({"normalization": norm} if norm else {}) if attention == "external_2d" else None
+    net = SmallDetector(attention=attention, options=options, depth=DEPTH, stride=STRIDE).build(**TASK.model_kwargs(bundle))
 
     def batch() -> tuple[Any, Tensor]:
         chosen = torch.randint(len(train), (BATCH,), generator=generator).tolist()

@@ -35,7 +35,7 @@ def train(seed: int, attention: str | None, options: dict[str, Any] | None = Non
     images, masks = stacked(bundle.train)
     torch.manual_seed(FRESH + seed)
     generator = torch.Generator().manual_seed(FRESH + seed)
-    model = SmallFCN(attention=attention, options=options).build(**TASK.needs(bundle))
+    model = SmallFCN(attention=attention, options=options).build(**TASK.model_kwargs(bundle))
 
     def batch() -> tuple[Tensor, Tensor]:
         chosen = torch.randint(len(images), (BATCH,), generator=generator)
@@ -55,7 +55,7 @@ ARMS = (
     Arm("no attention, 1×1", partial(train, attention="pointwise"), (0.15, 0.45), "**negative**: shapes are found, labels are guessed", pilot=0.366),
     Arm(
         "external, slot softmax",
-        partial(train, attention="external_2d", options={"slots": 16, "norm": "slot"}),
+        partial(train, attention="external_2d", options={"slots": 16, "normalization": "slot"}),
         (0.15, 0.45),
         "**negative**: without the norm over tokens nothing mixes",
         pilot=0.299,

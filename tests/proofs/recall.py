@@ -62,7 +62,7 @@ def efficient(key_channels: int, **options: object) -> nn.Module:
 
 
 def linear(head_count: int, key_channels: int) -> nn.Module:
-    return foveal.LinearAttention2d(WIDTH, key_channels=key_channels, head_count=head_count)
+    return foveal.LinearAttention2d(WIDTH, key_channels=key_channels, num_heads=head_count)
 
 
 def _arm(

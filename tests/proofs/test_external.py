@@ -12,7 +12,7 @@ from .presence_xor import CHANCE, TOKENS, WIDTH, accuracy
 
 def test_double_norm_solves_presence_xor_and_slot_softmax_does_not() -> None:
     assert accuracy(0, 400, "external", slots=16) > 0.98
-    assert abs(accuracy(0, 400, "external", slots=16, norm="slot") - CHANCE) < 0.03
+    assert abs(accuracy(0, 400, "external", slots=16, normalization="slot") - CHANCE) < 0.03
 
 
 def test_slots_bound_the_facts_that_pass() -> None:

@@ -15,7 +15,7 @@ from .pretrained_page import NOTES, PAGE, Tables, page
 def test_every_mechanism_is_there() -> None:
     """Softmax attention is what the ViT has."""
     assert {config.attention for config in ARMS.values() if config is not None} == set(list_attentions(form="tokens")) - {"softmax"}
-    assert {config.attention for config in MAP_ARMS.values() if config is not None} == set(list_attentions(form="maps"))
+    assert {config.attention for config in MAP_ARMS.values() if config is not None} == set(list_attentions(form="2d"))
 
 
 def test_a_row_shows_the_spread() -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from foveal.lab.data import ImageNet, imagenet
 from foveal.lab.recipes import get_recipe, list_recipes, smoke
 from foveal.lab.training import Interrupted, Recipe, fit
-from foveal.lab.training.loop import _optimizer, _schedule
+from foveal.lab.training.optimizing import make_optimizer, make_schedule
 from tests.training.helpers import assert_same_weights, weights
 
 IMAGES = 1_281_167
@@ -87,8 +87,8 @@ def test_epochs_and_batches_are_those_of_the_training(name) -> None:
 
 def lr_at(recipe: Recipe, step: int) -> float:
     """As the loop sets it."""
-    optimizer = _optimizer(nn.Linear(2, 2), recipe)
-    schedule = _schedule(optimizer, recipe)
+    optimizer = make_optimizer(nn.Linear(2, 2), recipe)
+    schedule = make_schedule(optimizer, recipe)
     schedule.step_update(step)
     return optimizer.param_groups[0]["lr"]
 
@@ -131,7 +131,7 @@ def test_what_decays(name, decay, everything) -> None:
     recipe = get_recipe(name)
     net = built(recipe)
     names = {id(p): name for name, p in net.named_parameters()}
-    optimizer = _optimizer(net, recipe)
+    optimizer = make_optimizer(net, recipe)
     groups = {names[id(p)]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert groups.keys() == set(names.values())
     scalars = {name for name, p in net.named_parameters() if p.ndim <= 1}

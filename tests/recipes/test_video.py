@@ -9,7 +9,7 @@ import torch
 
 from foveal.lab.recipes import dna_timesformer_ntu, get_recipe
 from foveal.lab.training import Recipe
-from foveal.lab.training.loop import _optimizer, _schedule
+from foveal.lab.training.optimizing import make_optimizer, make_schedule
 
 PUBLISHED = {
     "timesformer-k400": (240_000, 400, "fov_timesformer_base_patch16_224"),
@@ -45,7 +45,7 @@ def test_what_it_is_judged_by(name, headline) -> None:
 def test_the_optimizer_looks_ahead_and_decays_everything() -> None:
     recipe = get_recipe("dna-timesformer-k400")
     model = recipe.model.miniature().build(img_size=32, in_chans=3, num_classes=8, num_frames=3)
-    optimizer = _optimizer(model, recipe)
+    optimizer = make_optimizer(model, recipe)
     (group,) = (group for group in optimizer.param_groups if group["params"])
     assert isinstance(optimizer, torch.optim.SGD)
     assert (group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]) == (0.005, 0.9, True, 1e-4)
@@ -55,7 +55,7 @@ def test_the_optimizer_looks_ahead_and_decays_everything() -> None:
 def test_the_learning_rate_falls_after_the_eleventh_and_the_fourteenth_epoch() -> None:
     recipe = replace(get_recipe("timesformer-k400"), steps=150)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=recipe.optim.lr)
-    schedule = _schedule(optimizer, recipe)
+    schedule = make_schedule(optimizer, recipe)
     rates = []
     for step in range(150):
         schedule.step_update(step)

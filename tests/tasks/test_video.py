@@ -114,9 +114,9 @@ def test_three_views_of_real_files_are_evaluated(tmp_path) -> None:
 
 def test_cost_is_of_all_frames() -> None:
     bundle, task = DATA.load(), VideoClassification()
-    model = RECIPE.model.build(**task.needs(bundle))
+    model = RECIPE.model.build(**task.model_kwargs(bundle))
     longer = replace(DATA, num_frames=6).load()
-    twice = RECIPE.model.build(**task.needs(longer))
+    twice = RECIPE.model.build(**task.model_kwargs(longer))
     assert 1.9 < task.cost(twice, longer).macs / task.cost(model, bundle).macs < 2.1
     assert task.chance(bundle) == 1 / 8
 
@@ -174,7 +174,7 @@ def learn(data: MovingDigits, steps: int, *, attention_type: str = "divided_spac
     )
     task = VideoClassification()
     settings = VideoTransformer(embed_dim=48, depth=2, num_heads=4, patch_size=data.digit // 2, attention_type=attention_type, time_std=0.5)
-    net = settings.build(**task.needs(bundle))
+    net = settings.build(**task.model_kwargs(bundle))
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.1)
 

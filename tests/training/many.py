@@ -10,14 +10,14 @@ import torch
 
 from foveal import InputError
 from foveal.lab.tasks import Classification
-from foveal.lab.training import Interrupted, Recipe, fit, loop, read_json
+from foveal.lab.training import Interrupted, Recipe, fit, loop, optimizing, read_json
 from tests.threads import threads_of_process_groups
 
 
 def main() -> int:
     recipe, run, *options = sys.argv[1:]
     if "--sgd" in options:
-        loop.create_optimizer_v2 = lambda groups, *a, **k: torch.optim.SGD([p for group in groups for p in group["params"]], lr=0.1)
+        optimizing.create_optimizer_v2 = lambda groups, *a, **k: torch.optim.SGD([p for group in groups for p in group["params"]], lr=0.1)
     if "--eval-batch" in options:
         Classification.eval_batch_size = int(options[options.index("--eval-batch") + 1])
     ends = {"--stop-rank-1-at": signal.SIGTERM, "--kill-rank-1-at": signal.SIGKILL}

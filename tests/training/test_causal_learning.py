@@ -15,8 +15,20 @@ from foveal.lab.data import ContextedDigits, seed_of
 from foveal.lab.tasks import CausalLearning, Classification, Partition, learn_partition, random_partition
 from foveal.lab.tasks.causal_learning import EnvironmentWalk, names_of
 from foveal.lab.tasks.environments import complement_logits
-from foveal.lab.training import Interrupted, Optim, Recipe, build_model, fit, latest_checkpoint, load_data, load_run, loop, read_checkpoint
-from foveal.lab.training.reference import main
+from foveal.lab.training import (
+    Interrupted,
+    Optim,
+    Recipe,
+    build_model,
+    fit,
+    latest_checkpoint,
+    load_data,
+    load_run,
+    loop,
+    optimizing,
+    read_checkpoint,
+    reference_partition,
+)
 from foveal.models import ViT
 from foveal.timm import TimmModel
 from tests.training.helpers import assert_same_weights, weights
@@ -232,7 +244,7 @@ def test_two_processes_have_one_partition_and_train_as_one(tmp_path, monkeypatch
     saved = read_checkpoint(latest_checkpoint(tmp_path / "two"), recipe.to_dict())
     written = Partition.load(tmp_path / "two" / "environments.json")
     assert torch.equal(saved["state"]["task"]["environments"], written.of(names_of(load_data(recipe.data).train)))
-    monkeypatch.setattr(loop, "create_optimizer_v2", lambda groups, *a, **k: torch.optim.SGD([p for group in groups for p in group["params"]], lr=0.1))
+    monkeypatch.setattr(optimizing, "create_optimizer_v2", lambda groups, *a, **k: torch.optim.SGD([p for group in groups for p in group["params"]], lr=0.1))
     fit(recipe, tmp_path / "one", quiet=True)
     losses = [[json.loads(line)["train_loss"] for line in (tmp_path / run / "history.jsonl").read_text().splitlines()] for run in ("one", "two")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
@@ -291,15 +303,14 @@ def test_an_ordinary_run_gives_the_first_environments(tmp_path, capsys) -> None:
     """Those that its logits on the training set make, by name."""
     erm = replace(RECIPE, task=Classification(), steps=2)
     fit(erm, tmp_path / "erm", quiet=True)
-    assert main([str(tmp_path / "erm"), str(tmp_path / "first.json"), "--environments", "2"]) == 0
+    reference_partition(tmp_path / "erm", 2).save(tmp_path / "first.json")
     _, bundle, model = load_run(tmp_path / "erm")
     images, labels = gathered(bundle, list(range(60)), torch.float32)
     with torch.no_grad():
         want, _ = learn_partition(model(images), labels, names_of(bundle.train), 2, min_size=3)
     written = Partition.load(tmp_path / "first.json")
     assert written == want
-    assert f"environments of {written.sizes[0]}, {written.sizes[1]} samples" in capsys.readouterr().out
     fit(replace(RECIPE, task=CausalLearning(environments=2, first=str(tmp_path / "first.json")), steps=1), tmp_path / "run", quiet=True)
     assert Partition.load(tmp_path / "run" / "environments.json") == want
-    assert main([str(tmp_path / "none"), str(tmp_path / "x.json")]) == 2
-    assert "is no run" in capsys.readouterr().err
+    with pytest.raises(InputError, match="is no run"):
+        reference_partition(tmp_path / "none")

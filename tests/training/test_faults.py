@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from foveal import InputError
 from foveal.cli import main
-from foveal.lab.training import Diverged, Optim, build_model, evaluate, fit, latest_checkpoint, load_data, load_run, loop
+from foveal.lab.training import Diverged, Optim, build_model, evaluate, fit, latest_checkpoint, load_data, load_run, loop, opening
 from foveal.lab.training import checkpoint as checkpoints
 from foveal.lab.training.checkpoint import write_checkpoint
 from foveal.lab.training.place import refusals, sweep
@@ -358,8 +358,8 @@ def test_the_last_good_checkpoint_is_kept(tmp_path, where, monkeypatch) -> None:
         if where == "weight" and len(seen) == 8:
             seen[0].unused.data.fill_(float("inf"))
 
-    monkeypatch.setattr(loop, "build_model", build)
-    monkeypatch.setattr(loop, "ModelEmaV3", Ema)
+    monkeypatch.setattr(opening, "build_model", build)
+    monkeypatch.setattr(opening, "ModelEmaV3", Ema)
     monkeypatch.setattr(loop.Progress, "advance", advance)
     with pytest.raises(Diverged, match=rf"unused of {'the weights' if where == 'weight' else 'their average'} was not finite after step 8.*step-00000004"):
         fit(replace(PLAIN, optim=Optim(lr=2e-3, ema=0.9)), tmp_path / "run", quiet=True)

@@ -18,7 +18,20 @@ from torch import Tensor, nn
 from foveal import InputError, fit_dictionaries_
 from foveal.lab.data import ImageFolder, seed_of
 from foveal.lab.tasks import Classification
-from foveal.lab.training import Interrupted, Optim, Recipe, build_model, evaluate, fit, latest_checkpoint, load_data, load_run, loop, read_checkpoint
+from foveal.lab.training import (
+    Interrupted,
+    Optim,
+    Recipe,
+    build_model,
+    evaluate,
+    fit,
+    latest_checkpoint,
+    load_data,
+    load_run,
+    opening,
+    optimizing,
+    read_checkpoint,
+)
 from foveal.models import ViT
 from tests.training.helpers import SCENES, assert_same_weights, everything, tiny, weights
 
@@ -128,7 +141,7 @@ def test_metrics_are_those_of_the_averaged_weights_on_the_test_split(plain) -> N
 def test_learning_rates_are_what_the_schedule_says(optim, want) -> None:
     recipe = replace(PLAIN, optim=optim)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule, got = loop._schedule(optimizer, recipe), []
+    schedule, got = optimizing.make_schedule(optimizer, recipe), []
     for step in range(recipe.steps):
         schedule.step_update(step)
         got.append(optimizer.param_groups[0]["lr"])
@@ -137,7 +150,7 @@ def test_learning_rates_are_what_the_schedule_says(optim, want) -> None:
 
 def test_sgd_is_plain_momentum() -> None:
     model = nn.Linear(3, 2)
-    optimizer = loop._optimizer(model, replace(PLAIN, optim=Optim(optimizer="sgd", momentum=0.8)))
+    optimizer = optimizing.make_optimizer(model, replace(PLAIN, optim=Optim(optimizer="sgd", momentum=0.8)))
     assert isinstance(optimizer, torch.optim.SGD)
     assert (optimizer.defaults["momentum"], optimizer.defaults["nesterov"]) == (0.8, False)
 
@@ -150,7 +163,7 @@ def test_sgd_is_plain_momentum() -> None:
     ],
 )
 def test_other_optimizers(optim, kind, settings) -> None:
-    optimizer = loop._optimizer(nn.Linear(3, 2), replace(PLAIN, optim=optim))
+    optimizer = optimizing.make_optimizer(nn.Linear(3, 2), replace(PLAIN, optim=optim))
     assert type(optimizer).__name__ == kind
     assert settings.items() <= optimizer.defaults.items()
 
@@ -159,7 +172,7 @@ def test_other_optimizers(optim, kind, settings) -> None:
 def test_what_decays(decay_all) -> None:
     model = ViT(attention="denoising").build(img_size=16, in_chans=1, num_classes=10)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    optimizer = loop._optimizer(model, replace(PLAIN, optim=Optim(decay_all=decay_all)))
+    optimizer = optimizing.make_optimizer(model, replace(PLAIN, optim=Optim(decay_all=decay_all)))
     spared = {names[id(parameter)] for group in optimizer.param_groups if group["weight_decay"] == 0 for parameter in group["params"]}
     if decay_all:
         assert not spared
@@ -171,7 +184,7 @@ def test_what_decays(decay_all) -> None:
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_accumulated_gradients_are_those_of_the_large_batch(accumulate, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(loop, "create_optimizer_v2", lambda groups, *a, **k: torch.optim.SGD([p for group in groups for p in group["params"]], lr=0.1))
+    monkeypatch.setattr(optimizing, "create_optimizer_v2", lambda groups, *a, **k: torch.optim.SGD([p for group in groups for p in group["params"]], lr=0.1))
     recipe = replace(PLAIN, optim=Optim(lr=0.1, clip_grad=0.5, accumulate=accumulate), steps=4)
     fit(recipe, tmp_path / "run", quiet=True)
     assert_close(weights(tmp_path / "run"), by_hand(recipe, sgd)[0], 1e-5)
@@ -402,9 +415,9 @@ def test_two_processes_stop_together_and_go_on(tmp_path) -> None:
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, monkeypatch) -> None:
-    class Two(loop.Accelerator):
+    class Two(opening.Accelerator):
         num_processes = 5
 
-    monkeypatch.setattr(loop, "Accelerator", Two)
+    monkeypatch.setattr(opening, "Accelerator", Two)
     with pytest.raises(InputError, match="batch_size 12 cannot be shared by 5 processes"):
         fit(PLAIN, tmp_path / "run", quiet=True)

@@ -7,7 +7,7 @@ from torch import nn
 
 import foveal
 from foveal.lab.training import Optim
-from foveal.lab.training.loop import _optimizer
+from foveal.lab.training.optimizing import make_optimizer
 from foveal.models import SmallFCN, ViT
 from foveal.timm import TimmModel
 from tests.training.helpers import tiny
@@ -173,7 +173,7 @@ def test_where_the_model_knew_all_the_groups_are_timms() -> None:
     """Runs on disk go on: same groups, same order."""
     create = pytest.importorskip("timm.optim").create_optimizer_v2
     model = ViT(attention="external").build(img_size=32, in_chans=3, num_classes=4)
-    ours = _optimizer(model, tiny(optim=Optim(lr=2e-3, weight_decay=0.07)))
+    ours = make_optimizer(model, tiny(optim=Optim(lr=2e-3, weight_decay=0.07)))
     theirs = create(model, "adamw", lr=2e-3, weight_decay=0.07, betas=(0.9, 0.999))
     assert ours.state_dict() == theirs.state_dict()
     for one, other in zip(ours.param_groups, theirs.param_groups, strict=True):
@@ -182,7 +182,7 @@ def test_where_the_model_knew_all_the_groups_are_timms() -> None:
 
 def test_training_asks_every_module() -> None:
     model = TimmModel(name="test_vit", attention="external").build(img_size=160, in_chans=3, num_classes=5)
-    optimizer = _optimizer(model, tiny(optim=Optim(weight_decay=0.07)))
+    optimizer = make_optimizer(model, tiny(optim=Optim(weight_decay=0.07)))
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     assert not any(id(p) in decayed for name, p in model.named_parameters() if "memory" in name)
     assert any(id(p) in decayed for p in model.parameters())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from foveal.lab.training import Optim, fit, loop, stopping
+from foveal.lab.training import Optim, build_model, fit, load_data, loop, opening, stopping
 from foveal.lab.training.resuming import restore_state
 from tests.training.helpers import tiny
 
@@ -46,7 +46,7 @@ def test_a_step_reads_nothing_but_the_optimizers_own_count(tmp_path, monkeypatch
     """AdamW reads its count of steps, which lies on the host: at most twice a parameter. Nothing else is read between checkpoints, fresh or resumed."""
     reads = reads_by_step(tmp_path / "run", monkeypatch, resume=False)
     own = min(reads)
-    model = loop.build_model(LONG, loop.load_data(LONG.data))
+    model = build_model(LONG, load_data(LONG.data))
     assert own <= 2 * len(list(model.parameters()))
     assert reads.count(own) >= len(reads) - 1, "but for the step after which a checkpoint was written"
 
@@ -58,7 +58,7 @@ def test_the_optimizers_state_is_loaded_after_it_is_prepared(tmp_path, monkeypat
     prepared: list[int] = []
     after: list[int] = []
 
-    class Watching(loop.Accelerator):
+    class Watching(opening.Accelerator):
         def prepare(self, *parts: Any) -> Any:
             prepared.append(len(parts[1].state))
             return super().prepare(*parts)
@@ -69,8 +69,8 @@ def test_the_optimizers_state_is_loaded_after_it_is_prepared(tmp_path, monkeypat
         assert all(value["step"].device.type == "cpu" for value in optimizer.state.values())
         return found
 
-    monkeypatch.setattr(loop, "Accelerator", Watching)
-    monkeypatch.setattr(loop, "restore_state", restored)
+    monkeypatch.setattr(opening, "Accelerator", Watching)
+    monkeypatch.setattr(opening, "restore_state", restored)
     fit(tiny(steps=2), tmp_path / "run", resume=True, quiet=True)
     assert prepared == [0]
     assert after[0] > 0

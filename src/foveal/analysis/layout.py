@@ -124,7 +124,7 @@ def _steps(model: nn.Module, besides: nn.Module | None = None) -> list[tuple[int
 
 
 def _on_maps(model: nn.Module) -> bool:
-    return any(getattr(module, "form", None) == "maps" for module in model.modules())
+    return any(getattr(module, "form", None) == "2d" for module in model.modules())
 
 
 def _prefix(model: nn.Module, said: Tokens) -> int | None:

@@ -1,7 +1,11 @@
 """The modules: one attention a file, each with its ``Config``, its maps and its cost, and one registry of names."""
 
+from typing import Any
+
+from .._renamed import moved_member
 from ._base import Cost, TokenAttention
-from ._core import CORES, Core, core
+from ._core import CORES, Core, register_core
+from ._feature_map import FeatureMapAttention
 from ._fuse import fuse_
 from ._registry import FAMILIES, AttentionConfig, AttentionModule, attention_class, config_from_dict, create_attention, list_attentions, register
 from .causal import CausalAttention, ComplementaryCBAM
@@ -36,6 +40,7 @@ __all__ = [
     "ExternalAttention",
     "ExternalAttention2d",
     "ExternalMemory",
+    "FeatureMapAttention",
     "HaloAttention",
     "HaloAttention2d",
     "HaloPositions",
@@ -45,10 +50,16 @@ __all__ = [
     "TokenAttention",
     "attention_class",
     "config_from_dict",
-    "core",
     "create_attention",
     "fit_dictionaries_",
     "fuse_",
     "list_attentions",
     "register",
+    "register_core",
 ]
+
+_OLD_NAMES = {"core": "register_core"}
+
+
+def __getattr__(name: str) -> Any:
+    return moved_member(__name__, name, _OLD_NAMES, globals())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from .._fx import leaf_method
 from ..functional._transforms import transformed
-from ..functional.softmax import Core as CoreFunction
+from ..functional.softmax import AttentionFunction
 from ._core import Core, make_core
 from ._linear import check_dtype, project
 from ._registry import AttentionConfig, AttentionModule
@@ -174,7 +174,7 @@ class QKVAttention(TokenAttention):
         proj_drop: float,
         norm_layer: NormLayer | None,
         attn_head_dim: int | None,
-        core: str | CoreFunction,
+        core: str | AttentionFunction,
         core_options: dict[str, Any] | None = None,
         device: Any,
         dtype: Any,

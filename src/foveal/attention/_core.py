@@ -12,9 +12,9 @@ from torch import Tensor
 
 from .._errors import InputError, unknown
 from .._fx import Leaf
-from ..functional.softmax import Core as CoreFunction
+from ..functional.softmax import AttentionFunction
 
-__all__ = ["CORES", "Core", "FunctionCore", "core", "make_core"]
+__all__ = ["CORES", "Core", "FunctionCore", "make_core", "register_core"]
 
 
 class Core(Leaf, ABC):
@@ -59,7 +59,7 @@ class Core(Leaf, ABC):
 class FunctionCore(Core):
     """A core out of a function ``f(q, k, v, *, mask, dropout_p, scale)``. What it costs and how it looks is not known."""
 
-    def __init__(self, function: CoreFunction, head_dim: int) -> None:
+    def __init__(self, function: AttentionFunction, head_dim: int) -> None:
         super().__init__(head_dim)
         self.function = function
 
@@ -85,7 +85,7 @@ CORES: dict[str, type[Core]] = {}
 """Cores that a configuration can name."""
 
 
-def core(name: str) -> Callable[[CoreClass], CoreClass]:
+def register_core(name: str) -> Callable[[CoreClass], CoreClass]:
     """Enter a core class under ``name``. Its constructor takes the width of a head, ``device``, ``dtype`` and options of its own."""
 
     def enter(cls: CoreClass) -> CoreClass:
@@ -97,7 +97,7 @@ def core(name: str) -> Callable[[CoreClass], CoreClass]:
     return enter
 
 
-def make_core(given: str | CoreFunction, head_dim: int, options: dict[str, Any] | None, *, device: Any, dtype: Any) -> Core:
+def make_core(given: str | AttentionFunction, head_dim: int, options: dict[str, Any] | None, *, device: Any, dtype: Any) -> Core:
     """The core that a name, or a function, stands for.
 
     Raises:

@@ -9,10 +9,10 @@ from .._fx import checking
 from ._registry import AttentionConfig, config_from_dict
 from .halo import HaloCore
 
-__all__ = ["check_grid", "grid_given", "has_windows", "on_grid", "tell_grid_", "wants_grid", "with_grid", "without_grid"]
+__all__ = ["check_grid", "grid_given", "has_windows", "set_grid", "set_grid_", "wants_grid", "with_grid", "without_grid"]
 
 
-def on_grid(config: AttentionConfig, num_prefix_tokens: int, grid: tuple[int, int] | None) -> AttentionConfig:
+def set_grid(config: AttentionConfig, num_prefix_tokens: int, grid: tuple[int, int] | None) -> AttentionConfig:
     """The configuration for tokens that are a grid behind ``num_prefix_tokens`` others; others than halo attention stay as they are.
 
     A square grid is left to be read off the number of tokens, so that the host may change its size.
@@ -25,7 +25,7 @@ def on_grid(config: AttentionConfig, num_prefix_tokens: int, grid: tuple[int, in
     given = grid_given(config)
     if given is not None and given != grid:
         raise InputError(f"grid_size={given} is not the grid of this model, {grid or 'which changes with the image'}; leave it out, the model knows")
-    return with_grid(config, num_prefix_tokens, _told(grid))
+    return with_grid(config, num_prefix_tokens, _not_square(grid))
 
 
 def grid_given(config: AttentionConfig) -> tuple[int, int] | None:
@@ -76,14 +76,14 @@ def check_grid(attention: object, grid: tuple[int, int]) -> None:
         )
 
 
-def tell_grid_(module: nn.Module, grid: tuple[int, int]) -> None:
+def set_grid_(module: nn.Module, grid: tuple[int, int]) -> None:
     """Tell all attentions with windows in ``module`` that their tokens are another grid now."""
     for part in module.modules():
         if isinstance(part, HaloCore):
-            part.grid_size = _told(grid)
+            part.grid_size = _not_square(grid)
 
 
-def _told(grid: tuple[int, int] | None) -> tuple[int, int] | None:
+def _not_square(grid: tuple[int, int] | None) -> tuple[int, int] | None:
     return None if grid is None or grid[0] == grid[1] else grid
 
 

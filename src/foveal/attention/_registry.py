@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .._errors import InputError, unknown
 from .._fits import described, fits
 from .._fx import Leaf
+from .._renamed import renamed_arguments, renamed_attribute, renamed_keys, warn_renamed
 
 if TYPE_CHECKING:
     from ._base import Cost
@@ -28,7 +29,8 @@ __all__ = [
 ]
 
 Family = Literal["pairs", "signed pairs", "memory", "summary", "neighbourhood"]
-Form = Literal["tokens", "maps"]
+Form = Literal["tokens", "2d"]
+"""What an attention takes: ``tokens``, ``(B, N, C)``, or feature maps, ``2d``, ``(B, C, H, W)``."""
 FAMILIES: dict[str, str] = {
     "pairs": "every pair of tokens meets once",
     "signed pairs": "every pair of tokens meets twice, for and against",
@@ -44,6 +46,8 @@ Module = TypeVar("Module", bound=type[nn.Module])
 class AttentionModule(Leaf):
     """What every attention of the registry is to those who use one by name: a module from a tensor to a tensor that shows its maps and its cost."""
 
+    old_names: ClassVar[dict[str, str]] = {}
+    """New names of arguments, by those that they had in the minor version before; the old ones warn, and files may hold them."""
     of_channels: ClassVar[bool] = False
     """Whether its map is from channels to channels, and not from tokens to tokens."""
 
@@ -128,12 +132,31 @@ def register(name: str, *, family: Family, form: Form = "tokens") -> Callable[[M
         own = vars(cls).get("Config")
         if not (isinstance(own, type) and issubclass(own, AttentionConfig)):
             raise InputError(f"{cls} must nest a class Config of its own, a frozen dataclass that derives from AttentionConfig, of its options")
-        cls.name, cls.family, cls.form = name, family, form  # type: ignore[attr-defined]
+        cls.name, cls.family, cls.form = name, family, _form(form)  # type: ignore[attr-defined]
         cls.Config.module = cls  # type: ignore[attr-defined]
+        _keep_old_names(cls, own)
         _REGISTRY[name] = cls
         return cls
 
     return enter
+
+
+def _keep_old_names(cls: Any, config: Any) -> None:
+    if not (names := getattr(cls, "old_names", {})):
+        return
+    cls.__init__ = renamed_arguments(cls.__name__, **names)(cls.__init__)
+    options = {old: new for old, new in names.items() if new in {field.name for field in fields(config)}}
+    if options:
+        config.__init__ = renamed_arguments(f"{cls.__name__}.Config", **options)(config.__init__)
+    for old, new in options.items():
+        setattr(config, old, renamed_attribute(f"{cls.__name__}.Config", old, new))
+
+
+def _form(form: Any) -> Any:
+    if form != "maps":
+        return form
+    warn_renamed("form of attentions", '"maps"', '"2d"', stacklevel=4)
+    return "2d"
 
 
 def attention_class(name: str) -> Any:
@@ -167,7 +190,8 @@ def create_attention(name: str, /, *args: Any, **kwargs: Any) -> AttentionModule
 
 
 def list_attentions(*, family: Family | None = None, form: Form | None = None) -> list[str]:
-    """Registered names, sorted; optionally those of one family, or those that take ``tokens`` or ``maps``."""
+    """Registered names, sorted; optionally those of one family, or those that take ``tokens`` or feature maps (``2d``)."""
+    form = _form(form)
     return sorted(
         name
         for name, cls in _REGISTRY.items()
@@ -185,6 +209,7 @@ def config_from_dict(values: dict[str, Any]) -> AttentionConfig:
     if "attention" not in options:
         raise InputError(f'expected a configuration like {{"attention": "denoising", ...}}, got {values!r}')
     cls = attention_class(options.pop("attention"))
+    options = renamed_keys(cls.name, options, getattr(cls, "old_names", {}))
     known = {field.name: field.type for field in fields(cls.Config)}
     for option, value in options.items():
         if option not in known:

@@ -1,22 +1,23 @@
-"""What layers of the summary family share: a core without causality, and maps whose pixels are tokens.
+"""What layers of the summary family share: a core without causality, and feature maps whose pixels are tokens.
 
 Shapes     B batch, N tokens, C channels, H heads in ``(B, H, N, D)`` and height in ``(B, C, H, W)``, D width per head
 """
 
-from abc import ABC, abstractmethod
-from typing import Any
+from abc import abstractmethod
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from .._errors import InputError
+from .._renamed import renamed_attribute
 from ..functional._summary import check_chunk
 from ._base import Cost, check_maps, is_channels_last
 from ._core import Core
-from ._registry import AttentionModule
+from ._feature_map import FeatureMapAttention
 
-__all__ = ["MapAttention", "SummaryCore", "from_pixels", "to_pixels"]
+__all__ = ["SummaryAttention2d", "SummaryCore", "from_pixels", "to_pixels"]
 
 
 class SummaryCore(Core):
@@ -29,26 +30,30 @@ class SummaryCore(Core):
         return 2 * num_tokens * num_heads * self.head_dim**2
 
 
-class MapAttention(AttentionModule, ABC):
-    """Attention on maps whose queries, keys and values come from one 1×1 convolution ``qkv``, in this order of its channels.
+class SummaryAttention2d(FeatureMapAttention):
+    """Attention on feature maps whose queries, keys and values come from one 1×1 convolution ``qkv``, in this order of its channels.
 
     Raises:
-        ValueError: a width below 1, or one that ``head_count`` does not divide; ``chunk`` below 1.
+        ValueError: a width below 1, or one that ``num_heads`` does not divide; ``chunk`` below 1.
     """
 
+    old_names: ClassVar[dict[str, str]] = {"head_count": "num_heads"}
+    head_count = renamed_attribute("attention on feature maps", "head_count", "num_heads", silent=True)
+
     def __init__(
-        self, channels: int, key_channels: int, value_channels: int, head_count: int, *, residual: bool, chunk: int | None, device: Any, dtype: Any
+        self, channels: int, key_channels: int, value_channels: int, num_heads: int, *, residual: bool, chunk: int | None, device: Any, dtype: Any
     ) -> None:
-        super().__init__()
-        widths = {"channels": channels, "key_channels": key_channels, "value_channels": value_channels, "head_count": head_count}
+        widths = {"channels": channels, "key_channels": key_channels, "value_channels": value_channels, "num_heads": num_heads}
         if min(widths.values()) < 1:
             raise InputError(f"{type(self).__name__} needs widths of at least 1, got " + ", ".join(f"{key}={value}" for key, value in widths.items()))
         for what, width in (("key_channels", key_channels), ("value_channels", value_channels)):
-            if width % head_count:
-                nearest = head_count * max(1, round(width / head_count))
-                raise InputError(f"head_count must divide {what}, got {what}={width} and head_count={head_count}; try {what}={nearest}")
+            if width % num_heads:
+                nearest = num_heads * max(1, round(width / num_heads))
+                raise InputError(f"num_heads must divide {what}, got {what}={width} and num_heads={num_heads}; try {what}={nearest}")
         check_chunk(chunk)
-        self.channels, self.key_channels, self.value_channels, self.head_count = channels, key_channels, value_channels, head_count
+        super().__init__(channels, num_heads)
+        self.channels: int = channels
+        self.key_channels, self.value_channels = key_channels, value_channels
         self.residual, self.chunk = residual, chunk
         self.qkv = nn.Conv2d(channels, 2 * key_channels + value_channels, 1, device=device, dtype=dtype)
 
@@ -87,10 +92,10 @@ class MapAttention(AttentionModule, ABC):
         return {name for name, _ in self.named_parameters() if name == "gamma"}
 
     def extra_repr(self) -> str:
-        return f"channels={self.channels}, key_channels={self.key_channels}, value_channels={self.value_channels}, head_count={self.head_count}"
+        return f"channels={self.channels}, key_channels={self.key_channels}, value_channels={self.value_channels}, num_heads={self.num_heads}"
 
     def _macs_per_pixel(self) -> int:
-        return self.channels * self.qkv.out_channels + 2 * self.key_channels * self.value_channels // self.head_count
+        return self.channels * self.qkv.out_channels + 2 * self.key_channels * self.value_channels // self.num_heads
 
     def _read(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Queries, keys and values, each ``(B, H, N, D)``, and the mask of keys, ``(B, 1, 1, N)``."""
@@ -101,7 +106,7 @@ class MapAttention(AttentionModule, ABC):
             if mask.dtype != torch.bool or mask.shape != wanted:
                 raise InputError(f"{type(self).__name__} expects a bool mask (B, H, W) = {wanted}, got {mask.dtype} of {tuple(mask.shape)}")
             mask = rearrange(mask, "b y x -> b 1 1 (y x)")
-        return to_pixels(q, self.head_count), to_pixels(k, self.head_count), to_pixels(v, self.head_count), mask
+        return to_pixels(q, self.num_heads), to_pixels(k, self.num_heads), to_pixels(v, self.num_heads), mask
 
 
 def to_pixels(x: Tensor, heads: int) -> Tensor:

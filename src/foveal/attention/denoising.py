@@ -13,7 +13,7 @@ from .._errors import InputError
 from .._fx import leaf_method
 from ..functional import denoising_attention, denoising_attention_maps
 from ..functional.pair import pair
-from ..functional.softmax import Core as CoreFunction
+from ..functional.softmax import AttentionFunction
 from ._base import Context, NormLayer, QKVAttention, Rotate, read_as, turned
 from ._core import FunctionCore
 from ._linear import is_plain, project
@@ -89,7 +89,7 @@ class DenoisingAttention(QKVAttention):
         attn_head_dim: int | None = None,
         shared_values: bool = False,
         lambda_init: float = 0.5,
-        core: str | CoreFunction = "softmax",
+        core: str | AttentionFunction = "softmax",
         core_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(

@@ -14,9 +14,9 @@ from ..functional import efficient_attention, efficient_attention_map
 from ..functional._summary import check_chunk
 from ..functional.efficient import EfficientNorm
 from ._base import NormLayer, QKVAttention
-from ._core import core
+from ._core import register_core
 from ._registry import AttentionConfig, register
-from ._summary import MapAttention, SummaryCore, from_pixels
+from ._summary import SummaryAttention2d, SummaryCore, from_pixels
 
 __all__ = ["EfficientAttention", "EfficientAttention2d", "EfficientCore"]
 
@@ -31,7 +31,7 @@ def _check_norm(normalization: str, width: int) -> None:
         )
 
 
-@core("efficient")
+@register_core("efficient")
 class EfficientCore(SummaryCore):
     """Tokens meet through a summary with one row for each channel of the keys."""
 
@@ -129,15 +129,15 @@ class EfficientAttention(QKVAttention):
         )
 
 
-@register("efficient_2d", family="summary", form="maps")
-class EfficientAttention2d(MapAttention):
+@register("efficient_2d", family="summary", form="2d")
+class EfficientAttention2d(SummaryAttention2d):
     """The efficient attention block of the paper, to stand where a non-local block stands: 1×1 convolutions around the mixing of pixels, and a residual.
 
     Args:
         channels: C.
         key_channels: width of queries and keys over all heads; ``channels / 2`` if None, the authors' choice.
         value_channels: width of the values over all heads; ``channels`` if None. The output has ``channels`` whatever it is.
-        head_count: heads; must divide both widths. 1 is the paper.
+        num_heads: heads; must divide both widths. 1 is the paper.
         normalization: ``"softmax"`` or ``"scaling"``, see :data:`~foveal.functional.efficient.EfficientNorm`.
         residual: add the input.
         gamma_init: start of a factor ``gamma`` on the branch; no factor if None, as in the paper. 0 makes the block the identity, for a pretrained host.
@@ -147,10 +147,10 @@ class EfficientAttention2d(MapAttention):
         ``(B, C, H, W) -> (B, C, H, W)``, any H and W; channels-last stays channels-last.
 
     Raises:
-        ValueError: ``head_count`` does not divide a width; keys of width 1 per head under ``softmax``; an unknown normalisation; ``chunk`` below 1.
+        ValueError: ``num_heads`` does not divide a width; keys of width 1 per head under ``softmax``; an unknown normalisation; ``chunk`` below 1.
 
     Example:
-        >>> EfficientAttention2d(32, head_count=4)(torch.randn(2, 32, 7, 9)).shape
+        >>> EfficientAttention2d(32, num_heads=4)(torch.randn(2, 32, 7, 9)).shape
         torch.Size([2, 32, 7, 9])
     """
 
@@ -158,7 +158,7 @@ class EfficientAttention2d(MapAttention):
     class Config(AttentionConfig):
         key_channels: int | None = None
         value_channels: int | None = None
-        head_count: int = 1
+        num_heads: int = 1
         normalization: EfficientNorm = "softmax"
         residual: bool = True
         gamma_init: float | None = None
@@ -167,10 +167,10 @@ class EfficientAttention2d(MapAttention):
     def __init__(
         self,
         channels: int,
+        num_heads: int = 1,
         *,
         key_channels: int | None = None,
         value_channels: int | None = None,
-        head_count: int = 1,
         normalization: EfficientNorm = "softmax",
         residual: bool = True,
         gamma_init: float | None = None,
@@ -181,8 +181,8 @@ class EfficientAttention2d(MapAttention):
         factory = {"device": device, "dtype": dtype}
         key_channels = channels // 2 if key_channels is None else key_channels
         value_channels = channels if value_channels is None else value_channels
-        super().__init__(channels, key_channels, value_channels, head_count, residual=residual, chunk=chunk, **factory)
-        _check_norm(normalization, key_channels // head_count)
+        super().__init__(channels, key_channels, value_channels, num_heads, residual=residual, chunk=chunk, **factory)
+        _check_norm(normalization, key_channels // num_heads)
         self.normalization: EfficientNorm = normalization
         self.proj = nn.Conv2d(value_channels, channels, 1, **factory)
         self.gamma_init = gamma_init
@@ -206,7 +206,7 @@ class EfficientAttention2d(MapAttention):
         return efficient_attention(q, k, v, mask=mask, normalization=self.normalization, chunk=self.chunk)
 
     def attention_map(self, x: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
-        """``combined``: the implied map from pixels to pixels, ``(B, head_count, H·W, H·W)``. Applied to the values it gives the input of ``proj``."""
+        """``combined``: the implied map from pixels to pixels, ``(B, num_heads, H·W, H·W)``. Applied to the values it gives the input of ``proj``."""
         q, k, _, mask = self._read(x, mask)
         return {"combined": efficient_attention_map(q, k, mask=mask, normalization=self.normalization)}
 

@@ -4,7 +4,7 @@ Shapes     B batch, N tokens, C channels, H heads, D head width, S slots
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from .._errors import InputError, unknown
 from .._fx import Leaf
+from .._renamed import renamed_arguments, renamed_attribute
 from ..functional import external_attention, external_attention_map, external_token_map
 from ..functional._masks import keys_that_take_part
 from ..functional.external import ExternalNorm
 from ._base import Cost, NormLayer, TokenAttention, check_maps, head_width
+from ._feature_map import FeatureMapAttention
 from ._linear import project
-from ._registry import AttentionConfig, AttentionModule, register
+from ._registry import AttentionConfig, register
 
 __all__ = ["ExternalAttention", "ExternalAttention2d", "ExternalMemory"]
 
@@ -33,10 +35,13 @@ class ExternalMemory(Leaf):
         slots: S. Tokens exchange at most ``heads × slots`` numbers per sample and layer; give at least as many as there are facts to pass on.
         bias: biases on both memories, as in the official multi-head code. The paper has none.
         tie: ``"init"`` starts the memories equal (the authors' choice), ``"none"`` apart, ``"hard"`` keeps one memory for both.
-        norm: ``"double"`` (the paper), ``"token"`` or ``"slot"``.
+        normalization: ``"double"`` (the paper), ``"token"`` or ``"slot"``.
         eps: added to the divisor over slots; 0 is the paper, the official code has 1e-9.
     """
 
+    norm = renamed_attribute("ExternalMemory", "norm", "normalization", silent=True)
+
+    @renamed_arguments("ExternalMemory", norm="normalization")
     def __init__(
         self,
         dim: int,
@@ -44,7 +49,7 @@ class ExternalMemory(Leaf):
         *,
         bias: bool = False,
         tie: Tie = "init",
-        norm: ExternalNorm = "double",
+        normalization: ExternalNorm = "double",
         eps: float = 0.0,
         device: Any = None,
         dtype: Any = None,
@@ -54,10 +59,10 @@ class ExternalMemory(Leaf):
             raise InputError(f"slots must be at least 1, got {slots}")
         if tie not in ("none", "init", "hard"):
             raise unknown("tie of external memories", tie, ("none", "init", "hard"))
-        if norm not in ("double", "token", "slot"):
-            raise unknown("norm of external attention", norm, ("double", "token", "slot"))
+        if normalization not in ("double", "token", "slot"):
+            raise unknown("normalization of external attention", normalization, ("double", "token", "slot"))
         factory = {"device": device, "dtype": dtype}
-        self.dim, self.slots, self.tie, self.norm, self.eps = dim, slots, tie, norm, eps
+        self.dim, self.slots, self.tie, self.normalization, self.eps = dim, slots, tie, normalization, eps
         self.memory_k = nn.Parameter(torch.empty(slots, dim, **factory))
         # one Parameter under one name: a second name for it would be saved, decayed and counted twice
         self.memory_v = None if tie == "hard" else nn.Parameter(torch.empty(slots, dim, **factory))
@@ -95,10 +100,10 @@ class ExternalMemory(Leaf):
         return {name for name, _ in self.named_parameters()}
 
     def extra_repr(self) -> str:
-        return f"dim={self.dim}, slots={self.slots}, tie={self.tie!r}, norm={self.norm!r}"
+        return f"dim={self.dim}, slots={self.slots}, tie={self.tie!r}, normalization={self.normalization!r}"
 
     def _map_options(self, mask: Tensor | None) -> dict[str, Any]:
-        return {"bias_k": self.bias_k, "mask": mask, "norm": self.norm, "eps": self.eps}
+        return {"bias_k": self.bias_k, "mask": mask, "normalization": self.normalization, "eps": self.eps}
 
 
 @register("external", family="memory")
@@ -122,19 +127,21 @@ class ExternalAttention(TokenAttention):
         expand: widen the queries to ``expand · C`` in ``expand · num_heads`` heads of the old width. The official EAMLP has 4, the paper 1.
         bias: biases on the memories; the official EAMLP has them.
         tie: see :class:`ExternalMemory`.
-        norm: see :class:`ExternalMemory`. With ``"slot"`` tokens do not mix at all.
+        normalization: see :class:`ExternalMemory`. With ``"slot"`` tokens do not mix at all.
         eps: see :class:`ExternalMemory`.
 
     Shape:
         ``(B, N, dim) -> (B, N, dim)``.
 
     Raises:
-        ValueError: ``num_heads`` does not divide ``dim``; slots or expand below 1; an unknown tie or norm.
+        ValueError: ``num_heads`` does not divide ``dim``; slots or expand below 1; an unknown tie or normalization.
 
     Example:
         >>> ExternalAttention(dim=64, num_heads=4)(torch.randn(2, 196, 64)).shape
         torch.Size([2, 196, 64])
     """
+
+    old_names: ClassVar[dict[str, str]] = {"norm": "normalization"}
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
@@ -142,7 +149,7 @@ class ExternalAttention(TokenAttention):
         expand: int = 1
         bias: bool = False
         tie: Tie = "init"
-        norm: ExternalNorm = "double"
+        normalization: ExternalNorm = "double"
         eps: float = 0.0
 
     def __init__(
@@ -163,7 +170,7 @@ class ExternalAttention(TokenAttention):
         expand: int = 1,
         bias: bool = False,
         tie: Tie = "init",
-        norm: ExternalNorm = "double",
+        normalization: ExternalNorm = "double",
         eps: float = 0.0,
     ) -> None:
         super().__init__()
@@ -175,7 +182,7 @@ class ExternalAttention(TokenAttention):
         inner_dim = dim * expand
         self.q = nn.Linear(dim, inner_dim, bias=qkv_bias, **factory)
         self.q_norm = norm_layer(self.head_dim, **factory) if qk_norm else nn.Identity()
-        self.memory = ExternalMemory(self.head_dim, slots, bias=bias, tie=tie, norm=norm, eps=eps, **factory)
+        self.memory = ExternalMemory(self.head_dim, slots, bias=bias, tie=tie, normalization=normalization, eps=eps, **factory)
         self.attn_drop = nn.Dropout(attn_drop)
         self.norm = norm_layer(inner_dim, **factory) if scale_norm else nn.Identity()
         self.proj = nn.Linear(inner_dim, dim, bias=proj_bias, **factory)
@@ -238,45 +245,53 @@ class ExternalAttention(TokenAttention):
         return keys_that_take_part("external attention", attn_mask)[:, 0, 0].expand(x.shape[0], -1)
 
 
-@register("external_2d", family="memory", form="maps")
-class ExternalAttention2d(AttentionModule):
+@register("external_2d", family="memory", form="2d")
+class ExternalAttention2d(FeatureMapAttention):
     """The external attention block of the segmentation network: 1×1 convolution, memories, 1×1 convolution and batch norm, a residual, ReLU.
 
     Args:
         channels: C.
         slots: S, see :class:`ExternalMemory`.
         tie: see :class:`ExternalMemory`.
-        norm: see :class:`ExternalMemory`.
+        normalization: see :class:`ExternalMemory`.
         eps: see :class:`ExternalMemory`.
 
     Shape:
         ``(B, C, H, W) -> (B, C, H, W)``, any H and W; channels-last stays channels-last. At 1×1 every pixel gives the same output.
 
     Raises:
-        ValueError: wrong number of channels; slots below 1; an unknown tie or norm.
+        ValueError: wrong number of channels; slots below 1; an unknown tie or normalization.
 
     Example:
         >>> ExternalAttention2d(32)(torch.randn(2, 32, 7, 9)).shape
         torch.Size([2, 32, 7, 9])
     """
 
+    old_names: ClassVar[dict[str, str]] = {"norm": "normalization"}
+
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
         slots: int = 64
         tie: Tie = "init"
-        norm: ExternalNorm = "double"
+        normalization: ExternalNorm = "double"
         eps: float = 0.0
 
     def __init__(
-        self, channels: int, *, slots: int = 64, tie: Tie = "init", norm: ExternalNorm = "double", eps: float = 0.0, device: Any = None, dtype: Any = None
+        self,
+        channels: int,
+        *,
+        slots: int = 64,
+        tie: Tie = "init",
+        normalization: ExternalNorm = "double",
+        eps: float = 0.0,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
-        super().__init__()
-        if channels < 1:
-            raise InputError(f"channels must be at least 1, got {channels}")
+        super().__init__(channels)
+        self.channels: int = channels
         factory = {"device": device, "dtype": dtype}
-        self.channels = channels
         self.conv1 = nn.Conv2d(channels, channels, 1, **factory)
-        self.memory = ExternalMemory(channels, slots, tie=tie, norm=norm, eps=eps, **factory)
+        self.memory = ExternalMemory(channels, slots, tie=tie, normalization=normalization, eps=eps, **factory)
         self.conv2 = nn.Conv2d(channels, channels, 1, bias=False, **factory)
         self.bn = nn.BatchNorm2d(channels, **factory)
         self.reset_parameters()

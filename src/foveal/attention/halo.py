@@ -15,14 +15,14 @@ from ..functional import halo_attention, halo_attention_map, softmax_attention, 
 from ..functional._masks import keys_that_take_part
 from ..functional.halo import HaloPath, check_path, halo_macs
 from ._base import NormLayer, QKVAttention
-from ._core import Core, core
+from ._core import Core, register_core
 from ._registry import AttentionConfig, register
 from .halo_2d import HaloPositions, table_rows
 
 __all__ = ["HaloAttention", "HaloCore"]
 
 
-@core("halo")
+@register_core("halo")
 class HaloCore(Core):
     """Grid tokens meet in the window around their block; prefix tokens (class token, registers) see all tokens and are seen by all.
 

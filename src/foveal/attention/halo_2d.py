@@ -5,7 +5,7 @@ Shapes     B batch, C channels, (height, width) of a map, H heads, D head width 
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +13,14 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .._errors import InputError
+from .._renamed import renamed_attribute
 from ..functional import halo_attention, halo_attention_map
 from ..functional._transforms import known
 from ..functional.halo import HaloPath, check_path, halo_macs
 from ._base import Cost, check_maps, is_channels_last
+from ._feature_map import FeatureMapAttention
 from ._linear import is_plain
-from ._registry import AttentionConfig, AttentionModule, register
+from ._registry import AttentionConfig, register
 
 __all__ = ["HaloAttention2d", "HaloPositions", "table_rows"]
 
@@ -46,24 +48,25 @@ class HaloPositions(nn.Module):
         return f"rows={self.height_rel.shape[0]}, dim={self.height_rel.shape[1]}"
 
 
-@register("halo_2d", family="neighbourhood", form="maps")
-class HaloAttention2d(AttentionModule):
+@register("halo_2d", family="neighbourhood", form="2d")
+class HaloAttention2d(FeatureMapAttention):
     """Halo attention on maps: timm's ``HaloAttn`` for any size, with a masked border and right offsets under stride. It takes the place of a 3×3 convolution.
 
     The flags in the second half reproduce what others compute; their defaults are the paper's mathematics.
 
     Args:
-        dim: channels C that come in.
-        dim_out: channels of queries and keys, and of values before ``r_v``; ``dim`` if None.
+        channels: C, that come in.
+        out_channels: channels of queries and keys, and of values before ``value_ratio``; ``channels`` if None. So many come out,
+            times ``value_ratio`` where there is no ``out_proj``.
         num_heads: heads.
         block_size: b, side of the blocks that share a window.
         halo_size: h, how far a block sees beyond itself; a window has ``(b + 2h)²`` pixels.
         stride: 2 halves the map: queries are taken from every second row and column, keys and values from all.
-        dim_head: width of a head's queries and keys; ``dim_out · qk_ratio / num_heads`` if None.
-        qk_ratio: width of queries and keys relative to ``dim_out``.
-        r_v: width of values relative to ``dim_out``.
+        dim_head: width of a head's queries and keys; ``out_channels · qk_ratio / num_heads`` if None.
+        qk_ratio: width of queries and keys relative to ``out_channels``.
+        value_ratio: width of values relative to ``out_channels``.
         qkv_bias: biases of queries, keys and values.
-        out_proj: a last 1×1 convolution to ``dim_out`` channels. HaloNet has none; the closing convolution of its bottleneck does that work.
+        out_proj: a last 1×1 convolution to ``out_channels`` channels. HaloNet has none; the closing convolution of its bottleneck does that work.
         avg_down: stride by pooling the output instead of leaving out queries; so too where 2 does not divide ``block_size``.
         scale_pos_embed: scale relative logits as those of content, as halonet-pytorch does.
         mask_border: give no weight to pixels outside the map. False is timm: zero keys that take a share.
@@ -73,8 +76,8 @@ class HaloAttention2d(AttentionModule):
             An attribute that can be changed later.
 
     Shape:
-        ``(B, dim, height, width) -> (B, out_channels, ⌈height / stride⌉, ⌈width / stride⌉)``, any height and width; channels-last stays channels-last.
-        ``out_channels`` is ``dim_out`` behind a projection and ``r_v · dim_out`` without.
+        ``(B, channels, height, width) -> (B, out_channels, ⌈height / stride⌉, ⌈width / stride⌉)``, any height and width; channels-last stays channels-last.
+        The attribute ``out_channels`` is how many come out.
 
     Raises:
         ValueError: a stride other than 1 and 2; widths that heads do not divide; a block, head or width below 1, a negative halo; wrong channels or mask.
@@ -84,13 +87,18 @@ class HaloAttention2d(AttentionModule):
         torch.Size([2, 32, 9, 15])
     """
 
+    old_names: ClassVar[dict[str, str]] = {"dim": "channels", "dim_out": "out_channels", "r_v": "value_ratio"}
+    dim = renamed_attribute("HaloAttention2d", "dim", "channels", silent=True)
+    is_residual = False
+    heads_of_place = True
+
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
         block_size: int = 8
         halo_size: int = 3
         dim_head: int | None = None
         qk_ratio: float = 1.0
-        r_v: float = 1.0
+        value_ratio: float = 1.0
         qkv_bias: bool = False
         out_proj: bool = False
         avg_down: bool = False
@@ -102,8 +110,8 @@ class HaloAttention2d(AttentionModule):
 
     def __init__(
         self,
-        dim: int,
-        dim_out: int | None = None,
+        channels: int,
+        out_channels: int | None = None,
         num_heads: int = 8,
         block_size: int = 8,
         halo_size: int = 3,
@@ -111,7 +119,7 @@ class HaloAttention2d(AttentionModule):
         *,
         dim_head: int | None = None,
         qk_ratio: float = 1.0,
-        r_v: float = 1.0,
+        value_ratio: float = 1.0,
         qkv_bias: bool = False,
         out_proj: bool = False,
         avg_down: bool = False,
@@ -123,22 +131,23 @@ class HaloAttention2d(AttentionModule):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__()
+        super().__init__(channels, num_heads)
+        self.channels: int = channels
         factory = {"device": device, "dtype": dtype}
-        dim_out = dim if dim_out is None else dim_out
+        out_channels = channels if out_channels is None else out_channels
         check_path(path)
         if stride not in (1, 2):
             raise InputError(f"stride of halo attention must be 1 or 2, got {stride}")
-        self.dim, self.num_heads, self.stride = dim, num_heads, stride
-        self.dim_head = _head_width("dim_out · qk_ratio", dim_out * qk_ratio, num_heads, "give dim_head") if dim_head is None else dim_head
-        self.dim_head_v = _head_width("dim_out · r_v", dim_out * r_v, num_heads, "choose another r_v")
-        self.out_channels = dim_out if out_proj else num_heads * self.dim_head_v
+        self.stride = stride
+        self.dim_head = _head_width("out_channels · qk_ratio", out_channels * qk_ratio, num_heads, "give dim_head") if dim_head is None else dim_head
+        self.dim_head_v = _head_width("out_channels · value_ratio", out_channels * value_ratio, num_heads, "choose another value_ratio")
+        self.out_channels: int = out_channels if out_proj else num_heads * self.dim_head_v
         self.pools = stride > 1 and (avg_down or block_size % stride != 0)
         self.query_stride = 1 if self.pools else stride
-        self.q = nn.Conv2d(dim, num_heads * self.dim_head, 1, stride=self.query_stride, bias=qkv_bias, **factory)
-        self.kv = nn.Conv2d(dim, num_heads * (self.dim_head + self.dim_head_v), 1, bias=qkv_bias, **factory)
+        self.q = nn.Conv2d(channels, num_heads * self.dim_head, 1, stride=self.query_stride, bias=qkv_bias, **factory)
+        self.kv = nn.Conv2d(channels, num_heads * (self.dim_head + self.dim_head_v), 1, bias=qkv_bias, **factory)
         self.pos_embed = HaloPositions(self.dim_head, table_rows(block_size, halo_size, self.query_stride, tight_tables), **factory)
-        self.proj = nn.Conv2d(num_heads * self.dim_head_v, dim_out, 1, **factory) if out_proj else nn.Identity()
+        self.proj = nn.Conv2d(num_heads * self.dim_head_v, out_channels, 1, **factory) if out_proj else nn.Identity()
         self.block_size, self.halo_size, self.mask_border = block_size, halo_size, mask_border
         self.scale_pos_embed, self.strided_offsets, self.path = scale_pos_embed, strided_offsets, path
         self.reset_parameters()
@@ -146,13 +155,13 @@ class HaloAttention2d(AttentionModule):
     def reset_parameters(self) -> None:
         """timm's truncated normal of queries, keys and values; the tables reset themselves."""
         for conv in (self.q, self.kv):
-            nn.init.trunc_normal_(conv.weight, std=self.dim**-0.5)
+            nn.init.trunc_normal_(conv.weight, std=self.channels**-0.5)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend.
 
         Args:
-            x: a map, ``(B, dim, height, width)``.
+            x: a map, ``(B, channels, height, width)``.
             mask: bool, ``(B, height, width)``, True where a pixel can be seen, as in padded batches of images.
 
         Returns:
@@ -184,7 +193,7 @@ class HaloAttention2d(AttentionModule):
     def cost(self, height: int, width: int) -> Cost:
         """Parameters, and multiply-adds for one sample of that size, those of blocks that overhang the map included."""
         inner, pixels, queries = self.num_heads * self.dim_head_v, height * width, ceil(height / self.query_stride) * ceil(width / self.query_stride)
-        macs = queries * self.dim * self.num_heads * self.dim_head + pixels * self.dim * (self.num_heads * self.dim_head + inner)
+        macs = queries * self.channels * self.num_heads * self.dim_head + pixels * self.channels * (self.num_heads * self.dim_head + inner)
         macs += halo_macs(
             height,
             width,
@@ -204,7 +213,7 @@ class HaloAttention2d(AttentionModule):
         return {f"pos_embed.{name}" for name, _ in self.pos_embed.named_parameters()}
 
     def extra_repr(self) -> str:
-        return f"dim={self.dim}, num_heads={self.num_heads}, block_size={self.block_size}, halo_size={self.halo_size}, stride={self.stride}"
+        return f"channels={self.channels}, num_heads={self.num_heads}, block_size={self.block_size}, halo_size={self.halo_size}, stride={self.stride}"
 
     def _read(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, ``(B, H, height, width, D)``."""
@@ -239,7 +248,7 @@ class HaloAttention2d(AttentionModule):
         return F.avg_pool2d(x, 2)
 
     def _options(self, x: Tensor, mask: Tensor | None) -> dict[str, Any]:
-        check_maps(type(self).__name__, x, self.dim, self.kv)
+        check_maps(type(self).__name__, x, self.channels, self.kv)
         if mask is not None and (mask.dtype != torch.bool or mask.shape != (x.shape[0], *x.shape[2:])):
             want = (x.shape[0], *x.shape[2:])
             raise InputError(f"HaloAttention2d expects a bool mask of shape (B, height, width) = {want}, got {mask.dtype} of {tuple(mask.shape)}")

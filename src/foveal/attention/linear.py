@@ -16,14 +16,15 @@ from ..functional import channel_linear_attention, channel_linear_attention_map,
 from ..functional._summary import check_chunk
 from ..functional.linear import _direction
 from ._base import Cost, NormLayer, QKVAttention, check_maps, is_channels_last
-from ._core import core
-from ._registry import AttentionConfig, AttentionModule, register
-from ._summary import MapAttention, SummaryCore, from_pixels
+from ._core import register_core
+from ._feature_map import FeatureMapAttention
+from ._registry import AttentionConfig, register
+from ._summary import SummaryAttention2d, SummaryCore, from_pixels
 
 __all__ = ["ChannelLinearAttention2d", "LinearAttention", "LinearAttention2d", "LinearCore"]
 
 
-@core("linear")
+@register_core("linear")
 class LinearCore(SummaryCore):
     """Tokens meet through their mean and a correction, with weights 1 + cos(q, k)."""
 
@@ -122,14 +123,14 @@ class LinearAttention(QKVAttention):
         )
 
 
-@register("linear_2d", family="summary", form="maps")
-class LinearAttention2d(MapAttention):
+@register("linear_2d", family="summary", form="2d")
+class LinearAttention2d(SummaryAttention2d):
     """The paper's position attention: pixels meet, the result is added with a factor ``gamma`` that starts at 0.
 
     Args:
         channels: C.
         key_channels: width of queries and keys over all heads; ``channels / 8``, and at least 1, if None: the authors' choice.
-        head_count: heads; must divide both ``channels`` and ``key_channels``. 1 is the paper.
+        num_heads: heads; must divide both ``channels`` and ``key_channels``. 1 is the paper.
         residual: add the input. Without it the output is ``gamma`` times the attention.
         gamma_init: start of ``gamma``; at 0 the block is the identity, and ``gamma`` alone gets a gradient at first.
         eps: see :class:`LinearAttention`.
@@ -139,7 +140,7 @@ class LinearAttention2d(MapAttention):
         ``(B, C, H, W) -> (B, C, H, W)``, any H and W; channels-last stays channels-last.
 
     Raises:
-        ValueError: ``head_count`` does not divide a width; ``chunk`` below 1.
+        ValueError: ``num_heads`` does not divide a width; ``chunk`` below 1.
 
     Example:
         >>> LinearAttention2d(32)(torch.randn(2, 32, 7, 9)).shape
@@ -149,7 +150,7 @@ class LinearAttention2d(MapAttention):
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
         key_channels: int | None = None
-        head_count: int = 1
+        num_heads: int = 1
         residual: bool = True
         gamma_init: float = 0.0
         eps: float = 0.0
@@ -158,9 +159,9 @@ class LinearAttention2d(MapAttention):
     def __init__(
         self,
         channels: int,
+        num_heads: int = 1,
         *,
         key_channels: int | None = None,
-        head_count: int = 1,
         residual: bool = True,
         gamma_init: float = 0.0,
         eps: float = 0.0,
@@ -171,7 +172,7 @@ class LinearAttention2d(MapAttention):
         factory = {"device": device, "dtype": dtype}
         # officially fewer than 8 channels make a convolution without outputs
         key_channels = max(1, channels // 8) if key_channels is None else key_channels
-        super().__init__(channels, key_channels, channels, head_count, residual=residual, chunk=chunk, **factory)
+        super().__init__(channels, key_channels, channels, num_heads, residual=residual, chunk=chunk, **factory)
         self.eps, self.gamma_init = eps, gamma_init
         self.gamma = nn.Parameter(torch.empty(1, **factory))
         self.reset_parameters()
@@ -187,7 +188,7 @@ class LinearAttention2d(MapAttention):
         return x + out if self.residual else out
 
     def attention_map(self, x: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
-        """``combined``: the implied map from pixels to pixels, ``(B, head_count, H·W, H·W)``. Applied to the values it gives what ``gamma`` multiplies."""
+        """``combined``: the implied map from pixels to pixels, ``(B, num_heads, H·W, H·W)``. Applied to the values it gives what ``gamma`` multiplies."""
         q, k, _, mask = self._read(x, mask)
         return {"combined": linear_attention_map(q, k, mask=mask, eps=self.eps)}
 
@@ -198,8 +199,8 @@ class LinearAttention2d(MapAttention):
         return super()._macs_per_pixel() + self.key_channels
 
 
-@register("linear_channel_2d", family="summary", form="maps")
-class ChannelLinearAttention2d(AttentionModule):
+@register("linear_channel_2d", family="summary", form="2d")
+class ChannelLinearAttention2d(FeatureMapAttention):
     """The paper's channel attention: channels meet, without projections; the result is added with a factor ``gamma`` that starts at 0.
 
     Args:
@@ -240,12 +241,10 @@ class ChannelLinearAttention2d(AttentionModule):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__()
-        if channels is not None and channels < 1:
-            raise InputError(f"channels must be at least 1, or None for any; got {channels}")
+        super().__init__(channels)
         if eps and not legacy:
             raise InputError(f"eps belongs to the legacy channel operator, the correct one divides by nothing small; got eps={eps}, give 0 or legacy=True")
-        self.channels, self.legacy, self.residual, self.gamma_init, self.eps = channels, legacy, residual, gamma_init, eps
+        self.legacy, self.residual, self.gamma_init, self.eps = legacy, residual, gamma_init, eps
         self.gamma = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
         self.reset_parameters()
 

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from ..functional import softmax_attention, softmax_attention_map
 from ._base import NormLayer, QKVAttention
-from ._core import Core, core
+from ._core import Core, register_core
 from ._registry import AttentionConfig, register
 
 __all__ = ["SoftmaxAttention", "SoftmaxCore"]
 
 
-@core("softmax")
+@register_core("softmax")
 class SoftmaxCore(Core):
     """Every pair of tokens once, through PyTorch's fused kernel."""
 

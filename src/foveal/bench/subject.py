@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .._errors import InputError, missing_extra, unknown
 from ..analysis import cost
 from ..attention import attention_class, list_attentions
-from ..attention._grid import on_grid
+from ..attention._grid import set_grid
 
 __all__ = ["Subject", "subject"]
 
@@ -43,7 +43,7 @@ def subject(name: str, *, dim: int = 384, num_heads: int = 6) -> Subject:
 
     Args:
         name: out of :func:`foveal.list_attentions`, or of ``timm.list_models()``; an attention comes first.
-        dim: width of tokens, or channels of maps; models have their own.
+        dim: width of tokens, or channels of feature maps; models have their own.
         num_heads: heads of attentions on tokens.
 
     Raises:
@@ -51,8 +51,8 @@ def subject(name: str, *, dim: int = 384, num_heads: int = 6) -> Subject:
     """
     if name in list_attentions(form="tokens"):
         return Subject(name, "tokens", partial(_token_attention, name, dim, num_heads), partial(_tokens, dim), partial(_token_macs, name, dim, num_heads))
-    if name in list_attentions(form="maps"):
-        build, shape = partial(_map_attention, name, dim), partial(_map, dim)
+    if name in list_attentions(form="2d"):
+        build, shape = partial(_attention_2d, name, dim), partial(_feature_map, dim)
         return Subject(name, "tokens", build, shape, partial(_counted, build, shape))
     try:
         timm = _timm()
@@ -82,7 +82,7 @@ def _side(tokens: int) -> int:
 
 def _token_attention(name: str, dim: int, num_heads: int, tokens: int) -> nn.Module:
     config = attention_class(name).Config()
-    told = on_grid(config, 0, None)
+    told = set_grid(config, 0, None)
     if told is not config:
         _side(tokens)
     module: nn.Module = told.build(dim, num_heads)
@@ -99,7 +99,7 @@ def _token_macs(name: str, dim: int, num_heads: int, tokens: int) -> int:
     return int(module.macs(tokens))
 
 
-def _map_attention(name: str, channels: int, tokens: int) -> nn.Module:
+def _attention_2d(name: str, channels: int, tokens: int) -> nn.Module:
     _side(tokens)
     module: nn.Module = attention_class(name)(channels)
     # a gate that starts at zero multiplies, and hides, what is to be measured and checked
@@ -110,7 +110,7 @@ def _map_attention(name: str, channels: int, tokens: int) -> nn.Module:
     return module
 
 
-def _map(channels: int, tokens: int) -> tuple[int, ...]:
+def _feature_map(channels: int, tokens: int) -> tuple[int, ...]:
     return channels, _side(tokens), _side(tokens)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from .._errors import InputError
 from ..attention import AttentionConfig
-from ..attention._grid import check_grid, grid_given, has_windows, on_grid, wants_grid, with_grid, without_grid
+from ..attention._grid import check_grid, grid_given, has_windows, set_grid, wants_grid, with_grid, without_grid
 from ._host import Place
 from ._layouts import Tokens, patch_convolution, tokens_of
 
@@ -36,7 +36,7 @@ def told_of_grid(config: AttentionConfig, place: Place, model: nn.Module, name: 
             f"{config.attention} attention cuts windows out of a grid, and {type(model).__name__} does not say how the tokens of {name} lie; that their number "
             "is a square says nothing: give the configuration grid_size=(rows, columns) and num_prefix_tokens"
         )
-    told = on_grid(config, place.num_prefix_tokens, place.grid)
+    told = set_grid(config, place.num_prefix_tokens, place.grid)
     # a square that nobody watches is not left to be read off the number of tokens
     return told if watched or place.grid is None else with_grid(told, place.num_prefix_tokens, place.grid)
 

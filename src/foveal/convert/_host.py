@@ -92,7 +92,7 @@ def register_host(key: str, read: Callable[[nn.Module, nn.Module, str], Place | 
         wrap: ``f(module, ours) -> replacement``, where the host calls its attention in another way than ``ours(x, attn_mask=None, is_causal=False)``.
 
     Raises:
-        ValueError: the class is known already.
+        ValueError: the class is already registered.
 
     Example:
         >>> class Mine(torch.nn.Module):
@@ -106,7 +106,7 @@ def register_host(key: str, read: Callable[[nn.Module, nn.Module, str], Place | 
         True
     """
     if key in HOSTS:
-        raise InputError(f"the host {key} is known already")
+        raise InputError(f"the host {key} is already registered")
     HOSTS[key] = Host(read, wrap or _as_it_is)
 
 

@@ -14,8 +14,8 @@ from ..attention._apart import Apart
 
 __all__ = [
     "Copied",
+    "PrefixRotary",
     "ScaledUnit",
-    "Turn",
     "Unit",
     "carry_hooks",
     "joined",
@@ -130,7 +130,7 @@ class ScaledUnit(nn.Module):
         return F.normalize(x, dim=-1) * (self.logit_scale.clamp(max=math.log(100.0)).exp() * x.shape[-1] ** 0.5)
 
 
-class Turn:
+class PrefixRotary:
     """Rotary positions of all but the first tokens."""
 
     def __init__(self, apply: Callable[[Tensor], Tensor], num_prefix_tokens: int) -> None:

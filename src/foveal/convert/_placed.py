@@ -13,7 +13,7 @@ from .._errors import InputError
 from .._fx import Leaf
 from ..attention import TokenAttention
 from ..attention._base import QKVAttention, Rotate
-from ..attention._grid import has_windows, tell_grid_
+from ..attention._grid import has_windows, set_grid_
 
 __all__ = ["SHIFTED", "Bias", "Placed", "WindowPlaced", "takes_values_apart"]
 
@@ -80,7 +80,7 @@ class Placed(Leaf):
         """timm asks for it when the size of the images changes."""
         if self.position is not None:
             self.position.table.set_window_size(size)  # type: ignore[union-attr,operator]
-        tell_grid_(self.attn, size)
+        set_grid_(self.attn, size)
 
 
 def takes_values_apart(attn: nn.Module) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ._host import Place, register_host
 from ._layouts import tokens_of
-from ._parts import Turn, joined, only, with_separate_bias
+from ._parts import PrefixRotary, joined, only, with_separate_bias
 from ._placed import Bias, Placed
 from ._timm import refuse_gates
 
@@ -25,7 +25,7 @@ class RotaryPlaced(Placed):
         self.num_prefix_tokens = module.num_prefix_tokens
 
     def forward(self, x: Tensor, rope: Tensor | None = None, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        rotate = None if rope is None else Turn(partial(self.apply_rotary, emb=rope, half=self.rotate_half), self.num_prefix_tokens)
+        rotate = None if rope is None else PrefixRotary(partial(self.apply_rotary, emb=rope, half=self.rotate_half), self.num_prefix_tokens)
         return self.attn(x, **self.options(mask=attn_mask, rotate=rotate, is_causal=is_causal))
 
 

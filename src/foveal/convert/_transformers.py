@@ -13,7 +13,7 @@ from .._errors import InputError
 from ..attention import TokenAttention
 from ._host import Place, register_host
 from ._layouts import tokens_of
-from ._parts import Turn, joined
+from ._parts import PrefixRotary, joined
 from ._placed import Placed
 
 __all__ = ["converted"]
@@ -44,7 +44,9 @@ def _forward(
     rotate = None
     if position_embeddings is not None:
         cos, sin = position_embeddings
-        rotate = Turn(lambda x: x * cos + torch.cat([-x[..., x.shape[-1] // 2 :], x[..., : x.shape[-1] // 2]], dim=-1) * sin, hidden_states.shape[1] - len(cos))
+        rotate = PrefixRotary(
+            lambda x: x * cos + torch.cat([-x[..., x.shape[-1] // 2 :], x[..., : x.shape[-1] // 2]], dim=-1) * sin, hidden_states.shape[1] - len(cos)
+        )
     masks = {"bias" if self.given_bias else "mask": _of_keys(self.attn, attention_mask)}
     options = self.options(**masks, rotate=rotate, is_causal=bool(kwargs.get("is_causal") or False))
     out = self.attn(hidden_states, **options)

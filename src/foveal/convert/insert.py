@@ -1,4 +1,4 @@
-"""An attention on maps after a stage of any convolutional network, which begins as if it were not there.
+"""An attention on feature maps after a stage of any convolutional network, which begins as if it were not there.
 
 The stage keeps its name and its weights theirs: the block is a further child of the stage. In an ``nn.Sequential`` it runs last, elsewhere a hook calls it on
 what the stage gives.
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError, unknown
 from .._fx import tracer_of
-from ..attention import AttentionConfig, list_attentions
+from ..attention import AttentionConfig, attention_class, list_attentions
 from ._digest import digests
 from ._record import Record, begin_record, layout_of
 from ._wrapped import refuse_wrapped
@@ -24,12 +24,9 @@ __all__ = ["CHILD", "GrownIn", "Inserted", "insert_"]
 CHILD = "foveal_attention"
 """The name of the block in its stage."""
 
-_WITHOUT_RESIDUAL = {"halo_2d"}
-"""Blocks that stand in the place of a convolution, and do not add their input themselves."""
-
 
 class GrownIn(nn.Module):
-    """A block of maps that grows into a network: ``gamma``, which starts at 0, leads from the input to what the block gives.
+    """A block on feature maps that grows into a network: ``gamma``, which starts at 0, leads from the input to what the block gives.
 
     ``x + gamma · (block(x) − x)`` where the block adds its input itself, so that 1 is the block alone; else ``x + gamma · block(x)``.
     """
@@ -78,13 +75,13 @@ class Inserted:
 def insert_(
     model: nn.Module, config: AttentionConfig, after: str | list[str], *, channels: int | None = None, start: Literal["identity", "paper"] = "identity"
 ) -> ConversionReport:
-    """Put an attention on maps behind stages of a network, in place.
+    """Put an attention on feature maps behind stages of a network, in place.
 
     :func:`revert_` takes it out again, :func:`save_delta` and :func:`load_delta` know it, and names of other weights stay as they were.
 
     Args:
-        model: any network with modules that give maps ``(B, C, H, W)``: ResNets of timm and torchvision, alone or as backbones of detectors.
-        config: of an attention on maps, such as ``foveal.ExternalAttention2d.Config()``.
+        model: any network with modules that give feature maps ``(B, C, H, W)``: ResNets of timm and torchvision, alone or as backbones of detectors.
+        config: of an attention on feature maps, such as ``foveal.ExternalAttention2d.Config()``.
         after: names of stages, or globs: ``"layer4"``, ``"backbone.body.layer[34]"``.
         channels: C of what the stages give; of the last layer in each if None.
         start: ``"identity"`` begins as if nothing were there, whatever the block; ``"paper"`` is the block as its paper starts it.
@@ -94,8 +91,8 @@ def insert_(
 
     Raises:
         ValueError: an attention for tokens; no such module, or one that holds modules without running them; a stage that has a block already; channels that
-            cannot be found, or do not fit the attention; a compiled or wrapped model. In ``forward``: a stage that gives something else than a map of so
-            many channels.
+            cannot be found, or do not fit the attention; a compiled or wrapped model. In ``forward``: a stage that gives something else than a feature map
+            of so many channels.
 
     Example:
         >>> from foveal import LinearAttention2d
@@ -105,8 +102,8 @@ def insert_(
         ('kept', torch.Size([1, 8, 1, 1]))
     """
     refuse_wrapped(model, "insert")
-    if config.attention not in list_attentions(form="maps"):
-        raise InputError(f"{config.attention} attention takes tokens, and stages give maps; insert one of {', '.join(list_attentions(form='maps'))}")
+    if attention_class(config.attention).form != "2d":
+        raise InputError(f"{config.attention} attention takes tokens, and stages give feature maps; insert one of {', '.join(list_attentions(form='2d'))}")
     if start not in ("identity", "paper"):
         raise unknown("start of an inserted block", start, ("identity", "paper"))
     before, layout = digests(model.state_dict()), layout_of(model.state_dict())
@@ -129,7 +126,7 @@ def insert_(
 
 def _then(stage: nn.Module, args: Any, output: Any) -> Any:
     if not isinstance(output, Tensor) and tracer_of(output) is None:
-        raise InputError(f"{type(stage).__name__} gives {type(output).__name__}, no map; insert after a module that gives one")
+        raise InputError(f"{type(stage).__name__} gives {type(output).__name__}, no feature map; insert after a module that gives one")
     return getattr(stage, CHILD)(output)
 
 
@@ -157,7 +154,7 @@ def _plan(model: nn.Module, name: str, config: AttentionConfig, channels: int | 
         like = next(model.parameters())
     factory = {"device": like.device, "dtype": like.dtype}
     block = type(config).module(width, **config.options(), **factory)
-    residual = config.attention not in _WITHOUT_RESIDUAL and bool(getattr(config, "residual", True))
+    residual = attention_class(config.attention).is_residual and bool(getattr(config, "residual", True))
     if start == "identity" and not (residual and getattr(config, "gamma_init", None) == 0):
         block = GrownIn(block, residual, **factory)
     block.train(stage.training)

@@ -21,7 +21,7 @@ __all__ = [
     "cut_axes",
     "cut_axis",
     "from_blocks",
-    "never",
+    "masked_logit",
     "off_map",
     "pad",
     "position_logits",
@@ -182,7 +182,7 @@ def border_logits(q: Tensor, rows: Axis, columns: Axis) -> tuple[Tensor, Tensor]
 
     def along(axis: Axis) -> Tensor:
         logits = torch.zeros(axis.blocks, axis.window, dtype=q.dtype, device=q.device)
-        return logits.masked_fill(~axis.inside(q.device), never(q.dtype)) if axis.mask_border else logits
+        return logits.masked_fill(~axis.inside(q.device), masked_logit(q.dtype)) if axis.mask_border else logits
 
     return along(rows), along(columns)
 
@@ -194,7 +194,7 @@ def position_logits(q: Tensor, rel_height: Tensor, rel_width: Tensor, rows: Axis
     return by_row + row_border[:, None, None, None], by_column + column_border[:, None, None]
 
 
-def never(dtype: torch.dtype) -> float:
+def masked_logit(dtype: torch.dtype) -> float:
     """A logit that gives no weight and is finite even when two are added: −inf times a zero of a one-hot key would be NaN."""
     return max(torch.finfo(dtype).min / 4, -1e30)
 

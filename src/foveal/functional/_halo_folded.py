@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._halo_blocks import Axis, Extra, absent_keys, border_logits, never, off_map, pad, relative_logits, to_windows, with_global, without_keys
+from ._halo_blocks import Axis, Extra, absent_keys, border_logits, masked_logit, off_map, pad, relative_logits, to_windows, with_global, without_keys
 from ._precision import is_half, wide
 from ._transforms import fused_attention
 
@@ -48,7 +48,7 @@ def folded(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tenso
     places = [F.pad(onehots, (0, 0, 0, num_global)).expand(*keys.shape[:-1], -1)]
     if hidden is not None:
         most = torch.finfo(dtype).max
-        one, none = (most, -most) if dtype == torch.float16 else (1.0, never(dtype))
+        one, none = (most, -most) if dtype == torch.float16 else (1.0, masked_logit(dtype))
         queries.append(torch.full_like(q[..., :1], one))
         places.append((none * hidden.unsqueeze(-1).to(dtype)).expand(*keys.shape[:-1], -1))
     values = with_global(to_windows(pad(v, rows, columns), rows, columns), global_v)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._fx import leaf
 from .pair import CoreMap, signed_pair, signed_pair_maps
-from .softmax import Core, softmax_attention, softmax_attention_map, softmax_attention_reference
+from .softmax import AttentionFunction, softmax_attention, softmax_attention_map, softmax_attention_reference
 
 __all__ = ["causal_attention", "causal_attention_maps", "causal_attention_reference"]
 
@@ -31,7 +31,7 @@ def causal_attention(
     is_causal: bool = False,
     dropout_p: float = 0.0,
     scale: float | None = None,
-    core: Core = softmax_attention,
+    core: AttentionFunction = softmax_attention,
 ) -> tuple[Tensor, Tensor]:
     """``core(q, k, v)`` and ``core(−q, k, v)``.
 

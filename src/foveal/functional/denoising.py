@@ -16,7 +16,7 @@ from torch import Tensor
 from .._fx import leaf
 from ._precision import less
 from .pair import CoreMap, signed_pair, signed_pair_maps
-from .softmax import Core, softmax_attention, softmax_attention_map, softmax_attention_reference
+from .softmax import AttentionFunction, softmax_attention, softmax_attention_map, softmax_attention_reference
 
 __all__ = ["denoising_attention", "denoising_attention_maps", "denoising_attention_reference"]
 
@@ -34,7 +34,7 @@ def denoising_attention(
     is_causal: bool = False,
     dropout_p: float = 0.0,
     scale: float | None = None,
-    core: Core = softmax_attention,
+    core: AttentionFunction = softmax_attention,
 ) -> Tensor:
     """``core(q, k, v) − λ · core(−q_neg, k, v_neg)``: two calls of the core, so nothing ``Nq × Nk`` is kept where the core is fused.
 

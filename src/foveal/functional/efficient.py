@@ -73,8 +73,8 @@ def efficient_attention(
         summary = norm.summary(k, v, keep, scale, piece_size(chunk, v))
 
         def mixed(some: Tensor) -> Tensor:
-            takes = norm.takes(wide(some), scale)
-            return ((F.dropout(takes, dropout_p) if dropout_p else takes) @ summary).to(v.dtype)
+            query_weights = norm.query_weights(wide(some), scale)
+            return ((F.dropout(query_weights, dropout_p) if dropout_p else query_weights) @ summary).to(v.dtype)
 
         return for_each_query(mixed, q, piece_size(chunk, q))
 
@@ -101,13 +101,13 @@ def efficient_attention_reference(
     present = torch.ones_like(k[..., :1]) if mask is None else mask.transpose(-2, -1).to(k)
     if normalization == "scaling":
         return (scale * q @ k.transpose(-2, -1) * present.transpose(-2, -1) / present.sum(dim=-2, keepdim=True)) @ v
-    takes = (scale * q).exp() / (scale * q).exp().sum(dim=-1, keepdim=True)
-    gives = (scale * k).exp() * present
-    gives = gives / gives.sum(dim=-2, keepdim=True)
-    return (takes @ gives.transpose(-2, -1)) @ v
+    query_weights = (scale * q).exp() / (scale * q).exp().sum(dim=-1, keepdim=True)
+    key_weights = (scale * k).exp() * present
+    key_weights = key_weights / key_weights.sum(dim=-2, keepdim=True)
+    return (query_weights @ key_weights.transpose(-2, -1)) @ v
 
 
-def _softmax_takes(q: Tensor, scale: float) -> Tensor:
+def _softmax_query_weights(q: Tensor, scale: float) -> Tensor:
     return scaled(q, scale).softmax(dim=-1)
 
 
@@ -130,7 +130,7 @@ def _softmax_summary(k: Tensor, v: Tensor, keep: Tensor | None, scale: float, ch
     return summary / (total + (total == 0)).transpose(-2, -1)
 
 
-def _scaling_takes(q: Tensor, scale: float) -> Tensor:
+def _scaling_query_weights(q: Tensor, scale: float) -> Tensor:
     return scaled(q, scale)
 
 
@@ -143,13 +143,13 @@ def _scaling_summary(k: Tensor, v: Tensor, keep: Tensor | None, scale: float, ch
 
 
 class _Norm(NamedTuple):
-    takes: Callable[[Tensor, float], Tensor]
+    query_weights: Callable[[Tensor, float], Tensor]
     summary: Callable[[Tensor, Tensor, Tensor | None, float, int | None], Tensor]
     floats: bool
     """Whether a float mask, which is added to logits of keys, has a meaning."""
 
 
-_NORMS = {"softmax": _Norm(_softmax_takes, _softmax_summary, floats=True), "scaling": _Norm(_scaling_takes, _scaling_summary, floats=False)}
+_NORMS = {"softmax": _Norm(_softmax_query_weights, _softmax_summary, floats=True), "scaling": _Norm(_scaling_query_weights, _scaling_summary, floats=False)}
 
 
 def _find(normalization: str) -> _Norm:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .._errors import unknown
 from .._fx import leaf
+from .._renamed import renamed_arguments
 from ._precision import whole_precision, wide
 
 __all__ = ["ExternalNorm", "external_attention", "external_attention_map", "external_attention_reference", "external_token_map"]
@@ -30,6 +31,7 @@ ExternalNorm = Literal["double", "token", "slot"]
 
 
 @leaf
+@renamed_arguments("external_attention", norm="normalization")
 def external_attention(
     q: Tensor,
     memory_k: Tensor,
@@ -39,7 +41,7 @@ def external_attention(
     bias_v: Tensor | None = None,
     mask: Tensor | None = None,
     dropout_p: float = 0.0,
-    norm: ExternalNorm = "double",
+    normalization: ExternalNorm = "double",
     eps: float = 0.0,
 ) -> Tensor:
     """Mix tokens through a shared memory, in time and memory linear in N.
@@ -52,17 +54,17 @@ def external_attention(
         bias_v: ``(Dv,)``, added to the output.
         mask: bool, ``(B, N)``, True where a token takes part. Others neither send nor receive: their output is zero.
         dropout_p: dropout on the map; applies whenever it is not 0.
-        norm: how the map is normalised, see :data:`ExternalNorm`.
+        normalization: how the map is normalised, see :data:`ExternalNorm`.
         eps: added to the divisor over slots. 0 is the paper; the official code has 1e-9.
 
     Returns:
         ``(B, H, N, Dv)``.
 
     Raises:
-        ValueError: ``norm`` is not known.
+        ValueError: ``normalization`` is not known.
     """
     with whole_precision(q):
-        attention = _wide_map(q, memory_k, bias_k, mask, norm, eps)
+        attention = _wide_map(q, memory_k, bias_k, mask, normalization, eps)
         if dropout_p:
             attention = F.dropout(attention, dropout_p)
         # wide here too: under "token" weights are near 1/N, which float16 resolves only for small N
@@ -71,17 +73,19 @@ def external_attention(
 
 
 @leaf
+@renamed_arguments("external_attention_map", norm="normalization")
 def external_attention_map(
-    q: Tensor, memory_k: Tensor, *, bias_k: Tensor | None = None, mask: Tensor | None = None, norm: ExternalNorm = "double", eps: float = 0.0
+    q: Tensor, memory_k: Tensor, *, bias_k: Tensor | None = None, mask: Tensor | None = None, normalization: ExternalNorm = "double", eps: float = 0.0
 ) -> Tensor:
     """How much each token takes from each slot, ``(B, H, N, S)``; under ``double`` and ``slot`` the rows of tokens that take part sum to one."""
     with whole_precision(q):
-        return _wide_map(q, memory_k, bias_k, mask, norm, eps).to(q.dtype)
+        return _wide_map(q, memory_k, bias_k, mask, normalization, eps).to(q.dtype)
 
 
 @leaf
+@renamed_arguments("external_token_map", norm="normalization")
 def external_token_map(
-    q: Tensor, memory_k: Tensor, *, bias_k: Tensor | None = None, mask: Tensor | None = None, norm: ExternalNorm = "double", eps: float = 0.0
+    q: Tensor, memory_k: Tensor, *, bias_k: Tensor | None = None, mask: Tensor | None = None, normalization: ExternalNorm = "double", eps: float = 0.0
 ) -> Tensor:
     """The implied map from tokens to tokens, ``(B, H, N, N)``, rows sum to one: token → slot → the tokens that filled the slot.
 
@@ -89,37 +93,38 @@ def external_token_map(
     and not of the tokens' values. Under ``slot`` nobody shapes anybody and the map is the identity.
     """
     with whole_precision(q):
-        takes = _wide_map(q, memory_k, bias_k, mask, norm, eps)
-        if norm == "slot":
-            return torch.eye(q.shape[-2], dtype=q.dtype, device=q.device).expand(*takes.shape[:-1], -1) * (1 if mask is None else _present(mask))
-        implied = takes @ _wide_map(q, memory_k, bias_k, mask, "token", 0.0).transpose(-2, -1)
+        query_weights = _wide_map(q, memory_k, bias_k, mask, normalization, eps)
+        if normalization == "slot":
+            return torch.eye(q.shape[-2], dtype=q.dtype, device=q.device).expand(*query_weights.shape[:-1], -1) * (1 if mask is None else _present(mask))
+        implied = query_weights @ _wide_map(q, memory_k, bias_k, mask, "token", 0.0).transpose(-2, -1)
         return (implied / implied.sum(-1, keepdim=True).clamp_min(torch.finfo(implied.dtype).tiny)).to(q.dtype)
 
 
 @leaf
+@renamed_arguments("external_attention_reference", norm="normalization")
 def external_attention_reference(
-    q: Tensor, memory_k: Tensor, memory_v: Tensor, *, mask: Tensor | None = None, norm: ExternalNorm = "double", eps: float = 0.0
+    q: Tensor, memory_k: Tensor, memory_v: Tensor, *, mask: Tensor | None = None, normalization: ExternalNorm = "double", eps: float = 0.0
 ) -> Tensor:
     """The paper's Algorithm 1, line by line: easy to check, not to be trusted with large logits."""
     logits = q @ memory_k.transpose(-2, -1)
     present = torch.ones_like(logits[..., :1]) if mask is None else _present(mask).to(logits)
-    if norm == "slot":
+    if normalization == "slot":
         return (logits.softmax(dim=-1) * present) @ memory_v
     attention = (logits - logits.amax()).exp() * present
     attention = attention / attention.sum(dim=-2, keepdim=True)
-    if norm == "double":
+    if normalization == "double":
         attention = attention / (eps + attention.sum(dim=-1, keepdim=True) + (1 - present))
     return attention @ memory_v
 
 
-def _wide_map(q: Tensor, memory_k: Tensor, bias_k: Tensor | None, mask: Tensor | None, norm: str, eps: float) -> Tensor:
-    if norm not in _NORMS:
-        raise unknown("normalisation of external attention", norm, _NORMS)
+def _wide_map(q: Tensor, memory_k: Tensor, bias_k: Tensor | None, mask: Tensor | None, normalization: str, eps: float) -> Tensor:
+    if normalization not in _NORMS:
+        raise unknown("normalization of external attention", normalization, _NORMS)
     # half precision would lose the small differences that the two normalisations live on
     logits = wide(q) @ wide(memory_k).transpose(-2, -1)
     if bias_k is not None:
         logits = logits + bias_k
-    attention = _NORMS[norm](logits, mask, eps)
+    attention = _NORMS[normalization](logits, mask, eps)
     return attention if mask is None else attention.masked_fill(~_present(mask), 0.0)
 
 

@@ -31,7 +31,7 @@ from ._halo_blocks import (
     cut_axes,
     cut_axis,
     from_blocks,
-    never,
+    masked_logit,
     pad,
     position_logits,
     to_blocks,
@@ -264,7 +264,7 @@ def _weights(
     logits = (scale * q.flatten(-3, -2)) @ keys.transpose(-2, -1) + F.pad(bias, (0, num_global))
     absent = absent_keys(mask, num_global, rows, columns)
     if absent is not None:
-        logits = logits.masked_fill(absent.unsqueeze(-2), never(logits.dtype))
+        logits = logits.masked_fill(absent.unsqueeze(-2), masked_logit(logits.dtype))
     attention = logits.softmax(-1)
     return attention if absent is None else attention.masked_fill(without_keys(absent, num_global, rows, columns), 0.0)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .softmax import Core, softmax_attention, softmax_attention_map
+from .softmax import AttentionFunction, softmax_attention, softmax_attention_map
 
 __all__ = ["CoreMap", "pair", "signed_pair", "signed_pair_maps"]
 
@@ -21,7 +21,15 @@ CoreMap = Callable[..., Tensor]
 
 
 def signed_pair(
-    q: Tensor, k: Tensor, v: Tensor, *, q_neg: Tensor, v_neg: Tensor | None = None, core: Core = softmax_attention, is_causal: bool = False, **options: Any
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    q_neg: Tensor,
+    v_neg: Tensor | None = None,
+    core: AttentionFunction = softmax_attention,
+    is_causal: bool = False,
+    **options: Any,
 ) -> tuple[Tensor, Tensor]:
     """What is gathered for, and what against; each ``(B, H, Nq, Dv)``.
 
@@ -39,7 +47,15 @@ def signed_pair(
 
 
 def pair(
-    q: Tensor, k: Tensor, v: Tensor, *, q_other: Tensor, v_other: Tensor | None = None, core: Core = softmax_attention, is_causal: bool = False, **options: Any
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    q_other: Tensor,
+    v_other: Tensor | None = None,
+    core: AttentionFunction = softmax_attention,
+    is_causal: bool = False,
+    **options: Any,
 ) -> tuple[Tensor, Tensor]:
     """A core applied twice over the same keys, without a sign; otherwise as :func:`signed_pair`."""
     # a core that cannot be causal need not have the word

@@ -9,19 +9,20 @@ Shapes     B batch, H heads, Nq queries, Nk keys, D head width, Dv value width
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from .._fx import leaf
+from .._renamed import moved_member
 from ._masks import add_mask, join_causal
 from ._precision import whole_precision, wide
-from ._softmax_blocked import blocked_softmax_attention, blocked_softmax_pays
-from ._transforms import fused_attention, transformed
+from ._transforms import fused_attention
 
-__all__ = ["Core", "softmax_attention", "softmax_attention_map", "softmax_attention_reference"]
+__all__ = ["AttentionFunction", "softmax_attention", "softmax_attention_map", "softmax_attention_reference"]
 
-Core = Callable[..., Tensor]
+AttentionFunction = Callable[..., Tensor]
 """Any ``f(q, k, v, *, mask=None, dropout_p=0.0, scale=None)``; a core that can be causal also takes ``is_causal``."""
 
 
@@ -29,7 +30,7 @@ Core = Callable[..., Tensor]
 def softmax_attention(
     q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
 ) -> Tensor:
-    """``softmax(scale · q kᵀ + mask) v`` through PyTorch's fused kernel, or in bfloat16 on the CPU, where that is slower, block by block.
+    """``softmax(scale · q kᵀ + mask) v`` through PyTorch's fused kernel.
 
     Args:
         q: queries, ``(B, H, Nq, D)``.
@@ -43,8 +44,6 @@ def softmax_attention(
     Returns:
         ``(B, H, Nq, Dv)``; zeros for a query whose every key is masked.
     """
-    if mask is None and not is_causal and not dropout_p and blocked_softmax_pays(q) and not transformed():
-        return blocked_softmax_attention(q, k, v, scale=scale)
     if mask is not None and is_causal:
         mask, is_causal = join_causal(mask, True, q.shape[-2], k.shape[-2], q.device), False
     return fused_attention(q, k, v, mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale)
@@ -66,3 +65,10 @@ def softmax_attention_reference(
 ) -> Tensor:
     """The same with the map in memory, to be checked by eye. Dropout draws other numbers than the fused kernel does."""
     return F.dropout(softmax_attention_map(q, k, mask=mask, is_causal=is_causal, scale=scale), dropout_p) @ v
+
+
+_OLD_NAMES = {"Core": "AttentionFunction"}
+
+
+def __getattr__(name: str) -> Any:
+    return moved_member(__name__, name, _OLD_NAMES, globals())

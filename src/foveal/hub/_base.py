@@ -116,7 +116,7 @@ def _timm_build(name: str, kwargs: dict[str, Any]) -> nn.Module:
     timm = _import("timm", "timm")
     if name.startswith(("fov_", "test_fov_")):
         # the published networks of this library register when they are imported
-        importlib.import_module("foveal.timm")
+        from .. import timm as _  # noqa: F401
     if timm.is_model(name):
         return timm.create_model(name, **_arguments(kwargs))
     return _module_class("timm", timm.models, name, timm.list_models())(**_arguments(kwargs))
@@ -188,7 +188,7 @@ def _own_build(name: str, kwargs: dict[str, Any]) -> nn.Module:
 
 
 def _own_describe(model: Any) -> Base | None:
-    config = getattr(model, "_hub_mixin_config", None)
+    config = getattr(model, "_built_with", None)
     if config is None or not type(model).__module__.startswith("foveal."):
         return None
     return Base("foveal", f"{type(model).__module__}.{type(model).__qualname__}", config)

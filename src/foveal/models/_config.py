@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from .._kinds import Kinds
 from .._ranges import Range, check_ranges
+from .._registry import Registry
 
 __all__ = ["MODELS", "Arm", "ModelConfig", "register_model"]
 
@@ -65,7 +65,7 @@ class ModelConfig(ABC):
         return self.arms()[self.baseline].model
 
 
-MODELS: Kinds[ModelConfig] = Kinds("model")
+MODELS: Registry[type[ModelConfig]] = Registry("kind of model")
 register_model = MODELS.register
 """Decorates a :class:`ModelConfig` class, so that recipes with it go to JSON and back."""
 

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from .._errors import InputError
 from .._fx import Leaf
 from ..attention import AttentionConfig, CrossSampleAttention, ExternalAttention, config_from_dict
-from ..attention._grid import check_grid, on_grid, tell_grid_
+from ..attention._grid import check_grid, set_grid, set_grid_
 from ._mlp import Mlp
 
 __all__ = ["PATCH", "TokenBlock", "TokensToTokens", "grids_of"]
@@ -144,7 +144,7 @@ class TokensToTokens(Leaf):
         widths = [in_chans * _WINDOWS[0][0] ** 2, *(token_dim * side**2 for side, _, _ in _WINDOWS[1:])]
         grids = [None if not strict_img_size else grids_of(self.img_size)[step] for step in range(2)]
         self.attention1, self.attention2 = (
-            TokenBlock(width, token_dim, on_grid(attention, 0, grid), drop=drop, **factory) for width, grid in zip(widths[:2], grids, strict=True)
+            TokenBlock(width, token_dim, set_grid(attention, 0, grid), drop=drop, **factory) for width, grid in zip(widths[:2], grids, strict=True)
         )
         self.project = nn.Linear(widths[2], embed_dim, bias=bias, **factory)
 
@@ -170,7 +170,7 @@ class TokensToTokens(Leaf):
         """Expect images of another size; positions are the host's to resample."""
         self._take_size(img_size, patch_size)
         for block, grid in zip((self.attention1, self.attention2), grids_of(self.img_size), strict=False):
-            tell_grid_(block, grid)
+            set_grid_(block, grid)
 
     def _take_size(self, img_size: int | tuple[int, int] | None, patch_size: int | tuple[int, int] | None) -> None:
         if patch_size not in (None, PATCH, (PATCH, PATCH)):

@@ -15,7 +15,7 @@ from torch import nn
 
 from .._errors import InputError
 from ..attention import config_from_dict
-from ..attention._grid import on_grid
+from ..attention._grid import set_grid
 from ._patches import patch_grid
 from .vit import VisionTransformer
 
@@ -48,7 +48,7 @@ class DenoisingViT(VisionTransformer):
             raise InputError("the attention of a DenoisingViT is denoising; give its options, or take foveal.models.VisionTransformer with attn_layer")
         prefix = int(vit.get("class_token", True)) + int(vit.get("reg_tokens", 0))
         config = config_from_dict({"attention": "denoising", **(options or {})})
-        config = on_grid(config, prefix, None if vit.get("dynamic_img_size") else patch_grid(vit))
+        config = set_grid(config, prefix, None if vit.get("dynamic_img_size") else patch_grid(vit))
         super().__init__(no_embed_class=no_embed_class, qkv_bias=qkv_bias, attn_layer=config.layer(), **vit)
 
     @torch.no_grad()

@@ -93,7 +93,7 @@ class HaloBlock(SelfAttnBlock):
     def __init__(self, in_chs: int, out_chs: int, *, layers: Any, device: Any = None, dtype: Any = None, **options: Any) -> None:
         super().__init__(in_chs, out_chs, layers=layers, device=device, dtype=dtype, **options)
         inner = self.self_attn.out_channels
-        if inner != self.self_attn.dim:
+        if inner != self.self_attn.channels:
             self.post_attn = layers.norm_act(inner, device=device, dtype=dtype)
             self.conv3_1x1 = layers.conv_norm_act(inner, out_chs, 1, apply_act=False, device=device, dtype=dtype)
 
@@ -158,7 +158,7 @@ def _family(size: HaloNetSize, attention_stages: Sequence[int] | None, halo: Map
     attention_stages = stages if attention_stages is None else attention_stages
     if not set(attention_stages) <= set(stages):
         raise InputError(f"attention_stages must be among {list(stages)}, got {list(attention_stages)}")
-    config = {"block_size": size.block_size, "halo_size": size.halo_size, "r_v": size.r_v, "tight_tables": False} | dict(halo)
+    config = {"block_size": size.block_size, "halo_size": size.halo_size, "value_ratio": size.r_v, "tight_tables": False} | dict(halo)
     layer = HaloAttention2d.Config(**config).layer()
     blocks = []
     for stage, depth, heads in zip(stages, size.depths, size.num_heads, strict=True):

@@ -1,4 +1,4 @@
-"""Any attention in a network of maps: one place where pixels meet, for which every mechanism has a block that fits.
+"""Any attention in a network of feature maps: one place where pixels meet, for which every mechanism has a block that fits.
 
 Shapes     B batch, C channels, H height, W width, N = H·W pixels as tokens
 """
@@ -15,16 +15,16 @@ from ..attention._base import is_channels_last
 from ..attention._grid import without_grid
 from ._config import Arm, ModelConfig
 
-__all__ = ["MappedConfig", "PixelMixer", "PointwiseControl", "list_mixers", "make_mixer"]
+__all__ = ["FeatureMapConfig", "PixelMixer", "PointwiseControl", "list_feature_mixers", "make_feature_mixer"]
 
 CONTROL = "pointwise"
 """The mixer in which nothing mixes."""
 
 
 class PixelMixer(nn.Module):
-    """A token attention on maps: pixels are tokens, with a norm before and a residual around, ``x + attention(norm(x))``.
+    """A token attention on feature maps: pixels are tokens, with a norm before and a residual around, ``x + attention(norm(x))``.
 
-    This form is ours; mechanisms that have a published block for maps stand in that.
+    This form is ours; mechanisms that have a published block for feature maps stand in that.
 
     Args:
         config: the attention, one that needs no grid.
@@ -78,18 +78,18 @@ class _Residual(nn.Module):
         return x + self.bn(self.block(x))
 
 
-def list_mixers() -> list[str]:
-    """Names that :func:`make_mixer` takes, besides None: every attention on maps, every one on tokens that needs no grid, and the control."""
-    return sorted({*list_attentions(form="maps"), *list_attentions(form="tokens"), CONTROL} - {"halo"})
+def list_feature_mixers() -> list[str]:
+    """Names that :func:`make_feature_mixer` takes, besides None: every attention on feature maps, every one on tokens that needs no grid, and the control."""
+    return sorted({*list_attentions(form="2d"), *list_attentions(form="tokens"), CONTROL} - {"halo"})
 
 
-def make_mixer(attention: str | None, channels: int, *, num_heads: int = 1, options: dict[str, Any] | None = None) -> nn.Module:
+def make_feature_mixer(attention: str | None, channels: int, *, num_heads: int = 1, options: dict[str, Any] | None = None) -> nn.Module:
     """A block ``(B, C, H, W) -> (B, C, H, W)`` in which pixels meet by the named mechanism; the identity if None.
 
     Args:
-        attention: out of :func:`list_mixers`. Attentions on maps stand in the paper's own block, those on tokens in :class:`PixelMixer`.
+        attention: out of :func:`list_feature_mixers`. Attentions on feature maps stand in the paper's own block, those on tokens in :class:`PixelMixer`.
         channels: C.
-        num_heads: of attentions on tokens and of halo attention; the others have an option of their own.
+        num_heads: of attentions on tokens and of halo attention; the others have it among their options.
         options: of the mechanism, as in its ``Config``.
 
     Raises:
@@ -97,42 +97,43 @@ def make_mixer(attention: str | None, channels: int, *, num_heads: int = 1, opti
     """
     if attention is None:
         return nn.Identity()
-    if attention not in list_mixers():
-        raise unknown("attention in maps", attention, list_mixers())
+    if attention not in list_feature_mixers():
+        raise unknown("attention on feature maps", attention, list_feature_mixers())
     if attention == CONTROL:
         return PointwiseControl(channels)
     config = config_from_dict({"attention": attention, **(options or {})})
-    if attention_class(attention).form == "tokens":
+    cls = attention_class(attention)
+    if cls.form == "tokens":
         return PixelMixer(config, channels, num_heads)
-    if attention == "halo_2d":
-        return _Residual(config.build(channels, num_heads=num_heads), channels)
-    return config.build(channels)
+    block = config.build(channels, num_heads=num_heads) if cls.heads_of_place else config.build(channels)
+    return block if cls.is_residual else _Residual(block, channels)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MappedConfig(ModelConfig):
-    """Settings that networks of maps share: which attention, in the places that the network has for it."""
+class FeatureMapConfig(ModelConfig):
+    """Settings that networks of feature maps share: which attention, in the places that the network has for it."""
 
     baseline: ClassVar[str] = "none"
     default_arms: ClassVar[tuple[str, ...]] = ("none", CONTROL, "softmax", "external_2d", "efficient_2d", "linear_2d")
 
     attention: str | None = None
-    """Out of ``foveal list``, on maps or on tokens, or ``pointwise``, the control without mixing; none if None."""
+    """Out of ``foveal list``, on feature maps or on tokens, or ``pointwise``, the control without mixing; none if None."""
     options: dict[str, Any] | None = None
     """Options of the attention, as in its ``Config``."""
     num_heads: int = 1
-    """Of attentions on tokens and of halo attention."""
+    """Of attentions on tokens and of halo attention; the others on feature maps have it among their options."""
 
     def mixer(self, channels: int) -> nn.Module:
-        """The attention block for maps of so many channels."""
-        return make_mixer(self.attention, channels, num_heads=self.num_heads, options=self.options)
+        """The attention block for feature maps of so many channels."""
+        return make_feature_mixer(self.attention, channels, num_heads=self.num_heads, options=self.options)
 
     def arms(self) -> dict[str, Arm]:
         """No attention, the control, every mechanism, and external attention whose softmax is over slots alone, in which nothing mixes either."""
         found = {"none": Arm("none", "no attention", replace(self, attention=None, options=None))}
-        for name in list_mixers():
+        for name in list_feature_mixers():
             about = "two 1×1 convolutions in its place: the weights without the mixing" if name == CONTROL else FAMILIES[attention_class(name).family]
             found[name] = Arm(name, about, replace(self, attention=name, options=None))
         about = "external attention with a softmax over slots alone: pixels do not meet"
+        # the option's old name: a comparison that was begun under it is to be resumed, and a recipe is known by its very words
         found["external_2d-slot"] = Arm("external_2d-slot", about, replace(self, attention="external_2d", options={"norm": "slot"}))
         return found

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError, unknown
 from ..attention import config_from_dict
-from ..attention._grid import on_grid
+from ..attention._grid import set_grid
 from ._tokens import PATCH, TokensToTokens, grids_of
 from .vit import VisionTransformer, pair
 
@@ -119,7 +119,7 @@ class T2TViT(VisionTransformer):
             qkv_bias=qkv_bias,
             norm_layer=partial(nn.LayerNorm, eps=norm_eps),
             embed_layer=embed,
-            attn_layer=on_grid(config, 1, None if dynamic_img_size else grids_of(pair(img_size))[-1]).layer(),
+            attn_layer=set_grid(config, 1, None if dynamic_img_size else grids_of(pair(img_size))[-1]).layer(),
             dynamic_img_size=dynamic_img_size,
             **vit,
         )

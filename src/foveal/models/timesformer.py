@@ -27,7 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from .._errors import InputError, missing_extra, unknown
 from .._fx import Leaf, leaf
 from ..attention import AttentionConfig, DifferentialAttention, config_from_dict
-from ..attention._grid import on_grid, without_grid
+from ..attention._grid import set_grid, without_grid
 from ..attention._linear import project
 from ._patches import pair, patch_grid
 from .vit import VisionTransformer
@@ -161,7 +161,7 @@ class TimeSformer(VisionTransformer):
         if attention_type == "joint_space_time":
             config = without_grid(config, "over the patches of several frames")
         else:
-            config = on_grid(config, prefix, None if vit.get("dynamic_img_size") else patch_grid(vit))
+            config = set_grid(config, prefix, None if vit.get("dynamic_img_size") else patch_grid(vit))
         if divided:
             same = time_attention is None and time_options is None
             time_config = config_from_dict({"attention": time_attention or attention, **((options if same else time_options) or {})})

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from .._errors import InputError, missing_extra, unknown
 from ..attention import CORES, FAMILIES, AttentionConfig, DifferentialAttention, TokenAttention, attention_class, config_from_dict, list_attentions
-from ..attention._grid import check_grid, has_windows, on_grid, tell_grid_
-from ..hub._mixin import HubMixin
+from ..attention._grid import check_grid, has_windows, set_grid, set_grid_
+from ._built import Remembers
 from ._config import Arm, ModelConfig, register_model
 from ._mlp import Mlp
 
@@ -55,7 +55,7 @@ class _Dial:
 SIZES: dict[str, _Dial] = {"tiny": _Dial(48, 3, 6), "small": _Dial(192, 6, 6), "base": _Dial(384, 12, 6)}
 
 
-class VisionTransformer(_VisionTransformer, HubMixin):
+class VisionTransformer(_VisionTransformer, Remembers):
     """timm's, which asks each attention what should not decay and tells it how deep it lies.
 
     Args:
@@ -74,7 +74,7 @@ class VisionTransformer(_VisionTransformer, HubMixin):
                 raise InputError(f"expected attention or attn_layer, got both: {attention!r} and {vit['attn_layer']}; leave one out")
             prefix = int(vit.get("class_token", True)) + int(vit.get("reg_tokens", 0))
             config = config_from_dict({"attention": attention, **(options or {})})
-            vit["attn_layer"] = on_grid(config, prefix, None if vit.get("dynamic_img_size") else patch_grid(vit)).layer()
+            vit["attn_layer"] = set_grid(config, prefix, None if vit.get("dynamic_img_size") else patch_grid(vit)).layer()
         super().__init__(**{"mlp_layer": Mlp, **vit})
         for depth, block in enumerate(self.blocks):
             if isinstance(block.attn, DifferentialAttention):
@@ -85,7 +85,7 @@ class VisionTransformer(_VisionTransformer, HubMixin):
     def set_input_size(self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None) -> None:
         """timm's, and attentions with windows are told of the grid."""
         super().set_input_size(img_size=pair(img_size), patch_size=pair(patch_size))
-        tell_grid_(self.blocks, self.patch_embed.grid_size)
+        set_grid_(self.blocks, self.patch_embed.grid_size)
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         # with dynamic_img_size patches come on their grid

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._errors import InputError, unknown
+from .._errors import InputError
+from .._registry import Registry
 from .._weights import misfits
 from ._wrappers import unwrapped
 
@@ -22,15 +23,14 @@ class _Kind:
     build: Callable[..., nn.Module]
 
 
-_KINDS: dict[str, _Kind] = {}
+_KINDS: Registry[_Kind] = Registry("kind of official checkpoint")
 
 
 def kind(name: str, *, build: Callable[..., nn.Module]) -> Callable[[Callable[..., dict[str, Tensor]]], Callable[..., dict[str, Tensor]]]:
     """Enter a function that renames and reorders an official state dict, with the one that builds the module it fits."""
 
     def enter(translate: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
-        assert name not in _KINDS, f"two readers for official checkpoints of kind {name!r}"
-        _KINDS[name] = _Kind(translate, build)
+        _KINDS.add(name, _Kind(translate, build))
         return translate
 
     return enter
@@ -38,7 +38,7 @@ def kind(name: str, *, build: Callable[..., nn.Module]) -> Callable[[Callable[..
 
 def list_kinds() -> list[str]:
     """Kinds that :func:`load` takes."""
-    return sorted(_KINDS)
+    return list(_KINDS)
 
 
 def translate(kind: str, state_dict: State, **settings: Any) -> dict[str, Tensor]:
@@ -50,7 +50,7 @@ def translate(kind: str, state_dict: State, **settings: Any) -> dict[str, Tensor
     Raises:
         ValueError: an unknown kind; keys that are missing or left over; several sets of weights.
     """
-    return _find(kind).translate(unwrapped(state_dict), **settings)
+    return _KINDS[kind].translate(unwrapped(state_dict), **settings)
 
 
 def load(kind: str, state_dict: State, **settings: Any) -> nn.Module:
@@ -72,14 +72,14 @@ def load(kind: str, state_dict: State, **settings: Any) -> nn.Module:
         >>> load("dna.attention", weights, dim=8, num_heads=2, qkv_bias=False, sign="-")(torch.randn(1, 5, 8)).shape
         torch.Size([1, 5, 8])
     """
-    build = _find(kind).build
+    build = _KINDS[kind].build
     try:
         inspect.signature(build).bind(**settings)
     except TypeError as error:
         known = ", ".join(inspect.signature(build).parameters)
         raise InputError(f"settings {settings} do not fit the official kind {kind!r}: {error}; it takes {known}") from None
     module = build(**settings)
-    weights = _find(kind).translate(unwrapped(state_dict), **settings)
+    weights = _KINDS[kind].translate(unwrapped(state_dict), **settings)
     wanted = module.state_dict()
     if problems := misfits(weights, wanted):
         raise InputError(f"the state dict is not a {kind!r} checkpoint with settings {settings}: {problems}")
@@ -88,9 +88,3 @@ def load(kind: str, state_dict: State, **settings: Any) -> nn.Module:
         module = module.to(floating.pop())
     module.load_state_dict(weights)
     return module.eval()
-
-
-def _find(kind: str) -> _Kind:
-    if kind not in _KINDS:
-        raise unknown("kind of official checkpoint", kind, _KINDS)
-    return _KINDS[kind]

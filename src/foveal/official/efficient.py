@@ -13,7 +13,7 @@ __all__: list[str] = []
 
 
 def _conv2d(in_channels: int, key_channels: int, head_count: int, value_channels: int) -> nn.Module:
-    return EfficientAttention2d(in_channels, key_channels=key_channels, value_channels=value_channels, head_count=head_count)
+    return EfficientAttention2d(in_channels, key_channels=key_channels, value_channels=value_channels, num_heads=head_count)
 
 
 @kind("efficient.conv2d", build=_conv2d)

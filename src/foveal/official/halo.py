@@ -23,7 +23,7 @@ def _masked(dim: int, block_size: int, halo_size: int, dim_head: int = 64, heads
         block_size,
         halo_size,
         dim_head=dim_head,
-        r_v=heads * dim_head / dim,
+        value_ratio=heads * dim_head / dim,
         out_proj=True,
         scale_pos_embed=True,
         tight_tables=False,

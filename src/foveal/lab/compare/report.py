@@ -65,7 +65,7 @@ def write_summary(results: dict[str, Any], path: Path) -> Path:
         *(f"- {line['text']}" for line in results["verdict"]["lines"]),
         *(f"- Note: {note}" for note in results["task"]["notes"]),
         "",
-        f"| attention | test {_label(metric)} (95 % interval) | from {results['arms'][0]['name']}, {metric['step']} (interval that holds with all others) "
+        f"| attention | test {_label(metric)} (95 % interval) | Δ to {results['arms'][0]['name']}, {metric['step']} (interval that holds with all others) "
         "| parameters | multiply-adds "
         f"| ms an image, {_timed_on(results)} |",
         "|---|---|---|---|---|---|",

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..._errors import InputError
 from ...analysis import peak_memory
-from ...models import list_mixers, make_mixer
+from ...models import list_feature_mixers, make_feature_mixer
 from ..training import read_json, write_json
 from ..training.reading import Damaged
 from ._colours import ARM_COLOURS
@@ -55,7 +55,7 @@ def cost_against_resolution(
     """Time and memory of a block on square maps, in growing sizes. What would take too much is not tried: it is foreseen from the smaller sizes.
 
     Args:
-        names: out of :func:`foveal.models.list_mixers`, and ``softmax-materialised``.
+        names: out of :func:`foveal.models.list_feature_mixers`, and ``softmax-materialised``.
         sides: of the maps, growing.
         channels: of the maps.
         most_seconds: a forward pass that is foreseen to take longer is not tried.
@@ -103,7 +103,7 @@ def measure_resolution(arms: Sequence[str], sides: Sequence[int], folder: Path) 
     path = folder / "resolution.json"
     if path.exists() and {point["side"] for point in read_points(path)} == set(sides):
         return
-    names = [MATERIALISED, *(name for name in arms if name in list_mixers())]
+    names = [MATERIALISED, *(name for name in arms if name in list_feature_mixers())]
     write_json(path, [asdict(point) for point in cost_against_resolution(names, sides)])
 
 
@@ -147,7 +147,7 @@ def resolution_figure(points: Sequence[ResolutionPoint]) -> Figure:
 
 
 def _block(name: str, channels: int) -> Any:
-    return make_mixer("softmax" if name == MATERIALISED else name, channels).eval()
+    return make_feature_mixer("softmax" if name == MATERIALISED else name, channels).eval()
 
 
 def _prepare(name: str, side: int, channels: int) -> Callable[[], None]:

@@ -71,7 +71,7 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
         # and so is an arm that makes no model for such images
         build_model(plan.run_recipe(arm, 0), bundle)
     folder.mkdir(parents=True, exist_ok=True)
-    with refusals(folder, "what is done is kept, and the same command goes on"), _alone(folder):
+    with refusals(folder, "what is done is kept, re-run the same command to resume"), _alone(folder):
         if (folder / "plan.json").exists() and Plan.from_dict(read_object(folder / "plan.json")) != plan:
             raise InputError(f"{folder} holds another comparison; choose another folder with --out, or remove {folder}")
         sweep(folder)

@@ -20,7 +20,7 @@ def verdict_words(arms: list[dict[str, Any]], seeds: int, headline: Headline, ch
     lines = [{"arm": arm["name"], "text": _line(f"{arm['name']}:", other, arm, headline)} for arm in compared]
     for arm in compared:
         if arm["rival"]:
-            against = f"{arm['name']} against {arm['rival']['name']}, which has as many parameters:"
+            against = f"{arm['name']} against {arm['rival']['name']}, its matched baseline (as many parameters):"
             lines.append({"arm": arm["name"], "text": _line(against, arm["rival"]["name"], arm["rival"], headline)})
     if seeds < 2:
         return {

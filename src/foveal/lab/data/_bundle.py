@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ..._kinds import Kinds
 from ..._ranges import SEED, Range, check_ranges
+from ..._registry import Registry
 from ._image import rgb
 
 __all__ = ["DATA", "Data", "DataBundle", "SceneMasks", "Split", "register_data", "seed_of"]
@@ -97,7 +97,7 @@ class Data(ABC):
         return self if all(getattr(self, name) == count for name, count in few.items()) else replace(self, **few)  # type: ignore[type-var]
 
 
-DATA: Kinds[Data] = Kinds("data")
+DATA: Registry[type[Data]] = Registry("kind of data")
 register_data = DATA.register
 """Decorates a :class:`Data` class, so that recipes with it go to JSON and back."""
 

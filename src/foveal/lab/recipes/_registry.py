@@ -3,23 +3,22 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..._errors import unknown
+from ..._registry import Registry
 from ..training import Recipe
 
 __all__ = ["get_recipe", "list_recipes", "recipe", "smoke"]
 
-_RECIPES: dict[str, Callable[[], Recipe]] = {}
+_RECIPES: Registry[Callable[..., Recipe]] = Registry("recipe")
 
 
 def recipe(function: Callable[..., Recipe]) -> Callable[..., Recipe]:
     """Enter a function that needs no arguments to make a recipe."""
-    _RECIPES[function.__name__.replace("_", "-")] = function
-    return function
+    return _RECIPES.add(function.__name__.replace("_", "-"), function)
 
 
 def list_recipes() -> dict[str, str]:
     """Names, and the first line of what each says of itself."""
-    return {name: (function.__doc__ or "").splitlines()[0] for name, function in sorted(_RECIPES.items())}
+    return {name: (_RECIPES[name].__doc__ or "").splitlines()[0] for name in _RECIPES}
 
 
 def get_recipe(name: str) -> Recipe:
@@ -28,10 +27,7 @@ def get_recipe(name: str) -> Recipe:
     Raises:
         ValueError: the name is unknown; the message lists near matches.
     """
-    name = name.replace("_", "-")
-    if name not in _RECIPES:
-        raise unknown("recipe", name, _RECIPES)
-    return _RECIPES[name]()
+    return _RECIPES[name.replace("_", "-")]()
 
 
 _RATES: dict[str, tuple[float, float]] = {"adamw": (3e-3, 1e-2), "adam": (1e-3, 1e-2), "lamb": (5e-3, 1e-2), "sgd": (1e-2, 1e-2)}

@@ -6,19 +6,20 @@ How a task enters the library, so that ``foveal train``, ``eval``, ``compare`` a
    ``targets`` is the task's word (``labels``, ``masks``, ``boxes``, ``disparity``). ``load()`` returns a ``DataBundle``, or a subclass of it where the task
    must know more of its data. A split gives ``(input, target)`` of any form; ``augments`` says whether an item is drawn anew each time from torch's random
    numbers, which are then seeded by seed, epoch and index. ``stand_in()`` gives a small set out of a package for a smoke run.
-2. **Model**: a frozen keyword-only dataclass under ``foveal.models``, subclass of ``ModelConfig``, decorated with ``@register_model``: ``build(**needs)``
-   makes the network, ``miniature()`` a small one of its kind for a smoke run, ``arms()`` says by name what a comparison may put in the place of its
-   attention, ``baseline`` which of them is the plain one.
+2. **Model**: a frozen keyword-only dataclass under ``foveal.models``, subclass of ``ModelConfig``, decorated with ``@register_model``:
+   ``build(**model_kwargs)`` makes the network, ``miniature()`` a small one of its kind for a smoke run, ``arms()`` says by name what a comparison may put in
+   the place of its attention, ``baseline`` which of them is the plain one.
 3. **Task**: a frozen keyword-only dataclass here, subclass of ``Task``, decorated with ``@register_task``. Its ``headline`` is the number that runs are
    judged by, and whether larger is better. :class:`Task` lists the other answers; nearly all have defaults:
 
    ===================  =============================================================================================
-   ``needs``            keyword arguments of the model's ``build``
+   ``model_kwargs``     keyword arguments of the model's ``build``
    ``collate``          samples to ``(inputs, targets)``; lists for samples that do not stack; ``len(targets)`` counts
    ``step``             loss and running sums of a training batch; or only ``loss`` where the network takes inputs alone
    ``trained``          the network as training calls it, where that is another call than evaluation's
-   ``order``            which samples a step sees, where that is not all in turn; ``renew`` learns something of the data
-                        at the steps that ``renewals`` names, to be saved with the weights, and ``record`` writes it down
+   ``order``            which samples a step sees, where that is not all in turn; ``refresh`` learns something of the
+                        data at the steps that ``refresh_steps`` names, to be saved with the weights, and
+                        ``export_state`` writes it down
    ``predict``          outputs in evaluation mode
    ``metrics``          fresh torchmetrics; ``update`` counts a batch, ``summarise`` makes plain numbers, and by class
                         ``per_class: {class: {name: number}}``
@@ -35,8 +36,11 @@ How a task enters the library, so that ``foveal train``, ``eval``, ``compare`` a
 Nothing else lists kinds: JSON names each by its class.
 """
 
+import warnings
+from typing import TYPE_CHECKING, Any
+
 from . import _extra  # noqa: F401  # the first: it says which package is missing
-from ._task import TASKS, Cell, Headline, Row, State, Task, Walk, register_task
+from ._task import TASKS, Cell, Headline, Row, SampleOrder, State, Task, register_task
 from .causal_learning import CausalLearning
 from .classification import Classification
 from .detection import Detection
@@ -67,13 +71,13 @@ __all__ = [
     "Partition",
     "PointClassification",
     "Row",
+    "SampleOrder",
     "Segmentation",
     "State",
     "StereoErrors",
     "StereoMatching",
     "Task",
     "VideoClassification",
-    "Walk",
     "complement_logits",
     "environment_batches",
     "environment_gradients",
@@ -85,3 +89,11 @@ __all__ = [
     "segmentation_scores",
     "weight_variance",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name != "Walk":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        warnings.warn(f"{__name__}.Walk is called SampleOrder now; the old name goes with the next minor version", DeprecationWarning, stacklevel=2)
+        return SampleOrder

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from torchmetrics import MetricCollection
 
-from ..._kinds import Kinds
 from ..._ranges import Range, check_ranges
+from ..._registry import Registry
 from ...analysis import cost
 from ...attention import Cost
 from ..data import DataBundle
+from ._old_names import accept_old_names
 
-__all__ = ["TASKS", "Cell", "Headline", "Row", "State", "Task", "Walk", "register_task"]
+__all__ = ["TASKS", "Cell", "Headline", "Row", "SampleOrder", "State", "Task", "register_task"]
 
 Metrics = dict[str, Any]
 """Numbers by name, and where there are classes ``per_class``: by class, numbers by name."""
@@ -27,7 +28,7 @@ State = dict[str, Tensor]
 """What a task learns of its data between steps; it is saved with the weights. Empty for nearly all."""
 
 
-class Walk(Protocol):
+class SampleOrder(Protocol):
     """An order of samples."""
 
     def batch(self, step: int) -> list[tuple[int, ...]]:
@@ -87,17 +88,21 @@ class Task(ABC):
     targets: ClassVar[str]
     """The same word as the data's and the model's, such as ``labels``, ``masks``, ``boxes``, ``disparity``."""
     headline: ClassVar[Headline]
-    running: ClassVar[tuple[str, ...]] = ()
+    train_metrics: ClassVar[tuple[str, ...]] = ()
     """Names of what :meth:`step` reports besides the loss; the first is shown while training."""
     eval_batch_size: ClassVar[int] = 256
     ranges: ClassVar[Mapping[str, Range]] = {}
     """What its numbers may be, by field. All others must be finite."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        accept_old_names(cls)
+
     def __post_init__(self) -> None:
         """Refuse settings that make no task."""
         check_ranges(self)
 
-    def needs(self, bundle: DataBundle) -> dict[str, Any]:
+    def model_kwargs(self, bundle: DataBundle) -> dict[str, Any]:
         """Keyword arguments of the model's ``build``."""
         return {"img_size": bundle.img_size, "in_chans": bundle.in_chans, "num_classes": len(bundle.classes)}
 
@@ -110,11 +115,11 @@ class Task(ABC):
         """What :meth:`step` calls as ``forward``, with the model's parameters and no others."""
         return model
 
-    def renewals(self, steps: int) -> tuple[int, ...]:
-        """Steps of a run before which :meth:`renew` is asked; step 0 is the start."""
+    def refresh_steps(self, steps: int) -> tuple[int, ...]:
+        """Steps of a run before which :meth:`refresh` is asked; step 0 is the start."""
         return ()
 
-    def renew(self, step: int, model: nn.Module, samples: Iterable[tuple[Any, Any]], bundle: DataBundle, seed: int) -> State:
+    def refresh(self, step: int, model: nn.Module, samples: Iterable[tuple[Any, Any]], bundle: DataBundle, seed: int) -> State:
         """Learn something of the training data, from the network as it is.
 
         A run that was stopped and goes on asks again, so this must follow from its arguments and torch's random numbers alone. The first process decides for
@@ -127,13 +132,13 @@ class Task(ABC):
             bundle: the data.
             seed: of this step.
         """
-        raise NotImplementedError(f"{type(self).__name__} names steps for renewals but gives no renew")
+        raise NotImplementedError(f"{type(self).__name__} names refresh_steps but has no refresh")
 
-    def order(self, bundle: DataBundle, batch_size: int, seed: int, state: State) -> Walk | None:
-        """Which samples a step sees until the next renewal; None for all in turn, shuffled. What it adds to a sample follows it into :meth:`collate`."""
+    def order(self, bundle: DataBundle, batch_size: int, seed: int, state: State) -> SampleOrder | None:
+        """Which samples a step sees until the next refresh; None for all in turn, shuffled. What it adds to a sample follows it into :meth:`collate`."""
         return None
 
-    def record(self, state: State, bundle: DataBundle) -> dict[str, bytes]:
+    def export_state(self, state: State, bundle: DataBundle) -> dict[str, bytes]:
         """The state as files of the run's folder, by name, for people and other machines."""
         return {}
 
@@ -148,7 +153,7 @@ class Task(ABC):
             bundle: what is known of the data.
 
         Returns:
-            The loss, a mean over samples, and for each name of ``running`` a sum over samples.
+            The loss, a mean over samples, and for each name of ``train_metrics`` a sum over samples.
         """
         outputs = forward(inputs)
         return self.loss(model, outputs, targets), {}
@@ -206,6 +211,8 @@ class Task(ABC):
         return self.draw(samples, self.predict(model.eval(), inputs), bundle)
 
 
-TASKS: Kinds[Task] = Kinds("task")
+accept_old_names(Task)
+
+TASKS: Registry[type[Task]] = Registry("kind of task")
 register_task = TASKS.register
 """Decorates a :class:`Task` class, so that recipes with it go to JSON and back."""

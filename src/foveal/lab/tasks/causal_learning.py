@@ -5,7 +5,7 @@ Official   Wangt-CN/CaaM ``0-NICO/train_module.py``, ``1-Imagenet9/train_module.
 Batch      b images of each environment and as many of all data: 2 · E · b. Each environment, and those of all data, pass the network apart, so that batch norm
            sees each alone. An epoch is as long as the largest environment; small ones repeat.
 Differs    The first environments are random, or come from a file; the authors ship a file that an ordinarily trained network made
-           (``python -m foveal.lab.training.reference`` makes one). The classifier on the complement is fitted to one pass over the training set, in whole
+           (``foveal.lab.training.reference_partition`` makes one). The classifier on the complement is fitted to one pass over the training set, in whole
            batches; the authors' sees it augmented anew in up to 100 epochs. What differs in the loss and in the partition stands in
            ``foveal.lab.tasks.environments``.
 """
@@ -54,7 +54,7 @@ class CausalLearning(Task):
 
     targets: ClassVar[str] = "labels"
     headline: ClassVar[Headline] = Classification.headline
-    running: ClassVar[tuple[str, ...]] = Classification.running
+    train_metrics: ClassVar[tuple[str, ...]] = Classification.train_metrics
 
     environments: int = 4
     """Number of environments."""
@@ -79,10 +79,10 @@ class CausalLearning(Task):
 
     # -- the environments ------------------------------------------------------------------------------------------------------------------------
 
-    def renewals(self, steps: int) -> tuple[int, ...]:
+    def refresh_steps(self, steps: int) -> tuple[int, ...]:
         return tuple(sorted({0, *(round(share * steps) for share in self.partition_at)}))
 
-    def renew(self, step: int, model: nn.Module, samples: Iterable[tuple[Any, Any]], bundle: DataBundle, seed: int) -> State:
+    def refresh(self, step: int, model: nn.Module, samples: Iterable[tuple[Any, Any]], bundle: DataBundle, seed: int) -> State:
         names = names_of(bundle.train)
         if step == 0:
             partition = random_partition(names, self.environments, seed=seed) if self.first == "random" else Partition.load(Path(self.first))
@@ -99,7 +99,7 @@ class CausalLearning(Task):
             raise InputError(f"{self.first} has environments up to {int(found.max())}; give --task.environments {int(found.max()) + 1}, or another file")
         return {"environments": found}
 
-    def record(self, state: State, bundle: DataBundle) -> dict[str, bytes]:
+    def export_state(self, state: State, bundle: DataBundle) -> dict[str, bytes]:
         partition = Partition(dict(zip(names_of(bundle.train), state["environments"].tolist(), strict=True)))
         return {"environments.json": partition.to_json().encode()}
 

@@ -28,7 +28,7 @@ class Classification(Task):
 
     targets: ClassVar[str] = "labels"
     headline: ClassVar[Headline] = Headline("accuracy", "accuracy")
-    running: ClassVar[tuple[str, ...]] = ("accuracy",)
+    train_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     label_smoothing: float = 0.0
     """Share of the target that is spread evenly over all classes."""

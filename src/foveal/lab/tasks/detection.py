@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from ... import timm  # noqa: F401  so that Foveal's networks can be named as backbones of timm's
 from ..._errors import InputError, missing_extra
 from ...analysis import cost
 from ...attention import Cost

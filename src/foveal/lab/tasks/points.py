@@ -44,7 +44,7 @@ class PointClassification(Classification):
         if self.mixup or self.cutmix:
             raise InputError(f"mixup and cutmix are of images, and clouds have no place in common; leave them at 0, got {self.mixup} and {self.cutmix}")
 
-    def needs(self, bundle: DataBundle) -> dict[str, Any]:
+    def model_kwargs(self, bundle: DataBundle) -> dict[str, Any]:
         return {"in_channels": bundle.in_chans, "num_classes": len(bundle.classes)}
 
     def chance(self, bundle: DataBundle) -> float | None:
@@ -75,7 +75,7 @@ class PartSegmentation(Task):
     """
 
     targets: ClassVar[str] = "parts"
-    running: ClassVar[tuple[str, ...]] = ("accuracy",)
+    train_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     eval_batch_size: ClassVar[int] = 16
 
     label_smoothing: float = 0.0
@@ -97,7 +97,7 @@ class PartSegmentation(Task):
             {"instance_miou": f"instance mIoU among {among}", "class_miou": f"class mIoU among {among}", "accuracy": "accuracy of points"}[self.judged_by],
         )
 
-    def needs(self, bundle: DataBundle) -> dict[str, Any]:
+    def model_kwargs(self, bundle: DataBundle) -> dict[str, Any]:
         return {"in_channels": bundle.in_chans, "num_classes": len(bundle.classes), "num_shapes": _points(bundle).num_shapes}
 
     def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> tuple[Tensor, dict[str, Any]]:

@@ -35,7 +35,7 @@ class Segmentation(Task):
 
     targets: ClassVar[str] = "masks"
     headline: ClassVar[Headline] = Headline("miou", "mean IoU")
-    running: ClassVar[tuple[str, ...]] = ("pixel_accuracy",)
+    train_metrics: ClassVar[tuple[str, ...]] = ("pixel_accuracy",)
     eval_batch_size: ClassVar[int] = 8
 
     ranges: ClassVar[Mapping[str, Range]] = {"window_step": Range(at_least=1)}

@@ -45,7 +45,7 @@ class StereoMatching(Task):
 
     targets: ClassVar[str] = "disparity"
     headline: ClassVar[Headline] = Headline("epe", "end-point error", larger_is_better=False, scale=1.0, unit="px", step="px", decimals=2)
-    running: ClassVar[tuple[str, ...]] = ("within_3px", "epe")
+    train_metrics: ClassVar[tuple[str, ...]] = ("within_3px", "epe")
     eval_batch_size: ClassVar[int] = 1
 
     head_weights: tuple[float, ...] = (0.5, 0.7, 1.0)

@@ -37,8 +37,8 @@ class VideoClassification(Classification):
     def headline(self) -> Headline:  # type: ignore[override]
         return Headline(self.judged_by, {"accuracy": "accuracy", "class_accuracy": "mean accuracy of classes"}[self.judged_by])
 
-    def needs(self, bundle: DataBundle) -> dict[str, Any]:
-        return {**super().needs(bundle), "num_frames": _video(bundle).num_frames}
+    def model_kwargs(self, bundle: DataBundle) -> dict[str, Any]:
+        return {**super().model_kwargs(bundle), "num_frames": _video(bundle).num_frames}
 
     def mix(self, images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
         if not (self.mixup or self.cutmix):

@@ -2,10 +2,13 @@
 
 from . import _extra  # noqa: F401  # the first: it says which package is missing
 from .checkpoint import latest_checkpoint, read_checkpoint, read_weights, restore
+from .fitting import fit
 from .judging import Diverged, evaluate, scalars
-from .loop import Interrupted, build_model, fit, load_data, load_run
+from .loop import Interrupted
+from .models import build_model, load_data, load_run
 from .reading import read_json, write_json
 from .recipe import Data, Optim, Recipe, model_from_dict, model_to_dict
+from .reference import reference_partition
 
 __all__ = [
     "Data",
@@ -24,6 +27,7 @@ __all__ = [
     "read_checkpoint",
     "read_json",
     "read_weights",
+    "reference_partition",
     "restore",
     "scalars",
     "write_json",

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ..data import Split, seed_of
-from ..tasks import Walk
+from ..tasks import SampleOrder
 
 __all__ = ["Order", "Seeded", "StepSampler"]
 
@@ -41,7 +41,7 @@ class Order:
 class StepSampler(Sampler[list[Position]]):
     """This process's micro-batches, from a step on."""
 
-    def __init__(self, order: Walk, first: int, last: int, *, rank: int = 0, world: int = 1, accumulate: int = 1) -> None:
+    def __init__(self, order: SampleOrder, first: int, last: int, *, rank: int = 0, world: int = 1, accumulate: int = 1) -> None:
         self._order, self._steps = order, range(first, last)
         self._rank, self._parts = rank, world * accumulate
         self._accumulate = accumulate

@@ -23,7 +23,7 @@ class Progress:
     def __init__(self, recipe: Recipe, first: int, quiet: bool, notes: list[str]) -> None:
         self._headline: Headline = recipe.task.headline
         # what a task reports in training is a share, whatever its headline is
-        self._running = recipe.task.running[:1]
+        self._train_metrics = recipe.task.train_metrics[:1]
         shown = console(quiet=quiet, soft_wrap=True)
         self._bar = Bar(
             TextColumn("step"),
@@ -53,11 +53,11 @@ class Progress:
         if time.monotonic() - self._shown > _REFRESH_SECONDS and not self._bar.disable:
             self._shown = time.monotonic()
             seen = max(window["seen"], 1)
-            running = "".join(f"{name} {float(window[name]) / seen:.1%}  " for name in self._running)
+            running = "".join(f"{name} {float(window[name]) / seen:.1%}  " for name in self._train_metrics)
             self._bar.update(self._task, loss=float(window["loss"]) / seen, running=running, speed=speed)
 
     def note(self, entry: Mapping[str, Any]) -> None:
-        running = "".join(f"{name} {entry[f'train_{name}']:.1%}  " for name in self._running)
+        running = "".join(f"{name} {entry[f'train_{name}']:.1%}  " for name in self._train_metrics)
         judged = self._headline.show(entry[f"val_{self._headline.name}"])
         self._bar.console.print(
             f"step {entry['step']:>6}  loss {entry['train_loss']:.3f}  {running}validation {judged}  {entry['images_per_second']:.0f} images/s"

@@ -1,6 +1,7 @@
 """A recipe: everything that decides a training run, in one typed value that goes to JSON and back."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -9,16 +10,15 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 from ..._errors import InputError, unknown
 from ..._fits import described, fits
-from ..._kinds import Kinds
 from ..._ranges import SEED, Range, check_ranges
+from ..._registry import Registry
 from ...models import MODELS, ModelConfig, ViT
-from ...timm import TimmModel  # noqa: F401 (registers a kind of model)
 from ..data import DATA, Data
 from ..networks import Pretrained  # noqa: F401 (registers a kind of model)
 from ..tasks import TASKS, Classification, Task
 from .reading import read_json, write_json
 
-__all__ = ["Data", "Optim", "Recipe", "model_from_dict", "model_to_dict", "read_json", "write_json"]
+__all__ = ["Data", "Optim", "Recipe", "model_from_dict", "model_to_dict", "read_json", "register_named_networks", "write_json"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,16 @@ def model_from_dict(values: dict[str, Any]) -> ModelConfig:
     Raises:
         ValueError: an unknown kind or field, or a value of the wrong type.
     """
+    if isinstance(values, dict) and str(values.get("kind", ViT.__name__)) not in MODELS:
+        # those of timm's registry are kinds once our networks are in it, which is only for those who ask
+        from ... import timm as _  # noqa: F401
     return _of_kind(MODELS, "model", values, ViT)
+
+
+def register_named_networks(model: ModelConfig) -> None:
+    """Enter our published networks in timm's registry, if a setting of the model names one, as ``backbone="timm:fov_halonet26t"`` does."""
+    if re.search(r"\bfov_|\btest_fov_", json.dumps(model_to_dict(model), default=str)):
+        from ... import timm as _  # noqa: F401
 
 
 def _tagged(part: Any, unless: type | None = None) -> dict[str, Any]:
@@ -178,7 +187,7 @@ def _tagged(part: Any, unless: type | None = None) -> dict[str, Any]:
     return values if type(part) is unless else {"kind": type(part).__name__, **values}
 
 
-def _of_kind(kinds: Kinds, what: str, values: Any, default: type | None = None) -> Any:
+def _of_kind(kinds: Registry[Any], what: str, values: Any, default: type | None = None) -> Any:
     values = dict(_object(what, values))
     name = values.pop("kind", None if default is None else default.__name__)
     return _read(kinds[str(name)], values)

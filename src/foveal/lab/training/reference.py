@@ -1,10 +1,8 @@
 """Environments from a network that was trained without any: what CaaM's authors begin with.
 
-``python -m foveal.lab.training.reference RUN FILE`` writes them, for ``--task.first FILE``.
+``reference_partition(run).save(file)`` writes them, for ``--task.first FILE``.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 import torch
@@ -12,10 +10,10 @@ import torch
 from ..._errors import InputError
 from ..tasks import Partition, learn_partition
 from ..tasks.causal_learning import names_of
-from .course import Samples
-from .loop import load_run
+from .batches import Samples
+from .models import load_run
 
-__all__ = ["main", "reference_partition"]
+__all__ = ["reference_partition"]
 
 
 def reference_partition(run: Path, num_environments: int = 4, *, epochs: int = 100, min_share: float = 0.1, seed: int = 0) -> Partition:
@@ -40,25 +38,3 @@ def reference_partition(run: Path, num_environments: int = 4, *, epochs: int = 1
     logits, labels = (torch.cat(parts) for parts in zip(*seen, strict=True))
     floor = int(min_share * len(names) / max(num_environments, 1))
     return learn_partition(logits, labels, names, num_environments, epochs=epochs, min_size=floor, seed=seed)[0]
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m foveal.lab.training.reference", description="Environments from an ordinary run, for CaaM to begin with.")
-    parser.add_argument("run", type=Path, help="folder of a finished run of a classifier")
-    parser.add_argument("file", type=Path, help="what is written, for foveal train … --task.first FILE")
-    parser.add_argument("--environments", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
-    try:
-        partition = reference_partition(given.run, given.environments, seed=given.seed)
-        partition.save(given.file)
-    except InputError as error:
-        print(f"foveal: {error}", file=sys.stderr)
-        return 2
-    print(f"{given.file}: environments of {', '.join(map(str, partition.sizes))} samples")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

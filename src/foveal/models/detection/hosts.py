@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..._errors import InputError, missing_extra
 from .._config import Arm, register_model
-from ..mixing import CONTROL, MappedConfig
+from ..mixing import CONTROL, FeatureMapConfig
 
 __all__ = ["EFFICIENT_PLACES", "Detector", "PyramidDetector"]
 
@@ -83,7 +83,7 @@ class Detector(nn.Module):
 
 @register_model
 @dataclass(frozen=True, kw_only=True)
-class PyramidDetector(MappedConfig):
+class PyramidDetector(FeatureMapConfig):
     """A detector with a feature pyramid. ``places`` says where attention stands; by default behind stage 5, as external attention has it."""
 
     targets: ClassVar[str] = "boxes"

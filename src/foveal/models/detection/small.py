@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..._errors import InputError, missing_extra
 from ..._ranges import Range
 from .._config import register_model
-from ..mixing import MappedConfig
+from ..mixing import FeatureMapConfig
 from ..segmentation._size import pad_to
 from ..segmentation.small import stack
 
@@ -194,7 +194,7 @@ def _inside(boxes: Tensor, size: Any) -> Tensor:
 
 @register_model
 @dataclass(frozen=True, kw_only=True)
-class SmallDetector(MappedConfig):
+class SmallDetector(FeatureMapConfig):
     """The small detector for laptops."""
 
     targets: ClassVar[str] = "boxes"

@@ -51,6 +51,7 @@ class _Points(ModelConfig):
     def arms(self) -> dict[str, Arm]:
         """Every mixer in this layer, and external attention whose softmax is over slots alone, in which no points meet."""
         found = {name: Arm(name, _about(name), replace(self, attention=name, options=None)) for name in list_point_mixers()}
+        # the option's old name: a comparison that was begun under it is to be resumed, and a recipe is known by its very words
         slot = replace(self, attention="external", options={"norm": "slot"})
         return found | {"external-slot": Arm("external-slot", "external attention with a softmax over slots alone: points do not meet", slot)}
 

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from ..._errors import InputError, unknown
-from ...attention import ExternalMemory, config_from_dict, list_attentions
+from ..._renamed import renamed_keys
+from ...attention import ExternalAttention, ExternalMemory, config_from_dict, list_attentions
 from ...attention._grid import without_grid
 from ...functional.offset import offset_attention, offset_attention_map
 from ...functional.softmax import softmax_attention, softmax_attention_map
@@ -114,7 +115,7 @@ class PointMixer(nn.Module):
             raise unknown("form of a layer of points", form, ["offset", "plain"])
         own: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
             "offset": lambda options: OffsetMix(channels, form, **options),
-            "external": lambda options: ExternalMix(channels, **options),
+            "external": lambda options: ExternalMix(channels, **renamed_keys("external", options, ExternalAttention.old_names)),
             "pointwise": lambda options: _pointwise(channels, **options),
             "none": lambda options: _Nothing(**options),
         }

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..._errors import InputError, missing_extra
 from ..._ranges import Range
 from .._config import register_model
-from ..mixing import MappedConfig
+from ..mixing import FeatureMapConfig
 from ._size import resize
 
 __all__ = ["DilatedNet", "DilatedResNet"]
@@ -42,7 +42,7 @@ class DilatedNet(nn.Module):
 
 @register_model
 @dataclass(frozen=True, kw_only=True)
-class DilatedResNet(MappedConfig):
+class DilatedResNet(FeatureMapConfig):
     """A dilated ResNet and a head. The defaults are EANet's: deep stem of 128 channels, stride 8, stage 4 dilated by 1, 2, 4 times, 64 slots."""
 
     targets: ClassVar[str] = "masks"

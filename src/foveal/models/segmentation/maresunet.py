@@ -20,7 +20,7 @@ from ..._errors import missing_extra
 from ..._fx import Leaf
 from ...functional._precision import whole_precision
 from .._config import register_model
-from ..mixing import MappedConfig
+from ..mixing import FeatureMapConfig
 from ._size import pad_to
 
 __all__ = ["MAResUNet", "MultistageUNet"]
@@ -129,7 +129,7 @@ class MultistageUNet(nn.Module):
 
 @register_model
 @dataclass(frozen=True, kw_only=True)
-class MAResUNet(MappedConfig):
+class MAResUNet(FeatureMapConfig):
     """MAResU-Net: 26,276,510 parameters with six classes, 7.18 thousand million multiply-adds at 256×256."""
 
     targets: ClassVar[str] = "masks"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..._errors import InputError, missing_extra
 from .._config import register_model
-from ..mixing import MappedConfig
+from ..mixing import FeatureMapConfig
 from ._size import pad_to
 
 __all__ = ["SmpConfig"]
@@ -40,7 +40,7 @@ class _Padded(nn.Module):
 
 @register_model
 @dataclass(frozen=True, kw_only=True)
-class SmpConfig(MappedConfig):
+class SmpConfig(FeatureMapConfig):
     """A network of segmentation_models.pytorch. Attention inside the encoder is put there by ``foveal.convert_``."""
 
     targets: ClassVar[str] = "masks"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..._errors import InputError
 from .._config import register_model
-from ..mixing import MappedConfig
+from ..mixing import FeatureMapConfig
 from ._size import resize
 
 __all__ = ["SmallFCN", "SmallNet"]
@@ -58,7 +58,7 @@ class SmallNet(nn.Module):
 
 @register_model
 @dataclass(frozen=True, kw_only=True)
-class SmallFCN(MappedConfig):
+class SmallFCN(FeatureMapConfig):
     """The small network for laptops."""
 
     targets: ClassVar[str] = "masks"

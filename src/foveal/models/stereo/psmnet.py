@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ..._errors import InputError
 from ..._weights import fill, read_weights
 from .._config import Arm, register_model
-from ..mixing import MappedConfig
+from ..mixing import FeatureMapConfig
 from ..segmentation._size import pad_to, resize
 from ._aggregation import Basic, StackedHourglass, conv3d
 
@@ -183,7 +183,7 @@ class PyramidStereoNet(nn.Module):
 
 @register_model
 @dataclass(frozen=True, kw_only=True)
-class PSMNet(MappedConfig):
+class PSMNet(FeatureMapConfig):
     """PSMNet with any attention or none, on the features of the images or on the volume of costs.
 
     The defaults are the paper's with one efficient attention module; ``attention=None`` is the paper. The place is ours: that of EA-PSMNet is not published.

@@ -17,7 +17,7 @@ from .checkpoint import replace_file
 from .order import Order, Seeded, StepSampler
 from .recipe import Recipe
 
-__all__ = ["Course", "Samples"]
+__all__ = ["BatchStream", "Samples"]
 
 
 class Samples:
@@ -33,20 +33,20 @@ class Samples:
         return (send_to_device(batch, self._device) for batch in self._loader)
 
 
-class Course:
-    """Batches from any step on. Nearly all tasks have no renewals: then it is one loader for the whole run."""
+class BatchStream:
+    """Batches from any step on. Nearly all tasks never refresh: then it is one loader for the whole run."""
 
     def __init__(self, recipe: Recipe, bundle: DataBundle, model: nn.Module, accelerator: Accelerator, run: Path, state: State) -> None:
         self._recipe, self._bundle, self._model, self._accelerator, self._run, self._state = recipe, bundle, model, accelerator, run, state
-        self._renewals = recipe.task.renewals(recipe.steps)
+        self._refresh_steps = recipe.task.refresh_steps(recipe.steps)
         self._batches: Iterator[Any] | None = None
 
     def batches(self, step: int) -> Iterator[Any]:
         """The micro-batches of this process from a step on; asked at every step, in turn."""
-        renews = step in self._renewals
-        if renews:
-            self._renew(step)
-        if renews or self._batches is None:
+        refreshes = step in self._refresh_steps
+        if refreshes:
+            self._refresh(step)
+        if refreshes or self._batches is None:
             self._batches = iter(self._loader(step))
         return self._batches
 
@@ -54,17 +54,17 @@ class Course:
         """What a checkpoint must hold to go on."""
         return {"task": self._state} if self._state else {}
 
-    def _renew(self, step: int) -> None:
+    def _refresh(self, step: int) -> None:
         task, seed = self._recipe.task, seed_of(self._recipe.seed, "renew", step)
         torch.manual_seed(seed)
         with torch.no_grad():
             samples = Samples(self._bundle.train, self._recipe, self._accelerator.device)
-            state = task.renew(step, self._model.eval(), samples, self._bundle, seed)
+            state = task.refresh(step, self._model.eval(), samples, self._bundle, seed)
         # statistics of batch norm differ among processes, and so could what is learned from them; the main process's are those of the checkpoint
         on_device = broadcast({name: value.to(self._accelerator.device) for name, value in state.items()})
         self._state = {name: value.cpu() for name, value in on_device.items()}
         if self._accelerator.is_main_process:
-            for name, content in task.record(self._state, self._bundle).items():
+            for name, content in task.export_state(self._state, self._bundle).items():
                 replace_file(self._run / name, content)
 
     def _loader(self, step: int) -> DataLoader[Any]:
@@ -73,7 +73,7 @@ class Course:
         if order is not None and recipe.repeats > 1:
             raise InputError(f"{type(recipe.task).__name__} has an order of its own, in which samples cannot be repeated; leave repeats at 1")
         order = order or Order(len(self._bundle.train), recipe.batch_size, recipe.seed, recipe.repeats)
-        until = min((renewal for renewal in self._renewals if renewal > step), default=recipe.steps)
+        until = min((other for other in self._refresh_steps if other > step), default=recipe.steps)
         rank, world = accelerator.process_index, accelerator.num_processes
         return DataLoader(
             Seeded(self._bundle.train, recipe.seed),

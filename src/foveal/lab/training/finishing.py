@@ -1,0 +1,36 @@
+"""The last part of a run: the trained network is judged on the test split and the probes, and published."""
+
+from typing import Any
+
+from .checkpoint import write_weights
+from .judging import Diverged, evaluate, not_finite, scalars
+from .opening import Run
+from .reading import write_json
+
+__all__ = ["finish_run"]
+
+
+def finish_run(run: Run) -> dict[str, Any]:
+    """Write model.safetensors and metrics.json; the metrics.
+
+    Raises:
+        ValueError: weights or answers that are no numbers; then nothing is published.
+    """
+    recipe, bundle, accelerator = run.recipe, run.bundle, run.accelerator
+    accelerator.wait_for_everyone()
+    run.early.take_best_(run.judged)
+    spoilt = not_finite(run.judged)
+    if spoilt:
+        raise Diverged(f"{spoilt[0]} of the weights is not finite at step {recipe.steps}, so they are not published; train anew with a lower --optim.lr")
+    metrics = evaluate(run.judged, bundle.test, recipe, bundle, accelerator)
+    for name, probe in bundle.probes.items():
+        metrics |= {f"{name}_{key}": value for key, value in scalars(evaluate(run.judged, probe, recipe, bundle, accelerator)).items()}
+    parameters = sum(p.numel() for p in run.model.parameters())
+    # where a set has no test of its own, its last number is one of validation, which is no test
+    split = "val" if bundle.test is bundle.val else "test"
+    result = {"split": split, "step": run.last, "parameters": parameters, "notes": [*bundle.notes, *run.early.notes(run.last)], **metrics}
+    if accelerator.is_main_process:
+        write_weights(run.folder / "model.safetensors", run.judged.state_dict())
+        write_json(run.folder / "metrics.json", result)
+    accelerator.end_training()
+    return result

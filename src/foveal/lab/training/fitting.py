@@ -1,0 +1,43 @@
+"""A run in three parts: it is opened, trained and finished, and what one part hands on to the next is a :class:`~foveal.lab.training.opening.Run`."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from .finishing import finish_run
+from .loop import train
+from .opening import check_folder_is_new, check_recipe, make_accelerator, open_run
+from .place import alone, refusals, sweep
+from .recipe import Recipe
+
+__all__ = ["fit"]
+
+
+def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+    """Train, and leave in ``run``: recipe.json, classes.json, history.jsonl, checkpoints, model.safetensors, metrics.json and what the trackers write.
+
+    Args:
+        recipe: what to do.
+        run: a folder; new, unless ``resume``.
+        resume: go on from the newest checkpoint. From none, start.
+        quiet: no progress bar.
+
+    Returns:
+        The metrics of the test split, as in metrics.json.
+
+    Raises:
+        ValueError: the folder is a file, or holds a run already, or one with another recipe; another process trains it; its checkpoints are damaged; the data
+            cannot be used; the weights are no numbers any more; the operating system refuses (a full disk), or another process is gone.
+        Interrupted: on Ctrl-C or SIGTERM, after saving.
+    """
+    check_recipe(recipe, run, resume)
+    with refusals(run):
+        accelerator = make_accelerator(recipe, run)
+        with alone(run) if accelerator.is_main_process else nullcontext():
+            if accelerator.is_main_process:
+                # again, as another process may have begun and ended meanwhile
+                check_folder_is_new(run, resume)
+                sweep(run)
+            opened = open_run(recipe, run, accelerator)
+            train(opened, quiet=quiet)
+            return finish_run(opened)

@@ -1,0 +1,74 @@
+"""The model and the data of a recipe: as training begins with them, and as a finished run left them."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..._errors import InputError
+from ...models import share_initial_weights_
+from ..data import DataBundle
+from .checkpoint import read_weights, restore
+from .judging import Diverged, not_finite
+from .reading import Damaged, read_json, read_object
+from .recipe import Data, Recipe, register_named_networks
+
+__all__ = ["build_model", "check_classes", "load_data", "load_run"]
+
+
+@lru_cache(maxsize=2)
+def load_data(data: Data) -> DataBundle:
+    """The data set, loaded once in a process."""
+    return data.load()
+
+
+def build_model(recipe: Recipe, bundle: DataBundle) -> Any:
+    """The recipe's model with the initial weights that its seed decides."""
+    kwargs = recipe.task.model_kwargs(bundle)
+    register_named_networks(recipe.model)
+    torch.manual_seed(recipe.seed)
+    model = recipe.model.build(**kwargs)
+    if recipe.share_initial_weights:
+        torch.manual_seed(recipe.seed)
+        share_initial_weights_(model, recipe.model.plain().build(**kwargs))
+    return model
+
+
+def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:
+    """A finished run: its recipe, data and trained model in evaluation mode.
+
+    Raises:
+        ValueError: the folder is no run, the run has not finished, or its data have other classes than it was trained on.
+    """
+    if not (run / "recipe.json").exists():
+        raise InputError(f"{run} is no run: it has no recipe.json")
+    recipe = Recipe.from_dict(read_object(run / "recipe.json"))
+    if not (run / "model.safetensors").exists():
+        raise InputError(f"{run} has not finished; go on with: foveal train --resume {run}")
+    bundle = load_data(recipe.data)
+    check_classes(run, bundle)
+    model = build_model(recipe, bundle)
+    weights = run / "model.safetensors"
+    restore(model, read_weights(weights), weights)
+    spoilt = not_finite(model)
+    if spoilt:
+        raise Diverged(f"{weights} holds weights that are no numbers: {spoilt[0]} and {len(spoilt) - 1} more; train again with a lower --optim.lr")
+    return recipe, bundle, model.eval()
+
+
+def check_classes(run: Path, bundle: DataBundle) -> None:
+    """As many classes of other names would fit the weights, and every answer would be wrong."""
+    file = run / "classes.json"
+    if not file.exists():  # a run of before they were written
+        return
+    trained, now = read_json(file), list(bundle.classes)
+    if not isinstance(trained, list) or not all(isinstance(name, str) for name in trained):
+        raise Damaged(f"{file} is damaged: expected a list of the names of classes, got {repr(trained)[:80]}; take it from a copy of the run")
+    if trained != now:
+        at = next((n for n, (old, new) in enumerate(zip(trained, now, strict=False)) if old != new), min(len(trained), len(now)))
+        was, is_now = (f"{names[at]!r}" if at < len(names) else "none" for names in (trained, now))
+        raise InputError(
+            f"{run} was trained on {len(trained)} classes and its data have {len(now)} now, number {at} being {was} then and {is_now} now; "
+            f"its data must have the classes that they had in training, which are in {file}"
+        )

@@ -1,0 +1,220 @@
+"""The first part of a run: everything is checked, made, and put where the last checkpoint left it, before a step is taken."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import gather_object
+from timm.scheduler.scheduler import Scheduler
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from ..._errors import InputError
+from ...attention import CrossSampleDictionary, fit_dictionaries_
+from ..data import DataBundle, Split
+from .batches import BatchStream, Samples
+from .checkpoint import check_folder, latest_checkpoint, read_newest, restore
+from .early import Early
+from .models import build_model, check_classes, load_data
+from .optimizing import make_optimizer, make_schedule
+from .reading import Damaged, cut_history, to_json, write_json
+from .recipe import Recipe
+from .resuming import restore_state
+
+__all__ = ["Run", "check_folder_is_new", "check_recipe", "make_accelerator", "open_run"]
+
+
+@dataclass
+class Run:
+    """An open run: what the loop trains with, and what the end judges and writes."""
+
+    recipe: Recipe
+    folder: Path
+    accelerator: Accelerator
+    bundle: DataBundle
+    model: Any
+    bare: nn.Module
+    """What of the model training calls, as the task says."""
+    trained: Any
+    """The same, as accelerate prepared it."""
+    optimizer: Any
+    schedule: Scheduler
+    ema: ModelEmaV3 | None
+    batches: BatchStream
+    first: int
+    """The step that comes next."""
+    empty: dict[str, Any]
+    """A window of losses without any."""
+    window: dict[str, Any]
+    """Sums since the last evaluation, of this process."""
+    notes: list[str]
+    """What the user should know."""
+    early: Early
+    """Whether training ends before its last step, and where it was best."""
+    last: int = 0
+    """The step behind which training ended."""
+
+    @property
+    def judged(self) -> Any:
+        """The network that is evaluated and published: the average of the weights, where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+
+def check_recipe(recipe: Recipe, run: Path, resume: bool) -> None:
+    """Refuse what no run can be, before anything is made.
+
+    Raises:
+        ValueError: see :func:`foveal.lab.training.fit`.
+    """
+    check_folder(run)
+    check_folder_is_new(run, resume)
+    if json.loads(to_json(recipe.to_dict())) != recipe.to_dict():
+        raise InputError("the recipe holds a number that is not finite, which no file can keep; give a finite one")
+    if "tensorboard" in recipe.trackers and not _is_text(run):
+        raise InputError(f"{run} has bytes that are no UTF-8, which TensorBoard cannot write to; choose another folder, or leave it out of --trackers")
+    absent = set(recipe.trackers) - {str(tracker) for tracker in get_available_trackers()}
+    if absent:
+        raise InputError(f"tracker {', '.join(sorted(absent))} is not known or not installed; install its package, or leave it out of --trackers")
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_folder_is_new(run: Path, resume: bool) -> None:
+    """Refuse a folder with a run, unless that is to go on."""
+    if not resume and ((run / "recipe.json").exists() or latest_checkpoint(run)):
+        raise InputError(f"{run} holds a run already; continue it with --resume {run}, or choose another folder")
+
+
+def make_accelerator(recipe: Recipe, run: Path) -> Accelerator:
+    """Device, precision and processes.
+
+    Raises:
+        ValueError: the processes cannot share a batch.
+    """
+    # accelerate keeps its settings per process; a second run in this one may want other precision. There is no public way to forget them: free_memory and
+    # end_training keep them, and a new Accelerator of another precision is refused
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision=recipe.precision,
+        gradient_accumulation_steps=recipe.optim.accumulate,
+        log_with=list(recipe.trackers) or None,
+        project_dir=run,
+    )
+    world = accelerator.num_processes
+    if recipe.batch_size % (world * recipe.optim.accumulate):
+        raise InputError(f"batch_size {recipe.batch_size} cannot be shared by {world} processes × {recipe.optim.accumulate} micro-batches; make it divisible")
+    return accelerator
+
+
+def open_run(recipe: Recipe, run: Path, accelerator: Accelerator) -> Run:
+    """Data, model, optimizer and schedule, as new or as the newest checkpoint holds them; recipe.json and classes.json are written.
+
+    Raises:
+        ValueError: see :func:`foveal.lab.training.fit`.
+    """
+    bundle = load_data(recipe.data)
+    newest = read_newest(run, recipe.to_dict())
+    if newest is not None:
+        check_classes(run, bundle)
+    model = build_model(recipe, bundle)
+    optimizer = make_optimizer(model, recipe)
+    schedule = make_schedule(optimizer, recipe)
+    first, notes = 0, list(bundle.notes)
+    if newest is None:
+        _fit_dictionaries(model, bundle.train, recipe, accelerator.device)
+        notes += recipe.model.begin_(model, bundle.train, recipe.seed)
+    else:
+        checkpoint, saved, passed_over = newest
+        first, notes = saved["step"], [*passed_over, *notes]
+        restore(model, saved["weights"], checkpoint)
+    if len(set(gather_object([first]))) > 1:
+        raise Damaged(f"the processes read different checkpoints of {run}; look whether all see the same disk, and go on with: foveal train --resume {run}")
+    ema = None
+    if recipe.optim.ema is not None:
+        ema = ModelEmaV3(model, decay=recipe.optim.ema, device=accelerator.device)
+        if newest is not None:
+            if saved["ema"] is None:
+                raise Damaged(f"{checkpoint} has no ema.safetensors, which its recipe asks for; remove it to start from an older checkpoint or anew")
+            restore(ema.module, saved["ema"], checkpoint)
+    bare = recipe.task.trained(model)
+    trained, optimizer = accelerator.prepare(_Trained(bare), optimizer)
+    empty: dict[str, Any] = {"loss": 0.0, "seen": 0, **dict.fromkeys(recipe.task.train_metrics, 0.0)}
+    window: dict[str, Any] = empty
+    learned: dict[str, Tensor] = {}
+    if newest is not None:
+        # not before it is prepared, which would move what belongs on the host, such as AdamW's count of steps, to the device
+        window, learned = restore_state(optimizer, accelerator, saved["state"], empty, checkpoint)
+
+    if accelerator.is_main_process:
+        write_json(run / "recipe.json", recipe.to_dict())
+        if newest is None:
+            write_json(run / "classes.json", list(bundle.classes))
+        cut_history(run / "history.jsonl", first)
+    accelerator.init_trackers("foveal", config=_flat(recipe.to_dict()))
+    return Run(
+        recipe=recipe,
+        folder=run,
+        accelerator=accelerator,
+        bundle=bundle,
+        model=model,
+        bare=bare,
+        trained=trained,
+        optimizer=optimizer,
+        schedule=schedule,
+        ema=ema,
+        batches=BatchStream(recipe, bundle, model, accelerator, run, learned),
+        first=first,
+        empty=empty,
+        window=window,
+        notes=notes,
+        early=Early(recipe, run, first),
+        last=first,
+    )
+
+
+class _Trained(nn.Module):
+    """What accelerate gets in the place of the network: it makes ``forward`` one of half precision, which evaluation must not meet."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        return self.inner(*inputs, **options)
+
+
+class _Images(Samples):
+    """Inputs alone."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (images for images, _ in super().__iter__())
+
+
+def _fit_dictionaries(model: nn.Module, split: Split, recipe: Recipe, device: torch.device) -> None:
+    """Dictionaries of clusters are fitted to the whole training set before the first step. Every process does the same."""
+    if any(isinstance(module, CrossSampleDictionary) and not module.fitted for module in model.modules()):
+        fit_dictionaries_(model.to(device), _Images(split, recipe, device), seed=recipe.seed)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Trackers take plain values under plain names."""
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            out |= _flat(value, f"{prefix}{name}.")
+        else:
+            out[prefix + name] = value if isinstance(value, (int, float, str, bool)) else str(value)
+    return out
