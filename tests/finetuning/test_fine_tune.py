@@ -112,7 +112,7 @@ def test_rates_fall_with_depth_and_what_is_new_has_its_own(photographs: Path, we
     hold(optimizer, early, 2)
     assert {group["lr"] == 0 for group in optimizer.param_groups if group["pretrained"]} == {True}
     assert all(group["lr"] > 0 for group in optimizer.param_groups if not group["pretrained"])
-    optimizer = torch.optim.AdamW(groups, lr=1e-3)
+    optimizer = torch.optim.AdamW(grouped(model, recipe), lr=1e-3)
     hold(optimizer, early, 3)
     assert all(group["lr"] > 0 for group in optimizer.param_groups)
 
