@@ -261,7 +261,7 @@ def _from_folder(name: str, weights: str, img_size: int | None) -> nn.Module:
 def _folder_preparation(name: str) -> Preparation:
     from ...hub import from_pretrained
 
-    model = from_pretrained(name)
+    model: Any = from_pretrained(name)
     if not hasattr(model, "pretrained_cfg"):
         raise InputError(f"{name} holds a {type(model).__name__}, which does not say how its images are made ready; networks of timm do")
     return _resolved(dict(model.pretrained_cfg))

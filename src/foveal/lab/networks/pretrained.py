@@ -123,7 +123,7 @@ class Pretrained(ModelConfig):
         """The network as it is, fine-tuned, and with every attention on tokens in the same places."""
         plain = replace(self, attention=None, attention_options=None, where="*", warm_start=None, calibrate=0, insert_after=())
         found = {"own": Arm("own", "the network as it is, fine-tuned", plain)}
-        form: Literal["maps", "tokens"] = "maps" if self.insert_after else "tokens"
+        form: Literal["2d", "tokens"] = "2d" if self.insert_after else "tokens"
         for name in list_attentions(form=form):
             found[name] = Arm(name, FAMILIES[attention_class(name).family], replace(self, attention=name, attention_options=None, warm_start=None))
         if self.insert_after:
