@@ -104,7 +104,7 @@ def test_insertion_of_one_on_maps(start) -> None:
     report = foveal.insert_(net, NEW["pixel_mean_2d"].Config(bias=False), after="0", start=start)
     block = net[0].foveal_attention
     if start == "identity":
-        assert report.swaps[0].function == "kept"
+        assert report.swaps[0].output == "identical"
         assert torch.equal(net(x), before)
         block.gamma.data.fill_(1.0)
         assert "gamma" in block.no_weight_decay()

@@ -21,6 +21,12 @@ _MOST = 1e9
 
 def train(words: list[str]) -> None:
     """Train a recipe, go on with a run, or repeat one: train RECIPE | --resume RUN | --from recipe.json"""
+    if words[:1] == ["fine-tune"]:
+        # it has options of its own, out of which the recipe is made
+        from ._fine_tune import fine_tune
+
+        fine_tune(words[1:])
+        return
     from ..lab.recipes import get_recipe, list_recipes, smoke
     from ..lab.training import Recipe, read_json
 
@@ -28,7 +34,7 @@ def train(words: list[str]) -> None:
         known = list_recipes()
         width = max(map(len, known))
         recipes = "\n".join(f"  {name:<{width}}  {about}" for name, about in known.items())
-        uses = ("RECIPE [--smoke] [OPTIONS]", "--from recipe.json [--smoke] [OPTIONS]", "--resume RUN")
+        uses = ("RECIPE [--smoke] [OPTIONS]", "fine-tune --model NAME --data DIR [OPTIONS]", "--from recipe.json [--smoke] [OPTIONS]", "--resume RUN")
         print("\n".join(f"{'       ' if place else 'usage: '}foveal train {use}" for place, use in enumerate(uses)) + f"\n\n{recipes}")
         print(f"\nfoveal train RECIPE --help shows every option with its default.\nExample: {VERBS['train'].example}")
         return
@@ -106,7 +112,11 @@ def _fit(recipe: Any, run: Path, *, resume: bool) -> None:
         metrics = fit(recipe, run, resume=resume)
     except Interrupted as stopped:
         raise Stopped(str(stopped)) from stopped
-    if _first_process():
+    if _first_process() and type(recipe.model).__name__ == "Pretrained":
+        from ._fine_tune import finish
+
+        finish(run)
+    elif _first_process():
         headline = recipe.task.headline
         loss = f", loss {metrics['loss']:.3f}" if "loss" in metrics else ""
         print(f"{metrics['split']}: {headline.label} {headline.show(metrics[headline.name])}{loss}\n{run}")

@@ -48,6 +48,14 @@ class ModelConfig(ABC):
     def arms(self) -> dict[str, "Arm"]:
         """Everything that can be compared in this network, by name: what differs from this very model is its attention alone."""
 
+    def new_parameters(self, model: nn.Module) -> frozenset[str]:
+        """Names of the parameters of :meth:`build`'s model that nothing pretrained stands behind, in a model that is pretrained; none in others."""
+        return frozenset()
+
+    def begin_(self, model: nn.Module, split: Any, seed: int) -> list[str]:
+        """What is done to the model with training samples, once and before the first step; notes of it for the reader. Nothing in most."""
+        return []
+
     def miniature(self) -> "ModelConfig":
         """A small network of the same kind without pretrained weights, with which a training is tried out in seconds; itself if it is small."""
         return self

@@ -51,7 +51,8 @@ def answer(attn: TokenAttention, plan: Plan, values: dict[str, Any], name: str, 
     if plan.rotary and values.get(plan.rotary) is not None:
         cos, sin = values[plan.rotary]
         rotate = PrefixRotary(lambda x: rotated(x, cos, sin, plan.rotation), 0)
-    given = Placed.options(_NoPosition(attn), mask=values.get(plan.mask) if plan.mask else None, rotate=rotate)  # type: ignore[arg-type]
+    mask = values.get(plan.mask) if plan.mask else None
+    given = Placed.options(_NoPosition(attn), mask=mask, rotate=rotate, is_causal=bool(values.get("is_causal")))  # type: ignore[arg-type]
     out = attn(tokens, **options, **given)
     made = None
     if plan.returns is not None and ("weights" in plan.returns or (weights and "none" in plan.returns)):
@@ -73,6 +74,8 @@ class _NoPosition:
 
 def _summed(part: Part, values: dict[str, Any]) -> Tensor:
     """Positions may be left out of a call."""
+    if values.get(part.sources[0]) is None:
+        raise InputError(f"expected {part.sources[0]}, as when the attention was read, got none")
     first, *others = [values[name] for name in part.sources if values.get(name) is not None]
     for other in others:
         first = first + other

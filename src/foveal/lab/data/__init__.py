@@ -10,6 +10,7 @@ from .detection import CocoFolder, CutoutScenes, DetectionBundle, DigitScenes, F
 from .digits import Digits, list_digit_sources, load_digits
 from .folder import ImageFolder
 from .imagenet import ImageNet
+from .photographs import Photographs
 from .points import PointBundle, SolidPairs, Solids
 from .segmentation import (
     ADE20K,
@@ -71,6 +72,7 @@ __all__ = [
     "Nuclei",
     "NucleiInstances",
     "PascalVOC",
+    "Photographs",
     "PointBundle",
     "SceneFlow",
     "SceneMasks",

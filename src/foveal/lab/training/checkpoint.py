@@ -37,13 +37,14 @@ __all__ = [
     "write_weights",
 ]
 
-_LATER: dict[str, Any] = {"repeats": 1}
+_LATER: dict[str, Any] = {"repeats": 1, "patience": None}
 _LATER_IN: dict[str, dict[str, Any]] = {
     "task": {"bce": False},
     "model": {"pyramid_width": 256, "regions": 512},
     "optim": {
         **{"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "power": 0.9, "milestones": []},
         **{"nesterov": False, "decay_all": False, "warmup_lr": None, "cooldown": 0.0, "factor": 0.1},
+        **{"layer_decay": None, "new_lr": None, "new_first": 0.0},
     },
 }
 """Settings that recipes once did not have, of the whole and by part, at what they mean where they are absent: a run of then is still the same run."""

@@ -17,6 +17,8 @@ def finish_run(run: Run) -> dict[str, Any]:
         ValueError: weights or answers that are no numbers; then nothing is published.
     """
     recipe, bundle, accelerator = run.recipe, run.bundle, run.accelerator
+    accelerator.wait_for_everyone()
+    run.early.take_best_(run.judged)
     spoilt = not_finite(run.judged)
     if spoilt:
         raise Diverged(f"{spoilt[0]} of the weights is not finite at step {recipe.steps}, so they are not published; train anew with a lower --optim.lr")
@@ -24,7 +26,9 @@ def finish_run(run: Run) -> dict[str, Any]:
     for name, probe in bundle.probes.items():
         metrics |= {f"{name}_{key}": value for key, value in scalars(evaluate(run.judged, probe, recipe, bundle, accelerator)).items()}
     parameters = sum(p.numel() for p in run.model.parameters())
-    result = {"split": "test", "step": recipe.steps, "parameters": parameters, "notes": bundle.notes, **metrics}
+    # where a set has no test of its own, its last number is one of validation, which is no test
+    split = "val" if bundle.test is bundle.val else "test"
+    result = {"split": split, "step": run.last, "parameters": parameters, "notes": [*bundle.notes, *run.early.notes(run.last)], **metrics}
     if accelerator.is_main_process:
         write_weights(run.folder / "model.safetensors", run.judged.state_dict())
         write_json(run.folder / "metrics.json", result)

