@@ -34,10 +34,10 @@ STAGED: dict[str, list[int]] = {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 16,
 HIER: dict[str, Any] = {"image_size": 128, "patch_size": 4, "embed_dim": 16, "depths": [2, 1, 1, 1], "num_heads": [2, 2, 4, 4], "window_size": 4}
 SPECIAL: dict[str, dict[str, Any]] = {
     "swin": HIER, "swinv2": HIER, "donut-swin": HIER, "maskformer-swin": HIER,
-    "segformer": {"image_size": 64, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32], "num_attention_heads": [1, 2, 4, 4], "decoder_hidden_size": 16},
-    "glpn": {"image_size": 64, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32], "num_attention_heads": [1, 2, 4, 4], "decoder_hidden_size": 16},
+    "segformer": {"image_size": 128, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32], "num_attention_heads": [1, 2, 4, 4], "decoder_hidden_size": 16},
+    "glpn": {"image_size": 128, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32], "num_attention_heads": [1, 2, 4, 4], "decoder_hidden_size": 16},
     "pvt": {"image_size": 64, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32], "num_attention_heads": [1, 2, 4, 4]},
-    "pvt_v2": {"image_size": 64, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32], "num_attention_heads": [1, 2, 4, 4]},
+    "pvt_v2": {"image_size": 128, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32], "num_attention_heads": [1, 2, 4, 4]},
     "mobilevit": {"image_size": 64, "patch_size": 2, "hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 32], "num_attention_heads": 4},
     "mobilevitv2": {"image_size": 64, "patch_size": 2},
     "cvt": {"embed_dim": [16, 32, 32], "num_heads": [1, 2, 4], "depth": [1, 2, 3], "image_size": 64},
@@ -192,7 +192,7 @@ def _build(name: str) -> Built:
         raise ValueError(f"{kind.__name__} of {size:,} parameters is not small enough")
     model = kind(config).eval()
     tried = []
-    for inputs in _inputs(model, config):
+    for inputs in _inputs(model, config, special.get("image_size")):
         try:
             with torch.no_grad():
                 model(**inputs)
@@ -204,11 +204,11 @@ def _build(name: str) -> Built:
     raise ValueError(f"{kind.__name__}: {said}")
 
 
-def _inputs(model: Any, config: Any) -> list[dict[str, Any]]:
+def _inputs(model: Any, config: Any, size: Any = None) -> list[dict[str, Any]]:
     """What the model may be called with: the likeliest first."""
     asked = inspect.signature(model.forward).parameters
     vision = getattr(config, "vision_config", None) or config
-    side = getattr(vision, "image_size", 32)
+    side = size or getattr(vision, "image_size", 32)
     side = side if isinstance(side, int) else max(side) if isinstance(side, (list, tuple)) else 32
     sides = list(dict.fromkeys([side, 32, 64, 128]))
     given: list[dict[str, Any]] = []

@@ -50,7 +50,8 @@ def _by_library(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]
 def _line(library: str, results: list[dict[str, Any]]) -> list[str]:
     n = counts(results)
     faults = ", ".join(f"{number} {name}" for name, number in n["faults"].items() if number) or "0"
-    cells = [library, n["rows"], n["whole"], n["strict"], n["changed"], n["part"], n["refused"], n["no softmax"], faults, n["late of others"]]
+    cells = [library, n["rows"], n["whole"], n["strict"], n["changed"], n["part"], n["refused"], n["no softmax"], faults]
+    cells += [n["late of others"] if all("external" in one for one in results if one["verdict"] not in UNSEEN) else "not measured"]
     cells += [f"{n['converted']} of {n['attentions']}", f"{n['maps right']} of {n['maps']}", n["maps wrong"], f"{n['revert']} / {n['revert wrong']}"]
     return [str(cell) for cell in [*cells, ", ".join(f"{number} {name}" for name, number in n["unseen"].items()) or "0"]]
 
@@ -128,6 +129,7 @@ def write(results: list[dict[str, Any]]) -> None:
     page = PAGE.format(
         date=datetime.date.today().isoformat(),
         versions=_versions(),
+        quick="" if all("external" in one for one in seen) else " --quick",
         machine=f"{platform.system()} {platform.machine()}, one thread, Python {platform.python_version()}",
         summary=_table(HEAD, [_line(library, part) for library, part in _by_library(results).items()]),
         table=_table(head, [_row(one) for one in rows]),
@@ -135,7 +137,8 @@ def write(results: list[dict[str, Any]]) -> None:
     )
     (DOCS / "hosts.md").write_text(page)
     data = {"date": datetime.date.today().isoformat(), "torch": torch.__version__, "versions": _versions(), "rows": [_short(one) for one in results]}
-    (DOCS / "hosts.json").write_text(json.dumps(data, indent=1) + "\n")
+    lines = ",\n".join(json.dumps(row) for row in data.pop("rows"))
+    (DOCS / "hosts.json").write_text(f'{json.dumps(data)[:-1]}, "rows": [\n{lines}\n]}}\n')
 
 
 def _short(one: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +151,7 @@ What `foveal.convert_` makes of the models of other libraries: the smallest mode
 that zero heads, layer scales and flat maps show. Made by
 
 ```
-python -m tests.sweep --write
+python -m tests.sweep{quick} --write
 ```
 
 on {date}, CPU ({machine}); {versions}.
