@@ -79,7 +79,7 @@ def test_what_is_read_is_what_was_there(kind: type[nn.Module]) -> None:
     want, state = model(images), {name: value.clone() for name, value in model.state_dict().items()}
     for config in (SoftmaxAttention.Config(), DenoisingAttention.Config()):
         report = foveal.convert_(model, config, warm_start="exact", inputs=images[:2])
-        assert [(swap.name, swap.function) for swap in report.swaps] == [("attention", "kept")]
+        assert [(swap.name, swap.output) for swap in report.swaps] == [("attention", "identical")]
         torch.testing.assert_close(model(images), want, rtol=1e-5, atol=1e-6)
         foveal.revert_(model)
         assert torch.equal(model(images), want)
@@ -113,6 +113,60 @@ def test_attention_that_makes_keys_and_values_of_the_same_tokens_is_refused() ->
     model, images = _model(PositionsAttention())
     with pytest.raises(InputError, match="values are made of other tokens"):
         foveal.convert_(model, ExternalAttention.Config(), inputs=images)
+
+
+class PickyAttention(Attention):
+    """Asserts what it is made for, as timm's halo attention does, or raises something of its own."""
+
+    kind: type[Exception] = AssertionError
+
+    def forward(self, x: Tensor, flag: bool = False) -> tuple[Tensor, None]:
+        if x.shape[-2] != 4 or x.std() > 0.2:
+            raise self.kind
+        return super().forward(x, flag)
+
+
+class NeverHeardOfError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", [AssertionError, NeverHeardOfError])
+def test_whatever_an_attention_raises_on_other_tokens_is_a_reason_and_no_crash(kind) -> None:
+    picky = PickyAttention()
+    picky.kind = kind
+    model, images = _model(picky)
+    model.patches.weight.data.mul_(0.1)
+    model.patches.bias.data.zero_()
+    with pytest.raises(InputError, match=rf"could not be run by itself \({kind.__name__}"):
+        foveal.convert_(model, SoftmaxAttention.Config(), inputs=images)
+
+
+class CrossAttention(PositionsAttention):
+    def forward(self, hidden: Tensor, others: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer, x in ((self.b, hidden), (self.c, others), (self.a, others)))
+        return self.d(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Decoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.cross_attention = Attention(), CrossAttention()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cross_attention(self.attention(x)[0], x[:, :3])
+
+
+def test_cross_attention_is_converted_only_where_it_is_named() -> None:
+    torch.manual_seed(0)
+    model, tokens = Decoder().eval(), torch.randn(2, 5, 16)
+    want = model(tokens)
+    report = foveal.convert_(model, SoftmaxAttention.Config(), inputs=tokens)
+    assert [swap.name for swap in report.swaps] == ["attention"]
+    assert [(left.name, "cross-attention" in left.reason) for left in report.left] == [("cross_attention", True)]
+    foveal.revert_(model)
+    report = foveal.convert_(model, SoftmaxAttention.Config(), "cross_*", inputs=tokens)
+    assert [(swap.name, swap.output) for swap in report.swaps] == [("cross_attention", "identical")]
+    torch.testing.assert_close(model(tokens), want, rtol=1e-5, atol=1e-6)
 
 
 def test_what_was_not_reached_is_said() -> None:

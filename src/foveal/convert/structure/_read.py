@@ -103,7 +103,7 @@ def _plan(module: nn.Module, given: Given) -> Plan | str:
     except InputError as error:
         return str(error)
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
-        return f"it could not be run by itself ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+        return f"it could not be run by itself ({'' if isinstance(error, RuntimeError) else f'{type(error).__name__}: '}{' '.join(str(error).split())[:120]})"
 
 
 def _tokens(copy: nn.Module, call: Call) -> set[str] | str:

@@ -95,6 +95,9 @@ def run(module: nn.Module, given: Given) -> Run:
     try:
         with _Watch(out):
             out.output = module(*given.args, **given.kwargs)
+    except Exception as error:
+        # a module of others may raise anything where it is given what it was not made for: an assertion, or a class of its own
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
     finally:
         for handle in handles:
             handle.remove()
