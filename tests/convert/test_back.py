@@ -309,5 +309,6 @@ def test_the_hubs_mixin_and_others_that_save_themselves(tmp_path) -> None:
     model.save_pretrained(tmp_path / "mine")
     ours = pytest.importorskip("foveal.models").ViT(size="tiny").build(img_size=32, in_chans=3, num_classes=5)
     convert_(ours, DENOISING)
-    ours.save_pretrained(tmp_path / "ours")
+    with pytest.warns(DeprecationWarning, match=r"foveal\.save_pretrained"):
+        ours.save_pretrained(tmp_path / "ours")
     assert torch.equal(foveal.from_pretrained(tmp_path / "ours")(IMAGES), ours.eval()(IMAGES))

@@ -261,7 +261,7 @@ def test_arms_are_one_mechanism_each() -> None:
         ({"backbone": "timm:test_vit"}, "times smaller|no maps"),
         ({"backbone": "timm:test_resnet", "attention": "pointwise", "places": ("res3",)}, "res5 or on the pyramid"),
         ({"backbone": "resnet18", "halo_stages": (4,)}, "bottlenecks"),
-        ({"attention": "nothing"}, "attention in maps"),
+        ({"attention": "nothing"}, "attention on feature maps"),
     ],
 )
 def test_what_makes_no_detector_is_refused(options, message) -> None:

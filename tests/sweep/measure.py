@@ -101,7 +101,7 @@ def _converted(model: nn.Module, inputs: Any, want: list[Tensor], spatial: dict[
         "text": len(text),
         "unsaid": _counts({name: spatial[name] for name in unsaid}),
         "others_left": _counts({name: kind for name, kind in others.items() if not any(_within(name, one) for one in swapped)}),
-        "function": dict(Counter(swap.function for swap in report.swaps)),
+        "function": dict(Counter(swap.output for swap in report.swaps)),
         "reasons": dict(Counter(re.sub(r"^\S*\d\S* ", "", reason)[:200] for reason in left.values())),
         "dropped": sorted({re.sub(r"\d+", "#", part) for swap in report.swaps for part in swap.dropped})[:4],
     }
@@ -114,12 +114,12 @@ def _converted(model: nn.Module, inputs: Any, want: list[Tensor], spatial: dict[
         out["verdict"] = "silent" if spatial else "no softmax"
     elif late:
         out |= {"verdict": "late", "message": late}
-    elif set(out["function"]) == {"kept"} and out["difference"] > TOLERANCE:
-        out |= {"verdict": "wrong", "message": f"said to be kept, and differs by {out['difference']:.1e}"}
+    elif set(out["function"]) == {"identical"} and out["difference"] > TOLERANCE:
+        out |= {"verdict": "wrong", "message": f"said to be identical, and differs by {out['difference']:.1e}"}
     elif missed:
         out["verdict"] = "part"
     else:
-        out["verdict"] = "whole" if set(out["function"]) == {"kept"} else "changed"
+        out["verdict"] = "whole" if set(out["function"]) == {"identical"} else "changed"
     try:
         foveal.revert_(model)
         out |= _untouched(model, state, kinds)

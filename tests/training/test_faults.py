@@ -346,7 +346,7 @@ def test_the_last_good_checkpoint_is_kept(tmp_path, where, monkeypatch) -> None:
         seen[0].unused = torch.nn.Parameter(torch.zeros(1))
         return seen[0]
 
-    class Ema(loop.ModelEmaV3):
+    class Ema(opening.ModelEmaV3):
         def update(self, model: Any, step: int) -> None:
             super().update(model, step=step)
             if where == "average" and step == 6:

@@ -7,7 +7,12 @@ class TestMine(AttentionContract):
     def oracle(self, module, x, present): ...
 """
 
-import pytest
+from .._errors import missing_extra
+
+try:
+    import pytest
+except ImportError as error:
+    raise missing_extra("pytest", "testing", "foveal.testing") from error
 
 # before they are imported, so that a failing assertion shows its numbers
 pytest.register_assert_rewrite("foveal.testing._contract", "foveal.testing._half")

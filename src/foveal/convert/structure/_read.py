@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from ..._errors import InputError
 from ...attention import SoftmaxAttention, TokenAttention
@@ -87,6 +88,8 @@ def _plan(module: nn.Module, given: Given) -> Plan | str:
     """What was found and holds, or why nothing is believed."""
     if not any(value.is_floating_point() for value in module.parameters()):
         return "it has no weights"
+    if any(is_parametrized(part) for part in module.modules()):
+        return "it carries a parametrisation, which is no part of a structure"
     call = bound(module, given)
     if isinstance(call, str):
         return call

@@ -64,7 +64,7 @@ class Photographs(ImageFolder):
             from timm.data import create_transform
             from torchvision.transforms import v2
         except ImportError as error:
-            raise missing_extra("timm and torchvision", "train", "photographs") from error
+            raise missing_extra("torchvision", "train", "photographs") from error
         way = v2.InterpolationMode(self.interpolation)
         evaluate = create_transform(
             (3, self.img_size, self.img_size),

@@ -99,7 +99,7 @@ def _figures(history: list[dict[str, Any]], found: Judged, sure: Reliability, cl
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise missing_extra("matplotlib", "bench", "the page of a run") from error
+        raise missing_extra("matplotlib", "compare", "the page of a run") from error
     with matplotlib.rc_context(_STYLE):
         curves = Figure(figsize=(9, 3.2), layout="constrained")
         left, right = curves.subplots(1, 2)

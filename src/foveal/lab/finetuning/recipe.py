@@ -156,7 +156,7 @@ def _augmented(folder: Photographs, images: int) -> Photographs:
 
 def _calibrated(network: Pretrained, folder: Photographs) -> Pretrained:
     report = network.build(img_size=folder.img_size, num_classes=2).conversion
-    changed = any(swap.function == "changed" for swap in report.swaps)  # type: ignore[union-attr]
+    changed = any(swap.output == "changed" for swap in report.swaps)  # type: ignore[union-attr]
     return replace(network, calibrate=_CALIBRATION_STEPS if changed else 0)
 
 

@@ -1,6 +1,7 @@
 """A pretrained classifier of any library, with a new head and, if wanted, another attention, as the model of a recipe."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from ..._errors import InputError, missing_extra
+from ..._ranges import Range
 from ...attention import FAMILIES, attention_class, config_from_dict, list_attentions
 from ...convert import ConversionReport, Where, calibrate_, convert_, every_nth, insert_
 from ...convert._digest import digests, fingerprint
@@ -36,6 +38,11 @@ class Pretrained(ModelConfig):
     baseline: ClassVar[str] = "own"
     default_arms: ClassVar[tuple[str, ...]] = ("own", "denoising", "external")
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        **ModelConfig.ranges,
+        **dict.fromkeys(("calibrate", "lora"), Range(at_least=0, at_most=10**6)),
+    }
+
     library: str
     """timm, torchvision, transformers, wheel, or folder: one of foveal.save_pretrained."""
     name: str
@@ -62,10 +69,9 @@ class Pretrained(ModelConfig):
     """Rank of low-rank adapters on the linear layers, which then learn in their place, with what is new; 0 is none."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.library not in SOURCES:
             raise InputError(f"library must be one of {', '.join(SOURCES)}, got {self.library!r}")
-        if self.calibrate < 0 or self.lora < 0:
-            raise InputError(f"calibrate and lora are numbers of at least 0, got {self.calibrate} and {self.lora}")
         if self.attention is None and (self.where != "*" or self.warm_start is not None or self.calibrate or self.insert_after or self.attention_options):
             raise InputError("where, warm_start, calibrate, insert_after and attention_options are of an attention, and none is named")
         if self.insert_after and (self.where != "*" or self.warm_start is not None or self.calibrate):
