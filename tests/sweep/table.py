@@ -157,7 +157,8 @@ python -m tests.sweep{quick} --write
 on {date}, CPU ({machine}); {versions}.
 
 Which attentions a model has is seen from the softmaxes that run, not asked of conversion. **Whole**: every softmax attention over tokens became
-`SoftmaxAttention`, the report says "identical", and all outputs agree to 1e-4 of their largest number; text of a two-tower model may be left, if the report says so.
+`SoftmaxAttention`, the report says "identical", and all outputs agree to 1e-4 of their largest number; text of a two-tower model may be left, if the report
+says so.
 **Nothing left**: and no attention of another kind (over channels, linear, lambda) was left beside. **Faults** are crashes, failures after conversion, silent
 no-ops and results that differ from what the report says. **Others late**: `external` or `efficient` attention converted and then failed in forward or backward.
 **Maps right**: every map of `attention_maps` equals, in another run, what the softmax gave or what then met the values. **Reverts**: bit-identical in outputs,

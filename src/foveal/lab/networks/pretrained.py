@@ -173,7 +173,7 @@ class Pretrained(ModelConfig):
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError as error:
-            raise missing_extra("peft", "hf", "--lora") from error
+            raise missing_extra("peft", "peft", "--lora") from error
         linear = [
             name
             for name, module in model.named_modules()
