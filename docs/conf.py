@@ -23,7 +23,8 @@ myst_heading_anchors = 3
 highlight_language = "text"
 # a reference to a name that no page documents is an error; a name without a dot may be of something in the same file that is not public
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"\w+")]
+# and what has blanks is prose in front of a colon, which napoleon takes for a type
+nitpick_ignore_regex = [("py:.*", r"\w+"), ("py:class", r".* .*")]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"

@@ -41,7 +41,7 @@ def convert_(
     with nobody and frozen or trained alike; else they stay three. What hangs on a layer and cannot go on is refused. A module that stands in several places
     is replaced once. An error leaves the model as it was.
 
-    An optimizer cannot be seen from the model: make it after the conversion, or give it :meth:`ConversionReport.new_objects`.
+    An optimizer cannot be seen from the model: make it after the conversion, or give it ``report.new_objects``, names of the parameters that it would not know.
 
     Args:
         model: of timm, torchvision, transformers, any with ``nn.MultiheadAttention`` (see :func:`known_hosts`), or any whose attention can be read by its
