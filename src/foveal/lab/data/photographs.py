@@ -37,8 +37,8 @@ class Photographs(ImageFolder):
     squash: bool = False
     """Stretch the whole image to a square in evaluation."""
     augment: Literal["none", "light", "medium", "strong"] = "medium"
-    """How much training images vary. With light, crops of half the image and more, and flips; with medium, smaller crops and colors too; with strong, RandAugment and
-    erased parts in addition."""
+    """How much training images vary. With light, crops of half the image and more, and flips; with medium, smaller crops and colors too; with strong,
+    RandAugment and erased parts in addition."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
