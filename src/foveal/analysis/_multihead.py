@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..functional._kernel import kernel_logits
+
 __all__ = ["FAST", "function_maps", "is_plain", "kernel_maps", "layer_maps", "module_maps"]
 
 FAST = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
@@ -91,15 +93,7 @@ def kernel_maps(
     enable_gqa: bool = False,
 ) -> Tensor:
     """The map of ``F.scaled_dot_product_attention``, ``(…, Nq, Nk)``, in the precision that its kernels compute it in."""
-    if enable_gqa:
-        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], dim=-3)
-    wide = query.dtype if query.dtype == torch.float64 else torch.float32
-    logits = (query.to(wide) * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.to(wide).mT
-    if is_causal:
-        logits = logits.masked_fill(torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1), float("-inf"))
-    if attn_mask is not None:
-        # added, as in the kernels: what is NaN stays so where it is masked
-        logits = logits + (torch.zeros_like(attn_mask, dtype=wide).masked_fill(~attn_mask, float("-inf")) if attn_mask.dtype == torch.bool else attn_mask)
+    logits = kernel_logits(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     weights = logits.softmax(-1)
     if attn_mask is not None:
         # the kernels give zero to who may look at nothing

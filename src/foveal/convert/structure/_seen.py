@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ...functional._kernel import kernel_logits
 from .._capture import first_tensor
 from ._probe import Given
 
@@ -115,7 +116,7 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name == "scaled_dot_product_attention":
-            self._note(_logits(*args, **kwargs))
+            self._note(kernel_logits(*args, **kwargs))
         elif name in ("softmax", "_softmax") and isinstance(args[0], Tensor) and args[0].ndim >= 3:
             dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
             self._note(args[0] if dim in (-1, args[0].ndim - 1) else args[0].transpose(dim, -1).detach() * torch.nan)
@@ -125,23 +126,3 @@ class _Watch(TorchFunctionMode):
         self.out.logits.append(logits.clone())
         self.out.turns.append(self.out.seen)
         self.out.seen += 1
-
-
-def _logits(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    if enable_gqa:
-        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], dim=-3)
-    logits = (query @ key.mT) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if is_causal:
-        logits = logits.masked_fill(torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1), float("-inf"))
-    if attn_mask is None:
-        return logits
-    return logits.masked_fill(~attn_mask, float("-inf")) if attn_mask.dtype == torch.bool else logits + attn_mask
