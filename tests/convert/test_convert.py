@@ -186,7 +186,8 @@ def test_places_that_are_none_are_explained(where, says) -> None:
 def test_attentions_that_are_not_known_are_named() -> None:
     timm = pytest.importorskip("timm")
     model = nn.ModuleDict({"attn": timm.models.nest.Attention(24, 4)})
-    with pytest.raises(ValueError, match=r"timm\.models\.nest\.Attention; attn \(Attention\) cannot be read by its structure: no run reached it.*"):
+    says = r"timm\.models\.nest\.Attention; attn \(Attention\) cannot be read by its structure: no run reached it"
+    with pytest.raises(ValueError, match=rf"{says}.*; known: .*timm\.models\.eva\.EvaAttention.*foveal\.register_host"):
         convert_(model, DENOISING, where="attn")
 
 

@@ -172,7 +172,7 @@ def test_cross_attention_is_converted_only_where_it_is_named() -> None:
 def test_what_was_not_reached_is_said() -> None:
     """Inputs that break off the run before the attention."""
     model, _ = _model(Attention())
-    with pytest.raises(InputError, match="no run reached it"):
+    with pytest.raises(InputError, match=r"no run reached it \(the model raised RuntimeError: .*channels.*\): give a batch with convert_"):
         foveal.convert_(model, SoftmaxAttention.Config(), inputs=torch.randn(1, 5, 16, 16))
 
 

@@ -25,8 +25,8 @@ class _Enough(Exception):
     """Every module was called: the rest of the run is not needed."""
 
 
-def given_at_place(model: nn.Module, modules: Mapping[str, nn.Module], inputs: Any = None) -> dict[str, Given]:
-    """What each module is given in its first call, by name; those that no run reached are absent.
+def given_at_place(model: nn.Module, modules: Mapping[str, nn.Module], inputs: Any = None) -> tuple[dict[str, Given], str]:
+    """What each module is given in its first call, by name, and why the last run broke off; modules that no run reached are absent.
 
     A run that breaks off is no error: what was called before was called at its place.
 
@@ -36,8 +36,9 @@ def given_at_place(model: nn.Module, modules: Mapping[str, nn.Module], inputs: A
         inputs: a batch, positional or by name; made up if None.
     """
     found: dict[str, Given] = {}
+    broke = ""
     if any(value.is_meta for value in model.parameters()):
-        return found
+        return found, "its weights are on the meta device"
 
     def noting(name: str) -> Any:
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -57,14 +58,15 @@ def given_at_place(model: nn.Module, modules: Mapping[str, nn.Module], inputs: A
                     model(*args, **kwargs)
                 except _Enough:
                     break
-                except Exception:  # whatever a model of others raises on made-up inputs: what was not reached is told as such
+                except Exception as error:  # whatever a model of others raises; it is told with what was not reached
+                    broke = f"the model raised {type(error).__name__}: {' '.join(str(error).split())[:120]}"
                     continue
                 if found:
                     break
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return found, broke
 
 
 def _as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -27,7 +27,6 @@ __all__ = ["NO_OUTPUT_MAP", "Structures", "structures_of"]
 TOLERANCE = 1e-5
 """Of the output's largest number, in float32."""
 NO_OUTPUT_MAP = "no output map of its own follows the softmax"
-_NOT_REACHED = "no run reached it: give a batch with convert_(…, inputs=…)"
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,10 @@ def structures_of(model: nn.Module, modules: Mapping[str, nn.Module], inputs: An
     reasons: dict[int, str] = {}
     if not modules:
         return Structures(hosts, reasons)
-    given = given_at_place(model, modules, inputs)
+    given, broke = given_at_place(model, modules, inputs)
     for name, module in modules.items():
         if name not in given:
-            reasons[id(module)] = _NOT_REACHED
+            reasons[id(module)] = f"no run reached it{f' ({broke})' if broke else ''}: give a batch with convert_(…, inputs=…)"
             continue
         devices = [value.device.index or 0 for value in module.parameters() if value.device.type == "cuda"]
         with torch.random.fork_rng(devices=sorted(set(devices))), torch.inference_mode(False), torch.no_grad():
