@@ -181,6 +181,7 @@ def test_every_error_names_an_extra_that_brings_its_package() -> None:
                 package, extra = (part.value if isinstance(part, ast.Constant) else None for part in node.args[:2])
                 if package and extra:
                     seen += 1
+                    assert extra in EXTRAS, f"{path}:{node.lineno}: there is no extra {extra}"
                     assert plain(package) in brought(extra), f"{path}:{node.lineno}: {extra} does not bring {package}"
     assert seen > 30, "the calls were not found"
 

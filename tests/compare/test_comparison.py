@@ -350,3 +350,26 @@ def test_an_interrupted_comparison_keeps_what_is_done_and_goes_on(images, tmp_pa
     assert f"report: {out / 'report.html'}" in printed
     assert Plan.from_dict(read_json(out / "plan.json")).recipe.steps == 60
     assert "report.html" in {path.name for path in out.iterdir()}
+
+
+def test_labels_of_axes_end_within_their_figure(results) -> None:
+    """A sentence that is cut off may say the opposite."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from foveal.lab.compare import figures
+
+    results = copy.deepcopy(results)
+    results["arms"][0]["name"] = "softmax-wide"
+    with matplotlib.rc_context(figures._STYLE):
+        drawn = [figures._headline(results), figures._difference(results), figures._curves(results), figures._cost(results)]
+    seen = 0
+    for figure in drawn:
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        for axes in figure.axes:
+            box = axes.xaxis.label.get_window_extent(canvas.get_renderer())
+            seen += bool(axes.get_xlabel())
+            assert figure.bbox.x0 <= box.x0, axes.get_xlabel()
+            assert box.x1 <= figure.bbox.x1, axes.get_xlabel()
+    assert seen >= 4

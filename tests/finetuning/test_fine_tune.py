@@ -1,6 +1,7 @@
 """Fine-tuning of other people's classifiers: where weights come from, what moves and how fast, that runs go on, and what is said."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -229,6 +230,12 @@ def test_the_command_ends_with_a_page(photographs: Path, weights: Path, tmp_path
         assert part in said
     for part in ("no test number", "blocks.5.attn", "as it came", "<svg", "Attention rollout"):
         assert part in page
+    hits, images = (int(number) for number in re.findall(r"<h1>(\d+) of (\d+) validation", page)[0])
+    z, share = 1.959964, hits / images
+    middle, half = share + z * z / (2 * images), z * (share * (1 - share) / images + z * z / (4 * images**2)) ** 0.5
+    low, high = ((middle + sign * half) / (1 + z * z / images) for sign in (-1, 1))
+    assert f"between {100 * low:.0f} and {100 * high:.0f} %" in page
+    assert page.count("no test split") == 1
     assert read_json(run / "metrics.json")["split"] == "val"
     for bad, about in ((["--lora", "x"], "takes a rank"), (["--where", "last_stage"], "none is named"), (["--data", "nowhere"], "does not exist")):
         given = ["--model", "test_vit", "--weights", "random", *([] if bad[0] == "--data" else ["--data", str(photographs)]), *bad]

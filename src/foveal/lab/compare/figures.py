@@ -84,7 +84,7 @@ def _difference(results: dict[str, Any]) -> Figure:
     axes.axvline(0, color=_INK, linewidth=1)
     _rows(axes, [arm["name"] for _, arm in arms])
     baseline, step = results["arms"][0]["name"], results["metric"]["step"]
-    axes.set_xlabel(f"difference from {baseline} with the same seed, {step}: where an interval crosses the line, better or worse is not settled")
+    axes.set_xlabel(f"difference from {baseline} with the same seed, {step}:\nwhere an interval crosses the line, better or worse is not settled")
     return figure
 
 

@@ -34,8 +34,9 @@ def write_page(run: Path) -> Path:
     """
     try:
         import jinja2
+        from scipy.stats import binomtest
     except ImportError as error:
-        raise missing_extra("jinja2", "bench", "the page of a run") from error
+        raise missing_extra("jinja2", "compare", "the page of a run") from error
     recipe, bundle, model = load_run(run)
     metrics, history = read_object(run / "metrics.json"), read_history(run / "history.jsonl")
     split = bundle.val if metrics["split"] == "val" else bundle.test
@@ -55,6 +56,7 @@ def write_page(run: Path) -> Path:
         judges=judges,
         hits=found.hits,
         images=len(found.labels),
+        interval=[100 * bound for bound in binomtest(found.hits, len(found.labels)).proportion_ci(method="wilson")],
         counts={"train": len(bundle.train), "validation": len(bundle.val)} | ({"test": len(bundle.test)} if judges == "test" else {}),
         classes=bundle.classes,
         sure=sure,
