@@ -42,8 +42,8 @@ def _read() -> tuple[dict[str, Any], dict[str, Any], type]:
         return made, made_cores, sys.modules["test_cosine_attention"].TestCosineAttention
     finally:
         for known, before in ((_registry._REGISTRY, registry), (_core.CORES, cores)):
-            known.clear()
-            known.update(before)
+            for name in known.keys() - before.keys():
+                known.remove(name)
         os.environ.pop(_extensions.VARIABLE, None)
         if environment is not None:
             os.environ[_extensions.VARIABLE] = environment
@@ -55,9 +55,9 @@ NEW, NEW_CORES, _Contract = _read()
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, cls in NEW.items():
-        monkeypatch.setitem(_registry._REGISTRY, name, cls)
+        monkeypatch.setitem(_registry._REGISTRY._entries, name, cls)
     for name, cls in NEW_CORES.items():
-        monkeypatch.setitem(_core.CORES, name, cls)
+        monkeypatch.setitem(_core.CORES._entries, name, cls)
     monkeypatch.setenv(_extensions.VARIABLE, str(OWN))
 
 
@@ -85,7 +85,7 @@ def test_conversion_maps_and_back(vit) -> None:
     maps = next(iter(foveal.attention_maps(vit, x).values()))["combined"]
     torch.testing.assert_close(maps.sum(-1), torch.ones_like(maps[..., 0]))
     torch.testing.assert_close(maps, ours.attention_map(vit.blocks[0].norm1(vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(x))))))["combined"])
-    with pytest.raises(InputError, match=r"warm_start=0\.5 means nothing for cosine attention"):
+    with pytest.raises(InputError, match=r"warm_start=0\.5 has no effect for cosine attention"):
         foveal.convert_(vit, NEW["cosine"].Config(), warm_start=0.5)
     foveal.revert_(vit)
     torch.testing.assert_close(vit(x), before)
@@ -123,7 +123,7 @@ def test_saved_and_exported(vit, tmp_path, monkeypatch) -> None:
     assert torch.equal(foveal.from_pretrained(tmp_path / "saved").eval()(x), vit(x))
     # it compares what it wrote with the model
     assert foveal.export_model(vit, tmp_path / "vit.pt2", x).error < 1e-4
-    monkeypatch.delitem(_registry._REGISTRY, "cosine")
+    monkeypatch.delitem(_registry._REGISTRY._entries, "cosine")
     with pytest.raises(InputError, match=r"unknown attention 'cosine'.*import"):
         foveal.from_pretrained(tmp_path / "saved")
 

@@ -254,7 +254,7 @@ def test_a_host_can_be_taught() -> None:
         convert_(model, SoftmaxAttention.Config())
         torch.testing.assert_close(model["mine"](x, flag=True), want)
     finally:
-        del HOSTS[host_key(Mine())]
+        HOSTS.remove(host_key(Mine()))
 
 
 def test_the_report() -> None:

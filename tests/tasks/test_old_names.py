@@ -15,7 +15,7 @@ USUAL = {"img_size": 8, "in_chans": 3, "num_classes": 2}
 
 
 def test_an_override_of_before_is_asked() -> None:
-    with pytest.warns(DeprecationWarning, match=r"Mine\.(needs|running|renewals) is called (model_kwargs|train_metrics|refresh_steps) now") as said:
+    with pytest.warns(DeprecationWarning, match=r"Mine: (needs|running|renewals) is called (model_kwargs|train_metrics|refresh_steps) now") as said:
 
         @dataclass(frozen=True, kw_only=True)
         class Mine(Classification):
@@ -29,7 +29,7 @@ def test_an_override_of_before_is_asked() -> None:
 
     assert len(said) == 3
     task = Mine()
-    with pytest.warns(DeprecationWarning, match=r"Mine\.needs is called model_kwargs"):
+    with pytest.warns(DeprecationWarning, match=r"Mine: needs is called model_kwargs"):
         assert task.model_kwargs(BUNDLE) == {**USUAL, "more": 1}
     assert task.train_metrics == ("share",)
     assert task.refresh_steps(10) == (5,)

@@ -1,5 +1,8 @@
 """Looking and measuring: attention maps, rollout, principal angles, cost."""
 
+from typing import TYPE_CHECKING, Any
+
+from .._renamed import moved_member
 from .angles import HeadAngles, chance_angles, lambdas, neighbor_angles, principal_angles, value_angles, value_overlap
 from .cost import cost, latency, peak_memory
 from .gradcam import reshape_transform_for, target_layers_for
@@ -33,3 +36,8 @@ __all__ = [
     "value_angles",
     "value_overlap",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        return moved_member(__name__, name, {"neighbour_angles": "neighbor_angles"}, globals())

@@ -8,13 +8,12 @@ Source     Björck & Golub, "Numerical methods for computing angles between line
 """
 
 from dataclasses import dataclass
-from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..attention import DenoisingAttention, SoftmaxAttention
+from ..attention import TokenAttention
 
 __all__ = ["HeadAngles", "chance_angles", "lambdas", "neighbor_angles", "principal_angles", "value_angles", "value_overlap"]
 
@@ -57,23 +56,23 @@ class HeadAngles:
 
 
 def value_angles(model: nn.Module) -> list[HeadAngles]:
-    """Principal angles between the row spaces of W_V⁺ and W_V⁻, for every head of every denoising attention with values apart."""
+    """Principal angles between the row spaces of W_V⁺ and W_V⁻, for every head of every attention with values apart, as denoising attention has."""
     out = []
     for layer, module in model.named_modules():
-        if _has_values_apart(module):
-            for head, (positive, negative) in enumerate(zip(*_value_weights(module), strict=True)):
+        if len(weights := _value_weights(module)) == 2:
+            for head, (positive, negative) in enumerate(zip(*weights, strict=True)):
                 angles = principal_angles(positive.mT, negative.mT)
                 out.append(HeadAngles(layer, head, angles[0].item(), angles.mean().item()))
     return out
 
 
 def neighbor_angles(model: nn.Module) -> list[HeadAngles]:
-    """Principal angles between the value row spaces of each head and the next, in every softmax attention: what ordinary heads show."""
+    """Principal angles between the value row spaces of each head and the next, where heads have one map to values: what ordinary heads show."""
     out = []
     for layer, module in model.named_modules():
-        if isinstance(module, SoftmaxAttention):
-            values = module.qkv.weight[2 * module.inner_dim :].unflatten(0, (module.num_heads, -1))
-            for head in range(module.num_heads - 1):
+        if len(weights := _value_weights(module)) == 1:
+            values = weights[0]
+            for head in range(len(values) - 1):
                 angles = principal_angles(values[head].mT, values[head + 1].mT)
                 out.append(HeadAngles(layer, head, angles[0].item(), angles.mean().item()))
     return out
@@ -89,30 +88,22 @@ def value_overlap(model: nn.Module) -> Tensor:
     """
     overlaps = []
     for module in model.modules():
-        if _has_values_apart(module):
-            positive, negative = (torch.linalg.qr(weight.mT.float()).Q for weight in _value_weights(module))
-            overlaps.append((positive.mT @ negative).square().sum((-2, -1)).mean() / module.head_dim)
+        if len(weights := _value_weights(module)) == 2:
+            positive, negative = (torch.linalg.qr(weight.mT.float()).Q for weight in weights)
+            overlaps.append((positive.mT @ negative).square().sum((-2, -1)).mean() / weights[0].shape[1])
     if not overlaps:
         raise InputError("the overlap of values needs a denoising attention with values of its own in both branches; this model has none")
     return torch.stack(overlaps).mean()
 
 
 def lambdas(model: nn.Module) -> dict[str, list[float]]:
-    """λ of every head of every denoising attention, by layer."""
-    return {layer: module.lambdas.tolist() for layer, module in model.named_modules() if isinstance(module, DenoisingAttention)}
+    """λ of every head of every attention that has some, by layer."""
+    found = {layer: module.head_lambdas() for layer, module in model.named_modules() if isinstance(module, TokenAttention)}
+    return {layer: value.tolist() for layer, value in found.items() if value is not None}
 
 
-def _has_values_apart(module: nn.Module) -> TypeGuard[DenoisingAttention]:
-    if isinstance(module, DenoisingAttention) and module.fused and not module.shared_values:
-        raise InputError("the values of a fused denoising attention have λ folded in; take the angles before foveal.fuse_")
-    return isinstance(module, DenoisingAttention) and module.v_neg is not None
-
-
-def _value_weights(module: DenoisingAttention) -> tuple[Tensor, Tensor]:
-    """W_V⁺ and W_V⁻ by head, ``(H, D, C)`` each."""
-    assert module.v_neg is not None, "values are apart"
-    positive = module.qkv.weight[2 * module.inner_dim :]
-    return positive.unflatten(0, (module.num_heads, -1)), module.v_neg.weight.unflatten(0, (module.num_heads, -1))
+def _value_weights(module: nn.Module) -> tuple[Tensor, ...]:
+    return module.value_weights() if isinstance(module, TokenAttention) else ()
 
 
 def _basis(matrix: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..attention import DenoisingAttention, SoftmaxAttention
+from ..attention import TokenAttention
 from ..convert import Where
 from ._names import Names, unwrapped
 from ._watch import Found, Watch, is_ours
@@ -133,8 +133,9 @@ def gradient_rollout(model: nn.Module, images: Any, target: int | Sequence[int] 
     def keep(found: Found) -> None:
         if found.off_path:
             raise refuse(found.module)
-        # denoising attention makes two maps at every call, and each has its own gradient
-        if isinstance(found.module, DenoisingAttention) and layers and layers[-1].module is found.module and len(layers[-1].terms) == 1:
+        # the maps of one call come one after the other, and each has its own gradient
+        each = found.module.maps_per_call if isinstance(found.module, TokenAttention) else 1
+        if layers and layers[-1].module is found.module and len(layers[-1].terms) < each:
             layers[-1].terms += found.terms
         else:
             layers.append(found)
@@ -187,7 +188,7 @@ def _gradients(answer: Tensor, maps: list[Tensor]) -> Sequence[Tensor | None]:
 
 
 def _has_gradient(module: nn.Module) -> bool:
-    return isinstance(module, SoftmaxAttention | DenoisingAttention) and module.core.name == "softmax"
+    return isinstance(module, TokenAttention) and module.has_map_gradient
 
 
 def _detached(images: Any) -> Any:

@@ -4,7 +4,7 @@ Shapes     B batch, N tokens (Nq queries, Nk keys), C = dim, H heads, D head wid
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from .._fx import leaf_method
+from .._renamed import renamed_arguments
 from ..functional._transforms import transformed
 from ..functional.softmax import AttentionFunction
 from ._core import Core, make_core
@@ -131,6 +132,10 @@ class TokenAttention(AttentionModule, ABC):
     """Whether ``forward`` takes ``rope``, rotary positions of queries and keys."""
     takes_warm_start: ClassVar[Literal["", "exact", "any"]] = ""
     """Which ``warm_start`` means something to :meth:`adopt_`: none, ``"exact"`` alone, or a number too."""
+    maps_per_call: ClassVar[int] = 1
+    """Maps with a gradient of their own that one call makes."""
+    fuses_streams: ClassVar[bool] = False
+    """Whether its streams are fused at the width of ``dim``, so that heads of another total width have no place in it."""
 
     dim: int
     num_heads: int
@@ -146,6 +151,30 @@ class TokenAttention(AttentionModule, ABC):
         """Whether ``forward`` takes as ``context`` a pair, of tokens for keys and of others for values."""
         return False
 
+    @property
+    def has_map_gradient(self) -> bool:
+        """Whether its map lies on the path of gradients, as one that is computed in the open does."""
+        return False
+
+    def value_weights(self) -> tuple[Tensor, ...]:
+        """Weights of its maps to values, ``(H, D, C)`` each: one, or two where branches have values apart. None where there are no values of tokens.
+
+        Raises:
+            ValueError: they cannot be told any more, as after :func:`foveal.fuse_`.
+        """
+        return ()
+
+    def head_lambdas(self) -> Tensor | None:
+        """How much each head takes off, ``(H,)``, where that is a parameter."""
+        return None
+
+    def set_depth(self, depth: int) -> None:
+        """Take the place of layer ``depth``, counted from 0. Models call this; it means nothing to most."""
+
+    def weights_from_softmax(self, weights: Mapping[str, Tensor], warm_start: float) -> dict[str, Tensor]:
+        """The state dict of softmax attention in the same place, and what can be made of it for layers of one's own; what is then missing cannot be."""
+        return dict(weights)
+
     def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
         """Take what can be kept of the weights of the attention in whose place this one is put, and start the rest.
 
@@ -153,7 +182,7 @@ class TokenAttention(AttentionModule, ABC):
 
         Args:
             place: the host's layers.
-            warm_start: see :func:`foveal.convert_`; means nothing where :attr:`takes_warm_start` says so.
+            warm_start: see :func:`foveal.convert_`; has no effect where :attr:`takes_warm_start` says so.
         """
         return adopt_by_name(self, place)
 
@@ -253,6 +282,7 @@ class QKVAttention(TokenAttention):
     def no_weight_decay(self) -> set[str]:
         return {f"core.{name}" for name in self.core.no_weight_decay()}
 
+    @renamed_arguments("attention", rotate="rope")
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rope: Rope | None = None) -> Tensor:
         """Attend.
 

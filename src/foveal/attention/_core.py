@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .._errors import InputError, unknown
 from .._fx import Leaf
+from .._registry import Registry
 from ..functional.softmax import AttentionFunction
 
 __all__ = ["CORES", "Core", "FunctionCore", "make_core", "register_core"]
@@ -83,17 +84,21 @@ class FunctionCore(Core):
 
 CoreClass = TypeVar("CoreClass", bound=type[Core])
 
-CORES: dict[str, type[Core]] = {}
+CORES: Registry[type[Core]] = Registry("core")
 """Cores that a configuration can name."""
 
 
 def register_core(name: str) -> Callable[[CoreClass], CoreClass]:
-    """Enter a core class under ``name``. Its constructor takes the width of a head, ``device``, ``dtype`` and options of its own."""
+    """Enter a core class under ``name``. Its constructor takes the width of a head, ``device``, ``dtype`` and options of its own.
+
+    Raises:
+        ValueError: the name is taken.
+    """
 
     def enter(cls: CoreClass) -> CoreClass:
-        assert name not in CORES, f"two cores are called {name!r}: {CORES[name]} and {cls}"
+        CORES.check_free(name)
         cls.name = name
-        CORES[name] = cls
+        CORES.add(name, cls)
         return cls
 
     return enter
@@ -109,11 +114,10 @@ def make_core(given: str | AttentionFunction, head_dim: int, options: dict[str, 
         if options:
             raise InputError(f"core_options are for cores that are named, got {options} for {given}; bind them with functools.partial")
         return FunctionCore(given, head_dim)
-    if given not in CORES:
-        raise unknown("core", given, CORES)
     options = options or {}
-    known = list(inspect.signature(CORES[given]).parameters.keys() - {"head_dim", "device", "dtype"})
+    core = CORES[given]
+    known = list(inspect.signature(core).parameters.keys() - {"head_dim", "device", "dtype"})
     for option in options:
         if option not in known:
             raise unknown(f"option of the {given} core", option, known)
-    return CORES[given](head_dim, device=device, dtype=dtype, **options)
+    return core(head_dim, device=device, dtype=dtype, **options)

@@ -12,6 +12,7 @@ from .._errors import InputError, unknown
 from .._extensions import load_extensions
 from .._fits import described, fits
 from .._fx import Leaf
+from .._registry import Registry
 from .._renamed import renamed_arguments, renamed_attribute, renamed_keys, warn_renamed
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class AttentionModule(Leaf):
         def cost(self, *args: Any, **kwargs: Any) -> Cost: ...
 
 
-_REGISTRY: dict[str, type[nn.Module]] = {}
+_REGISTRY: Registry[type[nn.Module]] = Registry("attention")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +136,12 @@ def register(name: str, *, family: Family, form: Form = "tokens") -> Callable[[M
         ValueError: the name is taken; a nested ``Config`` that is no :class:`AttentionConfig`; none, and a constructor of which it cannot be made.
     """
 
+    if str(family) == "neighbourhood":
+        warn_renamed("register", "family='neighbourhood'", "family='neighborhood'")
+        family = "neighborhood"
+
     def enter(cls: Module) -> Module:
-        if name in _REGISTRY:
-            raise InputError(f"two attentions are called {name!r}: {_REGISTRY[name]} and {cls}; choose another name")
+        _REGISTRY.check_free(name)
         own = vars(cls).get("Config")
         if own is None:
             own = cls.Config = derive_config(cls)  # type: ignore[attr-defined]
@@ -146,7 +150,7 @@ def register(name: str, *, family: Family, form: Form = "tokens") -> Callable[[M
         cls.name, cls.family, cls.form = name, family, _form(form)  # type: ignore[attr-defined]
         cls.Config.module = cls  # type: ignore[attr-defined]
         _keep_old_names(cls, own)
-        _REGISTRY[name] = cls
+        _REGISTRY.add(name, cls)
         return cls
 
     return enter
@@ -216,7 +220,7 @@ def attention_class(name: str) -> Any:
 
 def registered() -> dict[str, type[nn.Module]]:
     """What is registered by now; modules from outside are not asked for."""
-    return dict(_REGISTRY)
+    return {name: _REGISTRY[name] for name in _REGISTRY}
 
 
 def create_attention(name: str, /, *args: Any, **kwargs: Any) -> AttentionModule:
@@ -247,7 +251,7 @@ def list_attentions(*, family: Family | None = None, form: Form | None = None) -
     load_extensions()
     return sorted(
         name
-        for name, cls in _REGISTRY.items()
+        for name, cls in registered().items()
         if family in (None, cls.family) and form in (None, cls.form)  # type: ignore[attr-defined]
     )
 

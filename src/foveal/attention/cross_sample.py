@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from .._fx import leaf_method
+from .._renamed import renamed_arguments
 from ..functional import cross_sample_attention, cross_sample_attention_maps
 from ._base import Context, NormLayer, QKVAttention, Rope, apply_rope, check_mask
 from ._linear import project
@@ -170,6 +171,7 @@ class CrossSampleAttention(CrossSamplePair):
     """
 
     takes_warm_start = "exact"
+    fuses_streams = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
@@ -232,6 +234,7 @@ class CrossSampleAttention(CrossSamplePair):
     def unfit_for(self, place: HostLayers) -> str:
         return "it changes the width of its tokens, at which cross-sample attention fuses its streams" if place.weight.shape[0] != place.dim else ""
 
+    @renamed_arguments("attention", rotate="rope")
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rope: Rope | None = None) -> Tensor:
         """Attend to the sample and to the dictionary.
 

@@ -1,7 +1,7 @@
 """Denoising attention as a layer; see :mod:`foveal.functional.denoising` for the mathematics, the paper and what differs from it."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -60,6 +60,7 @@ class DenoisingAttention(QKVAttention):
     """
 
     takes_warm_start = "any"
+    maps_per_call = 2
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
@@ -114,6 +115,42 @@ class DenoisingAttention(QKVAttention):
     def reset_parameters(self) -> None:
         """λ back to ``lambda_init``; the linear maps keep what they, or the host, set."""
         nn.init.constant_(self.lambdas, self.lambda_init)
+
+    @property
+    def has_map_gradient(self) -> bool:
+        return self.core.name == "softmax"
+
+    def value_weights(self) -> tuple[Tensor, ...]:
+        if self.fused and not self.shared_values:
+            raise InputError("the values of a fused denoising attention have λ folded in; take the angles before foveal.fuse_")
+        maps = (self.qkv.weight[2 * self.inner_dim :], *(() if self.v_neg is None else (self.v_neg.weight,)))
+        return tuple(weight.unflatten(0, (self.num_heads, -1)) for weight in maps)
+
+    def head_lambdas(self) -> Tensor:
+        return self.lambdas
+
+    def weights_from_softmax(self, weights: Mapping[str, Tensor], warm_start: float) -> dict[str, Tensor]:
+        """Q⁻ and V⁻ are ``warm_start`` times Q and V, as in :meth:`adopt_`.
+
+        Raises:
+            ValueError: values are shared, with which it cannot start as softmax.
+        """
+        made = {"lambdas", "q_neg.weight", "q_neg.bias", "v_neg.weight", "v_neg.bias", "q_neg_norm.weight", "q_neg_norm.bias"}
+        missing = self.state_dict().keys() - weights.keys()
+        if "lambdas" not in missing or not missing <= made or "qkv.weight" not in weights:
+            return dict(weights)
+        if self.shared_values:
+            raise InputError(
+                "denoising attention with shared values cannot start as softmax: its negative branch reads the same values; leave shared_values out"
+            )
+        out = {**weights, "lambdas": torch.full_like(self.lambdas, self.lambda_init)}
+        for field in ("weight", "bias"):
+            if f"qkv.{field}" in weights:
+                q, _, v = weights[f"qkv.{field}"].chunk(3)
+                out |= {f"q_neg.{field}": warm_start * q, f"v_neg.{field}": warm_start * v}
+            if f"q_norm.{field}" in weights:
+                out[f"q_neg_norm.{field}"] = weights[f"q_norm.{field}"]
+        return out
 
     @torch.no_grad()
     def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:

@@ -95,8 +95,11 @@ class DifferentialAttention(QKVAttention):
         self.set_lambda_init(depth)
         self.reset_parameters()
 
+    def set_depth(self, depth: int) -> None:
+        self.set_lambda_init(depth)
+
     def set_lambda_init(self, depth: int) -> None:
-        """Take the place of layer ``depth``. ``foveal.models`` calls this; timm tells the depth to its own class alone."""
+        """Take the place of layer ``depth``; timm tells the depth to its own class alone."""
         self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * depth)
 
     def reset_parameters(self) -> None:

@@ -59,6 +59,13 @@ class SoftmaxAttention(QKVAttention):
 
     takes_warm_start = "exact"
 
+    @property
+    def has_map_gradient(self) -> bool:
+        return self.core.name == "softmax"
+
+    def value_weights(self) -> tuple[Tensor, ...]:
+        return (self.qkv.weight[2 * self.inner_dim :].unflatten(0, (self.num_heads, -1)),)
+
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
         attn_head_dim: int | None = None

@@ -59,7 +59,7 @@ def convert_(
 
     Raises:
         ValueError: nothing matches, or nothing that is known; a host's setting that the attention cannot have; something that hangs on a layer and would be
-            lost; a quantized, compiled, sharded or otherwise wrapped model; a warm start that is none, or means nothing; a module that was converted to another
+            lost; a quantized, compiled, sharded or otherwise wrapped model; a warm start that is none, or has no effect; a module that was converted to another
             attention before.
 
     Example:

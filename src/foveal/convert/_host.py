@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from .._errors import InputError
+from .._registry import Registry
 from ..attention._apart import Apart
 from ._parts import Copied
 
@@ -81,7 +82,7 @@ class Host:
     """From the module and ours, the module that is called as the first was."""
 
 
-HOSTS: dict[str, Host] = {}
+HOSTS: Registry[Host] = Registry("host")
 
 
 def register_host(key: str, read: Callable[[nn.Module, nn.Module, str], Place | None], wrap: Callable[[nn.Module, nn.Module], nn.Module] | None = None) -> None:
@@ -107,9 +108,7 @@ def register_host(key: str, read: Callable[[nn.Module, nn.Module, str], Place | 
         >>> host_key(Mine()) in known_hosts()
         True
     """
-    if key in HOSTS:
-        raise InputError(f"the host {key} is already registered")
-    HOSTS[key] = Host(read, wrap or _as_it_is)
+    HOSTS.add(key, Host(read, wrap or _as_it_is))
 
 
 def host_key(module: nn.Module) -> str:

@@ -126,4 +126,4 @@ def check_warm_start(warm_start: Any, config: Any) -> None:
     means = ("any", "exact") if warm_start == "exact" else ("any",)
     if modules and not any(getattr(module, "takes_warm_start", "") in means for module in modules):
         names = ", ".join(sorted({one.attention for one in configs if isinstance(one, AttentionConfig)}))
-        raise InputError(f"warm_start={warm_start!r} means nothing for {names} attention, which has no negative branch to start small; leave it out")
+        raise InputError(f"warm_start={warm_start!r} has no effect for {names} attention, which has no negative branch to start small; leave it out")

@@ -7,10 +7,14 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from .._old_members import accept_old_members
 from .._ranges import Range, check_ranges
 from .._registry import Registry
 
 __all__ = ["MODELS", "Arm", "ModelConfig", "register_model"]
+
+
+_OLD = {"miniature": "smoke_model"}
 
 
 class ModelConfig(ABC):
@@ -31,6 +35,10 @@ class ModelConfig(ABC):
         **dict.fromkeys(("drop_path", "dropout"), Range(at_least=0, below=1)),
     }
     """What its numbers may be, by field; subclasses add theirs. All others must be finite."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        accept_old_members(cls, _OLD)
 
     def __post_init__(self) -> None:
         """Refuse settings that make no network."""
@@ -64,6 +72,8 @@ class ModelConfig(ABC):
         """The network of the baseline, which lends its initial weights to every arm that has the same."""
         return self.arms()[self.baseline].model
 
+
+accept_old_members(ModelConfig, _OLD)
 
 MODELS: Registry[type[ModelConfig]] = Registry("kind of model")
 register_model = MODELS.register

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from .._weights import misfits
-from ..attention import DenoisingAttention
+from ..attention import TokenAttention
 from ._patches import take_positions
 from .timesformer import DividedBlock, TimeSformer
 
@@ -77,18 +77,5 @@ def inflate_(
 
 
 def _attention(source: dict[str, Tensor], module: nn.Module, warm_start: float) -> dict[str, Tensor]:
-    """The weights of one attention: the source's, or for denoising attention also those made from softmax."""
-    missing = set(module.state_dict()) - set(source)
-    made = {"lambdas", "q_neg.weight", "q_neg.bias", "v_neg.weight", "v_neg.bias", "q_neg_norm.weight", "q_neg_norm.bias"}
-    if not isinstance(module, DenoisingAttention) or "lambdas" not in missing or not missing <= made or "qkv.weight" not in source:
-        return source
-    if module.shared_values:
-        raise InputError("denoising attention with shared values cannot start as softmax: its negative branch reads the same values; leave shared_values out")
-    out = source | {"lambdas": torch.full_like(module.lambdas, module.lambda_init)}
-    for field in ("weight", "bias"):
-        if f"qkv.{field}" in source:
-            q, _, v = source[f"qkv.{field}"].chunk(3)
-            out |= {f"q_neg.{field}": warm_start * q, f"v_neg.{field}": warm_start * v}
-        if f"q_norm.{field}" in source:
-            out[f"q_neg_norm.{field}"] = source[f"q_norm.{field}"]
-    return out
+    """The weights of one attention: the source's, and what the attention makes of those of softmax."""
+    return module.weights_from_softmax(source, warm_start) if isinstance(module, TokenAttention) else source

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .._errors import InputError
 from .._fx import Leaf
-from ..attention import AttentionConfig, CrossSampleAttention, ExternalAttention, config_from_dict
+from ..attention import AttentionConfig, ExternalAttention, attention_class, config_from_dict
 from ..attention._grid import check_grid, set_grid, set_grid_
 from ._mlp import Mlp
 
@@ -66,8 +66,7 @@ class TokenBlock(Leaf):
         self.dim = dim
         self.norm1 = nn.LayerNorm(in_dim, eps=norm_eps, **factory)
         self.reduce: nn.Linear | None = None
-        # cross-sample attention fuses its streams at the width that its dictionary has
-        if hasattr(attention, "attn_head_dim") and not isinstance(attention, CrossSampleAttention.Config):
+        if hasattr(attention, "attn_head_dim") and not attention_class(attention.attention).fuses_streams:
             if attention.attn_head_dim not in (None, dim):
                 raise InputError(
                     f"the head of a token block is as wide as its tokens, {dim}, got attn_head_dim={attention.attn_head_dim}; give token_dim instead"

@@ -80,7 +80,8 @@ class _Residual(nn.Module):
 
 def list_feature_mixers() -> list[str]:
     """Names that :func:`make_feature_mixer` takes, besides None: every attention on feature maps, every one on tokens that needs no grid, and the control."""
-    return sorted({*list_attentions(form="2d"), *list_attentions(form="tokens"), CONTROL} - {"halo"})
+    tokens = {name for name in list_attentions(form="tokens") if not attention_class(name).needs_grid}
+    return sorted({*list_attentions(form="2d"), *tokens, CONTROL})
 
 
 def make_feature_mixer(attention: str | None, channels: int, *, num_heads: int = 1, options: dict[str, Any] | None = None) -> nn.Module:

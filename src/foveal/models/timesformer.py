@@ -26,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .._errors import InputError, missing_extra, unknown
 from .._fx import Leaf, leaf
-from ..attention import AttentionConfig, DifferentialAttention, config_from_dict
+from ..attention import AttentionConfig, TokenAttention, config_from_dict
 from ..attention._grid import set_grid, without_grid
 from ..attention._linear import project
 from ._patches import pair, patch_grid
@@ -173,8 +173,8 @@ class TimeSformer(VisionTransformer):
         self.time_embed = None if attention_type == "space_only" else nn.Parameter(torch.zeros(1, num_frames, self.embed_dim, **place))
         self.time_drop = nn.Dropout(vit.get("pos_drop_rate", 0.0))
         for depth, block in enumerate(self.blocks):
-            if divided and isinstance(block.temporal_attn, DifferentialAttention):
-                block.temporal_attn.set_lambda_init(depth)
+            if divided and isinstance(block.temporal_attn, TokenAttention):
+                block.temporal_attn.set_depth(depth)
 
     def init_weights(self, *args: Any, **kwargs: Any) -> None:
         """timm's, and positions in time and ``temporal_fc`` to zero."""

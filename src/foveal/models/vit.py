@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError, missing_extra, unknown
-from ..attention import CORES, FAMILIES, AttentionConfig, DifferentialAttention, TokenAttention, attention_class, config_from_dict, list_attentions
+from ..attention import CORES, FAMILIES, AttentionConfig, TokenAttention, attention_class, config_from_dict, list_attentions
 from ..attention._grid import check_grid, has_windows, set_grid, set_grid_
 from ._built import Remembers
 from ._config import Arm, ModelConfig, register_model
@@ -77,8 +77,8 @@ class VisionTransformer(_VisionTransformer, Remembers):
             vit["attn_layer"] = set_grid(config, prefix, None if vit.get("dynamic_img_size") else patch_grid(vit)).layer()
         super().__init__(**{"mlp_layer": Mlp, **vit})
         for depth, block in enumerate(self.blocks):
-            if isinstance(block.attn, DifferentialAttention):
-                block.attn.set_lambda_init(depth)
+            if isinstance(block.attn, TokenAttention):
+                block.attn.set_depth(depth)
         if vit.get("patch_drop_rate") and any(has_windows(getattr(block, "attn", None)) for block in self.blocks):
             raise InputError("patch_drop_rate leaves no grid for attention in windows; leave it at 0, or choose an attention without windows")
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from .._errors import InputError, unknown
+from .._errors import InputError
 from . import PUBLISHED
 from ._table import HEADER, rows
 
@@ -10,8 +10,7 @@ from ._table import HEADER, rows
 def main(names: list[str]) -> int:
     try:
         for name in names:
-            if name not in PUBLISHED:
-                raise unknown("published network", name, PUBLISHED)
+            PUBLISHED[name]
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .._errors import missing_extra
+from .._registry import Registry
 
 try:
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -31,7 +32,7 @@ class Published:
     result: str = ""
 
 
-PUBLISHED: dict[str, Published] = {}
+PUBLISHED: Registry[Published] = Registry("published network")
 """Of every registered name but those that are for tests."""
 
 
@@ -92,7 +93,7 @@ def enter(
     setattr(home, name, entrypoint)
     register_model(entrypoint)
     if published is not None:
-        PUBLISHED[name] = published
+        PUBLISHED.add(name, published)
 
 
 def _with_defaults(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

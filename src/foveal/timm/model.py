@@ -24,6 +24,7 @@ class TimmModel(ModelConfig):
     about: ClassVar[str] = "a network of timm's registry"
     baseline: ClassVar[str] = "own"
     default_arms: ClassVar[tuple[str, ...]] = ("own", "denoising", "external")
+    old_names: ClassVar[dict[str, str]] = {"miniature_name": "smoke_name"}
 
     name: str
     """For ``timm.create_model``; ``fov_…`` are ours."""

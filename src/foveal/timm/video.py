@@ -118,7 +118,7 @@ class VideoTransformer(ModelConfig):
             if name == self.baseline:
                 found[name] = self._arm(name, f"{about}, in space and in time", name)
                 continue
-            if name != "halo":
+            if not attention_class(name).needs_grid:
                 # windows are of a grid, which the frames of a patch are not
                 found[name] = self._arm(name, f"{about}, in space and in time", name)
                 found[f"{name}-time"] = self._arm(f"{name}-time", f"{about}, in time; softmax in space", self.baseline, time=name)

@@ -16,6 +16,7 @@ import torch
 
 from ..._errors import InputError
 from ..._machine import processor
+from ..._renamed import renamed_keys
 from ...analysis import chance_angles
 from ..tasks import PrimaryMetric
 from ..training import Recipe, load_data, scalars
@@ -75,7 +76,7 @@ def collect(folder: Path) -> dict[str, Any]:
     arms = []
     for arm in plan.arms:
         rival = model.rivals.get(arm.name)
-        looks = [read_object(run / "look.json", _LOOK, again.format(run / "look.json")) for run in runs[arm.name]]
+        looks = [_read_look(run / "look.json", again) for run in runs[arm.name]]
         for run, look in zip(runs[arm.name], looks, strict=True):
             _check(look, run / "look.json", dict.fromkeys(_LISTS, list))
         names = [name for name in scalars(metrics[arm.name][0]) if name not in _NOT_METRICS]
@@ -122,6 +123,13 @@ def collect(folder: Path) -> dict[str, Any]:
         "verdict": verdict_words(arms, len(plan.seeds), headline, chance, plan.baseline),
         "statistics": {"comparisons": len(compared), **asdict(pool)},
     }
+
+
+def _read_look(path: Path, again: str) -> dict[str, Any]:
+    look = renamed_keys(str(path), read_object(path, (), again.format(path)), {"neighbour_angles": "neighbor_angles"})
+    if missing := [name for name in _LOOK if name not in look]:
+        raise Damaged(f"{path} is damaged: it has no {', '.join(missing)}; {again.format(path)}")
+    return look
 
 
 def _check(values: dict[str, Any], path: Path, kinds: dict[str, Any], remove: Path | None = None) -> None:

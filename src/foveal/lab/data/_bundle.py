@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from ..._old_members import accept_old_members
 from ..._ranges import SEED, Range, check_ranges
 from ..._registry import Registry
 from ._image import rgb
@@ -65,6 +66,9 @@ _FEW = {f"{split}_{what}": count for split, count in (("train", 16), ("val", 20)
 """Samples of a stand-in, by the settings that say how many are made. Sixteen are two batches of eight: few enough to be learned by heart."""
 
 
+_OLD = {"stand_in": "smoke_data"}
+
+
 class Data(ABC):
     """Settings of a data set, a frozen dataclass; what they load to is decided by them alone."""
 
@@ -75,6 +79,10 @@ class Data(ABC):
 
     ranges: ClassVar[Mapping[str, Range]] = {"seed": SEED, **dict.fromkeys(("img_size", "side"), Range(at_least=1, at_most=2**16))}
     """What its numbers may be, by field; subclasses add theirs. All others must be finite."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        accept_old_members(cls, _OLD)
 
     def __post_init__(self) -> None:
         """Refuse settings that make no set."""
@@ -96,6 +104,8 @@ class Data(ABC):
         few = {item.name: min(getattr(self, item.name), _FEW[item.name]) for item in fields(self) if item.name in _FEW}  # type: ignore[arg-type]
         return self if all(getattr(self, name) == count for name, count in few.items()) else replace(self, **few)  # type: ignore[type-var]
 
+
+accept_old_members(Data, _OLD)
 
 DATA: Registry[type[Data]] = Registry("kind of data")
 register_data = DATA.register

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -64,6 +64,9 @@ class ImageNet(Data):
     Raises:
         ValueError: neither form is there, or both; a split is missing; a shard is damaged; a label is missing or out of range; an unknown augmentation.
     """
+
+    old_names: ClassVar[dict[str, str]] = {"colours": "normalization"}
+    old_values: ClassVar[dict[str, dict[str, str]]] = {"normalization": {"half": "0.5"}}
 
     root: Path
     """Folder with train and val: folders of classes, or tar shards."""

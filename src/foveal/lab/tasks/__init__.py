@@ -36,9 +36,9 @@ How a task enters the library, so that ``foveal train``, ``eval``, ``compare`` a
 Nothing else lists kinds: JSON names each by its class.
 """
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
+from ..._renamed import moved_member
 from . import _extra  # noqa: F401  # the first: it says which package is missing
 from ._task import TASKS, Cell, PrimaryMetric, Row, SampleOrder, State, Task, register_task
 from .causal_learning import CausalLearning
@@ -93,7 +93,4 @@ __all__ = [
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        if name != "Walk":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        warnings.warn(f"{__name__}.Walk is called SampleOrder now; the old name goes with the next minor version", DeprecationWarning, stacklevel=2)
-        return SampleOrder
+        return moved_member(__name__, name, {"Headline": "PrimaryMetric", "Walk": "SampleOrder"}, globals())

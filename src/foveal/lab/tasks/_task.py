@@ -12,17 +12,27 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from torchmetrics import MetricCollection
 
+from ..._old_members import accept_old_members
 from ..._ranges import Range, check_ranges
 from ..._registry import Registry
 from ...analysis import cost
 from ...attention import Cost
 from ..data import DataBundle
-from ._old_names import accept_old_names
 
 __all__ = ["TASKS", "Cell", "PrimaryMetric", "Row", "SampleOrder", "State", "Task", "register_task"]
 
 Metrics = dict[str, Any]
 """Numbers by name, and where there are classes ``per_class``: by class, numbers by name."""
+
+_OLD = {
+    "headline": "primary_metric",
+    "needs": "model_kwargs",
+    "running": "train_metrics",
+    "renewals": "refresh_steps",
+    "renew": "refresh",
+    "record": "export_state",
+}
+"""Answers under the names that they had before 0.2."""
 
 State = dict[str, Tensor]
 """What a task learns of its data between steps; it is saved with the weights. Empty for nearly all."""
@@ -81,8 +91,8 @@ class Row:
 class Task(ABC):
     """A frozen dataclass of settings, with these answers. The samples of a split are ``(input, target)``; what both are is the task's affair.
 
-    A task that is like classification (images that stack, a network called with them alone) gives ``targets``, ``primary_metric``, :meth:`loss`, :meth:`metrics`
-    and :meth:`update`; the rest has defaults. One whose network is trained in another way gives :meth:`step` and :meth:`predict`.
+    A task that is like classification (images that stack, a network called with them alone) gives ``targets``, ``primary_metric``, :meth:`loss`,
+    :meth:`metrics` and :meth:`update`; the rest has defaults. One whose network is trained in another way gives :meth:`step` and :meth:`predict`.
     """
 
     targets: ClassVar[str]
@@ -96,7 +106,7 @@ class Task(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        accept_old_names(cls)
+        accept_old_members(cls, _OLD)
 
     def __post_init__(self) -> None:
         """Refuse settings that make no task."""
@@ -211,7 +221,7 @@ class Task(ABC):
         return self.draw(samples, self.predict(model.eval(), inputs), bundle)
 
 
-accept_old_names(Task)
+accept_old_members(Task, _OLD)
 
 TASKS: Registry[type[Task]] = Registry("kind of task")
 register_task = TASKS.register

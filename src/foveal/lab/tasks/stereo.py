@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.utils.data import default_collate
 from torchmetrics import Metric, MetricCollection
 
 from ..._errors import InputError
+from ..._renamed import moved_member
 from ...analysis import cost
 from ...analysis.pictures import to_pixels
 from ...attention import Cost
@@ -215,3 +216,9 @@ def _range(values: Tensor) -> tuple[float, float]:
 
 def _scenes(bundle: DataBundle) -> tuple[str, ...]:
     return bundle.scenes if isinstance(bundle, StereoBundle) else ()
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        return moved_member(__name__, name, {"colour_disparity": "color_disparity"}, globals())

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 from ..._errors import InputError, unknown
 from ..._fits import described, fits
+from ..._old_members import new_values
 from ..._ranges import SEED, Range, check_ranges
 from ..._registry import Registry
 from ...models import MODELS, ModelConfig, ViT
@@ -197,7 +198,7 @@ def _read(cls: type, values: dict[str, Any]) -> Any:
     assert is_dataclass(cls), f"{cls} is no dataclass"
     known = {item.name: item for item in fields(cls)}
     converted = {}
-    for name, value in values.items():
+    for name, value in new_values(cls, values).items():
         if name not in known:
             raise unknown(f"field of {cls.__name__}", name, known)
         # JSON has no tuples and no paths

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..._errors import InputError, unknown
 from ..._renamed import renamed_keys
-from ...attention import ExternalAttention, ExternalMemory, config_from_dict, list_attentions
+from ...attention import ExternalAttention, ExternalMemory, attention_class, config_from_dict, list_attentions
 from ...attention._grid import without_grid
 from ...functional.offset import offset_attention, offset_attention_map
 from ...functional.softmax import softmax_attention, softmax_attention_map
@@ -84,7 +84,7 @@ def _pointwise(channels: int) -> nn.Module:
 
 def list_point_mixers() -> list[str]:
     """Names that :class:`PointMixer` takes."""
-    return sorted({"none", "offset", "pointwise", *list_attentions(form="tokens")} - {"halo"})
+    return sorted({"none", "offset", "pointwise", *(name for name in list_attentions(form="tokens") if not attention_class(name).needs_grid)})
 
 
 class PointMixer(nn.Module):
