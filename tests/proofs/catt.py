@@ -247,7 +247,7 @@ def rows(seeds: Sequence[int]) -> Iterator[Row]:
         gate, _, pilot = GAINS[task]
         gains = [gain(SHARED, task, seed) for seed in seeds]
         yield Row(f"{task}: gain of {SHARED}, over two branches", gains, gate, f"**negative**: {verdict(estimate(gains))}; {_against(gains)}", pilot=pilot)
-        yield Row(f"{task}: in distribution, the arm farthest from two branches", [apart(task, seed) for seed in seeds], (0.0, 0.02), "all the same")
+        yield Row(f"{task}: in distribution, the variant farthest from two branches", [apart(task, seed) for seed in seeds], (0.0, 0.02), "all the same")
 
 
 PROOF = Proof(
