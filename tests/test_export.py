@@ -214,7 +214,9 @@ def test_a_run_and_its_checkpoint_by_command(run, capsys) -> None:
     assert all(torch.equal(value, want[name]) for name, value in program.state_dict.items())
     checkpoint = next((run / "checkpoints").iterdir())
     assert set(load_model(str(checkpoint)).model.state_dict()) == set(want)
-    assert all(torch.equal(value, want[name]) for name, value in load_model(str(checkpoint)).model.state_dict().items()), "the averaged weights, as the run's own"
+    assert all(torch.equal(value, want[name]) for name, value in load_model(str(checkpoint)).model.state_dict().items()), (
+        "the averaged weights, as the run's own"
+    )
 
 
 def test_a_name_of_timms_converted_by_command(tmp_path, monkeypatch, capsys) -> None:

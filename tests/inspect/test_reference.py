@@ -145,14 +145,15 @@ def test_a_saved_folder_and_a_checkpoint_are_looked_at(run, here, capsys) -> Non
     assert main(["inspect", "converted", "picture.png", "--out", "maps"]) == 0
     assert "λ 0.500" in capsys.readouterr().out
     loaded = load_model("converted")
-    prepared = loaded.prepare(Image.open("picture.png"))[None]
+    image = Image.new("RGB", (40, 40), (200, 10, 90))
+    prepared = loaded.prepare(image)[None]
     assert torch.equal(loaded.model(prepared), model(prepared))
     checkpoint = next((run / "checkpoints").iterdir())
     Image.new("L", (16, 16), 90).save("digit.png")
     assert main(["inspect", str(checkpoint), "digit.png", "--out", "of-checkpoint"]) == 0
     assert Path("of-checkpoint/maps.png").exists()
     with pytest.raises(InputError, match="is no run; any other model is for inspect_model"):
-        inspect_run(loaded, Image.open("picture.png"), Path("x"), title="x")
+        inspect_run(loaded, image, Path("x"), title="x")
     own = load_model(str(run))
     foveal.save_pretrained(own.model, "own")
     with pytest.raises(InputError, match="does not say how its images are made ready"):

@@ -90,10 +90,10 @@ SMALL = {"train_clouds": 12, "val_clouds": 4, "test_clouds": 5, "num_points": 32
 def test_a_run_from_data_to_metrics(name, data, model, tmp_path: Path) -> None:
     recipe = replace(get_recipe(name), data=data, model=model, steps=3, eval_every=3, checkpoint_every=3, batch_size=4)
     metrics = fit(recipe, tmp_path / "run", quiet=True)
-    assert metrics[recipe.task.headline.name] == read_json(tmp_path / "run" / "metrics.json")[recipe.task.headline.name]
+    assert metrics[recipe.task.primary_metric.name] == read_json(tmp_path / "run" / "metrics.json")[recipe.task.primary_metric.name]
     recipe, bundle, network = load_run(tmp_path / "run")
     again = evaluate(network, bundle.test, recipe, bundle)
-    assert again[recipe.task.headline.name] == pytest.approx(metrics[recipe.task.headline.name])
+    assert again[recipe.task.primary_metric.name] == pytest.approx(metrics[recipe.task.primary_metric.name])
     samples = [bundle.test[n] for n in range(2)]
     rows = recipe.task.draw_truth(samples, bundle) + recipe.task.shown(network, samples, bundle)
     assert all(cell.picture.shape[-1] == 3 and cell.picture.std() > 1 for row in rows for cell in row.cells)

@@ -15,12 +15,12 @@ _VIEWS = ((20, 45), (20, 135))
 _INCHES, _DPI = 1.5, 90
 
 
-def cloud_picture(points: Tensor, colours: NDArray[Any] | None = None, *, size: float = 4.0) -> NDArray[np.uint8]:
+def cloud_picture(points: Tensor, colors: NDArray[Any] | None = None, *, size: float = 4.0) -> NDArray[np.uint8]:
     """A cloud from two sides, side by side.
 
     Args:
         points: ``(N, 3 or more)``, coordinates first.
-        colours: of each point, ``(N, 3)`` of 0 to 255; by depth if None.
+        colors: of each point, ``(N, 3)`` of 0 to 255; by depth if None.
         size: of a point, in square points of print.
 
     Returns:
@@ -36,7 +36,7 @@ def cloud_picture(points: Tensor, colours: NDArray[Any] | None = None, *, size: 
     reach = float(np.abs(xyz - xyz.mean(0)).max()) or 1.0
     for place, (elevation, azimuth) in enumerate(_VIEWS):
         axes: Any = figure.add_axes((place / len(_VIEWS), 0, 1 / len(_VIEWS), 1), projection="3d")
-        shown = {"c": xyz[:, 2], "cmap": "viridis"} if colours is None else {"c": np.asarray(colours, float) / 255}
+        shown = {"c": xyz[:, 2], "cmap": "viridis"} if colors is None else {"c": np.asarray(colors, float) / 255}
         axes.scatter(*xyz.T, s=size, linewidths=0, depthshade=False, **shown)
         axes.view_init(elevation, azimuth)
         for set_limits, middle in zip((axes.set_xlim, axes.set_ylim, axes.set_zlim), xyz.mean(0), strict=True):

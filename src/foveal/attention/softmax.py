@@ -38,8 +38,8 @@ class SoftmaxAttention(QKVAttention):
         dim: width C of the tokens.
         num_heads: heads.
         qkv_bias: bias in ``qkv``.
-        qk_norm: normalise queries and keys per head.
-        scale_norm: normalise before ``proj``.
+        qk_norm: normalize queries and keys per head.
+        scale_norm: normalize before ``proj``.
         proj_bias: bias in ``proj``.
         attn_drop: dropout on the map, in training.
         proj_drop: dropout on the output, in training.

@@ -56,7 +56,7 @@ class ModelConfig(ABC):
         """What is done to the model with training samples, once and before the first step; notes of it for the reader. Nothing in most."""
         return []
 
-    def miniature(self) -> "ModelConfig":
+    def smoke_model(self) -> "ModelConfig":
         """A small network of the same kind without pretrained weights, with which a training is tried out in seconds; itself if it is small."""
         return self
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ._colours import ARM_COLOURS
+from ._colors import ARM_COLORS
 from .resolution import ResolutionPoint, resolution_figure
 
 __all__ = ["figures"]
@@ -59,7 +59,7 @@ def _headline(results: dict[str, Any]) -> Figure:
     figure, axes = _wide(0.42 * len(arms) + 0.9)
     scale, found = metric["scale"], [arm["metrics"][metric["name"]] for arm in arms]
     for place, value in enumerate(found):
-        _estimate(axes, place, value, _colour(place), scale)
+        _estimate(axes, place, value, _color(place), scale)
     if metric["chance"] is not None:
         axes.axvline(scale * metric["chance"], color="#c9ced6", linestyle=":")
     _rows(axes, [arm["name"] for arm in arms])
@@ -80,7 +80,7 @@ def _difference(results: dict[str, Any]) -> Figure:
     arms = [(place, arm) for place, arm in enumerate(results["arms"]) if arm["difference"]]
     figure, axes = _wide(0.42 * len(arms) + 0.9)
     for row, (place, arm) in enumerate(arms):
-        _estimate(axes, row, arm["difference"], _colour(place), results["metric"]["scale"])
+        _estimate(axes, row, arm["difference"], _color(place), results["metric"]["scale"])
     axes.axvline(0, color=_INK, linewidth=1)
     _rows(axes, [arm["name"] for _, arm in arms])
     baseline, step = results["arms"][0]["name"], results["metric"]["step"]
@@ -95,8 +95,8 @@ def _curves(results: dict[str, Any]) -> Figure:
         for axes, key, factor in ((left, "value", results["metric"]["scale"]), (right, "train_loss", 1)):
             values = factor * np.array([[entry[key] for entry in curve] for curve in arm["curves"]])
             steps = [entry["step"] for entry in arm["curves"][0]]
-            axes.plot(steps, values.mean(0), color=_colour(place), label=arm["name"])
-            axes.fill_between(steps, values.min(0), values.max(0), color=_colour(place), alpha=0.12, linewidth=0)
+            axes.plot(steps, values.mean(0), color=_color(place), label=arm["name"])
+            axes.fill_between(steps, values.min(0), values.max(0), color=_color(place), alpha=0.12, linewidth=0)
     left.set(xlabel="step", ylabel=f"validation {_label(results['metric'])}")
     right.set(xlabel="step", ylabel="training loss")
     left.legend(fontsize=9)
@@ -110,7 +110,7 @@ def _cost(results: dict[str, Any]) -> Figure:
     row = figure.subplots(1, 4, sharey=True)
     for axes, (key, unit, label) in zip(row, panels + last, strict=True):
         values = [arm[key] / unit for arm in results["arms"]]
-        axes.barh(range(len(values)), values, color=[_colour(place) for place in range(len(values))], height=0.62)
+        axes.barh(range(len(values)), values, color=[_color(place) for place in range(len(values))], height=0.62)
         for place, value in enumerate(values):
             axes.text(value, place, f" {value:.3g}", va="center", fontsize=8.5)
         axes.set_xlim(right=1.28 * max(values))
@@ -135,7 +135,7 @@ def _regions(results: dict[str, Any]) -> Figure:
             found = next(entry for entry in arm["regions"] if entry["map"] == name and entry["region"] == region)
             chance = found["chance"]
             masses = 100 * np.array(found["by_seed"])
-            axes.barh(row, masses.mean(), color=_colour(place), height=0.6, alpha=0.45 if name == "negative" else 0.9)
+            axes.barh(row, masses.mean(), color=_color(place), height=0.6, alpha=0.45 if name == "negative" else 0.9)
             axes.plot(masses, [row] * len(masses), "o", color=_INK, markersize=3, clip_on=False)
         axes.axvline(100 * chance, color=_INK, linestyle="--", linewidth=1)
         axes.axvline(0, color="#c9ced6", linewidth=1)
@@ -155,7 +155,7 @@ def _lambdas(results: dict[str, Any]) -> Figure:
         for number, layer in enumerate(layers):
             values = np.array([seed[layer] for seed in arm["lambdas"]])
             heads = number + np.linspace(-0.28, 0.28, values.shape[1])
-            axes.plot(np.tile(heads, (len(values), 1)), values, "o", color=_colour(place), markersize=4, alpha=0.7)
+            axes.plot(np.tile(heads, (len(values), 1)), values, "o", color=_color(place), markersize=4, alpha=0.7)
         axes.axhline(0.5, color=_INK, linestyle="--", linewidth=1)
         axes.set_xticks(range(len(layers)), [f"layer {n}" for n in range(len(layers))])
         axes.set_title(arm["name"], fontsize=10.5)
@@ -171,8 +171,8 @@ def _angles(results: dict[str, Any]) -> Figure:
         for column, (when, kind) in enumerate((w, k) for k in ("smallest", "mean") for w in ("initial", "trained")):
             values = [row[kind] for row in arm["angles"][when]]
             spread = np.linspace(-0.25, 0.25, len(values))
-            axes.plot(column + spread, values, "o", color=_colour(place), markersize=3, alpha=0.35 if when == "initial" else 0.8)
-            axes.plot([column - 0.35, column + 0.35], [np.mean(values)] * 2, color=_colour(place), linewidth=2)
+            axes.plot(column + spread, values, "o", color=_color(place), markersize=3, alpha=0.35 if when == "initial" else 0.8)
+            axes.plot([column - 0.35, column + 0.35], [np.mean(values)] * 2, color=_color(place), linewidth=2)
         for kind, (start, end) in (("smallest", (-0.45, 1.45)), ("mean", (1.55, 3.45))):
             axes.plot([start, end], [arm["angles"]["chance"][kind]] * 2, color=_INK, linestyle="--", linewidth=1)
         axes.set_xticks(range(4), ["smallest,\nat the start", "smallest,\ntrained", "mean,\nat the start", "mean,\ntrained"], fontsize=9)
@@ -187,11 +187,11 @@ def _wide(height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _estimate(axes: Axes, row: int, value: dict[str, Any], colour: str, scale: float) -> None:
+def _estimate(axes: Axes, row: int, value: dict[str, Any], color: str, scale: float) -> None:
     if value["low"] is not None:
-        axes.plot([scale * value["low"], scale * value["high"]], [row, row], color=colour, linewidth=2.5, solid_capstyle="round")
-    axes.plot([scale * seed for seed in value["by_seed"]], [row] * len(value["by_seed"]), "o", color=colour, markersize=3.5, alpha=0.5)
-    axes.plot([scale * value["mean"]], [row], "o", color=colour, markersize=8)
+        axes.plot([scale * value["low"], scale * value["high"]], [row, row], color=color, linewidth=2.5, solid_capstyle="round")
+    axes.plot([scale * seed for seed in value["by_seed"]], [row] * len(value["by_seed"]), "o", color=color, markersize=3.5, alpha=0.5)
+    axes.plot([scale * value["mean"]], [row], "o", color=color, markersize=8)
 
 
 def _rows(axes: Axes, names: list[str], top: float = -0.6) -> None:
@@ -200,8 +200,8 @@ def _rows(axes: Axes, names: list[str], top: float = -0.6) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _colour(place: int) -> str:
-    return ARM_COLOURS[place % len(ARM_COLOURS)]
+def _color(place: int) -> str:
+    return ARM_COLORS[place % len(ARM_COLORS)]
 
 
 def _svg(figure: Figure) -> str:

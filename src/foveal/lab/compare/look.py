@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...analysis import lambdas, mass_on, neighbour_angles, patch_mask, value_angles
+from ...analysis import lambdas, mass_on, neighbor_angles, patch_mask, value_angles
 from ...analysis.pictures import overlay, to_pixels
 from ...attention import TokenAttention
 from ...models import VisionTransformer
@@ -36,7 +36,7 @@ def look(recipe: Recipe, model: Any, initial: nn.Module, bundle: DataBundle) -> 
         "head_dim": getattr(heads[0], "head_dim", None) if heads else None,
         "angles": [asdict(angles) for angles in value_angles(model)],
         "initial_angles": [asdict(angles) for angles in value_angles(initial)],
-        "neighbour_angles": [asdict(angles) for angles in neighbour_angles(model)],
+        "neighbor_angles": [asdict(angles) for angles in neighbor_angles(model)],
         "pictures": [],
         "drawn": _rows(recipe.task.shown(model, _samples(bundle), bundle)),
     }

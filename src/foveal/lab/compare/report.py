@@ -8,7 +8,7 @@ import jinja2
 
 from ...analysis.pictures import is_signed, overlay
 from ..training.checkpoint import replace_file
-from ._colours import ARM_COLOURS
+from ._colors import ARM_COLORS
 from .figures import figures
 from .inside import angle_words, branch_words
 from .results import check_results
@@ -38,7 +38,7 @@ def render_report(results: dict[str, Any]) -> str:
         recipe=recipe,
         metric=metric,
         label=_label(metric),
-        arms=[arm | {"colour": ARM_COLOURS[place % len(ARM_COLOURS)]} for place, arm in enumerate(results["arms"])],
+        arms=[arm | {"color": ARM_COLORS[place % len(ARM_COLORS)]} for place, arm in enumerate(results["arms"])],
         baseline=results["arms"][0],
         figures={name: jinja2.filters.Markup(svg) for name, svg in figures(results).items()},
         pictures=_pictures(results),

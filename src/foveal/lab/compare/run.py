@@ -162,7 +162,7 @@ def _train_and_look(recipe: Recipe, run: Path) -> str:
             write_json(run / DIVERGED, {"message": str(error)})
             return "diverged"
         write_json(run / "look.json", look(recipe, model, build_model(recipe, bundle), bundle))
-    headline = recipe.task.headline
+    headline = recipe.task.primary_metric
     return f"{headline.label} {headline.show(metrics[headline.name])}"
 
 
@@ -352,7 +352,7 @@ class _Watch:
         return sum(bool(name) for name in self._futures.values())
 
     def _render(self) -> Text:
-        steps, headline = self._plan.recipe.steps, self._plan.recipe.task.headline
+        steps, headline = self._plan.recipe.steps, self._plan.recipe.task.primary_metric
         progress = {name: self._last(name) for future, name in self._futures.items() if name and not future.done()}
         going = {name: entry for name, entry in progress.items() if entry}
         done = self._done + sum(entry["step"] / steps for entry in going.values())
@@ -366,7 +366,7 @@ class _Watch:
         arm, _, seed = name.partition(" seed ")
         path = self._folder / arm / f"seed-{seed}" / "history.jsonl"
         try:
-            entries = read_history(path, (f"val_{self._plan.recipe.task.headline.name}",))
+            entries = read_history(path, (f"val_{self._plan.recipe.task.primary_metric.name}",))
         except Damaged:
             # the run itself says so, and ends; this only looks on
             return None

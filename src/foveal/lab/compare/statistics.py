@@ -93,8 +93,8 @@ def pool_residuals(values: Mapping[str, Sequence[float]]) -> Pool:
     kept = np.ones(len(names), bool)
     if len(names) > 2:
         # seeds' effects by the median over variants: the mean would carry an unsteady variant's residuals into all others
-        centred = table - table.mean(1, keepdims=True)
-        variances = (centred - np.median(centred, 0)).var(1, ddof=1)
+        centered = table - table.mean(1, keepdims=True)
+        variances = (centered - np.median(centered, 0)).var(1, ddof=1)
         most = _MOST_VARIANCE if table.shape[1] > 2 else stats.f.isf(_UNSTEADY / len(names), 1, len(names) - 2)
         kept = variances <= most * np.median(variances)
     pooled = table[kept]

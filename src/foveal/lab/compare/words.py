@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..tasks import Headline
+from ..tasks import PrimaryMetric
 
 __all__ = ["verdict_words"]
 
@@ -10,7 +10,7 @@ _BASELINES = {"softmax": "softmax attention", "none": "the network without atten
 """What comparisons are held against, in words."""
 
 
-def verdict_words(arms: list[dict[str, Any]], seeds: int, headline: Headline, chance: float | None, baseline: str) -> dict[str, Any]:
+def verdict_words(arms: list[dict[str, Any]], seeds: int, headline: PrimaryMetric, chance: float | None, baseline: str) -> dict[str, Any]:
     """``headline``, ``lines`` (one a comparison) and ``resolution`` (the median half-width of the intervals)."""
     compared = [arm for arm in arms if arm["difference"]]
     plain = _BASELINES.get(baseline, baseline)
@@ -32,7 +32,7 @@ def verdict_words(arms: list[dict[str, Any]], seeds: int, headline: Headline, ch
     return {"headline": _headline(arms, compared, headline, chance, plain, other), "lines": lines, "resolution": halves[len(halves) // 2]}
 
 
-def _headline(arms: list[dict[str, Any]], compared: list[dict[str, Any]], headline: Headline, chance: float | None, plain: str, other: str) -> str:
+def _headline(arms: list[dict[str, Any]], compared: list[dict[str, Any]], headline: PrimaryMetric, chance: float | None, plain: str, other: str) -> str:
     if chance is not None and headline.larger_is_better and max(arm["metrics"][headline.name]["mean"] for arm in arms) < 1.5 * chance:
         return "No attention learned much more than guessing, so this says nothing about them. Train longer."
     kinds = [arm["verdict"] for arm in compared]
@@ -49,7 +49,7 @@ def _headline(arms: list[dict[str, Any]], compared: list[dict[str, Any]], headli
     return f"Of {len(compared)} attentions compared with {other}, {found}{rest}."
 
 
-def _line(subject: str, other: str, compared: dict[str, Any], headline: Headline) -> str:
+def _line(subject: str, other: str, compared: dict[str, Any], headline: PrimaryMetric) -> str:
     difference, shown = compared["difference"], compared["verdict"]
     points = f"{_signed(difference['mean'], headline)} {headline.step}"
     if difference["low"] is None:
@@ -72,6 +72,6 @@ def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _signed(value: float, headline: Headline) -> str:
+def _signed(value: float, headline: PrimaryMetric) -> str:
     """As the headline is shown, with a real minus sign."""
     return f"{headline.scale * value:+.{headline.decimals}f}".replace("-", "−")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from . import _extra  # noqa: F401  # the first: it says which package is missing
+from . import _extra  # noqa: F401, I001  # the first: it says which package is missing
 from ..._renamed import moved_member
 from .conversion import convert_named_
 from .images import open_image, open_pair
@@ -35,4 +35,4 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> Any:
         from ._old_names import OLD
 
-        return moved_member(__name__, name, {old: new for old, (new, _) in OLD.items()}, {new: member for new, member in OLD.values()})
+        return moved_member(__name__, name, {old: new for old, (new, _) in OLD.items()}, dict(OLD.values()))

@@ -18,9 +18,7 @@ from .maps import maps_over_image
 __all__ = ["inspect_model"]
 
 
-def inspect_model(
-    loaded: LoadedModel, image: Any, folder: Path, *, attention: str | None = None, where: Where = "*", title: str | None = None
-) -> Inspection:
+def inspect_model(loaded: LoadedModel, image: Any, folder: Path, *, attention: str | None = None, where: Where = "*", title: str | None = None) -> Inspection:
     """Draw the maps of all layers and heads, and their rollout.
 
     Args:

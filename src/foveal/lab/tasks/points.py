@@ -19,7 +19,7 @@ from ...analysis import cost
 from ...analysis.clouds import cloud_picture
 from ...attention import Cost
 from ..data import DataBundle, PointBundle
-from ._task import Cell, Headline, Metrics, Row, Task, register_task
+from ._task import Cell, Metrics, PrimaryMetric, Row, Task, register_task
 from .classification import Classification
 
 __all__ = ["PartScores", "PartSegmentation", "PointClassification"]
@@ -36,7 +36,7 @@ class PointClassification(Classification):
     """Classification of clouds ``(B, N, C)``. Judged by the accuracy over clouds; ``class_accuracy`` is the mean over classes."""
 
     targets: ClassVar[str] = "shapes"
-    headline: ClassVar[Headline] = Headline("accuracy", "accuracy")
+    primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric("accuracy", "accuracy")
     eval_batch_size: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
@@ -90,9 +90,9 @@ class PartSegmentation(Task):
             raise InputError(f"expected 0 ≤ label_smoothing < 1, got {self.label_smoothing}")
 
     @property
-    def headline(self) -> Headline:  # type: ignore[override]
+    def primary_metric(self) -> PrimaryMetric:  # type: ignore[override]
         among = "the class's parts" if self.restrict else "all parts"
-        return Headline(
+        return PrimaryMetric(
             self.judged_by,
             {"instance_miou": f"instance mIoU among {among}", "class_miou": f"class mIoU among {among}", "accuracy": "accuracy of points"}[self.judged_by],
         )
@@ -130,7 +130,7 @@ class PartSegmentation(Task):
         losses = F.cross_entropy(logits.float().mT, targets, label_smoothing=self.label_smoothing, reduction="none").mean(-1)
         metrics["loss"].update(losses)
 
-    def summarise(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
+    def summarize(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
         values = metrics.compute()
         return {name: value.item() for name, value in values.items()}
 
@@ -139,7 +139,7 @@ class PartSegmentation(Task):
         return cost(model, (_points(bundle).num_points, bundle.in_chans), torch.zeros(1, dtype=torch.long, device="meta"))
 
     def draw_truth(self, samples: Sequence[tuple[Any, Any]], bundle: DataBundle) -> list[Row]:
-        cells = [Cell(cloud_picture(points, _colours(parts, len(bundle.classes)))) for (points, _), parts in samples]
+        cells = [Cell(cloud_picture(points, _colors(parts, len(bundle.classes)))) for (points, _), parts in samples]
         return [Row("truth, from two sides", cells)]
 
     def draw(self, samples: Sequence[tuple[Any, Any]], outputs: Any, bundle: DataBundle) -> list[Row]:
@@ -149,10 +149,10 @@ class PartSegmentation(Task):
         for ((points, _), parts), cloud, shape in zip(samples, logits, shapes, strict=True):
             found = _choose(cloud[None], shape[None], allowed if self.restrict else None)[0]
             right = (found == parts).float().mean().item()
-            predicted.cells.append(Cell(cloud_picture(points, _colours(found, len(bundle.classes))), f"{right:.0%} of points"))
-            colours = np.full((len(parts), 3), 190, np.uint8)
-            colours[(found != parts).cpu().numpy()] = (214, 40, 40)
-            errors.cells.append(Cell(cloud_picture(points, colours)))
+            predicted.cells.append(Cell(cloud_picture(points, _colors(found, len(bundle.classes))), f"{right:.0%} of points"))
+            colors = np.full((len(parts), 3), 190, np.uint8)
+            colors[(found != parts).cpu().numpy()] = (214, 40, 40)
+            errors.cells.append(Cell(cloud_picture(points, colors)))
         return [predicted, errors]
 
 
@@ -202,7 +202,7 @@ def _choose(logits: Tensor, shape: Tensor, allowed: Tensor | None) -> Tensor:
     return logits.argmax(-1)
 
 
-def _colours(parts: Tensor, number: int) -> NDArray[np.uint8]:
+def _colors(parts: Tensor, number: int) -> NDArray[np.uint8]:
     """Hues as far apart as they go."""
     from matplotlib import colormaps
 
