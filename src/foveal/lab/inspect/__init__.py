@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from . import _extra  # noqa: F401, I001  # the first: it says which package is missing
 from ..._renamed import moved_member
+from . import _extra  # noqa: F401  # the first: it says which package is missing
 from .conversion import convert_named_
 from .images import open_image, open_pair
 from .loaded import Inspection, LoadedModel

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from ..._errors import InputError, missing_extra, unknown
-from ..._weights import read_saved
+from ..networks._sources import read_state
 from ._refused import refused
 from .loaded import LoadedModel, Wanted
 from .reference import ModelReference
@@ -36,7 +36,7 @@ def load_weights(found: ModelReference, wanted: Wanted) -> LoadedModel:
     if wanted.weights == "random":
         raise InputError(f"weights of {found.word} or random ones: give the file or --weights random, not both")
     path, timm = Path(found.name), _known(name)
-    weights = _read(path)
+    weights = read_state(str(path))
     empty = timm.create_model(name, pretrained=False)
     head = empty.pretrained_cfg.get("classifier")
     own = weights.get(f"{head}.weight") if isinstance(head, str) else None
@@ -66,15 +66,6 @@ def prepared_by_timm(name: str, model: Any, trained: bool) -> LoadedModel:
         info = ImageNetInfo()
         labels = {index: info.index_to_description(index) for index in range(1000)}
     return LoadedModel(name, model, prepare, labels, trained)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    found = read_saved(path)
-    for key in ("state_dict", "model"):
-        found = found[key] if isinstance(found, dict) and isinstance(found.get(key), dict) else found
-    if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
-        raise InputError(f"{path} holds no weights by name; expected a state dict, alone or as 'state_dict' or 'model'")
-    return found
 
 
 def _known(name: str) -> Any:

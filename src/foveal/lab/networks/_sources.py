@@ -79,7 +79,7 @@ def _refused(name: str, error: BaseException) -> InputError:
     return InputError(f"cannot load the weights of {name}: {reason}; give --weights FILE, a local folder as --model, or --weights random to start from none")
 
 
-def _state(path: str) -> dict[str, Tensor]:
+def read_state(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise InputError(f"weights must be 'pretrained', 'random' or a file, and {path} is no file")
     found = read_saved(Path(path))
@@ -95,7 +95,7 @@ def _fill(model: nn.Module, path: str, name: str) -> nn.Module:
     head = {id(value) for module in head_modules(model) for value in module.parameters()}
     of_head = {key for key, value in model.named_parameters() if id(value) in head}
     own = model.state_dict()
-    given = {key: value for key, value in _state(path).items() if key not in of_head}
+    given = {key: value for key, value in read_state(path).items() if key not in of_head}
     wrong = misfits(given, {key: value for key, value in own.items() if key not in of_head})
     if wrong:
         raise InputError(f"{path} does not hold the weights of {name}: {wrong}")
