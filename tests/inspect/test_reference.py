@@ -63,6 +63,7 @@ def test_what_a_word_means(word, here) -> None:
     source, name = WORDS[word]
     found = resolve_model(word)
     assert (found.word, found.source, found.name) == (word, source, str(here) + name if name.startswith("/") else name)
+    assert found.library == ("transformers" if source == "hub" else source)
     assert found.has_own_weights == (source in ("folder", "transformers", "weights", "hub"))
 
 
@@ -162,6 +163,7 @@ def test_a_saved_folder_and_a_checkpoint_are_looked_at(run, here, capsys) -> Non
 
 def test_networks_of_torchvision_and_wheels_are_made_ready_as_they_were_trained(here) -> None:
     import torchvision
+    from torchvision.transforms.functional import pil_to_tensor
 
     image = Image.effect_noise((300, 260), 90).convert("RGB")
     loaded = load_model("torchvision:resnet18", weights="random")
@@ -171,5 +173,6 @@ def test_networks_of_torchvision_and_wheels_are_made_ready_as_they_were_trained(
     wheel = load_model("efficientnet-lite0", weights="random")
     prepared = wheel.prepare(image)
     assert prepared.shape == (3, 224, 224)
-    # 0 to 255 becomes (v - 127) / 128
-    assert -127 / 128 - 1e-5 <= prepared.min() < -0.5 < 0.5 < prepared.max() <= 1 + 1e-5
+    # 0 to 255 becomes (v - 127) / 128, of the middle 224 of 256
+    cut = image.resize((295, 256), Image.Resampling.BICUBIC).crop((36, 16, 260, 240))
+    torch.testing.assert_close(prepared, (pil_to_tensor(cut).float() - 127) / 128, rtol=0, atol=1e-5)

@@ -68,14 +68,12 @@ def _saved(name: str, model: nn.Module) -> LoadedModel:
 def _prepared(image: Any, way: Preparation) -> Tensor:
     from timm.data import create_transform
 
-    crop, mode = (1.0, "squash") if way.squash else (way.crop_pct, "center")
     made: Tensor = create_transform(
         (3, way.img_size, way.img_size),
         is_training=False,
         interpolation=way.interpolation,
         mean=way.mean,
         std=way.std,
-        crop_pct=crop,
-        crop_mode=mode,
+        crop_pct=way.crop_pct,
     )(image.convert("RGB"))
     return made
