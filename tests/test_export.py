@@ -14,7 +14,7 @@ from foveal import DenoisingAttention, InputError, convert_, create_attention, e
 from foveal.attention import CORES, attention_class, config_from_dict, list_attentions
 from foveal.cli import main
 from foveal.export import FORMATS, example_images
-from foveal.lab.find import find_model
+from foveal.lab.inspect import convert_named_, load_model
 from foveal.lab.training import read_weights, write_json
 from foveal.models import TimeSformer
 from tests.convert.test_hosts import SIDE, stirred, timm_vit, torchvision_vit, transformers_tower
@@ -213,8 +213,10 @@ def test_a_run_and_its_checkpoint_by_command(run, capsys) -> None:
     want = read_weights(run / "model.safetensors")
     assert all(torch.equal(value, want[name]) for name, value in program.state_dict.items())
     checkpoint = next((run / "checkpoints").iterdir())
-    assert set(find_model(str(checkpoint)).state_dict()) == set(want)
-    assert all(torch.equal(value, want[name]) for name, value in find_model(str(checkpoint)).state_dict().items()), "the averaged weights, as the run's own"
+    assert set(load_model(str(checkpoint)).model.state_dict()) == set(want)
+    assert all(torch.equal(value, want[name]) for name, value in load_model(str(checkpoint)).model.state_dict().items()), (
+        "the averaged weights, as the run's own"
+    )
 
 
 def test_a_name_of_timms_converted_by_command(tmp_path, monkeypatch, capsys) -> None:
@@ -228,20 +230,23 @@ def test_a_name_of_timms_converted_by_command(tmp_path, monkeypatch, capsys) -> 
 
 
 def test_what_a_word_means(tmp_path) -> None:
-    model = find_model("test_vit", attention=json.dumps({"attention": "halo", "block_size": 5}), where="blocks.1.attn")
+    model = load_model("test_vit", weights="random").model
+    convert_named_(model, json.dumps({"attention": "halo", "block_size": 5}), "blocks.1.attn")
+    model.eval()
     assert model.blocks[1].attn.core.block_size == 5
     assert not model.training
     save_pretrained(model, tmp_path / "saved")
     images = torch.randn(1, 3, 160, 160)
-    assert torch.equal(find_model(str(tmp_path / "saved"))(images), model(images))
-    assert isinstance(find_model("test_vit", attention="denoising").blocks[0].attn, DenoisingAttention)
-    assert type(find_model("test_fov_dna_vit")).__name__ == "DenoisingViT"
+    assert torch.equal(load_model(str(tmp_path / "saved")).model(images), model(images))
+    convert_named_(other := load_model("test_vit", weights="random").model, "denoising")
+    assert isinstance(other.blocks[0].attn, DenoisingAttention)
+    assert type(load_model("test_fov_dna_vit", weights="random").model).__name__ == "DenoisingViT"
 
 
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        (["test_vi"], "near: test_vit"),
+        (["test_vi"], "did you mean test_vit"),
         (["test_vit", "--where", "blocks.0.attn"], "no attention is named"),
         (["test_vit", "--attention", "denosing"], "did you mean denoising"),
         (["test_vit", "--attention", '{"attention": denoising}'], "expected a configuration as JSON"),

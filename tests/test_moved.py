@@ -12,20 +12,33 @@ CODE = """
 import importlib, json, sys, warnings
 warnings.simplefilter("always")
 import foveal
-for name in json.loads(sys.argv[1]):
+for name, now in json.loads(sys.argv[1]).items():
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        old = importlib.import_module(f"foveal.{name}")
-    new = importlib.import_module(f"foveal.lab.{name}")
+        old = importlib.import_module(name)
+    new = importlib.import_module(now)
     said = [str(one.message) for one in seen if issubclass(one.category, DeprecationWarning)]
     assert old is new, (old, new)
-    assert new.__spec__.name == f"foveal.lab.{name}", new.__spec__
-    assert any(f"foveal.{name} is foveal.lab.{name} now" in text for text in said), (name, said)
+    assert new.__spec__.name == now, new.__spec__
+    assert any(f"{name} is {now} now" in text for text in said), (name, said)
 from foveal.training.recipe import Recipe as Old
 from foveal.lab.training.recipe import Recipe as New
 assert Old is New
 import foveal.data.segmentation
 assert foveal.data.segmentation is foveal.lab.data.segmentation
+from foveal.compare.inspect import inspect_image
+from foveal.lab import looking
+assert looking is foveal.lab.inspect
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    assert looking.Opened is foveal.lab.inspect.LoadedModel
+    assert type(looking.find_model("test_vit", attention="denoising").blocks[0].attn).__name__ == "DenoisingAttention"
+    assert not looking.open_model("test_vit", random_weights=True).trained
+assert [str(one.message).split(";")[0] for one in seen if "foveal.lab.inspect: " in str(one.message)] == [
+    "foveal.lab.inspect: Opened is called LoadedModel now",
+    "foveal.lab.inspect: find_model is called load_model now",
+    "foveal.lab.inspect: open_model is called load_model and its argument weights now",
+], seen
 """
 
 

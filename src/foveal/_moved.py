@@ -1,4 +1,4 @@
-"""Packages of the lab under the names that they had before 0.2: ``foveal.training`` is ``foveal.lab.training``. For one minor version, with a warning."""
+"""Modules under the names that they had before 0.2: ``foveal.training`` is ``foveal.lab.training``. For one minor version, with a warning."""
 
 import importlib
 import sys
@@ -10,14 +10,26 @@ from types import ModuleType
 
 __all__ = ["MOVED", "remember_old_names"]
 
-MOVED = ("catalogue", "compare", "data", "looking", "recipes", "tasks", "training")
+MOVED = {f"foveal.{name}": f"foveal.lab.{name}" for name in ("catalogue", "compare", "data", "recipes", "tasks", "training")}
+MOVED |= dict.fromkeys(("foveal.looking", "foveal.lab.looking", "foveal.lab.find", "foveal.lab.compare.inspect"), "foveal.lab.inspect")
+"""Old name: the new one, of the module and of whatever lies in it."""
+
+
+def _new_name(fullname: str) -> str | None:
+    parts = fullname.split(".")
+    for cut in range(len(parts), 1, -1):
+        old = ".".join(parts[:cut])
+        if old in MOVED:
+            return ".".join([MOVED[old], *parts[cut:]])
+    return None
 
 
 class _Old(Loader):
     """Gives the module of the new name under the old one too."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        new = spec.name.replace("foveal.", "foveal.lab.", 1)
+        new = _new_name(spec.name)
+        assert new is not None, "asked only for what was found"
         warnings.warn(f"{spec.name} is {new} now; the old name goes with the next minor version", DeprecationWarning, stacklevel=2)
         module = importlib.import_module(new)
         spec.loader_state = module.__spec__
@@ -32,8 +44,7 @@ class _Old(Loader):
 
 class _OldNames(MetaPathFinder):
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        package, _, rest = fullname.partition(".")
-        if package != "foveal" or rest.partition(".")[0] not in MOVED:
+        if _new_name(fullname) is None:
             return None
         return ModuleSpec(fullname, _Old(), is_package=True)
 

@@ -167,13 +167,13 @@ def test_timms_own_names_say_what_looks(name, looks) -> None:
 def test_pictures_say_who_looks(pool, who, tmp_path, monkeypatch) -> None:
     from PIL import Image, ImageDraw
 
-    from foveal.lab.looking import Opened, inspect_model
+    from foveal.lab.inspect import LoadedModel, inspect_model
 
     written: list[str] = []
     write = ImageDraw.ImageDraw.text
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, place, text, **options: (written.append(text), write(self, place, text, **options)))
     model = timm_vit(global_pool=pool, reg_tokens=2)
-    lines, files = inspect_model(Opened("own", model, lambda image: torch.randn(3, 32, 32), trained=False), Image.new("RGB", (32, 32)), tmp_path)
+    lines, files = inspect_model(LoadedModel("own", model, lambda image: torch.randn(3, 32, 32), trained=False), Image.new("RGB", (32, 32)), tmp_path)
     assert who in lines
     assert who in written
     assert f"{who}, through all layers" in written
@@ -200,15 +200,15 @@ def test_pictures_of_mvit_are_the_mean_of_all_its_queries(tmp_path, monkeypatch)
     timm = pytest.importorskip("timm")
     from PIL import Image
 
-    from foveal.lab import looking
+    from foveal.lab.inspect import LoadedModel, model_page
 
     config = timm.models.mvitv2.MultiScaleVitCfg(depths=(1, 1), embed_dim=8, num_heads=1, stride_kv_adaptive=(2, 2))
     torch.manual_seed(0)
     model, image = stirred(timm.models.MultiScaleVit(config, img_size=32, num_classes=5)).eval(), torch.randn(3, 32, 32)
     drawn: dict[str, dict[str, Tensor]] = {}
-    write = looking.write_map_sheet
-    monkeypatch.setattr(looking, "write_map_sheet", lambda pixels, maps, *more, **options: (drawn.update(maps), write(pixels, maps, *more, **options)))
-    looking.inspect_model(looking.Opened("own", model, lambda _: image, trained=False), Image.new("RGB", (32, 32)), tmp_path)
+    write = model_page.write_map_sheet
+    monkeypatch.setattr(model_page, "write_map_sheet", lambda pixels, maps, *more, **options: (drawn.update(maps), write(pixels, maps, *more, **options)))
+    model_page.inspect_model(LoadedModel("own", model, lambda _: image, trained=False), Image.new("RGB", (32, 32)), tmp_path)
     maps = attention_maps(model, image[None])
     assert any(named["combined"].shape[-2] > named["combined"].shape[-1] for named in maps.values())
     assert list(drawn) == list(maps)
@@ -234,8 +234,7 @@ def test_a_pyramid_that_goes_down_unevenly_is_not_guessed() -> None:
 def test_slots_that_are_as_many_as_tokens_are_no_picture(tmp_path, monkeypatch) -> None:
     from PIL import Image
 
-    from foveal.lab import looking
-    from foveal.lab.compare.look import class_token_maps
+    from foveal.lab.inspect import LoadedModel, class_token_maps, model_page
     from foveal.models import ViT
 
     model = ViT(attention="external", options={"slots": 17}, patch_size=8).build(img_size=32, in_chans=3, num_classes=5).eval()
@@ -243,8 +242,8 @@ def test_slots_that_are_as_many_as_tokens_are_no_picture(tmp_path, monkeypatch) 
     maps = attention_maps(model, image[None])
     assert {named["slots"].shape[-1] for named in maps.values()} == {named["combined"].shape[-1] for named in maps.values()} == {17}
     drawn: dict[str, dict[str, Tensor]] = {}
-    write = looking.write_map_sheet
-    monkeypatch.setattr(looking, "write_map_sheet", lambda pixels, maps, *more, **options: (drawn.update(maps), write(pixels, maps, *more, **options)))
-    looking.inspect_model(looking.Opened("own", model, lambda _: image, trained=False), Image.new("RGB", (32, 32)), tmp_path)
+    write = model_page.write_map_sheet
+    monkeypatch.setattr(model_page, "write_map_sheet", lambda pixels, maps, *more, **options: (drawn.update(maps), write(pixels, maps, *more, **options)))
+    model_page.inspect_model(LoadedModel("own", model, lambda _: image, trained=False), Image.new("RGB", (32, 32)), tmp_path)
     for seen in (drawn, class_token_maps(model, image[None])):
         assert {tuple(named) for named in seen.values()} == {("combined",)}

@@ -10,7 +10,7 @@ from foveal import ChannelLinearAttention2d, EfficientAttention2d, ExternalAtten
 from foveal.analysis import attention_maps, rollout, summary_maps
 from foveal.cli import main
 from foveal.lab.data import FlagSwap
-from foveal.lab.looking import Opened, inspect_model
+from foveal.lab.inspect import LoadedModel, inspect_model
 from foveal.lab.tasks import Segmentation
 from foveal.lab.training import Optim, Recipe, fit
 from foveal.models import SmallFCN
@@ -102,7 +102,7 @@ def test_a_map_of_channels_is_none_of_pixels(channels, tmp_path) -> None:
     assert {name: tuple(named["combined"].shape[-2:]) for name, named in maps.items()} == {"1": (64, 64)}
     with pytest.raises(InputError, match=r"0\.1: it attends between channels"):
         rollout(model, images)
-    lines, _ = inspect_model(Opened("own", model, lambda image: images[0], trained=False), Image.new("RGB", (32, 32)), tmp_path)
+    lines, _ = inspect_model(LoadedModel("own", model, lambda image: images[0], trained=False), Image.new("RGB", (32, 32)), tmp_path)
     assert "no map of 0.1: it attends between channels, and not between tokens" in lines
     with pytest.raises(InputError, match=r"no attention whose maps could be seen; those that ran: 1: it attends between channels"):
         attention_maps(stage, images)

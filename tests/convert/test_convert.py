@@ -289,5 +289,5 @@ def test_attentions_over_other_tokens_are_left_alone() -> None:
     """The second attention of a decoder reads the encoder: windows or memories over those who ask would be another thing."""
     model = nn.TransformerDecoderLayer(24, 4, 48, batch_first=True)
     assert names(convert_(model, HaloAttention.Config(num_prefix_tokens=0, grid_size=(3, 3)))) == ["self_attn"]
-    with pytest.raises(ValueError, match="multihead_attn is asked by other tokens"):
+    with pytest.raises(ValueError, match="multihead_attn is cross-attention or a pooling head"):
         convert_(nn.TransformerDecoderLayer(24, 4, 48), DENOISING, where="multihead_attn")

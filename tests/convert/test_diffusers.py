@@ -57,7 +57,7 @@ def test_cross_attention_is_left_and_refused_by_name() -> None:
     assert {one.name.rpartition(".")[2] for one in report.left} == {"attn2"}
     torch.testing.assert_close(seen.run(model, inputs), want, rtol=0, atol=0)
     foveal.revert_(model)
-    with pytest.raises(foveal.InputError, match="other tokens than it reads"):
+    with pytest.raises(foveal.InputError, match="its queries are other tokens than its keys"):
         convert_(model, SoftmaxAttention.Config(), where="*.attn2")
 
 
@@ -95,7 +95,7 @@ class _Inside(nn.Module):
         ({"scale_qk": False}, "scale_qk"),
         ({"kv_heads": 1}, "share one of keys"),
         ({"pre_only": True}, "no output map"),
-        ({"cross_attention_dim": 16}, "other tokens than it reads"),
+        ({"cross_attention_dim": 16}, "its queries are other tokens than its keys"),
         ({"out_dim": 32}, "width of its tokens"),
         ({"qk_norm": "rms_norm_across_heads", "kv_heads": 2}, "all heads together"),
     ],

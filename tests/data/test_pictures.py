@@ -256,11 +256,11 @@ def test_so_it_is_for_masks_and_frames(tmp_path, what, check) -> None:
 
 @pytest.mark.case("F4", "F16", "F36")
 def test_a_picture_to_look_at_is_read_in_the_same_way(tmp_path) -> None:
-    from foveal.cli._inspect import _open
+    from foveal.lab.inspect import open_image
 
-    assert np.array_equal(np.asarray(_open(save(tmp_path / "a.png", STORED[6], 6)))[..., 0], SHOWN)
-    assert np.array_equal(np.asarray(_open(tmp_path / "a.png", upright=False))[..., 0], STORED[6])
-    assert np.array_equal(np.asarray(_open(pgm(tmp_path / "a.pgm", 65535, 0x8123)))[..., 0], np.full((4, 6), 0x81))
+    assert np.array_equal(np.asarray(open_image(save(tmp_path / "a.png", STORED[6], 6)))[..., 0], SHOWN)
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.png", upright=False))[..., 0], STORED[6])
+    assert np.array_equal(np.asarray(open_image(pgm(tmp_path / "a.pgm", 65535, 0x8123)))[..., 0], np.full((4, 6), 0x81))
     for path, says in ((bomb(tmp_path / "b.png"), "decompression bomb"), (pgm(tmp_path / "c.pgm", 65535, 7), "of its 16 bits 3 or fewer")):
         with pytest.raises(InputError, match=rf"cannot read the image .*{path.name}: .*{says}"):
-            _open(path)
+            open_image(path)

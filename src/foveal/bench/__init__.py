@@ -1,6 +1,6 @@
-"""What attentions and models cost on this machine, side by side in one run, and only of what computes what it should.
+"""``foveal bench``, in the wheel: what attentions and models of the user's choice cost on the user's machine; ``benchmarks/`` makes the project's own pages.
 
-This is ``foveal bench``, for whoever chooses a mechanism; ``benchmarks/`` of the repository makes the numbers of its pages.
+Side by side in one run, and only of what computes what it should.
 """
 
 from .measure import Bench, Row, Settings, run_bench

@@ -21,9 +21,11 @@ def evaluate_run(words: list[str]) -> None:
     import torch
 
     from .._machine import workers_note
-    from ..lab.training import evaluate, load_run, scalars
+    from ..lab.inspect import load_model
+    from ..lab.training import evaluate, scalars
 
-    recipe, bundle, model = load_run(run)
+    loaded = load_model(str(run), accept=["run"])
+    recipe, bundle, model = loaded.recipe, loaded.bundle, loaded.model
     if note := workers_note(recipe.workers):
         print(note, file=sys.stderr)
     if torch.accelerator.is_available():

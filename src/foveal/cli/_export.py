@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from .._errors import InputError
 from ._options import parse
 
 __all__ = ["export"]
@@ -16,7 +17,8 @@ class _Export:
     """Write a model as one file that other programs run. The file is run and compared with the model before it gets its name."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")]
-    """Folder of a run, of a checkpoint or of a saved model; a name of timm's; a repository of the hub."""
+    """Folder of a run, of a checkpoint or of a saved model; a name of timm or torchvision; hf:NAME of transformers, or a folder with its config.json; a
+    repository of the hub."""
     to: Literal["onnx", "pt2"] = "onnx"
     """ONNX, or PyTorch's exported program."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -28,16 +30,23 @@ class _Export:
     where: Annotated[str, tyro.conf.arg(metavar="GLOB")] = "*"
     """Which modules are converted: a glob on their names."""
     pretrained: bool = False
-    """Fetch the weights of timm's model; they are random if not."""
+    """Fetch the weights of a network by name of timm or torchvision; they are random if not."""
 
 
 def export(words: list[str]) -> None:
     """Write a model as ONNX or as a PyTorch program, checked: export RUN|MODEL"""
     chosen: _Export = parse(_Export, "export", words)
     from ..export import example_images, export_model
-    from ..lab.find import find_model
+    from ..lab.inspect import SOURCES, convert_named_, load_model, resolve_model
 
-    model = find_model(chosen.model, attention=chosen.attention, where=chosen.where, img_size=chosen.img_size, pretrained=chosen.pretrained)
+    if chosen.attention is None and chosen.where != "*":
+        raise InputError(f"where={chosen.where!r} says what is converted, and no attention is named; give --attention as well")
+    # a file of weights does not say what it is for
+    found = resolve_model(chosen.model, accept=[source for source in SOURCES if source != "weights"])
+    model = load_model(found, weights="pretrained" if chosen.pretrained or found.has_own_weights else "random", img_size=chosen.img_size).model
+    if chosen.attention is not None:
+        convert_named_(model, chosen.attention, chosen.where)
+        model.eval()
     folder = Path(chosen.model)
     out = chosen.out or (folder / f"model.{chosen.to}" if folder.is_dir() else Path(f"{chosen.model.rpartition('/')[2]}.{chosen.to}"))
     done = export_model(model, out, example_images(model, chosen.img_size), to=chosen.to)

@@ -18,7 +18,8 @@ class _Inspect:
     """Draw where a model looks in one image."""
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")]
-    """Folder of a finished run; a model by timm's name; hf:NAME, or a folder with config.json, of transformers; a file of weights, with --model."""
+    """Folder of a run, of a checkpoint or of a saved model; a name of timm or torchvision; hf:NAME of transformers, or a folder with its config.json; a
+    repository of the hub; a file of weights, with --model."""
     image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
     """An image file."""
     right: Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")] = None
@@ -38,41 +39,25 @@ class _Inspect:
 def inspect(words: list[str]) -> None:
     """Draw where a run or any model looks in one image: inspect RUN|MODEL IMAGE"""
     chosen: _Inspect = parse(_Inspect, "inspect", words)
+    from ..lab.inspect import inspect_model, inspect_run, load_model, open_image, open_pair, resolve_model
     from ..lab.training.checkpoint import check_folder
 
-    run = Path(chosen.what)
-    if (run / "recipe.json").exists():
-        from ..lab.compare.inspect import inspect_image
-        from ..lab.training import load_run
-
-        if chosen.model or chosen.weights == "random" or chosen.attention or chosen.where != "*":
-            raise InputError(f"{run} is a run, whose model and weights are its own; leave out --model, --weights, --attention and --where")
-        out = chosen.out or run / f"inspect-{chosen.image.stem}"
-        check_folder(out)
-        recipe, bundle, model = load_run(run)
-        image = _open(chosen.image)
-        if chosen.right is not None:
-            if recipe.task.targets != "disparity":
-                raise InputError(f"{run} takes single images; leave out --right, which is for stereo")
-            # a rectified pair lies as it is stored
-            image = [_open(path, upright=False) for path in (chosen.image, chosen.right)]
-        about, files = inspect_image(recipe, bundle, model, image, out, title=f"{run.name}: {chosen.image.name}")
-        print("\n".join([*map(plain, about.splitlines()), *map(str, files)]))
-        return
-    from ..lab.looking import inspect_model, open_model
-
-    if chosen.right is not None:
+    found = resolve_model(chosen.what)
+    path = Path(chosen.what)
+    of_run = found.source in ("run", "checkpoint")
+    if of_run and (chosen.model or chosen.weights == "random" or chosen.attention or chosen.where != "*"):
+        raise InputError(f"{path} is a run, whose model and weights are its own; leave out --model, --weights, --attention and --where")
+    if not of_run and chosen.right is not None:
         raise InputError("--right is for runs that match stereo pairs, and this is no run of Foveal; leave it out")
-    out = chosen.out or Path(f"inspect-{run.stem.replace(':', '-')}-{chosen.image.stem}")
+    out = chosen.out or (path / f"inspect-{chosen.image.stem}" if of_run else Path(f"inspect-{path.stem.replace(':', '-')}-{chosen.image.stem}"))
     check_folder(out)
-    image = _open(chosen.image)
-    opened = open_model(chosen.what, model=chosen.model, random_weights=chosen.weights == "random")
-    lines, files = inspect_model(opened, image, out, attention=chosen.attention, where=chosen.where)
+    image: Any = None if of_run else open_image(chosen.image)
+    loaded = load_model(found, weights=chosen.weights, base=chosen.model)
+    if of_run:
+        if chosen.right is not None and loaded.recipe.task.targets != "disparity":
+            raise InputError(f"{path} takes single images; leave out --right, which is for stereo")
+        image = open_image(chosen.image) if chosen.right is None else open_pair(chosen.image, chosen.right)
+        lines, files = inspect_run(loaded, image, out, title=f"{path.name}: {chosen.image.name}")
+    else:
+        lines, files = inspect_model(loaded, image, out, attention=chosen.attention, where=chosen.where)
     print("\n".join([*map(plain, lines), *map(str, files)]))
-
-
-def _open(path: Path, *, upright: bool = True) -> Any:
-    """Read as the sets read theirs: three times eight bits."""
-    from ..lab.data._image import open_rgb
-
-    return open_rgb(path, f"the image {path}", upright=upright, hint="give another one")

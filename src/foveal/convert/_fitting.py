@@ -25,7 +25,7 @@ Found = tuple[list[str], nn.Module, Host, AttentionConfig]
 Fitting = tuple[list[str], nn.Module, Host, AttentionConfig, Place]
 Configs = AttentionConfig | Mapping[str, AttentionConfig | None]
 
-OTHERS = "is asked by other tokens than it reads, as a head that pools or a cross attention"
+OTHERS = "is cross-attention or a pooling head: its queries are other tokens than its keys"
 UNKNOWN = "conversion does not know its class; teach it with foveal.register_host"
 
 
@@ -50,7 +50,7 @@ def those_that_fit(
     for names, module, host, wanted in found:
         place, reason = _fit(names[0], module, host, wanted, model)
         if place is not None and place.checked and place.asks_apart and not _meant(names, module, model, config, where):
-            place, reason = None, "is a cross-attention, which is converted only where it is named: give `where` or a mapping"
+            place, reason = None, "is cross-attention, which is converted only where it is named: give `where` or a mapping"
         if place is not None:
             fitting.append((names, module, host, wanted, place))
         elif _meant(names, module, model, config, where):

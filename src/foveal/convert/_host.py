@@ -90,8 +90,8 @@ def register_host(key: str, read: Callable[[nn.Module, nn.Module, str], Place | 
 
     Args:
         key: the class, ``"package.module.Class"``. Subclasses are not meant: they may compute something else.
-        read: ``f(module, model, name) -> Place``, raising ``ValueError`` for a setting that cannot be converted. None says that the module is asked by other
-            tokens than it reads, as a pooling head: it is left alone unless it is meant by name, which is an error.
+        read: ``f(module, model, name) -> Place``, raising ``ValueError`` for a setting that cannot be converted. None says that its queries are other tokens
+            than its keys, as in cross-attention or a pooling head: it is left alone unless it is meant by name, which is an error.
         wrap: ``f(module, ours) -> replacement``, where the host calls its attention in another way than ``ours(x, attn_mask=None, is_causal=False)``.
 
     Raises:

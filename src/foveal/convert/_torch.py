@@ -163,7 +163,7 @@ def _read(module: nn.Module, model: nn.Module, name: str) -> Place | None:
         num_prefix_tokens=tokens.prefix,
         grid=tokens.grid,
         no_grid=tokens.no_grid,
-        needs_pairs=masked or ("it is asked by other tokens than it reads" if called.reads_others else ""),
+        needs_pairs=masked or ("its queries are other tokens than its keys" if called.reads_others else ""),
         values_apart=called.values_apart,
         asks_apart=called.reads_others,
     )

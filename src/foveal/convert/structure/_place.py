@@ -49,7 +49,7 @@ def place_of(module: nn.Module, plan: Plan, model: nn.Module | None, name: str) 
         grid=None if tokens is None else tokens.grid,
         no_grid="" if tokens is None else tokens.no_grid,
         windows=1 if tokens is not None and tokens.owner is not None else None,
-        needs_pairs="it is asked by other tokens than it reads" if others else "",
+        needs_pairs="its queries are other tokens than its keys" if others else "",
         values_apart=sources[1] != sources[2],
         asks_apart=others,
         rotary=bool(plan.rotary),

@@ -6,21 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...analysis import attention_maps, lambdas, look_from, mass_on, neighbor_angles, patch_mask, token_layout, value_angles
-from ...analysis.maps import between_tokens
+from ...analysis import lambdas, mass_on, neighbor_angles, patch_mask, value_angles
 from ...analysis.pictures import overlay, to_pixels
 from ...attention import TokenAttention
 from ...models import VisionTransformer
 from ..data import DataBundle
+from ..inspect.maps import class_token_maps
 from ..tasks import Row
 from ..training import Recipe
 
-__all__ = ["class_token_maps", "drawn_truth", "look", "shown_images"]
+__all__ = ["drawn_truth", "look", "shown_images"]
 
 MEASURED_IMAGES = 256
 SHOWN_IMAGES = 6
-_AT_ONCE = 16
-"""Images whose whole maps of a layer are in memory together."""
 
 
 def look(recipe: Recipe, model: Any, initial: nn.Module, bundle: DataBundle) -> dict[str, Any]:
@@ -63,22 +61,6 @@ def _rows(rows: list[Row]) -> list[dict[str, Any]]:
     return [
         {"title": row.title, "cells": [{"picture": overlay(cell.picture), "caption": cell.caption, "wrong": cell.wrong} for cell in row.cells]} for row in rows
     ]
-
-
-def class_token_maps(model: VisionTransformer, images: Tensor) -> dict[str, dict[str, Tensor]]:
-    """Where what the head reads looks, over the patches, by layer and map, ``(B, H, patches)``: the class token, or the mean of all patches without one.
-
-    Whole maps are in memory of one layer and a few images at a time: what is kept grows with patches, not with their square.
-    """
-    tokens = model.num_prefix_tokens + model.patch_embed.num_patches
-    layout = token_layout(model, tokens, tuple(images.shape[-2:]))
-
-    def rows(layer: str, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-        # copied, for a view would keep the whole map
-        return {name: look_from(value, layout).flatten(-2).clone() for name, value in between_tokens(maps).items()}
-
-    parts = [attention_maps(model, some, reduce=rows) for some in images.split(_AT_ONCE)]
-    return {layer: {name: torch.cat([part[layer][name] for part in parts]) for name in maps} for layer, maps in parts[0].items()}
 
 
 def _regions(maps: dict[str, dict[str, Tensor]], bundle: DataBundle, count: int, grid: tuple[int, int]) -> list[dict[str, Any]]:

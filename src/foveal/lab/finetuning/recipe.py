@@ -10,7 +10,8 @@ import torch
 
 from ..._errors import InputError
 from ..data import DataBundle, Photographs
-from ..networks import Pretrained, base_digest, find_source
+from ..inspect.reference import NETWORKS, resolve_model
+from ..networks import Pretrained, base_digest
 from ..networks._sources import SOURCES
 from ..tasks import Classification
 from ..training import Optim, Recipe, build_model, load_data
@@ -88,7 +89,8 @@ def fine_tune(
     """
     if not 0 < epochs < 1e6:
         raise InputError(f"epochs must be above 0 and below 1e6, got {epochs}")
-    library, name = find_source(model)
+    found = resolve_model(model, accept=NETWORKS)
+    library, name = found.library, found.name
     seen = SOURCES[library].preparation(name)
     weights = str(Path(weights).resolve()) if str(weights) not in ("pretrained", "random") else str(weights)
     folder = Photographs(

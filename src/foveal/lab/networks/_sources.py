@@ -76,10 +76,10 @@ def find_source(what: str) -> tuple[str, str]:
 
 def _refused(name: str, error: BaseException) -> InputError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return InputError(f"cannot load the weights of {name}: {reason}; give --weights FILE, a local folder as --model, or --weights random to start from none")
+    return InputError(f"cannot load the weights of {name}: {reason}; give its weights as a file or the model as a local folder, or take random weights")
 
 
-def _state(path: str) -> dict[str, Tensor]:
+def read_state(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise InputError(f"weights must be 'pretrained', 'random' or a file, and {path} is no file")
     found = read_saved(Path(path))
@@ -95,7 +95,7 @@ def _fill(model: nn.Module, path: str, name: str) -> nn.Module:
     head = {id(value) for module in head_modules(model) for value in module.parameters()}
     of_head = {key for key, value in model.named_parameters() if id(value) in head}
     own = model.state_dict()
-    given = {key: value for key, value in _state(path).items() if key not in of_head}
+    given = {key: value for key, value in read_state(path).items() if key not in of_head}
     wrong = misfits(given, {key: value for key, value in own.items() if key not in of_head})
     if wrong:
         raise InputError(f"{path} does not hold the weights of {name}: {wrong}")
@@ -114,7 +114,7 @@ def _from_timm(name: str, weights: str, img_size: int | None) -> nn.Module:
     sized = {"img_size": img_size} if img_size is not None and cfg is not None and cfg.fixed_input_size else {}
     if weights == "pretrained":
         if cfg is None or not cfg.has_weights:
-            raise InputError(f"timm has no pretrained weights of {name}; give --weights FILE, or --weights random to start from none")
+            raise InputError(f"timm has no pretrained weights of {name}; give its weights as a file, or take random weights")
         try:
             model: nn.Module = timm.create_model(name, pretrained=True, **sized)
         except (OSError, RuntimeError, ValueError) as error:

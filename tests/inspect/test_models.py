@@ -16,7 +16,7 @@ from foveal import InputError
 from foveal.analysis import attention_maps, look_from, rollout, token_layout, upsample
 from foveal.analysis.pictures import overlay, to_pixels
 from foveal.cli import main
-from foveal.lab.looking import Opened, inspect_model, open_model
+from foveal.lab.inspect import LoadedModel, inspect_model, load_model
 
 timm = pytest.importorskip("timm")
 
@@ -82,27 +82,27 @@ def test_weights_of_a_file(tmp_path, capsys) -> None:
     torch.save({"state_dict": model.state_dict()}, "w.pt")
     image = Image.open("picture.png")
     for file in ("w.safetensors", "w.pt"):
-        opened = open_model(file, model="test_vit")
-        assert all(torch.equal(value, model.state_dict()[name]) for name, value in opened.model.state_dict().items())
-        inputs = opened.prepare(image)[None]
+        loaded = load_model(file, base="test_vit")
+        assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.model.state_dict().items())
+        inputs = loaded.prepare(image)[None]
         want = attention_maps(model, inputs)["blocks.2.attn"]["combined"]
-        torch.testing.assert_close(attention_maps(opened.model, inputs)["blocks.2.attn"]["combined"], want)
+        torch.testing.assert_close(attention_maps(loaded.model, inputs)["blocks.2.attn"]["combined"], want)
     assert run("w.pt", "picture.png", "--model", "test_vit", "--out", "maps") == 0
     assert "test_vit, weights of w.pt" in capsys.readouterr().out
 
 
 def test_the_rollout_is_drawn_over_the_image() -> None:
     torch.manual_seed(0)
-    opened = open_model("test_vit", random_weights=True)
+    loaded = load_model("test_vit", weights="random")
     # untrained weights make maps as good as flat
     with torch.no_grad():
-        for block in opened.model.blocks:
+        for block in loaded.model.blocks:
             block.attn.qkv.weight.mul_(12)
-    inputs = opened.prepare(Image.open("picture.png"))
-    inspect_model(opened, Image.open("picture.png"), Path("maps"))
-    rolled = rollout(opened.model, inputs[None])
+    inputs = loaded.prepare(Image.open("picture.png"))
+    inspect_model(loaded, Image.open("picture.png"), Path("maps"))
+    rolled = rollout(loaded.model, inputs[None])
     size = tuple(inputs.shape[-2:])
-    picture = upsample(look_from(rolled, token_layout(opened.model, rolled.shape[-1], size))[0], size)
+    picture = upsample(look_from(rolled, token_layout(loaded.model, rolled.shape[-1], size))[0], size)
     with Image.open("maps/rollout.png") as sheet:
         drawn = np.asarray(sheet)
     # below it a line says who looks
@@ -145,7 +145,7 @@ def test_weights_that_are_missing_are_never_random(folder, capsys) -> None:
 
 
 BAD = [
-    (["test_vitt", "picture.png"], "unknown model of timm 'test_vitt'; did you mean test_vit"),
+    (["test_vitt", "picture.png"], "unknown network 'test_vitt'; did you mean test_vit"),
     (["nowhere/at/all", "picture.png"], "nowhere/at/all is no run, no folder with a config.json and no file of weights"),
     (["test_vit", "nowhere.png"], "cannot read the image nowhere.png"),
     (["test_vit", "broken.png"], "cannot read the image broken.png"),
@@ -179,12 +179,12 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path) -> None:
 
     (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(InputError, match="cannot read weights"):
-        open_model("evil.pt", model="test_vit")
+        load_model("evil.pt", base="test_vit")
     assert not (tmp_path / "ran").exists()
 
 
 def test_windows_alone_are_said_to_be_no_map_of_the_image(capsys) -> None:
     model = timm.models.SwinTransformer(img_size=32, patch_size=4, embed_dim=24, depths=(2,), num_heads=(2,), window_size=4, num_classes=5)
     with pytest.raises(InputError, match="windows, and not over the image"):
-        inspect_model(Opened("swin", model, lambda image: torch.randn(3, 32, 32)), None, None)
+        inspect_model(LoadedModel("swin", model, lambda image: torch.randn(3, 32, 32)), None, None)
     assert foveal.attention_maps(model, torch.randn(1, 3, 32, 32))

@@ -1,4 +1,4 @@
-"""One image under a trained run: where it looks, and what it predicts."""
+"""A trained run and one image, drawn: where its model looks, or what it predicts."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,11 @@ from ..._errors import InputError
 from ...analysis import summary_maps, token_layout
 from ...analysis.pictures import overlaid, to_pixels, write_map_sheet, write_sheet
 from ...models import VisionTransformer
-from ..data import DataBundle
 from ..tasks import Cell, Row
-from ..training import Recipe
-from .look import class_token_maps
+from .loaded import Inspection, LoadedModel
+from .maps import class_token_maps
 
-__all__ = ["inspect_image"]
+__all__ = ["inspect_run"]
 
 SHOWN_MAPS = 12
 """Of a layer; those that vary most over the image."""
@@ -25,27 +24,26 @@ _MULTIPLE, _LONGEST = 32, 1024
 
 
 @torch.no_grad()
-def inspect_image(recipe: Recipe, bundle: DataBundle, model: Any, image: Any, folder: Path, *, title: str) -> tuple[str, list[Path]]:
+def inspect_run(loaded: LoadedModel, image: Any, folder: Path, *, title: str) -> Inspection:
     """Draw it.
 
+    Of a vision transformer ``maps.png`` and ``maps.html``, else ``prediction.png`` and ``prediction.html``. Below the prediction of a segmentation network
+    stand the maps of its external, efficient and linear blocks, by slot or by channel of the keys.
+
     Args:
-        recipe: of the run.
-        bundle: its data.
-        model: trained, in evaluation mode.
+        loaded: a run or checkpoint.
         image: a PIL image; for stereo left and right, in a list.
         folder: where the files go; it is made.
         title: of the page.
 
-    Below the prediction of a segmentation network stand the maps of its external, efficient and linear blocks, by slot or by channel of the keys.
-
-    Returns:
-        What is to be seen, in a line, and the files written: of a vision transformer ``maps.png`` and ``maps.html``, else ``prediction.png`` and
-        ``prediction.html``.
-
     Raises:
-        ValueError: the task draws no predictions of single images.
+        ValueError: no run; the task draws no predictions of single images.
     """
-    inputs = bundle.prepare(image)
+    if loaded.recipe is None:
+        raise InputError(f"{loaded.name} is no run; any other model is for inspect_model")
+    model: Any = loaded.model
+    task, bundle = loaded.recipe.task, loaded.bundle
+    inputs = loaded.prepare(image)
     if isinstance(model, VisionTransformer):
         probabilities = model(inputs[None]).softmax(-1)[0]
         grid = model.patch_embed.grid_size
@@ -53,15 +51,15 @@ def inspect_image(recipe: Recipe, bundle: DataBundle, model: Any, image: Any, fo
         best = int(probabilities.argmax())
         about = f"predicted {bundle.classes[best]} with probability {probabilities[best]:.0%}; where {_who(model, inputs)} looks, by layer and head"
         write_map_sheet(inputs, maps, folder, title=title, about=about)
-        return about, [folder / "maps.png", folder / "maps.html"]
-    rows = recipe.task.draw_prediction(inputs, recipe.task.predict(model, inputs[None]), bundle)
-    if recipe.task.targets == "masks":
+        return Inspection(about.splitlines(), [folder / "maps.png", folder / "maps.html"])
+    rows = task.draw_prediction(inputs, task.predict(model, inputs[None]), bundle)
+    if task.targets == "masks":
         rows += _summaries(model, inputs)
     if not rows:
-        raise InputError(f"{type(recipe.task).__name__} draws no predictions of single images")
+        raise InputError(f"{type(task).__name__} draws no predictions of single images")
     about = "; ".join(f"{row.title}: {', '.join(cell.caption for cell in row.cells)}" for row in rows if any(cell.caption for cell in row.cells))
     drawn = [(row.title, [(cell.picture, cell.caption) for cell in row.cells]) for row in rows]
-    return about, write_sheet(drawn, folder, name="prediction", title=title, about=about)
+    return Inspection(about.splitlines(), write_sheet(drawn, folder, name="prediction", title=title, about=about))
 
 
 def _who(model: VisionTransformer, image: Tensor) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from foveal.analysis import attention_maps
-from foveal.lab.compare.look import class_token_maps
+from foveal.lab.inspect import class_token_maps
 from foveal.models import ViT
 
 SIDE = 48

@@ -1,0 +1,23 @@
+"""A model that was loaded, converted to the attention that the command line names."""
+
+from torch import nn
+
+from ...attention import AttentionConfig, config_from_dict
+from ...convert import ConversionReport, Where, convert_
+
+__all__ = ["convert_named_"]
+
+
+def convert_named_(model: nn.Module, attention: str, where: Where = "*") -> ConversionReport:
+    """``foveal.convert_`` by a word.
+
+    Args:
+        model: is changed.
+        attention: a registered name, for its default options, or a configuration as JSON, such as ``'{"attention": "halo", "block_size": 7}'``.
+        where: a glob on the names of the modules that are converted.
+
+    Raises:
+        ValueError: no such attention, no configuration; what :func:`foveal.convert_` refuses.
+    """
+    config = AttentionConfig.from_json(attention) if attention.lstrip().startswith("{") else config_from_dict({"attention": attention})
+    return convert_(model, config, where)
