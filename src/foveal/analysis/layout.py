@@ -108,7 +108,7 @@ def _grids(model: nn.Module, said: Tokens, prefix: int, patches: int, image: tup
 
 
 def _isotropic(model: nn.Module) -> bool:
-    """Whether a network goes down step by step on maps, as fast in height as in width, so that its maps have the proportions of the image."""
+    """Whether a network goes down step by step on feature maps, as fast in height as in width, so that its maps have the proportions of the image."""
     return _even(model) and (any(step != (1, 1) for step in _steps(model)) or _on_maps(model))
 
 

@@ -147,7 +147,7 @@ def summary_maps(model: nn.Module, images: Any) -> dict[str, Tensor]:
     They are linear in pixels where maps from pixels to pixels are quadratic. The model runs once, in evaluation mode.
 
     Args:
-        model: with blocks on maps, such as ``external_2d``, ``efficient_2d`` and ``linear_2d``; of a model without any nothing comes back.
+        model: with blocks on feature maps, such as ``external_2d``, ``efficient_2d`` and ``linear_2d``; of a model without any nothing comes back.
         images: what the model is called with.
     """
     names, found = Names(model), dict[str, Tensor]()

@@ -56,7 +56,7 @@ class AttentionModule(Leaf):
     needs_grid: ClassVar[bool] = False
     """Of one on tokens: whether they must be a grid. It has the options ``num_prefix_tokens`` and ``grid_size``, and it or its ``core`` reads ``grid_size``."""
     is_residual: ClassVar[bool] = True
-    """Of a block on maps: whether it adds its input itself, unless an option ``residual=False`` says otherwise."""
+    """Of a block on feature maps: whether it adds its input itself, unless an option ``residual=False`` says otherwise."""
 
     if TYPE_CHECKING:
         name: ClassVar[str]

@@ -1,4 +1,4 @@
-"""Efficient attention as layers, on tokens and on maps; see :mod:`foveal.functional.efficient` for the mathematics, the paper and what differs from it.
+"""Efficient attention as layers, on tokens and on feature maps; see :mod:`foveal.functional.efficient` for the mathematics, the paper and what differs from it.
 
 Shapes     B batch, N tokens, C channels, H heads in ``(B, H, N, D)`` and height in ``(B, C, H, W)``, D width per head
 """

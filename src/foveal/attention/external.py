@@ -1,4 +1,4 @@
-"""External attention as layers, on tokens and on maps; see :mod:`foveal.functional.external` for the mathematics, the paper and what differs from it.
+"""External attention as layers, on tokens and on feature maps; see :mod:`foveal.functional.external` for the mathematics, the paper and what differs from it.
 
 Shapes     B batch, N tokens, C channels, H heads, D head width, S slots
 """

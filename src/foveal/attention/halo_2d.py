@@ -1,4 +1,4 @@
-"""Halo attention as a layer on maps; see :mod:`foveal.functional.halo` for the mathematics, the paper and what differs from it.
+"""Halo attention as a layer on feature maps; see :mod:`foveal.functional.halo` for the mathematics, the paper and what differs from it.
 
 Shapes     B batch, C channels, (height, width) of a map, H heads, D head width of queries and keys, Dv of values
 """
@@ -50,7 +50,7 @@ class HaloPositions(nn.Module):
 
 @register("halo_2d", family="neighborhood", form="2d")
 class HaloAttention2d(FeatureMapAttention):
-    """Halo attention on maps: timm's ``HaloAttn`` for any size, with a masked border and right offsets under stride. It takes the place of a 3×3 convolution.
+    """Halo attention on feature maps: timm's ``HaloAttn`` for any size, with a masked border and right offsets under stride. It takes the place of a 3×3 convolution.
 
     The flags in the second half reproduce what others compute; their defaults are the paper's mathematics.
 

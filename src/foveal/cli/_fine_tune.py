@@ -28,7 +28,7 @@ class _FineTune:
     warm_start: str | None = None
     """Of denoising attention: size of its negative branch, or exact."""
     insert_after: tuple[str, ...] = ()
-    """Stages of a convolutional network behind which an attention on maps is put."""
+    """Stages of a convolutional network behind which an attention on feature maps is put."""
     calibrate: int | None = None
     """Steps a layer to fit it to what it replaced; 100 where the conversion changed the function, if not given."""
     weights: str = "pretrained"

@@ -68,7 +68,7 @@ class CattLayer(Leaf):
         num_heads: heads; must divide ``dim``.
         mlp_ratio: hidden width of the MLPs relative to ``dim``.
         share: both streams have the same weights. Else each has its own.
-        drop: dropout on maps and on what is added to a residual, in training.
+        drop: dropout on feature maps and on what is added to a residual, in training.
         norm_eps: of the layer norms; BERT's by default.
     """
 

@@ -65,7 +65,7 @@ def fine_tune(
         attention_options: of its ``Config``.
         where: a glob on names of modules, ``last_stage``, ``global_only``, or ``every_2nd`` and so on.
         warm_start: of denoising attention, see :func:`foveal.convert_`.
-        insert_after: stages of a convolutional network behind which an attention on maps is put; globs.
+        insert_after: stages of a convolutional network behind which an attention on feature maps is put; globs.
         calibrate: steps a layer to fit it to what it replaced; if None, 100 where the function changed by the conversion and 0 where it did not.
         weights: ``pretrained``, ``random``, or a file. What cannot be loaded is an error.
         epochs: passes over the training images.

@@ -60,7 +60,7 @@ class Pretrained(ModelConfig):
     warm_start: float | Literal["exact"] | None = None
     """Of denoising attention: size of its negative branch, or exact; the mechanism's own if None."""
     insert_after: tuple[str, ...] = ()
-    """Stages of a convolutional network behind which the attention, one on maps, or the control pointwise, is put."""
+    """Stages of a convolutional network behind which the attention, one on feature maps, or the control pointwise, is put."""
     calibrate: int = 0
     """Steps a layer in which what was put in is fitted to what it replaced, before training; 0 is none."""
     freeze: Literal["nothing", "all-but-head", "all-but-new", "all-but-attention"] = "nothing"
@@ -157,7 +157,7 @@ class Pretrained(ModelConfig):
         return convert_(model, config, where, warm_start=self.warm_start)
 
     def _control(self, model: nn.Module) -> ConversionReport:
-        # where an attention on maps would go, and as if it were not there at the start, as it does
+        # where an attention on feature maps would go, and as if it were not there at the start, as it does
         report = insert_(model, config_from_dict({"attention": "linear_2d"}), after=list(self.insert_after))
         swaps = []
         for inserted, swap in zip(record_of(model).inserted, report.swaps, strict=True):
