@@ -50,7 +50,7 @@ class HaloPositions(nn.Module):
 
 @register("halo_2d", family="neighborhood", form="2d")
 class HaloAttention2d(FeatureMapAttention):
-    """Halo attention on feature maps: timm's ``HaloAttn`` for any size, with a masked border and right offsets under stride. It takes the place of a 3×3 convolution.
+    """Halo attention on feature maps: timm's ``HaloAttn`` for any size, with a masked border and right offsets under stride, in place of a 3×3 convolution.
 
     The flags in the second half reproduce what others compute; their defaults are the paper's mathematics.
 
