@@ -16,7 +16,9 @@ __all__ = ["compare"]
 
 @dataclass(frozen=True)
 class _Compare:
-    """Train several attentions on equal budgets and write an honest report."""
+    """Train several attentions on equal budgets and write an honest report. In a pretrained network: compare --model NAME --data DIR, of which compare --model
+    NAME --help tells.
+    """
 
     recipe: Annotated[str | None, tyro.conf.arg(metavar="RECIPE")] = None
     """A recipe out of `foveal list`, of any task; each attention is put into its model. cluttered-digits if not given, image-folder with --data."""
@@ -46,6 +48,12 @@ class _Compare:
 
 def compare(words: list[str]) -> None:
     """Train several attentions on equal budgets and write a report."""
+    if any(word.partition("=")[0] == "--model" for word in words):
+        # a pretrained network has options of its own
+        from ._compare_model import compare_model
+
+        compare_model(words)
+        return
     chosen: _Compare = parse(_Compare, "compare", words)
     from ..lab.compare import Plan, make_plan, measure_resolution, run_plan, steps_for_minutes, write_report, write_results, write_summary
     from ..lab.compare.resolution import check_sides

@@ -10,7 +10,7 @@ from .._errors import InputError
 from ._options import parse
 from ._stopped import Stopped
 
-__all__ = ["fine_tune"]
+__all__ = ["fine_tune", "finish", "rank"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def fine_tune(words: list[str]) -> None:
 
     chosen = parse(_FineTune, "train fine-tune", words)
     options = {item.name: getattr(chosen, item.name) for item in fields(chosen) if item.name not in ("out", "model", "data")}
-    options |= {"lora": _rank(chosen.lora), "warm_start": _start(chosen.warm_start)}
+    options |= {"lora": rank(chosen.lora), "warm_start": _start(chosen.warm_start)}
     out = chosen.out or Path("runs") / f"fine-tune-{datetime.now():%Y%m%d-%H%M%S}"
     if (out / "recipe.json").exists():
         raise InputError(f"{out} holds a run already; continue it with foveal train --resume {out}, or choose another folder")
@@ -107,7 +107,7 @@ def finish(run: Path) -> None:
         print("  the same network as it is, to hold against: leave --attention and what belongs to it out")
 
 
-def _rank(text: str | None) -> int:
+def rank(text: str | None) -> int:
     if text is None:
         return 0
     found = re.fullmatch(r"(?:r=)?(\d+)", text)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
@@ -23,6 +24,8 @@ class ModelConfig(ABC):
     baseline: ClassVar[str]
     """The arm that comparisons hold the others against."""
     default_arms: ClassVar[tuple[str, ...]]
+    pretrained: ClassVar[bool] = False
+    """Whether it begins with weights of its own, so that arms have none to share but those."""
     rivals: ClassVar[dict[str, str]] = {}
     """Arms with more parameters than the baseline, and the arm that has as many."""
 
@@ -55,6 +58,20 @@ class ModelConfig(ABC):
     def begin_(self, model: nn.Module, split: Any, seed: int) -> list[str]:
         """What is done to the model with training samples, once and before the first step; notes of it for the reader. Nothing in most."""
         return []
+
+    def keep(self, folder: Path) -> None:  # noqa: B027  # most have nothing to write
+        """Write into a folder of the run whatever :meth:`rebuild` needs and this configuration does not say. Nothing in most."""
+
+    def rebuild(self, folder: Path | None, *, img_size: int, in_chans: int, num_classes: int) -> nn.Module:
+        """What :meth:`build` gives, for weights that do not matter or are filled in: nothing pretrained is read.
+
+        Args:
+            folder: of :meth:`keep`; where the network comes from is asked if None.
+            img_size: as in :meth:`build`, and so are the others.
+            in_chans: channels of images.
+            num_classes: outputs.
+        """
+        return self.build(img_size=img_size, in_chans=in_chans, num_classes=num_classes)
 
     def miniature(self) -> "ModelConfig":
         """A small network of the same kind without pretrained weights, with which a training is tried out in seconds; itself if it is small."""

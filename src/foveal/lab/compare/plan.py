@@ -17,10 +17,18 @@ class Plan:
     recipe: Recipe
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
+    controls: tuple[tuple[str, str], ...] = ()
+    """Arms, and beside the baseline the arm that each is held against."""
 
     def run_recipe(self, arm: Arm, seed: int) -> Recipe:
         """The recipe of one run: the plan's, but for the attention and the seed."""
-        return replace(self.recipe, model=arm.model, seed=seed, share_initial_weights=True, trackers=())
+        data = self.recipe.data.drawn_by(seed)
+        # what is pretrained shares the weights that it came with
+        return replace(self.recipe, data=data, model=arm.model, seed=seed, share_initial_weights=not arm.model.pretrained, trackers=())
+
+    @property
+    def rivals(self) -> dict[str, str]:
+        return self.recipe.model.rivals | dict(self.controls)
 
     @property
     def baseline(self) -> str:
@@ -31,6 +39,7 @@ class Plan:
             "recipe": self.recipe.to_dict(),
             "arms": [{"name": arm.name, "about": arm.about, "model": model_to_dict(arm.model)} for arm in self.arms],
             "seeds": list(self.seeds),
+            **({"controls": [list(pair) for pair in self.controls]} if self.controls else {}),
         }
 
     @classmethod
@@ -45,7 +54,8 @@ class Plan:
             seeds = tuple(values["seeds"])
             if not arms or not seeds or not all(isinstance(seed, int) for seed in seeds):
                 raise ValueError(f"arms {[arm.name for arm in arms]} and seeds {list(seeds)}")
-            return cls(Recipe.from_dict(values["recipe"]), arms, seeds)
+            controls = tuple((str(name), str(control)) for name, control in values.get("controls", ()))
+            return cls(Recipe.from_dict(values["recipe"]), arms, seeds, controls)
         except InputError:
             raise
         except (KeyError, TypeError, ValueError) as error:

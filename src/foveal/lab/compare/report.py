@@ -11,6 +11,8 @@ from ..training.checkpoint import replace_file
 from ._colours import ARM_COLOURS
 from .figures import figures
 from .inside import angle_words, branch_words
+from .places import place_lines
+from .places_page import how_trained, places_section
 from .results import check_results
 
 __all__ = ["render_report", "write_report", "write_summary"]
@@ -33,7 +35,10 @@ def render_report(results: dict[str, Any]) -> str:
     environment.filters |= {"points": lambda value: _points(value, metric), "value": lambda value: _value(value, metric)}
     template = environment.from_string(files("foveal.lab.compare").joinpath("report.html.j2").read_text(encoding="utf8"))
     recipe = results["plan"]["recipe"]
+    places = places_section(results)
     return template.render(
+        places=jinja2.filters.Markup(places),
+        how_trained=how_trained(results),
         results=results,
         recipe=recipe,
         metric=metric,
@@ -65,6 +70,7 @@ def write_summary(results: dict[str, Any], path: Path) -> Path:
         *(f"- {line['text']}" for line in results["verdict"]["lines"]),
         *(f"- Note: {note}" for note in results["task"]["notes"]),
         "",
+        *place_lines(results),
         f"| attention | test {_label(metric)} (95 % interval) | Δ to {results['arms'][0]['name']}, {metric['step']} (interval that holds with all others) "
         "| parameters | multiply-adds "
         f"| ms an image, {_timed_on(results)} |",

@@ -64,17 +64,17 @@ def collect(folder: Path) -> dict[str, Any]:
     again = "remove {0}, and the same command makes it again"
     costs = read_object(folder / "costs.json", [arm.name for arm in plan.arms], again.format(folder / "costs.json"))
     runs = {arm.name: [folder / arm.name / f"seed-{seed}" for seed in plan.seeds] for arm in plan.arms}
-    headline, model = plan.recipe.task.headline, plan.recipe.model
+    headline, model, rivals = plan.recipe.task.headline, plan.recipe.model, plan.rivals
     _check(costs, folder / "costs.json", {arm.name: dict for arm in plan.arms})
     metrics = {name: [read_object(run / "metrics.json", [headline.name], again.format(run)) for run in paths] for name, paths in runs.items()}
     for name, paths in runs.items():
         for run, metric in zip(paths, metrics[name], strict=True):
             _check(metric, run / "metrics.json", dict.fromkeys((headline.name, *scalars(metrics[name][0])), (int, float)), run)
     judged = {name: [metric[headline.name] for metric in of_arm] for name, of_arm in metrics.items()}
-    pool, compared = _comparisons(plan, judged, headline, model.rivals)
+    pool, compared = _comparisons(plan, judged, headline, rivals)
     arms = []
     for arm in plan.arms:
-        rival = model.rivals.get(arm.name)
+        rival = rivals.get(arm.name)
         looks = [read_object(run / "look.json", _LOOK, again.format(run / "look.json")) for run in runs[arm.name]]
         for run, look in zip(runs[arm.name], looks, strict=True):
             _check(look, run / "look.json", dict.fromkeys(_LISTS, list))

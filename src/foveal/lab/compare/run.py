@@ -29,7 +29,8 @@ from ..._machine import cores, quiet_cuda
 from ...analysis import latency, peak_memory
 from ..data import DataBundle, Split
 from ..training import Diverged, Interrupted, Recipe, build_model, fit, load_data, load_run, write_json
-from ..training.checkpoint import check_folder
+from ..training.checkpoint import check_folder, drop_checkpoints
+from ..training.models import build_alike
 from ..training.place import alone, refusals, sweep
 from ..training.reading import Damaged, read_history, read_object
 from ._diverged import DIVERGED, diverged_runs
@@ -69,7 +70,7 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
     bundle = load_data(plan.recipe.data)
     for arm in plan.arms:
         # and so is an arm that makes no model for such images
-        build_model(plan.run_recipe(arm, 0), bundle)
+        build_alike(plan.run_recipe(arm, 0), bundle)
     folder.mkdir(parents=True, exist_ok=True)
     with refusals(folder, "what is done is kept, re-run the same command to resume"), _alone(folder):
         if (folder / "plan.json").exists() and Plan.from_dict(read_object(folder / "plan.json")) != plan:
@@ -162,6 +163,9 @@ def _train_and_look(recipe: Recipe, run: Path) -> str:
             write_json(run / DIVERGED, {"message": str(error)})
             return "diverged"
         write_json(run / "look.json", look(recipe, model, build_model(recipe, bundle), bundle))
+        if recipe.model.pretrained:
+            # it is never gone on with, and checkpoints of large networks fill disks
+            drop_checkpoints(run)
     headline = recipe.task.headline
     return f"{headline.label} {headline.show(metrics[headline.name])}"
 
@@ -223,7 +227,7 @@ def _device_memory(recipe: Recipe, bundle: DataBundle, batch: tuple[Any, Any]) -
 
 def _costs(plan: Plan, memory: dict[str, int]) -> dict[str, Any]:
     bundle, task, device = load_data(plan.recipe.data), plan.recipe.task, _device()
-    models = {arm.name: build_model(plan.run_recipe(arm, 0), bundle).eval() for arm in plan.arms}
+    models = {arm.name: build_alike(plan.run_recipe(arm, 0), bundle).eval() for arm in plan.arms}
     counted = {name: task.cost(model, bundle) for name, model in models.items()}
     models = {name: model.to(device) for name, model in models.items()}
     inputs = send_to_device(_batch(plan.recipe, bundle.test, LATENCY_BATCH)[0], device)

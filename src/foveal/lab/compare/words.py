@@ -6,8 +6,9 @@ from ..tasks import Headline
 
 __all__ = ["verdict_words"]
 
-_BASELINES = {"softmax": "softmax attention", "none": "the network without attention"}
+_BASELINES = {"softmax": "softmax attention", "none": "the network without attention", "own": "the network as it is"}
 """What comparisons are held against, in words."""
+_AS_MANY = 0.01
 
 
 def verdict_words(arms: list[dict[str, Any]], seeds: int, headline: Headline, chance: float | None, baseline: str) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def verdict_words(arms: list[dict[str, Any]], seeds: int, headline: Headline, ch
     lines = [{"arm": arm["name"], "text": _line(f"{arm['name']}:", other, arm, headline)} for arm in compared]
     for arm in compared:
         if arm["rival"]:
-            against = f"{arm['name']} against {arm['rival']['name']}, its matched baseline (as many parameters):"
+            against = f"{arm['name']} against {arm['rival']['name']}, its matched baseline ({_size(arm, arms)}):"
             lines.append({"arm": arm["name"], "text": _line(against, arm["rival"]["name"], arm["rival"], headline)})
     if seeds < 2:
         return {
@@ -66,6 +67,12 @@ def _line(subject: str, other: str, compared: dict[str, Any], headline: Headline
         line += f"; all {len(by_seed)} seeds were {'below' if by_seed[0] < 0 else 'above'} {other}"
     seeds = compared["seeds_to_settle"]
     return f"{line}; if it is as large as it looks, {seeds or 'more than a hundred'} seeds would most likely settle it."
+
+
+def _size(arm: dict[str, Any], arms: list[dict[str, Any]]) -> str:
+    rival = next(other for other in arms if other["name"] == arm["rival"]["name"])
+    more = arm["parameters"] / rival["parameters"] - 1
+    return "as many parameters" if abs(more) < _AS_MANY else f"parameters of the whole network {more:+.1%} to its".replace("-", "−")
 
 
 def _listed(names: list[str]) -> str:

@@ -1,7 +1,7 @@
 """A folder of photographs as a pretrained network wants them: its own size, mean, deviation, interpolation and crop."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -45,12 +45,15 @@ class Photographs(ImageFolder):
         if not 0 < self.crop_pct <= 1 or min(self.std) <= 0:
             raise InputError(f"expected 0 < crop_pct ≤ 1 and std above 0, got {self.crop_pct} and {self.std}")
 
+    def drawn_by(self, seed: int) -> "Photographs":
+        return replace(self, seed=seed)
+
     def load(self) -> DataBundle:
         bundle = super().load()
         made = not any(note.startswith("there is no validation split") for note in bundle.notes) and bundle.test is bundle.val
         counts = f"{len(bundle.train)} images train, {len(bundle.val)} validate"
         if made and self._split_here:
-            bundle.notes.append(f"no val folder: {counts}, {self.val_fraction:.0%} of each class, drawn with seed {self.seed}")
+            bundle.notes.append(f"no val folder: {counts}, {self.val_fraction:.0%} of each class, drawn by the run's seed")
         return bundle
 
     @property

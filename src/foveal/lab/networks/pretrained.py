@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,8 +18,10 @@ from ...convert._record import end_record, record_of
 from ...convert.insert import CHILD, GrownIn
 from ...models import Arm, ModelConfig, register_model
 from ...models.mixing import CONTROL, PointwiseControl
+from ._handed import taken
 from ._heads import Logits, head_modules, replace_head_
 from ._sources import SOURCES
+from ._widened import WIDE, widened_
 
 __all__ = ["Pretrained", "base_digest"]
 
@@ -35,6 +38,7 @@ class Pretrained(ModelConfig):
 
     targets: ClassVar[str] = "labels"
     about: ClassVar[str] = "a pretrained network"
+    pretrained: ClassVar[bool] = True
     baseline: ClassVar[str] = "own"
     default_arms: ClassVar[tuple[str, ...]] = ("own", "denoising", "external")
 
@@ -78,6 +82,8 @@ class Pretrained(ModelConfig):
             raise InputError("insert_after puts a block behind stages, which begins as the identity: where, warm_start and calibrate are of a conversion")
         if self.attention == CONTROL and not self.insert_after:
             raise InputError(f"{CONTROL} is the control of what is inserted; say behind which stages with insert_after")
+        if self.attention == WIDE and (set(self.attention_options or {}) != {"num_heads"} or self.warm_start is not None):
+            raise InputError(f"{WIDE} is the network's own attention with more heads: give attention_options={{'num_heads': …}}, and no warm_start")
         if self.lora and self.freeze != "nothing":
             raise InputError("lora freezes all but its adapters and what is new; leave freeze out")
 
@@ -87,11 +93,20 @@ class Pretrained(ModelConfig):
         Raises:
             ValueError: the weights cannot be loaded or are not those of ``digest``; no such attention, place or stage.
         """
-        if in_chans != 3:
-            raise InputError(f"pretrained networks take color images, got in_chans={in_chans}")
-        model: Any = self._base(img_size)
+        model: Any = taken(self.library, self.name, self.weights, img_size) or SOURCES[self.library].build(self.name, self.weights, img_size)
         if self.digest and base_digest(model) != self.digest:
             raise InputError(f"the weights of {self.name} are other ones than when this run began ({base_digest(model)}, then {self.digest}); bring those back")
+        return self._made(model, in_chans, num_classes)
+
+    def keep(self, folder: Path) -> None:
+        SOURCES[self.library].keep(self.name, folder)
+
+    def rebuild(self, folder: Path | None, *, img_size: int, in_chans: int = 3, num_classes: int) -> nn.Module:
+        return self._made(SOURCES[self.library].alike(self.name, img_size, folder), in_chans, num_classes)
+
+    def _made(self, model: Any, in_chans: int, num_classes: int) -> nn.Module:
+        if in_chans != 3:
+            raise InputError(f"pretrained networks take color images, got in_chans={in_chans}")
         head = replace_head_(model, num_classes)
         new = {id(value) for module in head for value in module.parameters()}
         report = self._put(model)
@@ -141,19 +156,18 @@ class Pretrained(ModelConfig):
         after = ("layer4",) if self.insert_after else ()
         return replace(self, library="timm", name="test_resnet" if after else "test_vit", weights="random", digest="", where="*", insert_after=after)
 
-    def _base(self, img_size: int) -> nn.Module:
-        return SOURCES[self.library].build(self.name, self.weights, img_size)
-
     def _put(self, model: nn.Module) -> ConversionReport:
         if self.attention is None:
             return ConversionReport([])
         if self.attention == CONTROL:
             return self._control(model)
+        every = _EVERY.fullmatch(self.where)
+        where: Where = every_nth(int(every[1])) if every else self.where
+        if self.attention == WIDE:
+            return widened_(model, where=where, **(self.attention_options or {}))
         config = config_from_dict({"attention": self.attention, **(self.attention_options or {})})
         if self.insert_after:
             return insert_(model, config, after=list(self.insert_after))
-        every = _EVERY.fullmatch(self.where)
-        where: Where = every_nth(int(every[1])) if every else self.where
         return convert_(model, config, where, warm_start=self.warm_start)
 
     def _control(self, model: nn.Module) -> ConversionReport:

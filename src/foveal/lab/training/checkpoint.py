@@ -26,6 +26,7 @@ from .reading import Damaged, read_object
 __all__ = [
     "Checkpoint",
     "check_folder",
+    "drop_checkpoints",
     "fingerprint",
     "latest_checkpoint",
     "newest_checkpoints",
@@ -150,6 +151,13 @@ def _kept(run: Path, recipe: str, newest: str, count: int) -> tuple[list[Path], 
     # what lies beyond the newest step was passed over for its damage
     kept = [path for path in own if path.name <= newest][:count]
     return kept, [path for path in own if path not in kept]
+
+
+def drop_checkpoints(run: Path) -> None:
+    """Remove the checkpoints of a run that has ended; what is nobody's or another's stays."""
+    for path in newest_checkpoints(run):
+        if is_ours(path):
+            remove_ours(path)
 
 
 def _written_by(path: Path, recipe: str) -> bool:

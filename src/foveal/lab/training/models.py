@@ -14,7 +14,10 @@ from .judging import Diverged, not_finite
 from .reading import Damaged, read_json, read_object
 from .recipe import Data, Recipe, register_named_networks
 
-__all__ = ["build_model", "check_classes", "load_data", "load_run"]
+__all__ = ["NETWORK", "build_alike", "build_model", "check_classes", "load_data", "load_run"]
+
+NETWORK = "network"
+"""In the folder of a run, what its network is rebuilt of without the weights that it began with."""
 
 
 @lru_cache(maxsize=2)
@@ -35,6 +38,23 @@ def build_model(recipe: Recipe, bundle: DataBundle) -> Any:
     return model
 
 
+def build_alike(recipe: Recipe, bundle: DataBundle, run: Path | None = None) -> Any:
+    """A model like :func:`build_model`'s whose weights do not matter or are filled in, so that nothing pretrained is read.
+
+    Args:
+        recipe: of the model.
+        bundle: its data.
+        run: a folder of its run, which holds what the network is rebuilt of.
+    """
+    if not recipe.model.pretrained:
+        return build_model(recipe, bundle)
+    kept = run / NETWORK if run is not None and (run / NETWORK).exists() else None
+    register_named_networks(recipe.model)
+    # whoever rebuilds a network draws no random numbers that somebody would miss
+    with torch.random.fork_rng(devices=[]):
+        return recipe.model.rebuild(kept, **recipe.task.model_kwargs(bundle))
+
+
 def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:
     """A finished run: its recipe, data and trained model in evaluation mode.
 
@@ -48,7 +68,7 @@ def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:
         raise InputError(f"{run} has not finished; go on with: foveal train --resume {run}")
     bundle = load_data(recipe.data)
     check_classes(run, bundle)
-    model = build_model(recipe, bundle)
+    model = build_alike(recipe, bundle, run)
     weights = run / "model.safetensors"
     restore(model, read_weights(weights), weights)
     spoilt = not_finite(model)

@@ -21,7 +21,7 @@ from ..data import DataBundle, Split
 from .batches import BatchStream, Samples
 from .checkpoint import check_folder, latest_checkpoint, read_newest, restore
 from .early import Early
-from .models import build_model, check_classes, load_data
+from .models import NETWORK, build_model, check_classes, load_data
 from .optimizing import make_optimizer, make_schedule
 from .reading import Damaged, cut_history, to_json, write_json
 from .recipe import Recipe
@@ -162,6 +162,7 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator) -> Run:
         write_json(run / "recipe.json", recipe.to_dict())
         if newest is None:
             write_json(run / "classes.json", list(bundle.classes))
+            recipe.model.keep(run / NETWORK)
         cut_history(run / "history.jsonl", first)
     accelerator.init_trackers("foveal", config=_flat(recipe.to_dict()))
     return Run(
