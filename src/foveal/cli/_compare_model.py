@@ -89,7 +89,10 @@ def compare_model(words: list[str]) -> None:
     steps = chosen.steps or recipe.steps
     recipe = replace(recipe, steps=steps, eval_every=max(recipe.eval_every, -(-steps // 20)), checkpoint_every=max(recipe.checkpoint_every, 50))
     plan, notes = make_network_plan(recipe, chosen.attentions, chosen.places, seeds=chosen.seeds, controls=chosen.controls, calibrate=chosen.calibrate)
-    print("\n".join([*opening(recipe), *(f"variant     {arm.name}: {arm.about}" for arm in plan.arms), *(f"note: {note}" for note in notes)]))
+    said = [f"variant     {arm.name}: {arm.about}" for arm in plan.arms]
+    if chosen.freeze != "nothing":
+        said += _frozen(plan)
+    print("\n".join([*opening(recipe), *said, *(f"note: {note}" for note in notes)]))
     try:
         run_plan(plan, chosen.out, jobs=chosen.jobs)
     except Interrupted as stopped:
@@ -100,3 +103,17 @@ def compare_model(words: list[str]) -> None:
     write_summary(results, chosen.out / "summary.md")
     print("\n".join(["", results["verdict"]["headline"], *(f"  {line['text']}" for line in results["verdict"]["lines"]), "", *place_lines(results)]).rstrip())
     print(f"\nreport: {report.resolve()}\ndata:   {(chosen.out / 'results.json').resolve()}")
+
+
+def _frozen(plan: Any) -> list[str]:
+    """What of the frozen backbone runs once, by what is said of it."""
+    from ..lab.training import load_data
+    from ..lab.training.features import foretold
+    from ..lab.training.models import build_alike
+
+    of: dict[str, list[str]] = {}
+    for arm in plan.arms:
+        recipe = plan.run_recipe(arm, plan.seeds[0])
+        bundle = load_data(recipe.data)
+        of.setdefault(foretold(recipe, build_alike(recipe, bundle), bundle), []).append(arm.name)
+    return [f"frozen      {words}: {', '.join(names)}" for words, names in of.items()]

@@ -4,13 +4,13 @@ import re
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .._errors import InputError
 from ._options import parse
 from ._stopped import Stopped
 
-__all__ = ["fine_tune", "finish", "rank"]
+__all__ = ["features_folder", "fine_tune", "finish", "rank"]
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,18 @@ def fine_tune(words: list[str]) -> None:
     recipe = finetuning.fine_tune(chosen.model, chosen.data, **options)
     print("\n".join(finetuning.opening(recipe)))
     try:
-        fit(recipe, out)
+        fit(recipe, out, features=features_folder(recipe, out))
     except Interrupted as stopped:
         raise Stopped(str(stopped)) from stopped
     finish(out)
+
+
+def features_folder(recipe: Any, run: Path) -> Path | None:
+    """Where a run keeps features of a frozen backbone: of training images that stay as they are, or where it did so before."""
+    from ..lab.training.features import FEATURES
+
+    began, keeps = (run / "recipe.json").exists(), recipe.model.freeze != "nothing" and recipe.data.augment == "none"
+    return run / FEATURES if ((run / FEATURES).exists() if began else keeps) else None
 
 
 def finish(run: Path) -> None:

@@ -24,7 +24,7 @@ class ModelConfig(ABC):
     baseline: ClassVar[str]
     """The arm that comparisons hold the others against."""
     default_arms: ClassVar[tuple[str, ...]]
-    pretrained: ClassVar[bool] = False
+    brings_weights: ClassVar[bool] = False
     """Whether it begins with weights of its own, so that arms have none to share but those."""
     rivals: ClassVar[dict[str, str]] = {}
     """Arms with more parameters than the baseline, and the arm that has as many."""

@@ -9,6 +9,8 @@ __all__ = ["AT", "CONTROLS", "Place", "Variant", "answer", "has_places", "place_
 
 AT = "@"
 """Between attention and place in the name of an arm."""
+_LEARNED = 1.5
+"""Times chance."""
 CONTROLS = ("softmax", "softmax-wide", "pointwise")
 """What is no attention under test: the network's own, that with more heads, and convolutions."""
 
@@ -92,8 +94,12 @@ def ranked(found: list[Variant]) -> list[Place]:
     ]
 
 
-def answer(found: list[Variant], seeds: int) -> str:
+def answer(found: list[Variant], results: dict[str, Any]) -> str:
     """Whether anything helped, in a sentence or two."""
+    metric, seeds = results["metric"], len(results["plan"]["seeds"])
+    best = max(arm["metrics"][metric["name"]]["mean"] for arm in results["arms"])
+    if metric["chance"] is not None and metric["larger_is_better"] and best < _LEARNED * metric["chance"]:
+        return "No variant learned much more than guessing, so this says nothing of places."
     tried = [one for one in found if not one.control]
     if seeds < 2:
         return "One seed is not conclusive: whether anything helps, and where, needs several."
@@ -115,11 +121,13 @@ def _beside(one: Variant) -> str:
     return f", but not shown to be better than {one.against['name']}, its control, so the gain may be that of parameters"
 
 
-def order_words(places: list[Place], metric: dict[str, Any]) -> str:
+def order_words(places: list[Place]) -> str:
     """What the order of places shows."""
     if not places:
         return ""
     of = f"on the mean of {', '.join(places[0].members)}"
+    if places[0].gain.mean == places[1].gain.mean:
+        return f"No place came out before the others, {of}."
     settled = [place.name for place in places if place.behind is not None and place.behind.low is not None and place.behind.low > 0]
     if len(settled) == len(places) - 1:
         return f"{places[0].name} is the best of the {len(places)} places, {of}."
@@ -142,7 +150,7 @@ def place_lines(results: dict[str, Any]) -> list[str]:
         return []
     metric, found = results["metric"], variants(results)
     places = ranked(found)
-    lines = [f"**Where?** {answer(found, len(results['plan']['seeds']))} {order_words(places, metric)}".rstrip(), ""]
+    lines = [f"**Where?** {answer(found, results)} {order_words(places)}".rstrip(), ""]
     if places:
         lines += [f"| place | mean gain, {metric['step']} (interval) | multiply-adds |", "|---|---|---|"]
         lines += [f"| {place.name} | {shown(place.gain.mean, metric)} ({interval(place.gain, metric)}) | {place.macs:+.1%} |" for place in places]

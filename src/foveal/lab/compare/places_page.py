@@ -28,13 +28,12 @@ def places_section(results: dict[str, Any]) -> str:
     with matplotlib.rc_context(_STYLE):
         drawn = _svg(_figure(found, metric))
     return template.render(
-        answer=answer(found, len(results["plan"]["seeds"])),
-        order=order_words(places, metric),
+        answer=answer(found, results),
+        order=order_words(places),
         places=places,
         variants=found,
         metric=metric,
         figure=jinja2.filters.Markup(drawn),
-        seeds=len(results["plan"]["seeds"]),
     )
 
 

@@ -24,7 +24,7 @@ class Plan:
         """The recipe of one run: the plan's, but for the attention and the seed."""
         data = self.recipe.data.drawn_by(seed)
         # what is pretrained shares the weights that it came with
-        return replace(self.recipe, data=data, model=arm.model, seed=seed, share_initial_weights=not arm.model.pretrained, trackers=())
+        return replace(self.recipe, data=data, model=arm.model, seed=seed, share_initial_weights=not arm.model.brings_weights, trackers=())
 
     @property
     def rivals(self) -> dict[str, str]:

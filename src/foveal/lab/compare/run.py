@@ -30,6 +30,7 @@ from ...analysis import latency, peak_memory
 from ..data import DataBundle, Split
 from ..training import Diverged, Interrupted, Recipe, build_model, fit, load_data, load_run, write_json
 from ..training.checkpoint import check_folder, drop_checkpoints
+from ..training.features import FEATURES
 from ..training.models import build_alike
 from ..training.place import alone, refusals, sweep
 from ..training.reading import Damaged, read_history, read_object
@@ -153,7 +154,7 @@ def _train_and_look(recipe: Recipe, run: Path) -> str:
     # a worker whose parent was killed may still be ending its step here
     with alone(run, wait=2 * _LEAVE_SECONDS):
         try:
-            metrics = fit(recipe, run, resume=True, quiet=True)
+            metrics = fit(recipe, run, resume=True, quiet=True, features=run.parent.parent / FEATURES if recipe.model.brings_weights else None)
             recipe, bundle, model = load_run(run)
         except Interrupted:
             _stopped = True
@@ -163,7 +164,7 @@ def _train_and_look(recipe: Recipe, run: Path) -> str:
             write_json(run / DIVERGED, {"message": str(error)})
             return "diverged"
         write_json(run / "look.json", look(recipe, model, build_model(recipe, bundle), bundle))
-        if recipe.model.pretrained:
+        if recipe.model.brings_weights:
             # it is never gone on with, and checkpoints of large networks fill disks
             drop_checkpoints(run)
     headline = recipe.task.headline

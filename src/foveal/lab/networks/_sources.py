@@ -279,7 +279,8 @@ def _sized(model: Any, name: str, img_size: int | None) -> nn.Module:
     own = _side(model)
     if img_size is not None and own is not None and img_size != own:
         raise InputError(f"{name} holds a network for images of {own} × {own}, got img_size={img_size}; leave it out")
-    return model  # type: ignore[no-any-return]
+    assert isinstance(model, nn.Module), "from a folder comes a network"
+    return model
 
 
 def _side(model: Any) -> int | None:
@@ -302,7 +303,8 @@ def _folder_alike(name: str, img_size: int | None, kept: Path | None) -> nn.Modu
 def _folder_preparation(name: str) -> Preparation:
     from ...hub._folder import base_in, structure_of
 
-    base, model = base_in(name), structure_of(name)
+    base = base_in(name)
+    model: Any = structure_of(name)
     if hasattr(model, "pretrained_cfg"):
         found = _resolved(dict(model.pretrained_cfg))
     elif base.library == "torchvision":

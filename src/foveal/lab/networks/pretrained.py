@@ -38,7 +38,7 @@ class Pretrained(ModelConfig):
 
     targets: ClassVar[str] = "labels"
     about: ClassVar[str] = "a pretrained network"
-    pretrained: ClassVar[bool] = True
+    brings_weights: ClassVar[bool] = True
     baseline: ClassVar[str] = "own"
     default_arms: ClassVar[tuple[str, ...]] = ("own", "denoising", "external")
 

@@ -46,7 +46,7 @@ def build_alike(recipe: Recipe, bundle: DataBundle, run: Path | None = None) -> 
         bundle: its data.
         run: a folder of its run, which holds what the network is rebuilt of.
     """
-    if not recipe.model.pretrained:
+    if not recipe.model.brings_weights:
         return build_model(recipe, bundle)
     kept = run / NETWORK if run is not None and (run / NETWORK).exists() else None
     register_named_networks(recipe.model)
