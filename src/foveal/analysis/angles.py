@@ -98,8 +98,9 @@ def value_overlap(model: nn.Module) -> Tensor:
 
 
 def lambdas(model: nn.Module) -> dict[str, list[float]]:
-    """λ of every head of every denoising attention, by layer."""
-    return {layer: module.lambdas.tolist() for layer, module in model.named_modules() if isinstance(module, DenoisingAttention)}
+    """λ of every head of every denoising and every centered softmax attention, by layer."""
+    found = {layer: module.lambdas for layer, module in model.named_modules() if isinstance(module, DenoisingAttention | SoftmaxAttention)}
+    return {layer: value.tolist() for layer, value in found.items() if value is not None}
 
 
 def _has_values_apart(module: nn.Module) -> TypeGuard[DenoisingAttention]:

@@ -119,7 +119,7 @@ def gradient_rollout(model: nn.Module, images: Any, target: int | Sequence[int] 
 
     def refuse(module: nn.Module) -> InputError:
         return InputError(
-            f"{names[module] or 'the model'} is a {type(module).__name__}, whose map is off the path of gradients; leave it out of `where`, or if it is an "
+            f"{names[module] or 'the model'} is a {_called(module)}, whose map is off the path of gradients; leave it out of `where`, or if it is an "
             "nn.MultiheadAttention, call foveal.convert_(model, foveal.SoftmaxAttention.Config()) first, which keeps the function"
         )
 
@@ -186,8 +186,16 @@ def _gradients(answer: Tensor, maps: list[Tensor]) -> Sequence[Tensor | None]:
     return torch.autograd.grad(answer, maps, allow_unused=True)
 
 
+def _called(module: nn.Module) -> str:
+    centered = isinstance(module, SoftmaxAttention) and module.lambdas is not None
+    return f"centered {type(module).__name__}" if centered else type(module).__name__
+
+
 def _has_gradient(module: nn.Module) -> bool:
-    return isinstance(module, SoftmaxAttention | DenoisingAttention) and module.core.name == "softmax"
+    if isinstance(module, SoftmaxAttention):
+        # the mean that is subtracted makes no map on the way
+        return module.lambdas is None
+    return isinstance(module, DenoisingAttention) and module.core.name == "softmax"
 
 
 def _detached(images: Any) -> Any:

@@ -25,8 +25,8 @@ class _Compare:
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Where the recipe's data lies. Without --recipe an image folder (train/CLASS, val/CLASS, or CLASS to be split)."""
     attentions: tuple[str, ...] = ()
-    """Names out of `foveal list`, softmax-wide, denoising-equal, and denoising-halo, -efficient and -linear; five by default. The baseline is always among
-    them: softmax in a vision transformer, none in a convolutional network."""
+    """Names out of `foveal list`; in a vision transformer softmax-centered, -wide, -many and -2H, denoising-shared and -equal, and denoising-halo, -efficient
+    and -linear too. Five by default. The baseline is always among them: softmax in a vision transformer, none in a convolutional network."""
     seeds: int = 3
     """Runs of each attention. Intervals need at least 2; use 5 or more for conclusions."""
     steps: int | None = None

@@ -150,12 +150,11 @@ def _prediction(opened: Opened, inputs: Tensor) -> list[str]:
 def _denoising(model: nn.Module) -> list[str]:
     """λ and the principal angles of V⁺ and V⁻, a line a layer, beside what chance shows."""
     layers = {name: module for name, module in model.named_modules() if isinstance(module, DenoisingAttention)}
-    if not layers:
-        return []
     strengths, angles = lambdas(model), value_angles(model)
-    lines = ["", "layer: λ of its heads (mean, least, most); angles of V⁺ and V⁻ in degrees (smallest, mean over heads)"]
-    for name in layers:
-        own = strengths[name]
+    if not strengths:
+        return []
+    lines = ["", f"layer: λ of its heads (mean, least, most){'; angles of V⁺ and V⁻ in degrees (smallest, mean over heads)' if angles else ''}"]
+    for name, own in strengths.items():
         line = f"  {name}: λ {sum(own) / len(own):.3f} ({min(own):.3f} to {max(own):.3f})"
         heads = [head for head in angles if head.layer == name]
         if heads:

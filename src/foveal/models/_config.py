@@ -11,7 +11,7 @@ from torch import nn
 from .._ranges import Range, check_ranges
 from .._registry import Registry
 
-__all__ = ["MODELS", "Arm", "ModelConfig", "register_model"]
+__all__ = ["MODELS", "NAMED_OPTIONS", "Arm", "ModelConfig", "register_model"]
 
 
 class ModelConfig(ABC):
@@ -94,3 +94,10 @@ class Arm:
     name: str
     about: str
     model: Any
+
+
+NAMED_OPTIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "softmax-centered": ("softmax", "softmax less λ times the mean of the values: the control that what subtracts must beat", {"center": True}),
+    "denoising-shared": ("denoising", "denoising whose two branches read the same values", {"shared_values": True}),
+}
+"""Arms of networks of tokens that are an attention with options: its name, what it is, and these."""

@@ -1,11 +1,7 @@
 """Running a plan: side by side, one thread each, and able to stop and go on at any moment."""
 
-import ctypes
 import math
 import os
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -35,6 +31,11 @@ from ..training.models import build_alike
 from ..training.place import alone, refusals, sweep
 from ..training.reading import Damaged, read_history, read_object
 from ._diverged import DIVERGED, diverged_runs
+from ._workers import LEAVE_SECONDS as _LEAVE_SECONDS
+from ._workers import as_interrupt as _as_interrupt
+from ._workers import one_thread_each as _one_thread_each
+from ._workers import start_worker as _start_worker
+from ._workers import stop_workers as _stop_workers
 from .look import look
 from .plan import Plan
 
@@ -45,8 +46,6 @@ quiet_cuda()
 
 LATENCY_BATCH = 16
 _POLL_SECONDS = 0.5
-_LEAVE_SECONDS = 30.0
-"""What a worker whose parent is gone may take for its step and a checkpoint."""
 
 
 def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool = False) -> None:
@@ -259,20 +258,6 @@ def _default_jobs() -> int:
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """For the processes started inside: they read this before torch is loaded. Two threads in each of two processes were seen ten times slower."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
-
-
-@contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two comparisons in one folder would overwrite each other's runs. The lock ends with the process, however it ends."""
     try:
@@ -280,54 +265,6 @@ def _alone(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise InputError(f"another comparison works in {folder}; wait for it, or choose another folder with --out") from None
-
-
-@contextmanager
-def _as_interrupt() -> Iterator[None]:
-    """SIGTERM stops a comparison as Ctrl-C does."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-_PR_SET_PDEATHSIG = 1
-
-
-def _start_worker(parent: int) -> None:
-    torch.set_num_threads(1)
-    if sys.platform == "linux":
-        # at once, where the thread below looks once a second
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    # between runs a worker has nothing to save, and the parent decides; during a run the training loop listens itself
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def leave_with_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        # nobody is left to hand a result to
-        time.sleep(_LEAVE_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-
-
-def _stop_workers(pool: ProcessPoolExecutor, futures: dict[Future[Any], str]) -> None:
-    for future in futures:
-        future.cancel()
-    # a worker in training saves and ends its run; an idle one ends
-    for process in list((pool._processes or {}).values()):
-        if process.pid is not None and process.is_alive():
-            os.kill(process.pid, signal.SIGTERM)
 
 
 class _Watch:

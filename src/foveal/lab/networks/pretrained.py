@@ -17,6 +17,7 @@ from ...convert._digest import digests, fingerprint
 from ...convert._record import end_record, record_of
 from ...convert.insert import CHILD, GrownIn
 from ...models import Arm, ModelConfig, register_model
+from ...models._config import NAMED_OPTIONS
 from ...models.mixing import CONTROL, PointwiseControl
 from ._handed import taken
 from ._heads import Logits, head_modules, replace_head_
@@ -141,12 +142,14 @@ class Pretrained(ModelConfig):
         return [f"calibrated on {count} training images: mean relative error of {len(fits.layers)} layers {before:.3f} → {after:.3f}"]
 
     def arms(self) -> dict[str, Arm]:
-        """The network as it is, fine-tuned, and with every attention on tokens in the same places."""
+        """The network as it is, fine-tuned, and with every attention on tokens, and some with options, in the same places."""
         plain = replace(self, attention=None, attention_options=None, where="*", warm_start=None, calibrate=0, insert_after=())
         found = {"own": Arm("own", "the network as it is, fine-tuned", plain)}
         form: Literal["2d", "tokens"] = "2d" if self.insert_after else "tokens"
         for name in list_attentions(form=form):
             found[name] = Arm(name, FAMILIES[attention_class(name).family], replace(self, attention=name, attention_options=None, warm_start=None))
+        for name, (attention, about, options) in ({} if self.insert_after else NAMED_OPTIONS).items():
+            found[name] = Arm(name, about, replace(self, attention=attention, attention_options=options, warm_start=None))
         if self.insert_after:
             found[CONTROL] = Arm(CONTROL, "two 1×1 convolutions in its place", replace(self, attention=CONTROL, attention_options=None))
         return found

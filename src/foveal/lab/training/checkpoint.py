@@ -41,7 +41,7 @@ __all__ = [
 _LATER: dict[str, Any] = {"repeats": 1, "patience": None}
 _LATER_IN: dict[str, dict[str, Any]] = {
     "task": {"bce": False},
-    "model": {"pyramid_width": 256, "regions": 512},
+    "model": {"pyramid_width": 256, "regions": 512, "global_pool": "token"},
     "optim": {
         **{"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "power": 0.9, "milestones": []},
         **{"nesterov": False, "decay_all": False, "warmup_lr": None, "cooldown": 0.0, "factor": 0.1},
