@@ -1,5 +1,6 @@
 """``foveal compare --model NAME``: attentions at several places of a pretrained network."""
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +23,8 @@ class _CompareModel:
     data: Path
     """Folder with a folder of images for each class; or with train, and val and test or not, which hold these. What is not split is split anew by each seed."""
     attentions: tuple[str, ...] = ()
-    """Names out of foveal list, and denoising-shared. By default denoising, denoising-shared and external; in a convolutional network external_2d, efficient_2d
-    and linear_2d."""
+    """Names out of foveal list, denoising-shared and softmax-centered. By default denoising, denoising-shared and external; in a convolutional network
+    external_2d, efficient_2d and linear_2d."""
     places: tuple[str, ...] = ()
     """all, last_stage, every_2nd, global_only, or globs on names of attentions; the first three by default. Of a convolutional network its stages, by name."""
     seeds: int = 5
@@ -77,7 +78,7 @@ def compare_model(words: list[str]) -> None:
     from ..lab.compare import make_network_plan, run_plan, write_report, write_results, write_summary
     from ..lab.compare.places import place_lines
     from ..lab.finetuning import fine_tune, opening
-    from ..lab.training import Interrupted, read_json
+    from ..lab.training import Interrupted, read_json, write_json
 
     if chosen.steps is not None and any(word.partition("=")[0] == "--epochs" for word in words):
         raise InputError("give --steps or --epochs, not both")
@@ -93,15 +94,21 @@ def compare_model(words: list[str]) -> None:
     if chosen.freeze != "nothing":
         said += _frozen(plan)
     print("\n".join([*opening(recipe), *said, *(f"note: {note}" for note in notes)]))
+    imports = [word for name in named_extensions() for word in ("--import", name)]
+    again = shlex.join(["foveal", "compare", *words, *imports])
     try:
         run_plan(plan, chosen.out, jobs=chosen.jobs)
     except Interrupted as stopped:
-        imports = [word for name in named_extensions() for word in ("--import", name)]
-        raise Stopped(f"stopped; what is done is kept; re-run the same command to resume: foveal compare {' '.join([*words, *imports])}".rstrip()) from stopped
+        raise Stopped(f"stopped; what is done is kept; re-run the same command to resume: {again}") from stopped
+    write_json(chosen.out / "command.json", {"command": again})
     results = read_json(write_results(chosen.out))
     report = write_report(results, chosen.out / "report.html")
     write_summary(results, chosen.out / "summary.md")
-    print("\n".join(["", results["verdict"]["headline"], *(f"  {line['text']}" for line in results["verdict"]["lines"]), "", *place_lines(results)]).rstrip())
+    print(
+        "\n".join(
+            ["", results["verdict"]["headline"], *(f"  {line['mark']} {line['text']}" for line in results["verdict"]["lines"]), "", *place_lines(results)]
+        ).rstrip()
+    )
     print(f"\nreport: {report.resolve()}\ndata:   {(chosen.out / 'results.json').resolve()}")
 
 

@@ -10,6 +10,7 @@ from ..._errors import InputError, unknown
 from ...attention import list_attentions
 from ...convert import ConversionReport, find_host
 from ...models import Arm
+from ...models._config import NAMED_OPTIONS
 from ...models.mixing import CONTROL
 from ..finetuning import calibration_steps
 from ..networks import WIDE, Pretrained
@@ -24,8 +25,6 @@ _PLACES = ("all", "last_stage", "every_2nd")
 _EVERYWHERE = ("all", "*")
 _AS_MANY = 0.01
 """Parameters of the network, as a share, up to which two count as equal."""
-_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {"denoising-shared": ("denoising", {"shared_values": True})}
-"""Attentions with options that go by a name of their own."""
 
 
 def make_network_plan(
@@ -45,7 +44,7 @@ def make_network_plan(
 
     Args:
         recipe: a fine-tuning of the network as it is.
-        attentions: names out of ``foveal list``, and denoising-shared; three by default.
+        attentions: names out of ``foveal list``, denoising-shared and softmax-centered; three by default.
         places: globs on names of attentions, ``all``, ``last_stage``, ``global_only``, ``every_2nd``; of a convolutional network names of stages.
         seeds: runs of each.
         controls: whether there are any.
@@ -72,7 +71,7 @@ def make_network_plan(
             raise InputError(f"each {what} can be compared once, got {' '.join(names)}")
     if maps and (wrong := [place for place in places if place in (*_PLACES, "global_only")]):
         raise InputError(f"{wrong[0]} is a place of attentions, and {model.name} has none; name stages, such as {next(n for n, _ in plain.named_children())}")
-    known = [*list_attentions(form="2d" if maps else "tokens"), *(() if maps else _OPTIONS)]
+    known = [*list_attentions(form="2d" if maps else "tokens"), *(() if maps else NAMED_OPTIONS)]
     for name in attentions:
         if name not in known:
             raise unknown(f"attention for {'feature maps' if maps else 'tokens'}", name, known)
@@ -88,7 +87,7 @@ def make_network_plan(
         pairs += [(arm.name, control) for arm, report in put.values() if (control := _control_of(report, beside, maps))]
         for arm, report in put.values():
             notes += [f"{arm.name}: {left.name} is left as it is: {left.reason}" for left in report.left]
-    return Plan(recipe, tuple(made), tuple(range(seeds)), tuple(pairs)), notes
+    return Plan(recipe, tuple(made), tuple(range(seeds)), own_data=True, controls=tuple(pairs)), notes
 
 
 def _own(model: Pretrained) -> Arm:
@@ -96,12 +95,13 @@ def _own(model: Pretrained) -> Arm:
 
 
 def _variant(model: Pretrained, name: str, place: str, maps: bool, calibrate: int | None, side: int, total: int) -> tuple[Arm, ConversionReport]:
-    attention, options = _OPTIONS.get(name, (name, None))
+    attention, _, options = NAMED_OPTIONS.get(name, (name, "", None))
     at: dict[str, Any] = {"insert_after": (place,)} if maps else {"where": "*" if place in _EVERYWHERE else place}
     changed = replace(model, attention=attention, attention_options=options, **at)
-    report: Any = changed.rebuild(None, img_size=side, num_classes=2).conversion
-    if not report.swaps:
-        raise InputError(f"{place} is no place in {model.name}: none of its {total} attentions is chosen; give a glob on their names, or a preset")
+    try:
+        report: Any = changed.rebuild(None, img_size=side, num_classes=2).conversion
+    except InputError as error:
+        raise InputError(f"{name} cannot be put at {place} of {model.name}: {error}") from error
     if not maps:
         changed = replace(changed, calibrate=calibration_steps(changed, report) if calibrate is None else calibrate)
     fitted = f"; fitted to what it replaced for {changed.calibrate} steps a layer first" if changed.calibrate else ""

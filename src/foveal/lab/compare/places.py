@@ -11,7 +11,7 @@ AT = "@"
 """Between attention and place in the name of an arm."""
 _LEARNED = 1.5
 """Times chance."""
-CONTROLS = ("softmax", "softmax-wide", "pointwise")
+CONTROLS = ("softmax", "softmax-wide", "softmax-centered", "pointwise")
 """What is no attention under test: the network's own, that with more heads, and convolutions."""
 
 
@@ -28,7 +28,7 @@ class Variant:
     by_seed: tuple[float, ...]
     verdict: str
     against: dict[str, Any] | None
-    """Its control and what the comparison with it showed."""
+    """The comparison with its control."""
     parameters: float
     """Of the whole network, as a share more than the network as it is has; and so are the others."""
     macs: float
@@ -59,12 +59,14 @@ def variants(results: dict[str, Any]) -> list[Variant]:
     found = []
     for arm in results["arms"][1:]:
         attention, _, place = arm["name"].partition(AT)
-        difference = arm["difference"]
+        held = {one["against"]: one for one in results["comparisons"] if one["arm"] == arm["name"]}
+        with_own = held.pop(own["name"])
+        difference = with_own["difference"]
         gain = _signed(Estimate(difference["mean"], difference["low"], difference["high"]), sign)
         share = {key: arm[key] / own[key] - 1 for key in ("parameters", "macs", "milliseconds_per_image")}
         by_seed = tuple(sign * value for value in difference["by_seed"])
         costs = (share["parameters"], share["macs"], share["milliseconds_per_image"])
-        found.append(Variant(arm["name"], attention, place, attention in CONTROLS, gain, by_seed, arm["verdict"], arm["rival"], *costs))
+        found.append(Variant(arm["name"], attention, place, attention in CONTROLS, gain, by_seed, with_own["verdict"], next(iter(held.values()), None), *costs))
     return sorted(found, key=lambda one: -one.gain.mean)
 
 
@@ -117,8 +119,8 @@ def _beside(one: Variant) -> str:
     if one.against is None:
         return ""
     if one.against["verdict"] == "better":
-        return f", and better than {one.against['name']}, its control"
-    return f", but not shown to be better than {one.against['name']}, its control, so the gain may be that of parameters"
+        return f", and better than {one.against['against']}, its control"
+    return f", but not shown to be better than {one.against['against']}, its control, so the gain may be that of parameters"
 
 
 def order_words(places: list[Place]) -> str:

@@ -88,10 +88,6 @@ class Data(ABC):
             ValueError: it is not there, or cannot be used.
         """
 
-    def drawn_by(self, seed: int) -> "Data":
-        """The set of a run with this seed in a comparison: with its own split, where the splits are drawn and not given. Itself in most."""
-        return self
-
     def stand_in(self) -> "Data":
         """A small set with the same targets out of a package, with which a training is tried out where this one is not at hand; itself if it is such a one.
 

@@ -1,7 +1,7 @@
 """A folder of photographs as a pretrained network wants them: its own size, mean, deviation, interpolation and crop."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -44,9 +44,6 @@ class Photographs(ImageFolder):
         super().__post_init__()
         if not 0 < self.crop_pct <= 1 or min(self.std) <= 0:
             raise InputError(f"expected 0 < crop_pct ≤ 1 and std above 0, got {self.crop_pct} and {self.std}")
-
-    def drawn_by(self, seed: int) -> "Photographs":
-        return replace(self, seed=seed)
 
     def load(self) -> DataBundle:
         bundle = super().load()

@@ -12,7 +12,7 @@ from torch import nn
 from ..._errors import InputError, missing_extra
 from ..._ranges import Range
 from ...attention import FAMILIES, attention_class, config_from_dict, list_attentions
-from ...convert import ConversionReport, Where, calibrate_, convert_, every_nth, insert_
+from ...convert import ConversionReport, Where, calibrate_, convert_, every_nth, insert_, widen_
 from ...convert._digest import digests, fingerprint
 from ...convert._record import end_record, record_of
 from ...convert.insert import CHILD, GrownIn
@@ -22,7 +22,7 @@ from ...models.mixing import CONTROL, PointwiseControl
 from ._handed import taken
 from ._heads import Logits, head_modules, replace_head_
 from ._sources import SOURCES
-from ._widened import WIDE, widened_
+from ._widened import WIDE
 
 __all__ = ["Pretrained", "base_digest"]
 
@@ -167,7 +167,7 @@ class Pretrained(ModelConfig):
         every = _EVERY.fullmatch(self.where)
         where: Where = every_nth(int(every[1])) if every else self.where
         if self.attention == WIDE:
-            return widened_(model, where=where, **(self.attention_options or {}))
+            return widen_(model, where=where, **(self.attention_options or {}))
         config = config_from_dict({"attention": self.attention, **(self.attention_options or {})})
         if self.insert_after:
             return insert_(model, config, after=list(self.insert_after))

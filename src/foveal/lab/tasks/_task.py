@@ -174,6 +174,13 @@ class Task(ABC):
     def update(self, metrics: MetricCollection, outputs: Any, targets: Any) -> None:
         """Count a batch, whose outputs :meth:`predict` made."""
 
+    def per_sample(self, outputs: Any, targets: Any) -> Tensor | None:
+        """The headline of each sample of a batch, whose mean over a split is the split's headline; None where the headline is no such mean, as box AP is none.
+
+        Stored with a run's metrics, so that intervals can include that other test samples might have been drawn.
+        """
+        return None
+
     def summarise(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
         """Plain numbers; the headline's is among them."""
         return {name: value.item() for name, value in metrics.compute().items()}

@@ -6,12 +6,13 @@ from .checkpoint import write_weights
 from .judging import Diverged, evaluate, not_finite, scalars
 from .opening import Run
 from .reading import write_json
+from .samples import SampleScores
 
 __all__ = ["finish_run"]
 
 
 def finish_run(run: Run) -> dict[str, Any]:
-    """Write model.safetensors and metrics.json; the metrics.
+    """Write model.safetensors, metrics.json and where there are any samples.safetensors; the metrics.
 
     Raises:
         ValueError: weights or answers that are no numbers; then nothing is published.
@@ -22,7 +23,8 @@ def finish_run(run: Run) -> dict[str, Any]:
     spoilt = not_finite(run.judged)
     if spoilt:
         raise Diverged(f"{spoilt[0]} of the weights is not finite at step {recipe.steps}, so they are not published; train anew with a lower --optim.lr")
-    metrics = evaluate(run.judged, bundle.test, recipe, bundle, accelerator)
+    samples = SampleScores()
+    metrics = evaluate(run.judged, bundle.test, recipe, bundle, accelerator, samples=samples)
     for name, probe in bundle.probes.items():
         metrics |= {f"{name}_{key}": value for key, value in scalars(evaluate(run.judged, probe, recipe, bundle, accelerator)).items()}
     parameters = sum(p.numel() for p in run.model.parameters())
@@ -30,6 +32,7 @@ def finish_run(run: Run) -> dict[str, Any]:
     split = "val" if bundle.test is bundle.val else "test"
     result = {"split": split, "step": run.last, "parameters": parameters, "notes": [*bundle.notes, *run.early.notes(run.last)], **metrics}
     if accelerator.is_main_process:
+        samples.write(run.folder)
         write_weights(run.folder / "model.safetensors", run.judged.state_dict())
         write_json(run.folder / "metrics.json", result)
     accelerator.end_training()
