@@ -1,5 +1,6 @@
 """Results of a study as one JSON value: what was registered, every number, and what became of every hypothesis. The pages are made of it alone."""
 
+import json
 import os
 import platform
 from collections import defaultdict
@@ -83,7 +84,8 @@ def _part(study: Registration, part: Part, folder: Path) -> tuple[dict[str, Any]
         for setting, arm in rates
     ]
     limits = {f"error at {tokens}": limit(part.kind, tokens) for tokens in part.test_tokens} or ({"error": 0.0} if part.metric == "error" else {})
-    about = {**asdict(part), "about": " ".join(part.about.split())}
+    # as it is once it was written: JSON has no tuples
+    about = json.loads(json.dumps({**asdict(part), "about": " ".join(part.about.split())}))
     return {"registered": about, "limits": limits, "rows": rows, "judged_seconds": seconds}, values
 
 
