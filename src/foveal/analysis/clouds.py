@@ -17,6 +17,8 @@ _VIEWS = ((20, 45), (20, 135))
 """Elevation and azimuth, degrees."""
 _INCHES, _DPI = 1.5, 90
 _INK, _WRONG = "#24292f", "#d62828"
+_HAZE = 0.45
+"""How far the farthest points are towards white."""
 _APART = 2.1
 """From the middle of one view to the next, in radii."""
 
@@ -80,9 +82,12 @@ def cloud_sheet(
         figure.text(0.1 / width, top / height, name, fontsize=9.5, color=_INK, va="top")
         for column, view in enumerate(views):
             step = width / columns
-            axes = figure.add_axes((column * step / width, (top - 1.9) / height, step / width, 1.5 / height))
+            # a ground of its own, so that the two sides are seen to be of one cloud
+            ground = _rectangle((column * step + 0.04) / width, (top - 1.92) / height, (step - 0.08) / width, 1.72 / height)
+            figure.add_artist(ground)
+            axes = figure.add_axes(((column * step + 0.06) / width, (top - 1.9) / height, (step - 0.12) / width, 1.47 / height))
             _draw(axes, view, None, up)
-            axes.set_title(view.caption, fontsize=8.5, color=_WRONG if view.wrong else _INK, pad=1)
+            axes.set_title(view.caption, fontsize=8.5, color=_WRONG if view.wrong else _INK, pad=1.5)
     if legend:
         handles = [_patch(color) for _, color in legend]
         figure.legend(handles, [name for name, _ in legend], loc="lower center", ncols=min(8, len(legend)), fontsize=8.5, frameon=False)
@@ -118,13 +123,12 @@ def confusion_picture(counts: NDArray[Any], names: Sequence[str], *, title: str,
                 axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color="white" if shares[row, column] > 0.55 else _INK)
     bar = figure.colorbar(shown, ax=axes, fraction=0.045, pad=0.02)
     bar.set_label("share of the row", fontsize=8.5)
-    figure.set_layout_engine("tight")
-    return _png(figure, canvas)
+    return _png(figure, canvas, bbox_inches="tight", pad_inches=0.1)
 
 
-def weight_colors(weights: NDArray[Any]) -> Colors:
-    """Colors ``(N, 3)`` of 0 to 255 for weights of points: grey to red up to the largest; blue below 0."""
-    relative = weights / max(float(np.abs(weights).max()), 1e-12)
+def weight_colors(weights: NDArray[Any], most: float | None = None) -> Colors:
+    """Colors ``(N, 3)`` of 0 to 255 for weights of points: grey to red up to ``most``, or the largest; blue below 0."""
+    relative = np.clip(weights / max(float(np.abs(weights).max()) if most is None else most, 1e-12), -1, 1)
     stops = np.array([-1.0, -0.5, 0.0, 0.25, 0.6, 1.0])
     colors = np.array([(8, 48, 107), (66, 146, 198), (214, 214, 214), (253, 187, 108), (230, 75, 40), (120, 0, 20)], np.float64)
     return np.stack([np.interp(relative, stops, colors[:, channel]) for channel in range(3)], -1)
@@ -138,13 +142,16 @@ def _draw(axes: Any, view: CloudView, size: float | None, up: Axis) -> None:
     xyz = xyz - (xyz.max(0) + xyz.min(0)) / 2
     reach = float(np.linalg.norm(xyz, axis=1).max()) or 1.0
     colors = _by_height(height) if view.colors is None else np.asarray(view.colors, np.float64) / 255
-    size = float(np.clip(2400 / len(xyz), 2.5, 16)) if size is None else size
+    size = float(np.clip(2400 / len(xyz), 2.5, 28)) if size is None else size
     for place, (elevation, azimuth) in enumerate(_VIEWS):
         across, upward, near = (xyz / reach @ _looking(elevation, azimuth)).T
         order = np.argsort(near, kind="stable")
-        axes.scatter(across[order] + _APART * place, upward[order], s=size, c=colors[order], linewidths=0.15, edgecolors=(0, 0, 0, 0.35))
+        # what is far is paler, unless colors are weights to be compared
+        haze = _HAZE * (near.max() - near) / (np.ptp(near) or 1.0) if view.star is None else np.zeros(len(near))
+        shown = colors + haze[:, None] * (1 - colors)
+        axes.scatter(across[order] + _APART * place, upward[order], s=size, c=shown[order], linewidths=0.15, edgecolors=(0, 0, 0, 0.35))
         if view.star is not None:
-            axes.plot(across[view.star] + _APART * place, upward[view.star], "*", markersize=11, color="#1b9e3c", markeredgecolor="black", markeredgewidth=0.7)
+            axes.plot(across[view.star] + _APART * place, upward[view.star], "*", markersize=8, color="#1b9e3c", markeredgecolor="black", markeredgewidth=0.6)
     axes.set_xlim(-1.05, _APART * (len(_VIEWS) - 1) + 1.05)
     axes.set_ylim(-1.05, 1.05)
     axes.set_aspect("equal")
@@ -153,10 +160,8 @@ def _draw(axes: Any, view: CloudView, size: float | None, up: Axis) -> None:
 
 def _looking(elevation: float, azimuth: float) -> NDArray[np.float64]:
     """Columns: to the right, upwards and towards who looks."""
-    e, a = np.deg2rad([elevation, azimuth])
-    return np.array(
-        [(-np.sin(a), np.cos(a), 0), (-np.sin(e) * np.cos(a), -np.sin(e) * np.sin(a), np.cos(e)), (np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e))]
-    ).T
+    (sin_e, sin_a), (cos_e, cos_a) = np.sin(np.deg2rad([elevation, azimuth])), np.cos(np.deg2rad([elevation, azimuth]))
+    return np.array([(-sin_a, cos_a, 0), (-sin_e * cos_a, -sin_e * sin_a, cos_e), (cos_e * cos_a, cos_e * sin_a, sin_e)]).T
 
 
 def _by_height(height: NDArray[Any]) -> Colors:
@@ -175,14 +180,20 @@ def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
     return figure, FigureCanvasAgg(figure)
 
 
+def _rectangle(left: float, bottom: float, width: float, height: float) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((left, bottom), width, height, facecolor="#f4f6f8", edgecolor="none", zorder=-1)
+
+
 def _patch(color: Sequence[float]) -> Any:
     from matplotlib.patches import Patch
 
     return Patch(color=tuple(float(value) / 255 for value in color))
 
 
-def _png(figure: Any, canvas: Any) -> bytes:
+def _png(figure: Any, canvas: Any, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    # no date and no version in it: the same picture is the same bytes
-    canvas.print_png(buffer, metadata={"Software": None})
+    # no version in it: the same picture is the same bytes
+    canvas.print_figure(buffer, format="png", dpi=_DPI, metadata={"Software": None}, **options)
     return buffer.getvalue()

@@ -60,10 +60,8 @@ def _chosen(words: list[str]) -> tuple[Any, dict[str, Any]]:
     if words[0].startswith("-") or not (run / "recipe.json").exists():
         raise InputError(f"settings of data and task come behind the run that is judged: foveal eval RUN --task.NAME …; {words[0]} is no run")
     recipe = Recipe.from_dict(read_json(run / "recipe.json"))
-    kind = make_dataclass(
-        "_EvalAs", [(part, Annotated[type(getattr(recipe, part)), tyro.conf.FlagConversionOff], field(default=getattr(recipe, part))) for part in ("data", "task")],
-        bases=(_Eval,), kw_only=True, frozen=True,
-    )  # fmt: skip
+    own = [(part, Annotated[type(getattr(recipe, part)), tyro.conf.FlagConversionOff], field(default=getattr(recipe, part))) for part in ("data", "task")]
+    kind: Any = make_dataclass("_EvalAs", own, bases=(_Eval,), kw_only=True, frozen=True)
     chosen = parse(kind, "eval", words)
     changed = {}
     for part in ("data", "task"):

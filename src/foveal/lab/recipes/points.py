@@ -18,13 +18,13 @@ pct_shapenet_part   foveal train pct-shapenet-part --data.root hdf5_data
 How to read the published numbers. ModelNet40 has no validation split: the first port keeps the best of 250 epochs by the test itself, and so most likely do
 the others; here the last weights count, and the validation numbers of a run are those of the test. PCT and EAT differ by 0.2 points, 5 of 2,468 shapes. Parts
 are chosen among all 50 or among those of the shape's class, which gives other numbers (``--task.restrict``); PCT's follow a script that chooses among all,
-and are averaged over copies of 0.7 to 1.4 times the size, which is off here: ``foveal eval RUN --task.votes 10 --out DIR`` averages over copies drawn from these
-factors, of each axis its own. Published rotation protocols z/z, z/SO3 and SO3/SO3 are ``--data.train-rotation z --data.test-rotation so3`` and so on; a finished
-run is judged under another by ``foveal eval RUN --data.test-rotation so3 --out DIR``.
+and are averaged over copies of 0.7 to 1.4 times the size, which is off here: ``foveal eval RUN --task.votes 10 --out DIR`` averages over copies drawn from
+these factors, of each axis its own. Published rotation protocols z/z, z/SO3 and SO3/SO3 are ``--data.train-rotation z --data.test-rotation so3`` and so on; a
+finished run is judged under another by ``foveal eval RUN --data.test-rotation so3 --out DIR``.
 
 Settings of ModelNet40 are the first port's (Strawberry-Eat-Mango/PCT_Pytorch), whose 93.2 is reproduced from them: SGD from 0.01 to 0.0001 by a cosine, decay
-0.0005 of everything, 250 epochs of 307 batches of 32, smoothing 0.2 of the other classes, which is 0.2 · 40 / 39 of all. What differs: the network is the official
-one with positions (``--model.position False`` is the paper's), where that port's has none, a second map before its layers and LeakyReLU in its head.
+0.0005 of everything, 250 epochs of 307 batches of 32, smoothing 0.2 of the other classes, which is 0.2 · 40 / 39 of all. What differs: the network is the
+official one with positions (``--model.position False`` is the paper's), where that port's has none, a second map before its layers and LeakyReLU in its head.
 Settings of ShapeNet-Part are those of DGCNN's script, which PCT's README names: SGD from 0.1 by a cosine, batches of 16, 200 epochs of 14,007 shapes, train and
 validation together, stretched and moved; that it ends at 0.001, decays by 0.0001 and smooths by 0.2 is remembered of it, unchecked.
 """

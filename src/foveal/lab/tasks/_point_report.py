@@ -95,8 +95,11 @@ def draw_attention(model: nn.Module, inputs: Sequence[tuple[Tensor, tuple[Any, .
             # the outermost point: whom it asks is a question that one near the middle hardly has
             query = int((xyz - xyz.mean(0)).norm(dim=-1).argmax())
             weights = look.maps["combined"][0, :, query].mean(0).double().cpu().numpy() * len(xyz)
-            low = f", {weights.min():.1f} ×" if weights.min() < 0 else ""
-            views.append(CloudView(xyz, weight_colors(weights), f"layer {place}: up to {weights.max():.1f} ×{low}", star=query))
+            others = np.delete(weights, query)
+            low = f" ({others.min():.1f} ×)" if others.min() < 0 else ""
+            caption = f"layer {place}: itself {weights[query]:.1f} ×, others up to {others.max():.1f} ×{low}"
+            # by the others alone: most points take most of themselves
+            views.append(CloudView(xyz, weight_colors(weights, np.abs(others).max()), caption, star=query))
             if "slots" in look.maps:
                 last = (place, xyz, look.maps["slots"][0].flatten(0, 1) if look.maps["slots"].shape[1] == 1 else look.maps["slots"][0].mean(0))
         if views:
@@ -105,7 +108,7 @@ def draw_attention(model: nn.Module, inputs: Sequence[tuple[Tensor, tuple[Any, .
             slots.append((f"cloud {number + 1}, layer {last[0]}", _slot_views(last[1], last[2].double().cpu().numpy())))
     if not attention:
         return []
-    about = "star: the point that asks; colors: how much it takes of each point (mean over heads), grey none, red most; 1 × is an even share; blue is against"
+    about = "star: the point that asks. Colors: how much it takes of each other (mean over heads), grey none, red most, blue against. 1 × is an even share"
     files = [_put(folder / "attention.png", cloud_sheet(attention, title="Where one point looks", up=bundle.up_axis, about=about))]
     if slots:
         about = f"how much each point takes of a slot: the {_SLOTS} that vary most over the cloud, grey none, red most"
@@ -114,9 +117,11 @@ def draw_attention(model: nn.Module, inputs: Sequence[tuple[Tensor, tuple[Any, .
 
 
 def draw_confusion(counts: Sequence[Sequence[float]], names: Sequence[str], folder: Path, *, what: str) -> Path:
-    """``confusion.png``. Of many classes, those that are confused most."""
+    """``confusion.png``, of classes that occur in truth or answers. Of many, those that are confused most."""
     table = np.asarray(counts, np.int64)
     title = "Which class was taken for which"
+    there = np.flatnonzero(table.sum(0) + table.sum(1))
+    table, names = table[np.ix_(there, there)], [names[place] for place in there.tolist()]
     if len(names) > _MOST_NAMES:
         wrong = table.sum(0) + table.sum(1) - 2 * table.diagonal()
         kept = np.sort(np.argsort(-wrong, kind="stable")[:_MOST_NAMES])

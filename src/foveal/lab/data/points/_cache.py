@@ -56,7 +56,7 @@ def cached(name: str, sources: Sequence[Path], settings: Sequence[Any], make: Ca
     folder = cache_folder() / "clouds"
     path = folder / f"{name}-{fingerprint(sources, settings)}.npz"
     # what is damaged is made anew: it is a copy of what the sources say
-    with suppress(OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile), np.load(path, allow_pickle=False) as file:
+    with suppress(OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile), path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         return {key: file[key] for key in file.files}
     check_folder(folder)
     arrays = make()

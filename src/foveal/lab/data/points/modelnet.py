@@ -1,4 +1,4 @@
-"""ModelNet40 (Wu et al. 2015, arXiv 1406.5670) as it is passed around: clouds in HDF5, meshes, or clouds as text. 40 classes; the official split has no validation.
+"""ModelNet40 (Wu et al. 2015, arXiv 1406.5670) as it is passed around: in HDF5, as meshes, or as text. 40 classes, no validation split.
 
 ``ModelNet40H5``   ROOT (modelnet40_ply_hdf5_2048) with ply_data_train0.h5 …, ply_data_test0.h5 …, train_files.txt, test_files.txt, shape_names.txt
 ``ModelNet40Off``  ROOT/CLASS/{train, test}/*.off; points are drawn on the triangles evenly by area

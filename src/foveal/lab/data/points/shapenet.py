@@ -86,9 +86,7 @@ class ShapeNetPartTxt(_ShapeNetPart):
     all_points: ClassVar[bool] = True
 
     def part(self, split: str) -> Stored:
-        root = need_folder(
-            self.root, "shapenetcore_partanno_segmentation_benchmark_v0_normal as it unpacks, with synsetoffset2category.txt and train_test_split"
-        )
+        root = need_folder(self.root, "shapenetcore_partanno_segmentation_benchmark_v0_normal, with synsetoffset2category.txt and train_test_split")
         shapes = _synsets(root / "synsetoffset2category.txt")
         file = root / "train_test_split" / f"shuffled_{split}_file_list.json"
         listed = read_json(file)
@@ -176,7 +174,8 @@ def _checked_parts(parts: NDArray[Any], shape: int, what: str) -> NDArray[np.int
 
 
 def _together(one: Stored, other: Stored) -> Stored:
-    assert one.parts is not None and other.parts is not None, "sets of parts have parts"
+    assert one.parts is not None, "sets of parts have parts"
+    assert other.parts is not None, "sets of parts have parts"
     return Stored(
         np.concatenate([one.points, other.points]),
         np.concatenate([one.ends, other.ends + len(one.points)]),
