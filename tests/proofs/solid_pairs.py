@@ -82,7 +82,7 @@ PROOF = Proof(
 Two solids side by side (sphere, cone, cube or cylinder), turned and stretched at random, 64 points with normals on each. A point's label is its own solid's
 kind and whether the other solid is round. Three layers of width 32 in which points meet by the attention and by nothing else: no pooling, no grouping
 (`foveal.models.PointwiseParts`, the network of the recipe `solid-pairs`). Adam, {STEPS:,} steps on {TRAIN:,} clouds, learning rate {LR}, batch {BATCH};
-tested on {TEST:,} other clouds. The claim: what a point knows of others it has through the attention (arXiv 2105.02358, Sec. 4.6, has external attention there).""",
+tested on {TEST:,} other clouds. The claim: what a point knows of others it has through the attention, be it external (arXiv 2105.02358, Sec. 4.6).""",
     figure="share of points that know whether their partner is round; half of them guess right",
     rows=rows_of(ARMS),
     notes=f"""\

@@ -272,6 +272,8 @@ def test_a_finished_run_has_its_pictures(name, data, model, files, tmp_path, mon
         with Image.open(tmp_path / "run" / "report" / f"{file}.png") as picture:
             assert min(picture.size) > 200
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+    if name != "solids":
+        return
     # what is not installed costs the pictures and nothing else
     monkeypatch.setattr("foveal._errors.find_spec", lambda module: None if module == "matplotlib" else object())
     notes = fit(recipe, tmp_path / "bare", quiet=True)["notes"]

@@ -11,7 +11,7 @@ from .digits import Digits, list_digit_sources, load_digits
 from .folder import ImageFolder
 from .imagenet import ImageNet
 from .photographs import Photographs
-from .points import ModelNet40H5, ModelNet40Off, ModelNet40Txt, PointBundle, ShapeNetPartH5, ShapeNetPartTxt, SolidPairs, Solids
+from .points import Furniture, ModelNet40H5, ModelNet40Off, ModelNet40Txt, PointBundle, ShapeNetPartH5, ShapeNetPartTxt, SolidPairs, Solids
 from .segmentation import (
     ADE20K,
     IGNORE,
@@ -62,6 +62,7 @@ __all__ = [
     "Digits",
     "FlagSwap",
     "FlagSwapBoxes",
+    "Furniture",
     "ImageFolder",
     "ImageNet",
     "ImageNet9",

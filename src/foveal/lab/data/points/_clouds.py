@@ -18,7 +18,7 @@ from ...._ranges import Range
 from .._bundle import Data, seed_of
 from .augment import Axis, Turning, dropped, random_factors, random_turn, scaled, shifted, turned
 
-__all__ = ["CloudFiles", "Clouds", "Stored", "in_unit_ball", "rotation_notes"]
+__all__ = ["CloudFiles", "Clouds", "DrawnClouds", "Stored", "in_unit_ball", "rotation_notes"]
 
 Floats = NDArray[np.float32]
 
@@ -57,12 +57,8 @@ class Stored:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CloudFiles(Data):
-    """What sets of clouds in files share: how a cloud is drawn in training, and turned in evaluation.
-
-    Raises:
-        ValueError: folders or files are missing, damaged or do not belong together; a cloud has too few points; the message names the file.
-    """
+class DrawnClouds(Data):
+    """How a cloud is drawn in training, and turned in evaluation."""
 
     all_points: ClassVar[bool] = False
     """Whether a training cloud is drawn out of all points of its file; else its first ones are taken, as the published trainings do."""
@@ -74,8 +70,6 @@ class CloudFiles(Data):
         "point_dropout": Range(at_least=0, below=1),
     }
 
-    root: Path
-    """Folder of the set."""
     num_points: int = 1024
     """Of a cloud, in training and evaluation."""
     normals: bool = False
@@ -108,6 +102,18 @@ class CloudFiles(Data):
         return rotation_notes(self.train_rotation, self.test_rotation)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CloudFiles(DrawnClouds):
+    """What sets of clouds in a folder of the user's share.
+
+    Raises:
+        ValueError: folders or files are missing, damaged or do not belong together; a cloud has too few points; the message names the file.
+    """
+
+    root: Path
+    """Folder of the set."""
+
+
 def rotation_notes(train: Turning, test: Turning) -> list[str]:
     """The protocol in the field's words, such as z/SO3; nothing where nothing is turned."""
     word = {"none": "none", "z": "z", "so3": "SO3"}
@@ -117,7 +123,7 @@ def rotation_notes(train: Turning, test: Turning) -> list[str]:
 class Clouds:
     """A split: ``(points, label)``, or ``((points, shape), parts)`` where points have labels. Points are ``(num_points, C)`` float32."""
 
-    def __init__(self, settings: CloudFiles, stored: Stored, split: str, *, augments: bool) -> None:
+    def __init__(self, settings: DrawnClouds, stored: Stored, split: str, *, augments: bool) -> None:
         self.augments = augments
         self._settings, self._split = settings, split
         self.stored = stored

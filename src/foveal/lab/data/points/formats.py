@@ -1,8 +1,9 @@
-"""Files of clouds and meshes: OFF, text with a point a line, and ModelNet40's HDF5. What cannot be used is refused with the file's name.
+"""Files of clouds and meshes: OFF, OBJ, text with a point a line, and ModelNet40's HDF5. What cannot be used is refused with the file's name.
 
 Shapes     N points, C channels, V vertices, F triangles, n clouds
 """
 
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...._errors import InputError, missing_extra
 
-__all__ = ["read_cloud_txt", "read_clouds_h5", "read_off", "read_parts_h5", "sample_surface"]
+__all__ = ["read_cloud_txt", "read_clouds_h5", "read_obj", "read_off", "read_parts_h5", "sample_surface"]
 
 Floats = NDArray[np.float64]
 
@@ -47,6 +48,42 @@ def read_off(path: Path) -> tuple[Floats, NDArray[np.int64]]:
     if made.size and not 0 <= made.min() <= made.max() < count:
         raise InputError(f"{path} has faces of vertices {made.min()} to {made.max()}, and {count} vertices, counted from 0")
     return vertices, made
+
+
+_AFTER_SLASH = re.compile(rb"/\S*")
+
+
+def read_obj(text: bytes, path: Path) -> tuple[Floats, NDArray[np.int64]]:
+    """Vertices ``(V, 3)`` and triangles ``(F, 3)`` of an OBJ file; polygons become fans of triangles. Its normals, materials and groups are not looked at.
+
+    Args:
+        text: its bytes, which may come out of an archive.
+        path: for messages.
+
+    Raises:
+        ValueError: lines that hold no numbers, faces of vertices that are not there, or coordinates that are not finite.
+    """
+    lines = text.replace(b"\\\n", b" ").splitlines()
+    try:
+        places = [line.split()[1:4] for line in lines if line.startswith(b"v ")]
+        vertices = np.array(places, dtype=np.float64).reshape(len(places), 3)
+        # 3/1/4 is a vertex, its texture and its normal
+        faces = [_AFTER_SLASH.sub(b"", line[2:]).split() for line in lines if line.startswith(b"f ")]
+        corners = np.array([corner for face in faces for corner in face], dtype=np.int64)
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path} is no OBJ file of numbers: {error}") from error
+    sizes = np.array([len(face) for face in faces], np.int64)
+    # counted from 1, or backwards from the end
+    corners = np.where(corners < 0, corners + len(vertices), corners - 1)
+    if not np.isfinite(vertices).all():
+        raise InputError(f"{path} has vertices that are not finite")
+    if corners.size and not 0 <= corners.min() <= corners.max() < len(vertices):
+        raise InputError(f"{path} has faces of vertices that are not among its {len(vertices)}")
+    starts = np.cumsum(sizes) - sizes
+    fans = np.maximum(sizes - 2, 0)
+    face = np.repeat(np.arange(len(sizes)), fans)
+    within = np.arange(fans.sum()) - np.repeat(np.cumsum(fans) - fans, fans)
+    return vertices, np.stack([corners[starts[face]], corners[starts[face] + within + 1], corners[starts[face] + within + 2]], 1)
 
 
 def sample_surface(vertices: Floats, triangles: NDArray[np.int64], n: int, rng: np.random.Generator, *, path: Path) -> Floats:
