@@ -189,7 +189,8 @@ def _rectangle(left: float, bottom: float, width: float, height: float) -> Any:
 def _patch(color: Sequence[float]) -> Any:
     from matplotlib.patches import Patch
 
-    return Patch(color=tuple(float(value) / 255 for value in color))
+    red, green, blue = (float(value) / 255 for value in color)
+    return Patch(color=(red, green, blue))
 
 
 def _png(figure: Any, canvas: Any, **options: Any) -> bytes:

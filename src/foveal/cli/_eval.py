@@ -63,7 +63,7 @@ def _chosen(words: list[str]) -> tuple[Any, dict[str, Any]]:
     own = [(part, Annotated[type(getattr(recipe, part)), tyro.conf.FlagConversionOff], field(default=getattr(recipe, part))) for part in ("data", "task")]
     kind: Any = make_dataclass("_EvalAs", own, bases=(_Eval,), kw_only=True, frozen=True)
     chosen = parse(kind, "eval", words)
-    changed = {}
+    changed: dict[str, dict[str, Any]] = {}
     for part in ("data", "task"):
         here, there = asdict(getattr(chosen, part)), asdict(getattr(recipe, part))
         changed |= {f"{part}.{name}": {"here": here[name], "run": there[name]} for name in here if here[name] != there[name]}

@@ -143,4 +143,4 @@ class PointMixer(nn.Module):
     def attention_map(self, x: Tensor, position: Tensor | None = None) -> dict[str, Tensor]:
         """How much each point takes from each, by name, ``(B, H, N, N)``: ``combined``, and what else the mechanism has; nothing where points do not meet."""
         x = x if position is None else x + position
-        return self.mix.attention_map(x) if hasattr(self.mix, "attention_map") else {}
+        return self.mix.attention_map(x) if isinstance(self.mix, (OffsetMix, ExternalMix, _Tokens)) else {}

@@ -52,7 +52,7 @@ class Stored:
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        found = {"points": self.points, "ends": self.ends, "labels": self.labels}
+        found: dict[str, NDArray[Any]] = {"points": self.points, "ends": self.ends, "labels": self.labels}
         return found if self.parts is None else {**found, "parts": self.parts}
 
 

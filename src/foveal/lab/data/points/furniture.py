@@ -1,8 +1,8 @@
 """Furniture: clouds on meshes of ten kinds of things out of Sweet Home 3D's catalogs (Debian: sweethome3d-furniture, 120 MB, CC-BY-3.0 and CC0).
 
-The meshes are real, the labels ours: by the last noun of a name that stands for a kind, of what comes before "with", "on", "and" and the like. They are committed
-in ``furniture.csv``, made by :func:`label_of`. 355 models are few, and very unequal in number: give several seeds, and the spread. Splits are by name: whatever is
-called alike, but for a number, is on one side. The catalog of persons is left out.
+The meshes are real, the labels ours: by the last noun of a name that stands for a kind, of what comes before "with", "on", "and" and the like. They are
+committed in ``furniture.csv``, made by :func:`label_of`. 355 models are few, and very unequal in number: give several seeds, and the spread. Splits are by
+name: whatever is called alike, but for a number, is on one side. The catalog of persons is left out.
 """
 
 import csv
@@ -104,7 +104,7 @@ class Furniture(DrawnClouds):
         clouds = self._clouds(folder, models)
         parts = split_by_name([(label, stem_of(name)) for _, name, _, label in models], self.seed)
         kinds = list(KINDS)
-        splits = {}
+        splits: dict[str, Any] = {}
         for split, chosen in parts.items():
             stored = Stored.of([clouds[place] for place in chosen], [kinds.index(models[place][3]) for place in chosen])
             splits[split] = Clouds(self, stored, split, augments=split == "train")

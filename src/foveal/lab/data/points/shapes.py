@@ -93,7 +93,8 @@ def random_rotation(rng: np.random.Generator, kind: Turning = "so3") -> Points:
         return np.eye(3)
     if kind == "z":
         # the direction of two of four even on the sphere is even on the circle
-        x, y, w, z = 0.0, 0.0, *(np.array([w, z]) / np.hypot(w, z))
+        w, z = np.array([w, z]) / np.hypot(w, z)
+        x = y = 0.0
     return np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
