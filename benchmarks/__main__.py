@@ -23,6 +23,7 @@ from . import (
     loader,
     maps,
     models,
+    points,
     projection,
     reading,
     summary,
@@ -32,7 +33,7 @@ from ._harness import run
 from ._page import HEAD, PAGE, page, section
 
 _MODULES = (denoising, bfloat16, ceiling, compiled, vit, models, convert, maps, external, eamlp, summary, halo, halonet)
-_MODULES += (dense, detection, loader, reading, projection, frozen)
+_MODULES += (dense, detection, loader, reading, projection, frozen, points)
 BENCHMARKS = [module.__name__.rpartition(".")[2] for module in _MODULES]
 
 

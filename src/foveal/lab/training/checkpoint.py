@@ -40,7 +40,8 @@ __all__ = [
 
 _LATER: dict[str, Any] = {"repeats": 1, "patience": None}
 _LATER_IN: dict[str, dict[str, Any]] = {
-    "task": {"bce": False},
+    "data": {"train_rotation": "so3", "test_rotation": "so3"},
+    "task": {"bce": False, "votes": 1, "vote_scale": None, "vote_rotation": "none"},
     "model": {"pyramid_width": 256, "regions": 512, "global_pool": "token"},
     "optim": {
         **{"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "power": 0.9, "milestones": []},

@@ -1,5 +1,6 @@
 """The model and the data of a recipe: as training begins with them, and as a finished run left them."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,12 @@ def build_alike(recipe: Recipe, bundle: DataBundle, run: Path | None = None) -> 
         return recipe.model.rebuild(kept, **recipe.task.model_kwargs(bundle))
 
 
-def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:
+def load_run(run: Path, *, judged_as: Callable[[Recipe], Recipe] | None = None) -> tuple[Recipe, DataBundle, Any]:
     """A finished run: its recipe, data and trained model in evaluation mode.
+
+    Args:
+        run: its folder.
+        judged_as: gives the recipe with other data or another task, to be judged on; the model stays the run's.
 
     Raises:
         ValueError: the folder is no run, the run has not finished, or its data have other classes than it was trained on.
@@ -66,6 +71,7 @@ def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:
     recipe = Recipe.from_dict(read_object(run / "recipe.json"))
     if not (run / "model.safetensors").exists():
         raise InputError(f"{run} has not finished; go on with: foveal train --resume {run}")
+    recipe = recipe if judged_as is None else judged_as(recipe)
     bundle = load_data(recipe.data)
     check_classes(run, bundle)
     model = build_alike(recipe, bundle, run)
