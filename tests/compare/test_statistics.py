@@ -10,7 +10,7 @@ from scipy import stats
 
 from foveal.lab.compare.statistics import Estimate, compare_pairs, estimate, paired_difference, pool_residuals, verdict
 from foveal.lab.compare.words import verdict_words
-from foveal.lab.tasks import Classification, Headline
+from foveal.lab.tasks import Classification, PrimaryMetric
 
 accuracies = st.lists(st.floats(0, 1), min_size=2, max_size=8)
 
@@ -86,7 +86,7 @@ def arms(*kinds: str, accuracy: float = 0.8) -> list[dict[str, Any]]:
     return [{"name": "softmax", "difference": None} | metrics, *({"name": f"arm{n}"} | compared(kind) | metrics for n, kind in enumerate(kinds))]
 
 
-def words_of(compared: list[dict[str, Any]], seeds: int, headline: Headline = Classification.headline, baseline: str = "softmax") -> dict[str, Any]:
+def words_of(compared: list[dict[str, Any]], seeds: int, headline: PrimaryMetric = Classification.primary_metric, baseline: str = "softmax") -> dict[str, Any]:
     return verdict_words(compared, seeds, headline, 0.1, baseline)
 
 
@@ -236,7 +236,7 @@ def test_an_unsteady_variant_stays_out_of_the_pool() -> None:
 
 
 def test_where_smaller_is_better_below_is_better() -> None:
-    error = Headline("accuracy", "error", larger_is_better=False, scale=1.0, unit="px", step="px", decimals=3)
+    error = PrimaryMetric("accuracy", "error", larger_is_better=False, scale=1.0, unit="px", step="px", decimals=3)
     assert verdict(Estimate(-0.2, -0.3, -0.1), larger_is_better=False) == "better"
     assert verdict(Estimate(0.2, 0.1, 0.3), larger_is_better=False) == "worse"
     assert verdict(Estimate(0.0, -0.1, 0.1), larger_is_better=False) == "not settled"
