@@ -17,11 +17,13 @@ from . import (
     detection,
     eamlp,
     external,
+    frozen,
     halo,
     halonet,
     loader,
     maps,
     models,
+    points,
     projection,
     reading,
     summary,
@@ -31,7 +33,7 @@ from ._harness import run
 from ._page import HEAD, PAGE, page, section
 
 _MODULES = (denoising, bfloat16, ceiling, compiled, vit, models, convert, maps, external, eamlp, summary, halo, halonet)
-_MODULES += (dense, detection, loader, reading, projection)
+_MODULES += (dense, detection, loader, reading, projection, frozen, points)
 BENCHMARKS = [module.__name__.rpartition(".")[2] for module in _MODULES]
 
 

@@ -16,6 +16,7 @@ PARTS |= {"__version__": 0, "_moved": 0.3, "_errors": 0.2, "_fx": 0.5, "_console
 PARTS |= {"_files": 0.5, "_param_groups": 0.5, "_fits": 0.5, "_machine": 0.5, "_weights": 0.5, "_extensions": 0.4, "_renamed": 0.4, "_old_members": 0.45}
 LAB = {"lab": 10, "lab.data": 11, "lab.networks": 11.5, "lab.tasks": 12, "lab.training": 13, "lab.inspect": 13.5}
 LAB |= dict.fromkeys(("lab.compare", "lab.recipes", "lab.catalogue", "lab.finetuning"), 14)
+LAB |= {"lab.study": 15}
 RANK = PARTS | LAB | {"cli": 20, "__main__": 21}
 HEAVY = (
     "timm",

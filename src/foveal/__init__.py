@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         register_host,
         revert_,
         save_delta,
+        widen_,
     )
     from .export import export_model
     from .hub import from_pretrained, push_to_hub, save_pretrained
@@ -109,13 +110,14 @@ __all__ = [
     "rollout",
     "save_delta",
     "save_pretrained",
+    "widen_",
 ]
 
 _PARTS = ("analysis", "functional", "hub", "official")
 _HOMES: dict[str, str] = {
     **dict.fromkeys(("attention_maps", "cost", "lambdas", "principal_angles", "rollout"), "analysis"),
     **dict.fromkeys(("CalibrationReport", "ConversionReport", "calibrate_", "convert", "convert_", "every_nth", "global_only", "insert_"), "convert"),
-    **dict.fromkeys(("last_stage", "load_delta", "register_host", "revert_", "save_delta"), "convert"),
+    **dict.fromkeys(("last_stage", "load_delta", "register_host", "revert_", "save_delta", "widen_"), "convert"),
     "export_model": "export",
     "param_groups": "_param_groups",
     **dict.fromkeys(("from_pretrained", "push_to_hub", "save_pretrained"), "hub"),

@@ -23,6 +23,7 @@ GRID = {"block_size": 2, "halo_size": 1, "num_prefix_tokens": 0}
 EACH = {name: (name, {"num_heads": 2} | (GRID if name == "halo" else {}), (3, 9, 8)) for name in list_attentions(form="tokens")}
 EACH |= {name: (name, {}, (3, 8, 3, 4)) for name in list_attentions(form="2d") if name != "halo_2d"}
 EACH |= {
+    "softmax, centered": ("softmax", {"num_heads": 2, "center": True}, (3, 9, 8)),
     "halo, prefix": ("halo", {"num_heads": 2, **GRID, "num_prefix_tokens": 1}, (3, 10, 8)),
     **{f"halo, {path}": ("halo", {"num_heads": 2, **GRID, "path": path}, (3, 9, 8)) for path in ("explicit", "folded", "tiled")},
     "denoising over halo": ("denoising", {"num_heads": 2, "core": "halo", "core_options": GRID}, (3, 9, 8)),

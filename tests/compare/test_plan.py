@@ -26,7 +26,8 @@ def test_the_baseline_comes_first_and_is_never_left_out() -> None:
 def test_every_attention_on_tokens_can_be_compared() -> None:
     plan = make_plan(RECIPE, tuple(list_arms()))
     cores = {f"denoising-{core}" for core in ("halo", "efficient", "linear")}
-    assert {arm.name for arm in plan.arms} == {*list_attentions(form="tokens"), "softmax-wide", "denoising-equal"} | cores
+    sized = {"softmax-wide", "softmax-many", "softmax-2H", "denoising-equal"}
+    assert {arm.name for arm in plan.arms} == {*list_attentions(form="tokens"), "softmax-centered", "denoising-shared"} | cores | sized
     assert all(arm.about for arm in plan.arms)
 
 

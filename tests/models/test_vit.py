@@ -66,6 +66,41 @@ def test_the_totals_that_the_documentation_prints() -> None:
     assert totals == {name: around + 3 * (block + own) for name, own in attentions.items()}
 
 
+@pytest.mark.parametrize("size", list(SIZES))
+def test_arms_with_more_heads_and_with_options(size) -> None:
+    """In units of C²: what the theory counts (evidence in docs), and that heads are as many and as wide as the names say."""
+    dial, arms = SIZES[size], ViT(size=size).arms()
+    heads, width = dial.num_heads, dial.dim // dial.num_heads
+    wanted = {
+        "softmax-centered": (4, heads, width),
+        "softmax-many": (6, 2 * heads, width * 3 // 4),
+        "softmax-2H": (8, 2 * heads, width),
+        "denoising-shared": (5, heads, width),
+    }
+    for name, (units, many, wide) in wanted.items():
+        model = arms[name].model.build(**SHAPE)
+        attention = model.blocks[0].attn
+        assert matrices(model) == units * dial.depth * dial.dim**2, name
+        assert (attention.num_heads, attention.head_dim) == (many, wide), name
+    plain, centered = (count(arms[name].model.build(**SHAPE)) for name in ("softmax", "softmax-centered"))
+    assert centered - plain == dial.depth * heads, "a λ a head and nothing else"
+
+
+def test_a_head_width_that_is_given_stands() -> None:
+    attention = ViT(num_heads=4, options={"attn_head_dim": 10}).build(**SHAPE).blocks[0].attn
+    assert (attention.num_heads, attention.head_dim) == (4, 10)
+
+
+def test_the_head_may_read_the_mean_of_patches() -> None:
+    torch.manual_seed(0)
+    token, mean = ViT().build(**SHAPE), ViT(global_pool="avg").build(**SHAPE)
+    assert (token.num_prefix_tokens, mean.num_prefix_tokens) == (1, 0)
+    assert mean.cls_token is None
+    x = torch.randn(2, 1, 36, 36)
+    want = mean.head(mean.fc_norm(mean.norm(mean.blocks(mean._pos_embed(mean.patch_embed(x)))).mean(1)))
+    torch.testing.assert_close(mean(x), want)
+
+
 @pytest.mark.parametrize(("size", "numerator", "denominator", "heads"), [("tiny", 3, 2, 9), ("base", 2, 3, 4), ("small", 1, 1, 6)])
 def test_scaled_heads(size, numerator, denominator, heads) -> None:
     assert scaled_heads(size, numerator, denominator) == heads
@@ -141,7 +176,8 @@ def test_shared_weights_are_equal_and_the_rest_is_left_alone() -> None:
     [
         ({"size": "huge"}, 36, "unknown size 'huge'"),
         ({"attention": "sofmax"}, 36, "unknown attention 'sofmax'; did you mean softmax"),
-        ({"options": {"lambda_init": 1}}, 36, "unknown option of softmax 'lambda_init'"),
+        ({"options": {"shared_values": True}}, 36, "unknown option of softmax 'shared_values'"),
+        ({"options": {"lambda_init": 1.0}}, 36, "give center=True"),
         ({"patch_size": 5}, 36, "patches of side 5 do not tile an image of side 36"),
         ({}, 35, "do not tile an image of side 35; give patch_size"),
         ({"num_heads": -1}, 36, "num_heads of ViT must be at least 1"),

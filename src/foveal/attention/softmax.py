@@ -1,12 +1,14 @@
-"""Softmax attention as a layer; see :mod:`foveal.functional.softmax`."""
+"""Softmax attention as a layer; see :mod:`foveal.functional.softmax`, and for its centered form :mod:`foveal.functional.centered`."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from ..functional import softmax_attention, softmax_attention_map
-from ._base import NormLayer, QKVAttention, timm_half
+from .._errors import InputError
+from ..functional import centered_attention, centered_attention_maps, softmax_attention, softmax_attention_map
+from ._base import Context, NormLayer, QKVAttention, Rope, head_width, timm_half
 from ._core import Core, register_core
 from ._registry import AttentionConfig, register
 from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, rest_is_new
@@ -32,7 +34,7 @@ class SoftmaxCore(Core):
 
 @register("softmax", family="pairs")
 class SoftmaxAttention(QKVAttention):
-    """Multi-head softmax attention, equal to timm's ``Attention`` weight for weight. The baseline.
+    """Multi-head softmax attention, equal to timm's ``Attention`` weight for weight. The baseline; with ``center=True`` the control of what subtracts.
 
     Args:
         dim: width C of the tokens.
@@ -45,12 +47,16 @@ class SoftmaxAttention(QKVAttention):
         proj_drop: dropout on the output, in training.
         norm_layer: for ``qk_norm`` and ``scale_norm``; ``nn.LayerNorm`` if None.
         attn_head_dim: width of a head; ``dim / num_heads`` if None. More makes a wider attention, the matched baseline of mechanisms with more parameters.
+        center: subtract λ times the mean of the values that a query may look at, one λ a head: the map is A − λ/N. It is ours, see
+            :mod:`foveal.functional.centered`; :attr:`lambdas` are None without.
+        lambda_init: start of λ, with ``center``. A conversion starts it at 0, which leaves the function what it was.
+        extra_heads: further heads of the same width, so that the attention has ``num_heads + extra_heads``; :func:`foveal.widen_` puts them into a model.
 
     Shape:
         ``(B, N, dim) -> (B, N, dim)``.
 
     Raises:
-        ValueError: ``num_heads`` does not divide ``dim`` and no ``attn_head_dim`` is given.
+        ValueError: ``num_heads`` does not divide ``dim`` and no ``attn_head_dim`` is given; ``extra_heads`` below 0; ``lambda_init`` without ``center``.
 
     Example:
         >>> SoftmaxAttention(dim=64, num_heads=4)(torch.randn(2, 49, 64)).shape
@@ -61,7 +67,11 @@ class SoftmaxAttention(QKVAttention):
 
     @property
     def has_map_gradient(self) -> bool:
-        return self.core.name == "softmax"
+        # the mean that is subtracted makes no map on the way
+        return self.lambdas is None
+
+    def head_lambdas(self) -> Tensor | None:
+        return self.lambdas
 
     def value_weights(self) -> tuple[Tensor, ...]:
         return (self.qkv.weight[2 * self.inner_dim :].unflatten(0, (self.num_heads, -1)),)
@@ -69,6 +79,9 @@ class SoftmaxAttention(QKVAttention):
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
         attn_head_dim: int | None = None
+        center: bool = False
+        lambda_init: float = 0.5
+        extra_heads: int = 0
 
     def __init__(
         self,
@@ -85,14 +98,58 @@ class SoftmaxAttention(QKVAttention):
         dtype: Any = None,
         *,
         attn_head_dim: int | None = None,
+        center: bool = False,
+        lambda_init: float = 0.5,
+        extra_heads: int = 0,
     ) -> None:
+        if extra_heads < 0:
+            raise InputError(f"extra_heads must be at least 0, got {extra_heads}")
+        if not center and lambda_init != self.Config.lambda_init:
+            raise InputError("lambda_init starts λ, which plain softmax attention has not; give center=True, or leave it out")
+        if extra_heads:
+            attn_head_dim = head_width(dim, num_heads, attn_head_dim)
+            num_heads += extra_heads
         super().__init__(
             **timm_half(locals()),
             attn_head_dim=attn_head_dim,
             core="softmax",
         )
+        self.lambda_init = lambda_init
+        self.lambdas = nn.Parameter(torch.empty(num_heads, device=device, dtype=dtype)) if center else None
+        self.reset_parameters()
 
+    def reset_parameters(self) -> None:
+        """λ back to ``lambda_init``; the linear maps keep what they, or the host, set."""
+        if self.lambdas is not None:
+            nn.init.constant_(self.lambdas, self.lambda_init)
+
+    @torch.no_grad()
     def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
+        """All that the host has; λ starts at 0."""
         out = rest_is_new(self, adopt_layers(self, place))
+        if self.lambdas is not None:
+            self.lambdas.zero_()
         out.function = "kept"
         return out
+
+    def attend(self, x: Tensor, context: Context | None, rope: Rope | None, options: dict[str, Any]) -> Tensor:
+        if self.lambdas is None:
+            return super().attend(x, context, rope, options)
+        return centered_attention(*self._qkv(x, context, rope), lambdas=self.lambdas, **options)
+
+    def attention_map(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rope: Rope | None = None
+    ) -> dict[str, Tensor]:
+        """``combined``, ``(B, H, Nq, Nk)``: applied to the values it gives the output before ``proj``. Centered it is ``positive`` − λ · ``negative``, of
+        which the second is 1/N for every key that a query may look at."""
+        if self.lambdas is None:
+            return super().attention_map(x, attn_mask, is_causal, context, rope)
+        options = self._check(x, attn_mask, is_causal, context)
+        q, k, _ = self._qkv(x, context, rope)
+        return centered_attention_maps(q, k, lambdas=self.lambdas, **options)
+
+    def no_weight_decay(self) -> set[str]:
+        return super().no_weight_decay() | (set() if self.lambdas is None else {"lambdas"})
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.lambdas is None else ", center=True")

@@ -1,5 +1,6 @@
 """``foveal compare``."""
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,17 +17,32 @@ __all__ = ["compare"]
 
 @dataclass(frozen=True)
 class _Compare:
-    """Train several attentions on equal budgets and write an honest report."""
+    """Train several attentions on equal budgets and write an honest report. In a pretrained network: compare --model NAME --data DIR, of which compare --model
+    NAME --help tells.
+    """
 
     recipe: Annotated[str | None, tyro.conf.arg(metavar="RECIPE")] = None
     """A recipe out of `foveal list`, of any task; each attention is put into its model. cluttered-digits if not given, image-folder with --data."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Where the recipe's data lies. Without --recipe an image folder (train/CLASS, val/CLASS, or CLASS to be split)."""
     attentions: tuple[str, ...] = ()
-    """Names out of `foveal list`, softmax-wide, denoising-equal, and denoising-halo, -efficient and -linear; five by default. The baseline is always among
-    them: softmax in a vision transformer, none in a convolutional network."""
-    seeds: int = 3
-    """Runs of each attention. Intervals need at least 2; use 5 or more for conclusions."""
+    """Names out of `foveal list`; in a vision transformer softmax-centered, -wide, -many and -2H, denoising-shared and -equal, and denoising-halo, -efficient
+    and -linear too. Five by default. The baseline is always among them: softmax in a vision transformer, none in a convolutional network."""
+    seeds: int | None = None
+    """Runs of each attention, 3 if not given. Intervals need at least 2; use 5 or more for conclusions."""
+    until: bool = False
+    """Look after 4, 8 and 12 seeds, and end when the primary comparison is settled as better, worse or equal. All looks together err in one report of twenty."""
+    primary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
+    """The comparison that decides: an attention, and what it is held against, the baseline if that is left out. The first with a softmax of as many parameters
+    if not given, else the first with the baseline."""
+    margin: float | None = None
+    """Differences below it do not matter, in the unit of the report, and what is shown to lie within is called equal. 1 point of a percentage if not given, else
+    a twentieth of what the baseline has."""
+    tune: bool = False
+    """Choose each attention's learning rate among half, one and two times the recipe's, at full length on validation, with two seeds that are not judged. Six more
+    runs of each attention."""
+    same_data: bool = False
+    """Give all seeds the same data. By default each draws its own split, training and test samples, where the set draws any."""
     steps: int | None = None
     """Training steps of every run; the recipe's if not given."""
     minutes_per_run: float | None = None
@@ -46,11 +62,18 @@ class _Compare:
 
 def compare(words: list[str]) -> None:
     """Train several attentions on equal budgets and write a report."""
+    if any(word.partition("=")[0] == "--model" for word in words):
+        # a pretrained network has options of its own
+        from ._compare_model import compare_model
+
+        compare_model(words)
+        return
     chosen: _Compare = parse(_Compare, "compare", words)
     from ..lab.compare import Plan, make_plan, measure_resolution, run_plan, steps_for_minutes, write_report, write_results, write_summary
+    from ..lab.compare.plan import LOOKS
     from ..lab.compare.resolution import check_sides
     from ..lab.recipes import get_recipe
-    from ..lab.training import Interrupted, read_json
+    from ..lab.training import Interrupted, read_json, write_json
 
     if chosen.resolutions:
         # before hours of training and not behind them
@@ -62,23 +85,36 @@ def compare(words: list[str]) -> None:
     recipe = replace(recipe, data=_with(recipe.data, data), model=_with(recipe.model, {"size": chosen.size}))
     if chosen.steps is not None:
         recipe = replace(recipe, steps=chosen.steps, eval_every=max(1, chosen.steps // 10))
-    plan = make_plan(recipe, chosen.attentions or None, seeds=chosen.seeds)
+    if chosen.until and chosen.seeds is not None:
+        raise InputError("give --seeds or --until, not both; --until looks after 4, 8 and 12 seeds")
+    plan = make_plan(
+        recipe,
+        chosen.attentions or None,
+        seeds=3 if chosen.seeds is None else chosen.seeds,
+        own_data=not chosen.same_data,
+        primary=chosen.primary,
+        margin=chosen.margin,
+        looks=LOOKS if chosen.until else (),
+        tune=chosen.tune,
+    )
     if chosen.minutes_per_run is not None:
         # measured once: a comparison that goes on keeps the steps it began with
         old = Plan.from_dict(read_json(chosen.out / "plan.json")) if (chosen.out / "plan.json").exists() else None
         steps = old.recipe.steps if old else steps_for_minutes(recipe, plan, chosen.minutes_per_run)
         plan = replace(plan, recipe=replace(recipe, steps=steps, eval_every=max(1, steps // 10)))
+    imports = [word for name in named_extensions() for word in ("--import", name)]
+    again = shlex.join(["foveal", "compare", *words, *imports])
     try:
         run_plan(plan, chosen.out, jobs=chosen.jobs)
     except Interrupted as stopped:
-        imports = [word for name in named_extensions() for word in ("--import", name)]
-        raise Stopped(f"stopped; what is done is kept; re-run the same command to resume: foveal compare {' '.join([*words, *imports])}".rstrip()) from stopped
+        raise Stopped(f"stopped; what is done is kept; re-run the same command to resume: {again}") from stopped
+    write_json(chosen.out / "command.json", {"command": again})
     if chosen.resolutions:
         measure_resolution([arm.name for arm in plan.arms], chosen.resolutions, chosen.out)
     results = read_json(write_results(chosen.out))
     report = write_report(results, chosen.out / "report.html")
     write_summary(results, chosen.out / "summary.md")
-    print("\n".join(["", results["verdict"]["headline"], *(f"  {line['text']}" for line in results["verdict"]["lines"])]))
+    print("\n".join(["", results["verdict"]["headline"], *(f"  {line['mark']} {line['text']}" for line in results["verdict"]["lines"])]))
     print(f"\nreport: {report.resolve()}\ndata:   {(chosen.out / 'results.json').resolve()}")
 
 

@@ -4,13 +4,13 @@ import re
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .._errors import InputError
 from ._options import parse
 from ._stopped import Stopped
 
-__all__ = ["fine_tune"]
+__all__ = ["features_folder", "fine_tune", "finish", "rank"]
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,25 @@ def fine_tune(words: list[str]) -> None:
 
     chosen = parse(_FineTune, "train fine-tune", words)
     options = {item.name: getattr(chosen, item.name) for item in fields(chosen) if item.name not in ("out", "model", "data")}
-    options |= {"lora": _rank(chosen.lora), "warm_start": _start(chosen.warm_start)}
+    options |= {"lora": rank(chosen.lora), "warm_start": _start(chosen.warm_start)}
     out = chosen.out or Path("runs") / f"fine-tune-{datetime.now():%Y%m%d-%H%M%S}"
     if (out / "recipe.json").exists():
         raise InputError(f"{out} holds a run already; continue it with foveal train --resume {out}, or choose another folder")
     recipe = finetuning.fine_tune(chosen.model, chosen.data, **options)
     print("\n".join(finetuning.opening(recipe)))
     try:
-        fit(recipe, out)
+        fit(recipe, out, features=features_folder(recipe, out))
     except Interrupted as stopped:
         raise Stopped(str(stopped)) from stopped
     finish(out)
+
+
+def features_folder(recipe: Any, run: Path) -> Path | None:
+    """Where a run keeps features of a frozen backbone: of training images that stay as they are, or where it did so before."""
+    from ..lab.training.features import FEATURES
+
+    began, keeps = (run / "recipe.json").exists(), recipe.model.freeze != "nothing" and recipe.data.augment == "none"
+    return run / FEATURES if ((run / FEATURES).exists() if began else keeps) else None
 
 
 def finish(run: Path) -> None:
@@ -107,7 +115,7 @@ def finish(run: Path) -> None:
         print("  the same network as it is, to hold against: leave --attention and what belongs to it out")
 
 
-def _rank(text: str | None) -> int:
+def rank(text: str | None) -> int:
     if text is None:
         return 0
     found = re.fullmatch(r"(?:r=)?(\d+)", text)

@@ -108,8 +108,13 @@ def _fit(recipe: Any, run: Path, *, resume: bool) -> None:
     note = workers_note(recipe.workers)
     if note and _first_process():
         print(note, file=sys.stderr)
+    kept = None
+    if type(recipe.model).__name__ == "Pretrained":
+        from ._fine_tune import features_folder
+
+        kept = features_folder(recipe, run)
     try:
-        metrics = fit(recipe, run, resume=resume)
+        metrics = fit(recipe, run, resume=resume, features=kept)
     except Interrupted as stopped:
         raise Stopped(str(stopped)) from stopped
     if _first_process() and type(recipe.model).__name__ == "Pretrained":

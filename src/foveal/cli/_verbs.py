@@ -57,6 +57,14 @@ VERBS: dict[str, Verb] = {
         "foveal compare --attentions denoising external --seeds 5 --steps 500",
         _COMPARISON,
     ),
+    "study": Verb(
+        "_study",
+        "study",
+        "Run a study that was registered before its runs, and write what became of its hypotheses: study NAME",
+        "foveal study denoising --only S1 S2",
+        _COMPARISON,
+        "compare",
+    ),
     "inspect": Verb(
         "_inspect",
         "inspect",

@@ -12,6 +12,7 @@ from .calibrate import CalibrationReport, LayerFit, calibrate_
 from .delta import load_delta, save_delta
 from .insert import insert_
 from .report import ConversionReport, Left, Swap
+from .widen import widen_
 
 __all__ = [
     "CalibrationReport",
@@ -40,4 +41,5 @@ __all__ = [
     "register_host",
     "revert_",
     "save_delta",
+    "widen_",
 ]

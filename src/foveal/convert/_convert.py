@@ -80,6 +80,7 @@ def convert_as(
     warm_start: WarmStart,
     apart: Collection[str] | None,
     inputs: Any = None,
+    unchanged: bool = False,
 ) -> ConversionReport:
     """:func:`convert_`, or what it did once done again.
 
@@ -90,6 +91,7 @@ def convert_as(
         warm_start: and so on, of any attention.
         apart: names of the places whose queries, keys and values stay three layers; None to find out.
         inputs: see :func:`convert_`.
+        unchanged: refuse what does not keep the function.
     """
     refuse_wrapped(model)
     refuse_quantized(model)
@@ -104,7 +106,7 @@ def convert_as(
     with torch.device("cpu"), torch.inference_mode(False):
         for names, module, _, wanted in found:
             refuse_outer(model, names[0])
-            if type(module) is type(wanted).module and type(module) is not SoftmaxAttention:
+            if type(module) is type(wanted).module and not _goes_on(module, wanted):
                 raise InputError(f"{names[0]} is {wanted.attention} attention already, as the model was built; leave it out of `where`")
         fitting, left = those_that_fit(found, model, config, where, [module for _, module in places_of(model)], reasons)
         for names, module, host, wanted, place in fitting:
@@ -113,6 +115,9 @@ def convert_as(
             place, is_apart = settled(place, outside, None if apart is None else names[0] in apart)
             here = told_of_grid(wanted, place, model, names[0])
             ours, transfer = build(here, place, warm_start)
+            if unchanged and transfer.function != "kept":
+                lost = f" ({', '.join(transfer.dropped)} would be lost)" if transfer.dropped else ""
+                raise InputError(f"{names[0]} is more than softmax attention, so that its function would change{lost}; leave it out of `where`")
             if place.windows == 1 and place.num_prefix_tokens is not None:
                 on_grids.append((names[0], ours))
             replacement = host.wrap(module, ours)
@@ -155,6 +160,11 @@ def convert(
     except RuntimeError as error:
         raise InputError(f"the model cannot be copied: {error}; convert it in place with convert_") from error
     return other, convert_(other, config, where, warm_start=warm_start, inputs=inputs)
+
+
+def _goes_on(module: nn.Module, wanted: AttentionConfig) -> bool:
+    """Whether one attention in the place of another of its class is a change that is meant: of plain softmax, which all else can be made of."""
+    return isinstance(module, SoftmaxAttention) and (module.lambdas is None or not getattr(wanted, "center", False))
 
 
 def _set_mode(module: nn.Module, replacement: nn.Module) -> None:

@@ -26,7 +26,7 @@ def _read(module: Any, model: nn.Module, name: str) -> Place:
     lost = [key for key, _ in module.named_parameters() if key.partition(".")[0] not in _SHARED]
     no_grid = _not_of_one_image(model, name)
     tokens = Tokens(no_grid=no_grid) if no_grid else tokens_of(model, name)
-    others = type(module) is not SoftmaxAttention
+    others = type(module) is not SoftmaxAttention or module.lambdas is not None
     return Place(
         dim=module.dim,
         num_heads=module.num_heads,

@@ -11,7 +11,7 @@ from ._record import record_of
 from .insert import insert_
 from .report import ConversionReport
 
-__all__ = ["replay_", "steps_of"]
+__all__ = ["literally", "replay_", "steps_of"]
 
 
 def steps_of(model: nn.Module) -> list[dict[str, Any]]:
@@ -37,17 +37,17 @@ def replay_(model: nn.Module, steps: list[dict[str, Any]]) -> ConversionReport:
     for step in steps:
         if "after" in step:
             continue
-        by_start.setdefault(json.dumps(step["warm_start"]), {})[_literally(step["names"][0])] = config_from_dict(step["config"])
+        by_start.setdefault(json.dumps(step["warm_start"]), {})[literally(step["names"][0])] = config_from_dict(step["config"])
     swaps = []
     apart = {step["names"][0] for step in steps if step.get("apart")}
     for start, places in by_start.items():
         swaps += convert_as(model, places, "*", warm_start=json.loads(start), apart=apart).swaps
     for step in steps:
         if "after" in step:
-            swaps += insert_(model, config_from_dict(step["config"]), _literally(step["after"]), channels=step["channels"], start=step["start"]).swaps
+            swaps += insert_(model, config_from_dict(step["config"]), literally(step["after"]), channels=step["channels"], start=step["start"]).swaps
     return ConversionReport(swaps)
 
 
-def _literally(name: str) -> str:
+def literally(name: str) -> str:
     """A glob that matches this name alone."""
     return name.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")

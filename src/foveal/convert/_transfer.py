@@ -1,7 +1,7 @@
 """Our attentions in a host's place: how each is made there, whether it can stand there, and what it keeps of the host's weights.
 
 What a mechanism keeps it says itself, in its ``adopt_``. Where heads are to have another width than the host's, ``qkv`` and ``proj`` are made anew from the
-host's first, see :mod:`foveal.convert._width`.
+host's first, see :mod:`foveal.convert._width`; where there are to be more of them, see :mod:`foveal.convert._heads`.
 
 Paper      the warm start of denoising attention: arXiv 2606.27372; rjccv/DnA scales copies of W_Q and W_V by 1e-4.
 """
@@ -13,9 +13,10 @@ from typing import Any
 from torch import nn
 
 from .._errors import InputError
-from ..attention import AttentionConfig, TokenAttention
+from ..attention import AttentionConfig, SoftmaxAttention, TokenAttention
 from ..attention._transfer import Transfer, WarmStart
 from ._foreign import is_ours, made_by_user
+from ._heads import with_extra_heads
 from ._host import Place
 from ._width import Widened, of_width
 
@@ -32,8 +33,13 @@ def build(config: AttentionConfig, place: Place, warm_start: WarmStart) -> tuple
     if width != place.head_dim:
         widened = of_width(place, width, config.attention)
         place = widened.place
-    module = make(config, place)
+    module, extra = make(config, place), getattr(config, "extra_heads", 0) if isinstance(config, SoftmaxAttention.Config) else 0
+    if extra:
+        place = with_extra_heads(place, extra, config.attention)
     transfer = _fill(module, place, warm_start)
+    if extra:
+        _derive(transfer)
+        transfer.notes.append(f"{extra} heads more, which start as the first of the host's with the query turned over and values of zero")
     return module, transfer if widened is None else _made_anew(transfer, widened, width)
 
 
@@ -70,13 +76,18 @@ def refusal(module: TokenAttention, place: Place) -> str:
 
 def _made_anew(transfer: Transfer, widened: Widened, width: int) -> Transfer:
     """What was the host's own is made from it, and the function is not kept where something of it was cut off."""
-    own = [name for name in transfer.kept if name.startswith(("qkv.", "proj."))]
-    transfer.kept = [name for name in transfer.kept if name not in own]
-    transfer.mapped = own + transfer.mapped
+    _derive(transfer)
     if not widened.kept:
         transfer.function = "changed"
         transfer.dropped.append(f"beyond width {width}: {widened.logits_lost:.0%} of the logits' map, {widened.values_lost:.0%} of the values'")
     return transfer
+
+
+def _derive(transfer: Transfer) -> None:
+    """The projections are new layers, made from the host's."""
+    own = [name for name in transfer.kept if name.startswith(("qkv.", "proj."))]
+    transfer.kept = [name for name in transfer.kept if name not in own]
+    transfer.mapped = own + transfer.mapped
 
 
 def _fill(module: TokenAttention, place: Place, warm_start: WarmStart) -> Transfer:

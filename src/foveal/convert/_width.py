@@ -24,7 +24,7 @@ from .._errors import InputError
 from ._host import Place
 from ._parts import linear_of
 
-__all__ = ["Widened", "of_width"]
+__all__ = ["Widened", "like", "of_width"]
 
 _NOTHING = 1e-6
 """Share of a map, in its Frobenius norm, that counts as none of it: what rounding leaves of a head whose rank is lower than its width."""
@@ -72,8 +72,8 @@ def of_width(place: Place, width: int, name: str) -> Widened:
         rows[0] *= (width / place.head_dim) ** 0.5
         row_biases[0] *= (width / place.head_dim) ** 0.5
         bias = None if proj.bias is None else proj.bias.double().cpu() + added
-        new_qkv = _like(qkv, torch.cat([part.flatten(0, 1) for part in rows]), None if qkv.bias is None else torch.cat([b.flatten() for b in row_biases]))
-        new_proj = _like(proj, columns.transpose(0, 1).flatten(1), bias)
+        new_qkv = like(qkv, torch.cat([part.flatten(0, 1) for part in rows]), None if qkv.bias is None else torch.cat([b.flatten() for b in row_biases]))
+        new_proj = like(proj, columns.transpose(0, 1).flatten(1), bias)
     return Widened(replace(place, head_dim=width, qkv=new_qkv, proj=new_proj), *lost)
 
 
@@ -130,7 +130,7 @@ def _with_column(weight: Tensor, bias: Tensor) -> Tensor:
     return torch.cat([weight, bias.unsqueeze(-1)], dim=-1)
 
 
-def _like(layer: nn.Linear, weight: Tensor, bias: Tensor | None) -> nn.Linear:
+def like(layer: nn.Linear, weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """A linear map with these numbers, and dtype, device and ``requires_grad`` of another."""
     out = linear_of(nn.Parameter(weight.to(layer.weight)), None if bias is None else nn.Parameter(bias.to(layer.weight)))
     out.weight.requires_grad_(layer.weight.requires_grad)

@@ -1,6 +1,7 @@
 """The mathematics: pure functions on ``(B, H, N, D)``, one file per mechanism, a slow readable reference beside each fast path."""
 
 from .causal import causal_attention, causal_attention_maps, causal_attention_reference
+from .centered import centered_attention, centered_attention_maps, centered_attention_reference
 from .cross_sample import cross_sample_attention, cross_sample_attention_maps, cross_sample_attention_reference
 from .denoising import denoising_attention, denoising_attention_maps, denoising_attention_reference
 from .differential import differential_attention, differential_attention_maps, differential_attention_reference
@@ -22,6 +23,9 @@ __all__ = [
     "causal_attention",
     "causal_attention_maps",
     "causal_attention_reference",
+    "centered_attention",
+    "centered_attention_maps",
+    "centered_attention_reference",
     "channel_linear_attention",
     "channel_linear_attention_map",
     "channel_linear_attention_reference",

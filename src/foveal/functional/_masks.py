@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from ._precision import wide_dtype
 
-__all__ = ["add_mask", "causal_mask", "join_causal", "keys_that_take_part"]
+__all__ = ["add_mask", "causal_mask", "join_causal", "keys_that_take_part", "share_of_keys"]
 
 
 def causal_mask(num_queries: int, num_keys: int, device: torch.device | None = None) -> Tensor:
@@ -30,6 +31,27 @@ def add_mask(logits: Tensor, mask: Tensor | None) -> Tensor:
     return logits.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else logits + mask
 
 
+def share_of_keys(mask: Tensor | None, num_keys: int, like: Tensor) -> Tensor:
+    """The map that gives all keys that a query may look at the same weight, broadcastable to ``(B, H, Nq, Nk)``; zeros where there are none.
+
+    Args:
+        mask: bool, or float, where -inf and the lowest finite number of its dtype, or of float32, leave a key out; None leaves out none.
+        num_keys: Nk.
+        like: a tensor of the device and, widened to at least float32, of the dtype that are wanted.
+    """
+    dtype = wide_dtype(like)
+    if mask is None:
+        return torch.full((1, num_keys), 1 / max(num_keys, 1), dtype=dtype, device=like.device)
+    allowed = mask if mask.dtype == torch.bool else mask > _lowest(mask.dtype)
+    # over all keys also where the mask is the same for all of them
+    allowed = allowed.expand(*allowed.shape[:-1], num_keys).to(dtype)
+    return allowed / allowed.sum(-1, keepdim=True).clamp_min(1)
+
+
+def _lowest(dtype: torch.dtype) -> float:
+    return max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)
+
+
 def keys_that_take_part(what: str, mask: Tensor) -> Tensor:
     """A mask of keys as bool, where it was made float on its way, as PyTorch's encoder does: 0 takes part, -inf does not.
 
@@ -46,8 +68,7 @@ def keys_that_take_part(what: str, mask: Tensor) -> Tensor:
     if not mask.is_floating_point():
         return mask
     keys = mask == 0
-    lowest = max(torch.finfo(mask.dtype).min, torch.finfo(torch.float32).min)
-    plain = (keys | (mask <= lowest)).all()
+    plain = (keys | (mask <= _lowest(mask.dtype))).all()
     message = (
         f"{what} can leave out keys and nothing between, by a bool mask or one of 0 and -inf; this float mask has other values, "
         "which softmax or denoising attention can add to their logits"

@@ -137,17 +137,45 @@ def from_pretrained(
             f"{folder} holds a {what.name}, which no library that is known builds; give from_pretrained(…, build=f), where f() returns the model as it was "
             "before conversion"
         )
+    model = _structure(about, build)
+    _fill(model, saved, folder)
+    _remember(model, about)
+    return model.eval()
+
+
+def structure_of(folder: str | Path) -> nn.Module:
+    """The model that a folder's config.json describes, with weights that do not matter; no other file of the folder is read.
+
+    Raises:
+        ValueError: as :func:`from_pretrained`.
+    """
+    about = _read_config(Path(folder) / _CONFIG)
+    if not about["base"]["library"]:
+        raise InputError(f"{folder} holds a {about['base']['name']}, which no library that is known builds")
+    model = _structure(about, None)
+    _remember(model, about)
+    return model
+
+
+def base_in(folder: str | Path) -> Base:
+    """What the model in a folder was before it was converted."""
+    return Base(**_read_config(Path(folder) / _CONFIG)["base"])
+
+
+def _structure(about: dict[str, Any], build: Callable[[], nn.Module] | None) -> nn.Module:
     # a model that is loaded draws no random numbers that the user would miss
     with torch.random.fork_rng(devices=[]):
-        model = build_base(what) if build is None else build()
+        model = build_base(Base(**about["base"])) if build is None else build()
         if about["conversion"] is not None:
             replay_(model, about["conversion"]["steps"])
-    _fill(model, saved, folder)
+    return model
+
+
+def _remember(model: nn.Module, about: dict[str, Any]) -> None:
     if about["conversion"] is not None:
         record = record_of(model)
         record.base, record.start, record.new = about["conversion"]["base"], about["conversion"]["start"], set(about["conversion"]["new"])
         record.layout, record.whole = layout_of(model.state_dict()), False
-    return model.eval()
 
 
 def push_to_hub(

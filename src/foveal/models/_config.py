@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
@@ -11,7 +12,7 @@ from .._old_members import accept_old_members
 from .._ranges import Range, check_ranges
 from .._registry import Registry
 
-__all__ = ["MODELS", "Arm", "ModelConfig", "register_model"]
+__all__ = ["MODELS", "NAMED_OPTIONS", "Arm", "ModelConfig", "register_model"]
 
 
 _OLD = {"miniature": "smoke_model"}
@@ -27,6 +28,8 @@ class ModelConfig(ABC):
     baseline: ClassVar[str]
     """The arm that comparisons hold the others against."""
     default_arms: ClassVar[tuple[str, ...]]
+    brings_weights: ClassVar[bool] = False
+    """Whether it begins with weights of its own, so that arms have none to share but those."""
     rivals: ClassVar[dict[str, str]] = {}
     """Arms with more parameters than the baseline, and the arm that has as many."""
 
@@ -64,6 +67,20 @@ class ModelConfig(ABC):
         """What is done to the model with training samples, once and before the first step; notes of it for the reader. Nothing in most."""
         return []
 
+    def keep(self, folder: Path) -> None:  # noqa: B027  # most have nothing to write
+        """Write into a folder of the run whatever :meth:`rebuild` needs and this configuration does not say. Nothing in most."""
+
+    def rebuild(self, folder: Path | None, *, img_size: int, in_chans: int, num_classes: int) -> nn.Module:
+        """What :meth:`build` gives, for weights that do not matter or are filled in: nothing pretrained is read.
+
+        Args:
+            folder: of :meth:`keep`; where the network comes from is asked if None.
+            img_size: as in :meth:`build`, and so are the others.
+            in_chans: channels of images.
+            num_classes: outputs.
+        """
+        return self.build(img_size=img_size, in_chans=in_chans, num_classes=num_classes)
+
     def smoke_model(self) -> "ModelConfig":
         """A small network of the same kind without pretrained weights, with which a training is tried out in seconds; itself if it is small."""
         return self
@@ -87,3 +104,10 @@ class Arm:
     name: str
     about: str
     model: Any
+
+
+NAMED_OPTIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "softmax-centered": ("softmax", "softmax less λ times the mean of the values: the control that what subtracts must beat", {"center": True}),
+    "denoising-shared": ("denoising", "denoising whose two branches read the same values", {"shared_values": True}),
+}
+"""Arms of networks of tokens that are an attention with options: its name, what it is, and these."""

@@ -1,13 +1,17 @@
 """A vision transformer with any token attention: timm's ``VisionTransformer``, sized by one dial.
 
-Equal budgets by construction. Per layer, in units of C² weights: softmax 4, denoising 6, external 2 and its memories. So
+Equal budgets by construction. Per layer, in units of C² weights: softmax 4, centered 4 and a λ a head, denoising 6, with shared values 5, external 2 and its
+memories. So
 
-===============  ============================================  =======
-arm              attention                                     weights
-===============  ============================================  =======
-``wide``         softmax with 1.5 × the heads, of equal width  6 C²
-``narrow``       denoising with 2/3 of the heads, equal width  4 C²
-===============  ============================================  =======
+===================  ==================================================  =======
+arm                  attention                                           weights
+===================  ==================================================  =======
+``softmax-wide``     softmax with 1.5 × the heads, of equal width        6 C²
+``softmax-many``     softmax with twice the heads, of 3/4 of the width   6 C²
+``softmax-2H``       softmax with twice the heads: denoising without     8 C²
+                     its ties
+``denoising-equal``  denoising with 2/3 of the heads, of equal width     4 C²
+===================  ==================================================  =======
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +24,7 @@ from .._errors import InputError, missing_extra, unknown
 from ..attention import CORES, FAMILIES, AttentionConfig, TokenAttention, attention_class, config_from_dict, list_attentions
 from ..attention._grid import check_grid, has_windows, set_grid, set_grid_
 from ._built import Remembers
-from ._config import Arm, ModelConfig, register_model
+from ._config import NAMED_OPTIONS, Arm, ModelConfig, register_model
 from ._mlp import Mlp
 
 try:
@@ -123,6 +127,8 @@ class ViT(ModelConfig):
     """Side of a patch in pixels; from the image's side if None."""
     drop_path: float = 0.0
     """Stochastic depth, which grows from 0 to this."""
+    global_pool: Literal["token", "avg"] = "token"
+    """What the head reads: a class token, or the mean of the patches of a network without one."""
 
     def config(self) -> AttentionConfig:
         return config_from_dict({"attention": self.attention, **(self.options or {})})
@@ -141,7 +147,7 @@ class ViT(ModelConfig):
             what = f"patches of side {self.patch_size}" if self.patch_size else "8 × 8 patches, and 6 × 6,"
             raise InputError(f"{what} do not tile an image of side {img_size}; give patch_size, or an image side divisible by 8")
         config, num_heads = self.config(), self.num_heads or dial.num_heads
-        if num_heads != dial.num_heads:
+        if num_heads != dial.num_heads and getattr(config, "attn_head_dim", None) is None:
             if not hasattr(config, "attn_head_dim"):
                 raise InputError(f"{self.attention} attention cannot have {num_heads} heads of a width apart from dim / num_heads; leave num_heads out")
             config = config_from_dict(config.to_dict() | {"attn_head_dim": dial.dim // dial.num_heads})
@@ -156,6 +162,8 @@ class ViT(ModelConfig):
             depth=dial.depth,
             num_heads=num_heads,
             drop_path_rate=self.drop_path,
+            global_pool=self.global_pool,
+            class_token=self.global_pool == "token",
         )
 
     def arms(self) -> dict[str, Arm]:
@@ -166,8 +174,14 @@ class ViT(ModelConfig):
             for core in CORES
             if core != self.baseline
         }
+        found |= {name: self._arm(name, about, attention, options=options) for name, (attention, about, options) in NAMED_OPTIONS.items()}
         about = "softmax with 1.5 × the heads: as many weights as denoising"
         found["softmax-wide"] = self._arm("softmax-wide", about, "softmax", num_heads=scaled_heads(self.size, 3, 2))
+        twice, width = scaled_heads(self.size, 2, 1), SIZES[self.size].dim // SIZES[self.size].num_heads
+        about = "softmax with twice the heads, of three quarters of the width: as many weights as denoising, and as many maps"
+        found["softmax-many"] = self._arm("softmax-many", about, "softmax", options={"attn_head_dim": width * 3 // 4}, num_heads=twice)
+        about = "softmax with twice the heads: denoising without its ties, and a third more weights"
+        found["softmax-2H"] = self._arm("softmax-2H", about, "softmax", num_heads=twice)
         about = "denoising with 2/3 of the heads: as many weights as softmax"
         found["denoising-equal"] = self._arm("denoising-equal", about, "denoising", num_heads=scaled_heads(self.size, 2, 3))
         return found

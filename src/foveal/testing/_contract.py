@@ -212,7 +212,7 @@ class AttentionContract:
         assert maps["combined"].shape == (2, module.num_heads, 9, 9)
         for name, value in maps.items():
             assert value.shape[:3] == (2, module.num_heads, 9), name
-            if name != "combined" or module.family != "signed pairs":
+            if name != "combined" or "negative" not in maps:
                 assert (value >= 0).all(), name
                 if name == "combined" or not {"normalization", "eps"} & options.keys():
                     assert_close(value.sum(-1), torch.ones(2, module.num_heads, 9), 1e-10, f"rows of {name}")

@@ -11,6 +11,7 @@ from .._errors import InputError, unknown
 from ..attention import FAMILIES, attention_class, config_from_dict, list_attentions
 from ..convert import convert_
 from ..models import Arm, ModelConfig, register_model
+from ..models._config import NAMED_OPTIONS
 
 __all__ = ["TimmModel"]
 
@@ -78,8 +79,10 @@ class TimmModel(ModelConfig):
         return replace(self, name=self.smoke_name, pretrained=False)
 
     def arms(self) -> dict[str, Arm]:
-        """The network as it is, and with every attention on tokens in the places of its own."""
+        """The network as it is, and with every attention on tokens, and some with options, in the places of its own."""
         found = {"own": Arm("own", "the network's own attention", replace(self, attention=None, attention_options=None))}
         for name in list_attentions(form="tokens"):
             found[name] = Arm(name, FAMILIES[attention_class(name).family], replace(self, attention=name, attention_options=None))
+        for name, (attention, about, options) in NAMED_OPTIONS.items():
+            found[name] = Arm(name, about, replace(self, attention=attention, attention_options=options))
         return found

@@ -13,6 +13,7 @@ from .._ranges import Range
 from .._weights import fill, read_saved
 from ..attention import FAMILIES, attention_class, list_attentions
 from ..models import Arm, ModelConfig, TimeSformer, register_model
+from ..models._config import NAMED_OPTIONS
 from ..models.timesformer import AttentionType
 from .timesformer import checkpoint_filter_fn
 
@@ -111,7 +112,7 @@ class VideoTransformer(ModelConfig):
         return replace(self, embed_dim=_SMOKE, depth=3, num_heads=2, patch_size=min(self.patch_size, 16), num_frames=None, start=None)
 
     def arms(self) -> dict[str, Arm]:
-        """Every attention on tokens in both places, and in one beside softmax in the other; softmax as wide as denoising; and no attention over time."""
+        """Every attention on tokens in both places, and in one beside softmax in the other; softmax with more heads; and no attention over time."""
         found = {}
         for name in list_attentions(form="tokens"):
             about = FAMILIES[attention_class(name).family]
@@ -123,8 +124,16 @@ class VideoTransformer(ModelConfig):
                 found[name] = self._arm(name, f"{about}, in space and in time", name)
                 found[f"{name}-time"] = self._arm(f"{name}-time", f"{about}, in time; softmax in space", self.baseline, time=name)
             found[f"{name}-space"] = self._arm(f"{name}-space", f"{about}, in space; softmax in time", name, time=self.baseline)
+        for name, (attention, about, options) in NAMED_OPTIONS.items():
+            found[name] = Arm(name, f"{about}, in space and in time", replace(self._plain(), attention=attention, options=options))
+        width, twice = self.embed_dim // self.num_heads, replace(self._plain(), num_heads=2 * self.num_heads)
+        if width % 4 == 0:
+            about = "softmax with twice the heads, of three quarters of the width, in space and in time: as many weights as denoising, and as many maps"
+            found["softmax-many"] = Arm("softmax-many", about, replace(twice, options={"attn_head_dim": width * 3 // 4}))
+        about = "softmax with twice the heads in space and in time: denoising without its ties, and a third more weights"
+        found["softmax-2H"] = Arm("softmax-2H", about, replace(twice, options={"attn_head_dim": width}))
         if self.num_heads % 2 == 0:
-            wide = replace(self._plain(), num_heads=self.num_heads * 3 // 2, options={"attn_head_dim": self.embed_dim // self.num_heads})
+            wide = replace(self._plain(), num_heads=self.num_heads * 3 // 2, options={"attn_head_dim": width})
             found["softmax-wide"] = Arm("softmax-wide", "softmax with 1.5 × the heads in space and in time: as many weights as denoising", wide)
         lone = replace(self._plain(), attention_type="space_only")
         found["space-only"] = Arm("space-only", "softmax in space, and frames that do not meet before they are averaged", lone)

@@ -7,6 +7,9 @@ from .statistics import Estimate, estimate
 
 __all__ = ["angle_words", "branch_words"]
 
+_ALIKE = 1e-5
+"""Distance from chance that rounding makes of a map that is uniform by its formula, as that which centered softmax subtracts."""
+
 
 def branch_words(results: dict[str, Any]) -> list[str]:
     """Where the two branches of signed attentions look."""
@@ -30,6 +33,8 @@ def _against_chance(found: Estimate, chance: float) -> str:
     if found.low is None or found.high is None:
         return "From one seed it is not settled whether the negative branch looks at what distracts more than chance does."
     interval = f"(interval {found.low:.0%} to {found.high:.0%})"
+    if max(abs(end - chance) for end in (found.low, found.high)) < _ALIKE:
+        return "So the negative branch looks everywhere alike."
     if found.low > chance:
         return f"So the negative branch looked at what distracts more than chance does {interval}."
     if found.high < chance:

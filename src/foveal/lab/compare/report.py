@@ -5,13 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from ...analysis.pictures import is_signed, overlay
 from ..training.checkpoint import replace_file
 from ._colors import ARM_COLORS
+from ._theme import css_colors
 from .figures import figures
 from .inside import angle_words, branch_words
+from .places import place_lines
+from .places_page import how_trained, places_section
 from .results import check_results
+from .words import MARKS
 
 __all__ = ["render_report", "write_report", "write_summary"]
 
@@ -33,21 +38,53 @@ def render_report(results: dict[str, Any]) -> str:
     environment.filters |= {"points": lambda value: _points(value, metric), "value": lambda value: _value(value, metric)}
     template = environment.from_string(files("foveal.lab.compare").joinpath("report.html.j2").read_text(encoding="utf8"))
     recipe = results["plan"]["recipe"]
+    places = places_section(results)
     return template.render(
+        places=jinja2.filters.Markup(places),
+        how_trained=how_trained(results),
         results=results,
+        statistics=results["statistics"],
         recipe=recipe,
         metric=metric,
         label=_label(metric),
-        arms=[arm | {"color": ARM_COLORS[place % len(ARM_COLORS)]} for place, arm in enumerate(results["arms"])],
+        arms=[arm | {"color": f"var(--c{ARM_COLORS[place % len(ARM_COLORS)][1:]})"} for place, arm in enumerate(results["arms"])],
         baseline=results["arms"][0],
-        figures={name: jinja2.filters.Markup(svg) for name, svg in figures(results).items()},
+        figures={name: [jinja2.filters.Markup(panel) for panel in panels] for name, panels in figures(results).items()},
         pictures=_pictures(results),
         drawn=_drawn(results),
         branches=branch_words(results),
         angles=angle_words(results),
         measured_on=_measured_on(results),
         timed_on=_timed_on(results),
+        sampling=_sampling(results),
+        marks=MARKS,
+        classes=dict.fromkeys(MARKS, "unsettled") | {name: name for name in ("better", "worse", "equal")},
+        light=css_colors(dark=False),
+        dark=css_colors(dark=True),
+        signed=any("negative" in arm["pictures"][0]["maps"] for arm in results["arms"] if arm["pictures"]),
+        ramp=_ramp(signed=False),
+        signed_ramp=_ramp(signed=True),
     )
+
+
+def _ramp(*, signed: bool) -> str:
+    """Every color of a map, from the least to the most, over the gray of an empty image."""
+    steps = np.linspace(-1 if signed else 0, 1, 160)
+    return overlay(np.full((16, 160, 1), 110), np.tile(steps, (16, 1)), signed=signed)
+
+
+def _sampling(results: dict[str, Any]) -> str:
+    """What the intervals say of the draw of test samples."""
+    metric, first = results["metric"], results["comparisons"][0]["sampling"] if results["comparisons"] else None
+    if first is None:
+        if results["statistics"]["data"] == "of each seed":
+            return "So the intervals include which samples the test has."
+        why = "the scores of single test samples are not kept, or the number is no mean of them"
+        return f"The intervals do not include that other test samples might have been drawn, as {why}."
+    own = f"in the deciding comparison the draw of test samples alone moves a seed's difference by {metric['scale'] * first['own']:.2f} {metric['step']} (standard deviation)"
+    if results["statistics"]["data"] == "of each seed" and not first["shared"]:
+        return f"So the intervals include which samples the test has; {own}."
+    return f"The intervals include that other test samples might have been drawn, which more seeds do not lessen; {own}."
 
 
 def write_summary(results: dict[str, Any], path: Path) -> Path:
@@ -62,14 +99,15 @@ def write_summary(results: dict[str, Any], path: Path) -> Path:
         "",
         f"**{results['verdict']['headline']}**",
         "",
-        *(f"- {line['text']}" for line in results["verdict"]["lines"]),
+        *(f"- {line['mark']} {line['text']}" for line in results["verdict"]["lines"]),
         *(f"- Note: {note}" for note in results["task"]["notes"]),
         "",
-        f"| attention | test {_label(metric)} (95 % interval) | Δ to {results['arms'][0]['name']}, {metric['step']} (interval that holds with all others) "
+        *place_lines(results),
+        f"| attention | test {_label(metric)} (95 % interval) | Δ, {metric['step']} (interval that holds with all others) "
         "| parameters | multiply-adds "
         f"| ms an image, {_timed_on(results)} |",
         "|---|---|---|---|---|---|",
-        *(_table_row(arm, metric) for arm in results["arms"]),
+        *(_table_row(arm, results) for arm in results["arms"]),
         "",
         *(f"- {line}" for line in branch_words(results) + angle_words(results)),
         "",
@@ -91,14 +129,18 @@ def _label(metric: dict[str, Any]) -> str:
     return f"{metric['label']}, {metric['unit']}" if metric["unit"] else metric["label"]
 
 
-def _table_row(arm: dict[str, Any], metric: dict[str, Any]) -> str:
-    value, difference = arm["metrics"][metric["name"]], arm["difference"]
+def _table_row(arm: dict[str, Any], results: dict[str, Any]) -> str:
+    metric = results["metric"]
+    value = arm["metrics"][metric["name"]]
     interval = "" if value["low"] is None else f" ({_value(value['low'], metric)} to {_value(value['high'], metric)})"
-    against = "baseline" if difference is None else _points(difference["mean"], metric)
-    if difference is not None and difference["low"] is not None:
-        against += f" ({_points(difference['low'], metric)} to {_points(difference['high'], metric)})"
+    against = [
+        f"{_points(found['mean'], metric)} to {one['against']}"
+        + ("" if found["low"] is None else f" ({_points(found['low'], metric)} to {_points(found['high'], metric)}) {MARKS[one['verdict']]}")
+        for one in results["comparisons"]
+        if one["arm"] == arm["name"] and (found := one["difference"])
+    ]
     cost = f"{arm['parameters']:,} | {arm['macs'] / 1e6:.2f} M | {arm['milliseconds_per_image']:.2f}"
-    return f"| {arm['name']} | {_value(value['mean'], metric)}{interval} | {against} | {cost} |"
+    return f"| {arm['name']} | {_value(value['mean'], metric)}{interval} | {'; '.join(against) or 'baseline'} | {cost} |"
 
 
 def _drawn(results: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.resources import files
@@ -23,16 +23,19 @@ from ..training import Recipe, load_data, scalars
 from ..training.checkpoint import replace_file
 from ..training.reading import Damaged, read_history, read_object
 from ._diverged import without_diverged
+from .judging import Judged, judge, rates_of
 from .look import drawn_truth, shown_images
+from .looks import read_looks, seeds_judged
 from .plan import Plan
+from .power import power_lines
 from .resolution import read_points
-from .statistics import Pool, compare_pairs, estimate
+from .statistics import estimate
+from .tuning import read_tuned
 from .words import verdict_words
 
 __all__ = ["check_results", "collect", "write_results"]
 
 _NOT_METRICS = ("step", "parameters")
-_BASELINE_ITSELF = {"difference": None, "paired": None, "verdict": None, "leaning": None, "seeds_to_settle": None}
 _LISTS = ("regions", "angles", "initial_angles", "neighbor_angles", "pictures", "drawn")
 _LOOK = ("regions", "lambdas", "dim", "head_dim", "angles", "initial_angles", "neighbor_angles", "pictures", "drawn")
 
@@ -60,7 +63,9 @@ def check_results(results: Any) -> dict[str, Any]:
 
 def collect(folder: Path) -> dict[str, Any]:
     """The results of a finished comparison."""
-    plan, diverged = without_diverged(Plan.from_dict(read_object(folder / "plan.json")), folder)
+    plan = Plan.from_dict(read_object(folder / "plan.json"))
+    seeds, looked_at, rates = seeds_judged(plan, folder), read_looks(plan, folder), rates_of(plan)
+    plan, diverged = without_diverged(replace(plan, seeds=plan.seeds[:seeds]), folder)
     bundle = load_data(plan.recipe.data)
     again = "remove {0}, and the same command makes it again"
     costs = read_object(folder / "costs.json", [arm.name for arm in plan.arms], again.format(folder / "costs.json"))
@@ -71,11 +76,10 @@ def collect(folder: Path) -> dict[str, Any]:
     for name, paths in runs.items():
         for run, metric in zip(paths, metrics[name], strict=True):
             _check(metric, run / "metrics.json", dict.fromkeys((headline.name, *scalars(metrics[name][0])), (int, float)), run)
-    judged = {name: [metric[headline.name] for metric in of_arm] for name, of_arm in metrics.items()}
-    pool, compared = _comparisons(plan, judged, headline, model.rivals)
+    judged = judge(plan, folder)
+    compared = _comparisons(judged)
     arms = []
     for arm in plan.arms:
-        rival = model.rivals.get(arm.name)
         looks = [_read_look(run / "look.json", again) for run in runs[arm.name]]
         for run, look in zip(runs[arm.name], looks, strict=True):
             _check(look, run / "look.json", dict.fromkeys(_LISTS, list))
@@ -90,8 +94,6 @@ def collect(folder: Path) -> dict[str, Any]:
                     name: {"by_seed": [m[name] for m in metrics[arm.name]], **asdict(estimate([m[name] for m in metrics[arm.name]]))} for name in names
                 },
                 "per_class": _mean_classes(per_class),
-                **compared.get((arm.name, plan.baseline), _BASELINE_ITSELF),
-                "rival": {"name": rival, **compared[arm.name, rival]} if rival in judged else None,
                 "curves": [_history(run / "history.jsonl", headline) for run in runs[arm.name]],
                 "regions": _mean_regions([look["regions"] for look in looks]),
                 "lambdas": [look["lambdas"] for look in looks],
@@ -103,7 +105,7 @@ def collect(folder: Path) -> dict[str, Any]:
         )
     chance = plan.recipe.task.chance(bundle)
     return {
-        "format": 3,
+        "format": 4,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "processor": processor(),
@@ -113,6 +115,8 @@ def collect(folder: Path) -> dict[str, Any]:
         },
         "versions": {name: version(name) for name in ("foveal", "torch", "timm", "accelerate")},
         "plan": plan.to_dict(),
+        "command": _command(folder),
+        "power": power_lines(plan),
         "task": {"classes": bundle.classes, "train_images": len(bundle.train), "test_images": len(bundle.test), "notes": [*bundle.notes, *diverged]},
         "metric": {**asdict(headline), "chance": chance},
         "about_model": model.about,
@@ -120,8 +124,17 @@ def collect(folder: Path) -> dict[str, Any]:
         "drawn": drawn_truth(plan.recipe, bundle),
         "resolution": read_points(folder / "resolution.json") if (folder / "resolution.json").exists() else [],
         "arms": arms,
-        "verdict": verdict_words(arms, len(plan.seeds), headline, chance, plan.baseline),
-        "statistics": {"comparisons": len(compared), **asdict(pool)},
+        "comparisons": compared,
+        "verdict": verdict_words(compared, arms, len(plan.seeds), headline, chance, judged.margin),
+        "tuning": read_tuned(plan, folder),
+        "statistics": {
+            **asdict(judged.pool),
+            "margin": judged.margin,
+            "rates": asdict(rates),
+            "looks": [asdict(look) for look in looked_at],
+            "data": "of each seed" if plan.data_differ else "of all seeds",
+            "samples": judged.samplings is not None,
+        },
     }
 
 
@@ -141,23 +154,29 @@ def _check(values: dict[str, Any], path: Path, kinds: dict[str, Any], remove: Pa
             raise Damaged(f"{path} is damaged: {name} is {repr(value)[:80]}; remove {remove or path}, and the same command makes it again")
 
 
-def _comparisons(
-    plan: Plan, judged: dict[str, list[float]], headline: PrimaryMetric, rivals: dict[str, str]
-) -> tuple[Pool, dict[tuple[str, str], dict[str, Any]]]:
-    """Everything that the report speaks of, declared at once: each arm against the baseline, and against its rival where that was trained."""
-    pairs = [(name, plan.baseline) for name in judged if name != plan.baseline]
-    pairs += [(name, rival) for name, rival in rivals.items() if name in judged and rival in judged]
-    pool, found = compare_pairs(judged, pairs, larger_is_better=headline.larger_is_better)
-    return pool, {
-        pair: {
-            "difference": asdict(comparison.difference) | {"by_seed": list(comparison.by_seed)},
-            "paired": asdict(comparison.paired),
-            "verdict": comparison.verdict,
-            "leaning": comparison.leaning,
-            "seeds_to_settle": comparison.seeds_to_settle,
+def _comparisons(judged: Judged) -> list[dict[str, Any]]:
+    """Everything that the report speaks of, declared at once, the primary one first."""
+    samplings = judged.samplings or [None] * len(judged.pairs)
+    return [
+        {
+            "arm": pair[0],
+            "against": pair[1],
+            "difference": asdict(one.difference) | {"by_seed": list(one.by_seed)},
+            "paired": asdict(one.paired),
+            "equality": asdict(one.equality),
+            "sampling": None if sampling is None else asdict(sampling),
+            "verdict": one.verdict,
+            "likely": None if one.likely is None else asdict(one.likely),
+            "seeds_to_settle": one.seeds_to_settle,
         }
-        for pair, comparison in zip(pairs, found, strict=True)
-    }
+        for pair, one, sampling in zip(judged.pairs, judged.comparisons, samplings, strict=True)
+    ]
+
+
+def _command(folder: Path) -> str | None:
+    """What makes the comparison again; None where it was made from Python."""
+    path = folder / "command.json"
+    return str(read_object(path, ("command",), f"remove {path}")["command"]) if path.exists() else None
 
 
 def _mean_classes(seeds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float | None]]:

@@ -1,13 +1,7 @@
 """Running a plan: side by side, one thread each, and able to stop and go on at any moment."""
 
-import ctypes
-import math
 import os
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -16,41 +10,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import send_to_device
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from ..._console import console as plain_console
 from ..._console import plain
 from ..._errors import InputError
 from ..._machine import cores, quiet_cuda
-from ...analysis import latency, peak_memory
-from ..data import DataBundle, Split
 from ..training import Diverged, Interrupted, Recipe, build_model, fit, load_data, load_run, write_json
-from ..training.checkpoint import check_folder
+from ..training.checkpoint import check_folder, drop_checkpoints
+from ..training.features import FEATURES
+from ..training.models import build_alike
 from ..training.place import alone, refusals, sweep
-from ..training.reading import Damaged, read_history, read_object
+from ..training.reading import read_object
+from . import workers
 from ._diverged import DIVERGED, diverged_runs
+from .costs import measure_costs, measure_memory
+from .judging import judge
 from .look import look
-from .plan import Plan
+from .looks import Look, add_look, read_looks
+from .plan import Plan, as_begun
+from .power import power_lines
+from .tuning import chosen_rates, tuning_jobs, write_tuned
+from .watch import Job, Watch
 
-__all__ = ["run_plan", "steps_for_minutes"]
+__all__ = ["run_plan"]
 
 # here, because the workers import this module too
 quiet_cuda()
-
-LATENCY_BATCH = 16
-_POLL_SECONDS = 0.5
-_LEAVE_SECONDS = 30.0
-"""What a worker whose parent is gone may take for its step and a checkpoint."""
 
 
 def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool = False) -> None:
     """Do what is not done yet: train and look at every arm with every seed, then measure what each arm costs.
 
-    Leaves ``plan.json``, ``costs.json`` and, in ``ARM/seed-N``, a run with a ``look.json``.
+    Leaves ``plan.json``, ``costs.json`` and, in ``ARM/seed-N``, a run with a ``look.json``; where rates are tuned ``tuned.json`` and runs in
+    ``ARM/rate-R/seed-N``, and where results are looked at more than once ``looks.json``. What so many seeds can see is printed before anything is trained.
 
     Args:
         plan: the experiment.
@@ -69,73 +63,99 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
     bundle = load_data(plan.recipe.data)
     for arm in plan.arms:
         # and so is an arm that makes no model for such images
-        build_model(plan.run_recipe(arm, 0), bundle)
+        build_alike(plan.run_recipe(arm, 0), bundle)
     folder.mkdir(parents=True, exist_ok=True)
     with refusals(folder, "what is done is kept, re-run the same command to resume"), _alone(folder):
+        plan = as_begun(plan, folder)
         if (folder / "plan.json").exists() and Plan.from_dict(read_object(folder / "plan.json")) != plan:
             raise InputError(f"{folder} holds another comparison; choose another folder with --out, or remove {folder}")
         sweep(folder)
-        write_json(folder / "plan.json", plan.to_dict())
-        runs = {(arm.name, seed): folder / arm.name / f"seed-{seed}" for seed in plan.seeds for arm in plan.arms}
-        todo = [key for key, run in runs.items() if not any((run / name).exists() for name in ("look.json", DIVERGED))]
-        memories = {arm.name: folder / arm.name / "memory.json" for arm in plan.arms}
+        if not (folder / "plan.json").exists():
+            write_json(folder / "plan.json", plan.to_dict())
         console = plain_console(quiet=quiet, soft_wrap=True)
         for note in bundle.notes:
             console.print(f"note: {plain(note)}")
-        if todo or not all(path.exists() for path in memories.values()):
-            _side_by_side(plan, folder, todo, [name for name, path in memories.items() if not path.exists()], jobs or _default_jobs(), console)
+        for line in power_lines(plan):
+            console.print(line)
+        jobs = jobs or _default_jobs()
+        _tune(plan, folder, jobs, console)
+        for seeds in plan.looks or (len(plan.seeds),):
+            _run_seeds(plan, folder, plan.seeds[:seeds], jobs, console)
+            if plan.looks and _settled(plan, folder, seeds, console):
+                break
         for (name, seed), said in diverged_runs(plan, folder).items():
             console.print(f"{name} seed {seed} diverged and is left out of the report: {said}")
         if not (folder / "costs.json").exists():
             console.print("measuring what each attention costs")
-            memory = {name: read_object(path, ("bytes",), f"remove {path}, and the same command measures it again") for name, path in memories.items()}
-            write_json(folder / "costs.json", _costs(plan, {name: int(values["bytes"]) for name, values in memory.items()}))
+            memory = {
+                arm.name: read_object(_memory(folder, arm.name), ("bytes",), f"remove {_memory(folder, arm.name)}, and the same command measures it again")
+                for arm in plan.arms
+            }
+            write_json(folder / "costs.json", measure_costs(plan, {name: int(values["bytes"]) for name, values in memory.items()}))
 
 
-def steps_for_minutes(recipe: Recipe, plan: Plan, minutes: float) -> int:
-    """Steps that the most expensive variant takes in that time, a tenth kept for evaluation; rounded, so that small noise does not show.
-
-    Measured on the device that trains, in the recipe's precision: the accelerator where there is one, otherwise one thread of the processor.
-    """
-    if not 0 < minutes < math.inf:
-        raise InputError(f"minutes-per-run must be above 0 and finite, got {minutes}")
-    bundle = load_data(recipe.data)
-    macs = {arm.name: recipe.task.cost(build_model(plan.run_recipe(arm, 0), bundle), bundle).macs for arm in plan.arms}
-    dearest = max(plan.arms, key=lambda arm: macs[arm.name])
-    step = _prepare_step(plan.run_recipe(dearest, 0), bundle, _batch(recipe, bundle.train, recipe.batch_size), _device())
-    seconds = latency({"step": step}, rounds=3)["step"]
-    steps = 0.9 * 60 * minutes / seconds
-    return max(10, round(steps / 10) * 10)
+def _memory(folder: Path, name: str) -> Path:
+    return folder / name / "memory.json"
 
 
-def _side_by_side(plan: Plan, folder: Path, todo: list[tuple[str, int]], unmeasured: list[str], jobs: int, console: Console) -> None:
-    arms = {arm.name: arm for arm in plan.arms}
-    total = len(plan.arms) * len(plan.seeds)
-    console.print(
-        f"{total} runs of {plan.recipe.steps} steps ({len(plan.arms)} attentions × {len(plan.seeds)} seeds), {jobs} at a time; {total - len(todo)} are done"
-    )
-    with _one_thread_each(), ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (os.getpid(),)) as pool:
-        futures: dict[Future[Any], str] = {}
-        for name, seed in todo:
-            recipe = plan.run_recipe(arms[name], seed)
-            futures[pool.submit(_train_and_look, recipe, folder / name / f"seed-{seed}")] = f"{name} seed {seed}"
-        for name in unmeasured:
-            futures[pool.submit(_measure_memory, plan.run_recipe(arms[name], 0), folder / name / "memory.json")] = ""
+def _tune(plan: Plan, folder: Path, jobs: int, console: Console) -> None:
+    """Choose each variant's rate, before a run is judged."""
+    if not plan.learning_rates or (folder / "tuned.json").exists():
+        return
+    todo = [job for job in tuning_jobs(plan, folder) if not any((job.run / name).exists() for name in ("metrics.json", DIVERGED))]
+    console.print(f"{len(plan.arms)} attentions × {len(plan.learning_rates)} learning rates × 2 seeds that are not judged, {jobs} at a time; {len(todo)} to do")
+    if todo:
+        _side_by_side(folder, todo, [], jobs, console)
+    write_tuned(plan, folder)
+    for name, rate in chosen_rates(plan, folder).items():
+        console.print(f"  {name:<28} learns at {rate:g}")
+
+
+def _run_seeds(plan: Plan, folder: Path, seeds: Sequence[int], jobs: int, console: Console) -> None:
+    """Train and look at every arm with these seeds."""
+    rates = chosen_rates(plan, folder)
+    every = [
+        Job(f"{arm.name} seed {seed}", plan.run_recipe(arm, seed, rates.get(arm.name)), folder / arm.name / f"seed-{seed}")
+        for seed in seeds
+        for arm in plan.arms
+    ]
+    todo = [job for job in every if not any((job.run / name).exists() for name in ("look.json", DIVERGED))]
+    unmeasured = [(plan.run_recipe(arm, 0), path) for arm in plan.arms if not (path := _memory(folder, arm.name)).exists()]
+    if todo or unmeasured:
+        shown = f"{len(plan.arms)} attentions × {len(seeds)} seeds"
+        console.print(f"{len(every)} runs of {plan.recipe.steps} steps ({shown}), {jobs} at a time; {len(every) - len(todo)} are done")
+        _side_by_side(folder, todo, unmeasured, jobs, console)
+
+
+def _settled(plan: Plan, folder: Path, seeds: int, console: Console) -> bool:
+    """Whether the comparison ends at this look, which is written down the first time and stands."""
+    known = [one for one in read_looks(plan, folder) if one.seeds == seeds]
+    found = known[0] if known else Look.of(judge(plan, folder, seeds), seeds)
+    if not known:
+        add_look(folder, found)
+    console.print(found.words(plan.recipe.task.primary_metric))
+    return found.settled
+
+
+def _side_by_side(folder: Path, todo: Sequence[Job], unmeasured: Sequence[tuple[Recipe, Path]], jobs: int, console: Console) -> None:
+    with workers.one_thread_each(), ProcessPoolExecutor(jobs, get_context("spawn"), workers.start_worker, (os.getpid(),)) as pool:
+        futures: dict[Future[Any], Job | None] = {pool.submit(_train_and_look, job.recipe, job.run, job.looked_at): job for job in todo}
+        futures |= {pool.submit(_measure_memory, recipe, path): None for recipe, path in unmeasured}
         stopping: Interrupted | None = None
-        with _as_interrupt(), _Watch(plan, folder, futures, console) as watch:
+        with workers.as_interrupt(), Watch(futures, console) as watch:
             try:
                 for future in as_completed(futures):
                     watch.finished(futures[future], future.result())
             except (KeyboardInterrupt, Interrupted):
                 stopping = Interrupted(folder, 0)
                 console.print("stopping; the runs are being saved")
-                _stop_workers(pool, futures)
+                workers.stop_workers(pool, futures)
             except BrokenProcessPool as error:
                 raise InputError(
                     f"a process of the comparison was killed, perhaps for want of memory; go on with fewer --jobs (now {jobs}); what is done is kept"
                 ) from error
             except BaseException:
-                _stop_workers(pool, futures)
+                workers.stop_workers(pool, futures)
                 raise
     if stopping:
         raise stopping
@@ -145,14 +165,22 @@ _stopped = False
 """In a worker: it was told to stop, and starts nothing that was queued before."""
 
 
-def _train_and_look(recipe: Recipe, run: Path) -> str:
+def _measure_memory(recipe: Recipe, path: Path) -> str:
+    if _stopped:
+        raise Interrupted(path.parent, 0)
+    return measure_memory(recipe, path)
+
+
+def _train_and_look(recipe: Recipe, run: Path, looked_at: bool = True) -> str:
     global _stopped
     if _stopped:
         raise Interrupted(run, 0)
     # a worker whose parent was killed may still be ending its step here
-    with alone(run, wait=2 * _LEAVE_SECONDS):
+    with alone(run, wait=2 * workers.LEAVE_SECONDS):
         try:
-            metrics = fit(recipe, run, resume=True, quiet=True)
+            metrics = fit(recipe, run, resume=True, quiet=True, features=run.parent.parent / FEATURES if recipe.model.brings_weights else None)
+            if not looked_at:
+                return ""
             recipe, bundle, model = load_run(run)
         except Interrupted:
             _stopped = True
@@ -162,109 +190,15 @@ def _train_and_look(recipe: Recipe, run: Path) -> str:
             write_json(run / DIVERGED, {"message": str(error)})
             return "diverged"
         write_json(run / "look.json", look(recipe, model, build_model(recipe, bundle), bundle))
+        if recipe.model.brings_weights:
+            # it is never gone on with, and checkpoints of large networks fill disks
+            drop_checkpoints(run)
     headline = recipe.task.primary_metric
     return f"{headline.label} {headline.show(metrics[headline.name])}"
 
 
-def _measure_memory(recipe: Recipe, path: Path) -> str:
-    if _stopped:
-        raise Interrupted(path.parent, 0)
-    bundle = load_data(recipe.data)
-    batch = _batch(recipe, bundle.train, recipe.batch_size)
-    write_json(path, {"bytes": _device_memory(recipe, bundle, batch) or peak_memory(_prepare_step, recipe, bundle.described(), batch)})
-    return ""
-
-
-def _batch(recipe: Recipe, split: Split, size: int) -> tuple[Any, Any]:
-    """The first samples, over again where there are few."""
-    return recipe.task.collate([split[i % len(split)] for i in range(size)])
-
-
-def _device() -> torch.device:
-    """The one that runs train on."""
-    return torch.accelerator.current_accelerator() or torch.device("cpu") if torch.accelerator.is_available() else torch.device("cpu")
-
-
-def _prepare_step(recipe: Recipe, bundle: DataBundle, batch: tuple[Any, Any], device: torch.device | str = "cpu") -> Callable[[], None]:
-    device = torch.device(device)
-    model = build_model(recipe, bundle).train().to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    inputs, targets = send_to_device(batch, device)
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision)
-
-    def step() -> None:
-        with torch.autocast(device.type, half, enabled=half is not None):
-            loss, _ = recipe.task.step(model, model, inputs, targets, bundle)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        _wait(device)
-
-    return step
-
-
-def _wait(device: torch.device) -> None:
-    # work on an accelerator goes on behind the call that asked for it
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
-def _device_memory(recipe: Recipe, bundle: DataBundle, batch: tuple[Any, Any]) -> int | None:
-    """Bytes on a CUDA device that a training step takes at its peak beyond the model and its batch; None where runs train elsewhere."""
-    device = _device()
-    if device.type != "cuda":
-        return None
-    step = _prepare_step(recipe, bundle, batch, device)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    step()
-    return torch.cuda.max_memory_allocated(device) - before
-
-
-def _costs(plan: Plan, memory: dict[str, int]) -> dict[str, Any]:
-    bundle, task, device = load_data(plan.recipe.data), plan.recipe.task, _device()
-    models = {arm.name: build_model(plan.run_recipe(arm, 0), bundle).eval() for arm in plan.arms}
-    counted = {name: task.cost(model, bundle) for name, model in models.items()}
-    models = {name: model.to(device) for name, model in models.items()}
-    inputs = send_to_device(_batch(plan.recipe, bundle.test, LATENCY_BATCH)[0], device)
-
-    def forward(model: torch.nn.Module) -> Callable[[], None]:
-        def call() -> None:
-            with torch.no_grad():
-                task.predict(model, inputs)
-            _wait(device)
-
-        return call
-
-    seconds = latency({name: forward(model) for name, model in models.items()})
-    return {
-        name: {
-            "parameters": counted[name].parameters,
-            "macs": counted[name].macs,
-            "milliseconds_per_image": 1e3 * seconds[name] / LATENCY_BATCH,
-            "training_bytes": memory[name],
-            "device": device.type,
-        }
-        for name in models
-    }
-
-
 def _default_jobs() -> int:
     return 1 if torch.accelerator.is_available() else cores()
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """For the processes started inside: they read this before torch is loaded. Two threads in each of two processes were seen ten times slower."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
 
 
 @contextmanager
@@ -275,99 +209,3 @@ def _alone(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise InputError(f"another comparison works in {folder}; wait for it, or choose another folder with --out") from None
-
-
-@contextmanager
-def _as_interrupt() -> Iterator[None]:
-    """SIGTERM stops a comparison as Ctrl-C does."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-_PR_SET_PDEATHSIG = 1
-
-
-def _start_worker(parent: int) -> None:
-    torch.set_num_threads(1)
-    if sys.platform == "linux":
-        # at once, where the thread below looks once a second
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    # between runs a worker has nothing to save, and the parent decides; during a run the training loop listens itself
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def leave_with_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        # nobody is left to hand a result to
-        time.sleep(_LEAVE_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-
-
-def _stop_workers(pool: ProcessPoolExecutor, futures: dict[Future[Any], str]) -> None:
-    for future in futures:
-        future.cancel()
-    # a worker in training saves and ends its run; an idle one ends
-    for process in list((pool._processes or {}).values()):
-        if process.pid is not None and process.is_alive():
-            os.kill(process.pid, signal.SIGTERM)
-
-
-class _Watch:
-    """A line per run that goes, read from the histories that the runs write, and a line for each that ends."""
-
-    def __init__(self, plan: Plan, folder: Path, futures: dict[Future[Any], str], console: Console) -> None:
-        self._plan, self._folder, self._futures, self._console = plan, folder, futures, console
-        self._started, self._done = time.monotonic(), 0
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=1 / _POLL_SECONDS, transient=True) if console.is_terminal else None
-
-    def __enter__(self) -> "_Watch":
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._live:
-            self._live.stop()
-
-    def finished(self, name: str, result: str) -> None:
-        if name:
-            self._done += 1
-            self._console.print(f"  {name:<28} {result}   {self._done} of {self._total} after {(time.monotonic() - self._started) / 60:.1f} min")
-
-    @property
-    def _total(self) -> int:
-        return sum(bool(name) for name in self._futures.values())
-
-    def _render(self) -> Text:
-        steps, headline = self._plan.recipe.steps, self._plan.recipe.task.primary_metric
-        progress = {name: self._last(name) for future, name in self._futures.items() if name and not future.done()}
-        going = {name: entry for name, entry in progress.items() if entry}
-        done = self._done + sum(entry["step"] / steps for entry in going.values())
-        elapsed = time.monotonic() - self._started
-        left = f"{elapsed * (self._total - done) / done / 60:.1f} min left" if done > 0 else "time left unknown yet"
-        judged = {name: headline.show(entry[f"val_{headline.name}"]) for name, entry in going.items()}
-        lines = [f"  {name:<28} step {entry['step']:>5} of {steps}   validation {judged[name]}" for name, entry in going.items()]
-        return Text("\n".join([*lines, f"  {self._done} of {self._total} runs, {left}"]))
-
-    def _last(self, name: str) -> dict[str, Any] | None:
-        arm, _, seed = name.partition(" seed ")
-        path = self._folder / arm / f"seed-{seed}" / "history.jsonl"
-        try:
-            entries = read_history(path, (f"val_{self._plan.recipe.task.primary_metric.name}",))
-        except Damaged:
-            # the run itself says so, and ends; this only looks on
-            return None
-        return entries[-1] if entries else None

@@ -11,7 +11,7 @@ from .digits import Digits, list_digit_sources, load_digits
 from .folder import ImageFolder
 from .imagenet import ImageNet
 from .photographs import Photographs
-from .points import PointBundle, SolidPairs, Solids
+from .points import Furniture, ModelNet40H5, ModelNet40Off, ModelNet40Txt, PointBundle, ShapeNetPartH5, ShapeNetPartTxt, SolidPairs, Solids
 from .segmentation import (
     ADE20K,
     IGNORE,
@@ -62,12 +62,16 @@ __all__ = [
     "Digits",
     "FlagSwap",
     "FlagSwapBoxes",
+    "Furniture",
     "ImageFolder",
     "ImageNet",
     "ImageNet9",
     "KITTIStereo",
     "MaskFolder",
     "MiddleburyStereo",
+    "ModelNet40H5",
+    "ModelNet40Off",
+    "ModelNet40Txt",
     "MovingDigits",
     "Nuclei",
     "NucleiInstances",
@@ -77,6 +81,8 @@ __all__ = [
     "SceneFlow",
     "SceneMasks",
     "SegmentationBundle",
+    "ShapeNetPartH5",
+    "ShapeNetPartTxt",
     "ShiftStereo",
     "Shifted",
     "SolidPairs",

@@ -87,6 +87,14 @@ SOURCES: dict[str, Source] = {
         license="GPL-2, stated for all files by Debian; to be fetched, not to be vendored",
         about="Tux Paint's stamps: 796 pictures with alpha, most of them cut-out photographs, and a sentence for each",
     ),
+    "sweethome3d-furniture": Source(
+        package="sweethome3d-furniture",
+        version="1.8-1",
+        folder="usr/share/sweethome3d/furniture",
+        megabytes=120,
+        license="CC-BY-3.0 and CC0, by catalog, as Debian states it; to be fetched, not to be vendored",
+        about="Sweet Home 3D's catalogs: 820 meshes of furniture and other things in a home, with their names",
+    ),
     "opencv-doc": Source(
         package="opencv-doc",
         version="4.6.0+dfsg-12",

@@ -47,10 +47,12 @@ class Photographs(ImageFolder):
 
     def load(self) -> DataBundle:
         bundle = super().load()
+        if self.augment == "none":
+            bundle.train.augments = False
         made = not any(note.startswith("there is no validation split") for note in bundle.notes) and bundle.test is bundle.val
         counts = f"{len(bundle.train)} images train, {len(bundle.val)} validate"
         if made and self._split_here:
-            bundle.notes.append(f"no val folder: {counts}, {self.val_fraction:.0%} of each class, drawn with seed {self.seed}")
+            bundle.notes.append(f"no val folder: {counts}, {self.val_fraction:.0%} of each class, drawn by the run's seed")
         return bundle
 
     @property

@@ -1,6 +1,7 @@
 """``run.html``: one file that says how a fine-tuning went, made of its run alone."""
 
 import io
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ...analysis import cost
 from ...analysis.pictures import overlay, to_pixels
 from ..training import load_run
 from ..training.checkpoint import replace_file
+from ..training.models import build_alike
 from ..training.reading import read_history, read_object
 from ._judged import Judged, Reliability, judged, looked_at, reliability
 
@@ -43,7 +45,7 @@ def write_page(run: Path) -> Path:
     found = judged(model, split, bundle)
     sure = reliability(found)
     size: Any = (bundle.in_chans, bundle.img_size, bundle.img_size)
-    plain = recipe.model.plain().build(img_size=bundle.img_size, in_chans=bundle.in_chans, num_classes=len(bundle.classes))
+    plain = build_alike(replace(recipe, model=recipe.model.plain()), bundle, run)
     best, worst, about_maps = _pictures(model, split, bundle, found)
     drawn = _figures(history, found, sure, bundle.classes)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)

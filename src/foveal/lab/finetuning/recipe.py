@@ -9,14 +9,17 @@ from typing import Any, Literal
 import torch
 
 from ..._errors import InputError
+from ...convert import ConversionReport
 from ..data import DataBundle, Photographs
 from ..inspect.reference import NETWORKS, resolve_model
 from ..networks import Pretrained, base_digest
+from ..networks._handed import built
 from ..networks._sources import SOURCES
 from ..tasks import Classification
-from ..training import Optim, Recipe, build_model, load_data
+from ..training import Optim, Recipe, load_data
+from ..training.models import build_alike
 
-__all__ = ["fine_tune", "opening", "said_of_new"]
+__all__ = ["calibrated", "calibration_steps", "fine_tune", "opening", "said_of_new"]
 
 _LIGHT, _MEDIUM = 200, 5_000
 """Images up to which training changes them little, and up to which it does without RandAugment: a run on few images has few steps to learn from much."""
@@ -114,7 +117,7 @@ def fine_tune(
         library=library,
         name=name,
         weights=weights,
-        digest="" if fresh else base_digest(SOURCES[library].build(name, weights, folder.img_size)),
+        digest="" if fresh else base_digest(built(library, name, weights, folder.img_size, seed)),
         attention=attention,
         attention_options=attention_options,
         where=where,
@@ -124,8 +127,8 @@ def fine_tune(
         freeze=freeze,
         lora=lora,
     )
-    if calibrate is None and attention is not None and not insert_after and not fresh:
-        network = _calibrated(network, folder)
+    if calibrate is None:
+        network = calibrated(network, folder.img_size)
     lr = lr or (1e-3 if fresh or lora else 1e-4)
     per_epoch = max(1, round(images / batch_size))
     steps = max(1, round(epochs * images / batch_size))
@@ -156,16 +159,23 @@ def _augmented(folder: Photographs, images: int) -> Photographs:
     return replace(folder, augment="light" if images <= _LIGHT else "medium" if images <= _MEDIUM else "strong")
 
 
-def _calibrated(network: Pretrained, folder: Photographs) -> Pretrained:
-    report = network.build(img_size=folder.img_size, num_classes=2).conversion
-    changed = any(swap.output == "changed" for swap in report.swaps)  # type: ignore[union-attr]
-    return replace(network, calibrate=_CALIBRATION_STEPS if changed else 0)
+def calibrated(network: Pretrained, img_size: int) -> Pretrained:
+    """With as many steps of calibration as a practitioner would choose: 100 a layer where the conversion changes the function, else none."""
+    if network.attention is None or network.insert_after or network.weights == "random":
+        return network
+    report: Any = network.rebuild(None, img_size=img_size, num_classes=2).conversion
+    return replace(network, calibrate=calibration_steps(network, report))
+
+
+def calibration_steps(network: Pretrained, report: ConversionReport) -> int:
+    """100 where a conversion changed the function of a pretrained network, else none."""
+    return _CALIBRATION_STEPS if network.weights != "random" and any(swap.output == "changed" for swap in report.swaps) else 0
 
 
 def opening(recipe: Recipe) -> list[str]:
     """What begins: device, images, network, parameters and memory, a line each."""
     bundle = load_data(recipe.data)
-    model = build_model(recipe, bundle)
+    model = build_alike(recipe, bundle)
     new = recipe.model.new_parameters(model)
     sizes = {name: value.numel() for name, value in model.named_parameters()}
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)

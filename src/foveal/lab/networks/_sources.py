@@ -1,8 +1,9 @@
 """Where a classifier comes from: timm, torchvision, transformers, a wheel, or a folder of ``foveal.save_pretrained``; and how its images are made ready."""
 
 import json
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ class Source:
     build: Callable[[str, str, int | None], nn.Module]
     """From name, weights (``pretrained``, ``random`` or a file) and image size, with the head that it has."""
     preparation: Callable[[str], Preparation]
+    keep: Callable[[str, Path], None] = lambda name, folder: None
+    """Writes into a folder of a run what rebuilding needs besides the name."""
+    rebuild: Callable[[str, int | None, Path | None], nn.Module] | None = None
+    """The network with weights that do not matter, from the name, the image size, and that folder where there is one; built at random if None."""
+
+    def alike(self, name: str, img_size: int | None, kept: Path | None) -> nn.Module:
+        """The network with the head that it has and weights that do not matter."""
+        return self.build(name, "random", img_size) if self.rebuild is None else self.rebuild(name, img_size, kept)
 
 
 def find_source(what: str) -> tuple[str, str]:
@@ -197,6 +206,14 @@ def _from_transformers(name: str, weights: str, img_size: int | None) -> nn.Modu
     return model
 
 
+def _keep_transformers(name: str, folder: Path) -> None:
+    _transformers().AutoConfig.from_pretrained(name).save_pretrained(folder)
+
+
+def _transformers_alike(name: str, img_size: int | None, kept: Path | None) -> nn.Module:
+    return _from_transformers(name if kept is None else str(kept), "random", img_size)
+
+
 def _transformers_preparation(name: str) -> Preparation:
     transformers = _transformers()
     try:
@@ -255,24 +272,54 @@ def _from_folder(name: str, weights: str, img_size: int | None) -> nn.Module:
 
     if weights != "pretrained":
         raise InputError(f"{name} is a folder with weights of its own; leave --weights out")
-    return from_pretrained(name)
+    return _sized(from_pretrained(name), name, img_size)
+
+
+def _sized(model: Any, name: str, img_size: int | None) -> nn.Module:
+    own = _side(model)
+    if img_size is not None and own is not None and img_size != own:
+        raise InputError(f"{name} holds a network for images of {own} × {own}, got img_size={img_size}; leave it out")
+    assert isinstance(model, nn.Module), "from a folder comes a network"
+    return model
+
+
+def _side(model: Any) -> int | None:
+    """Side of the images that the network was built for, where it takes no other."""
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None) or getattr(model, "image_size", None)
+    return size[0] if isinstance(size, tuple) else size if isinstance(size, int) else None
+
+
+def _keep_folder(name: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(Path(name) / "config.json", folder / "config.json")
+
+
+def _folder_alike(name: str, img_size: int | None, kept: Path | None) -> nn.Module:
+    from ...hub._folder import structure_of
+
+    return _sized(structure_of(kept or name), name, img_size)
 
 
 def _folder_preparation(name: str) -> Preparation:
-    from ...hub import from_pretrained
+    from ...hub._folder import base_in, structure_of
 
-    model: Any = from_pretrained(name)
-    if not hasattr(model, "pretrained_cfg"):
-        raise InputError(f"{name} holds a {type(model).__name__}, which does not say how its images are made ready; networks of timm do")
-    return _resolved(dict(model.pretrained_cfg))
+    base = base_in(name)
+    model: Any = structure_of(name)
+    if hasattr(model, "pretrained_cfg"):
+        found = _resolved(dict(model.pretrained_cfg))
+    elif base.library == "torchvision":
+        found = _torchvision_preparation(base.name)
+    else:
+        raise InputError(f"{name} holds a {type(model).__name__}, which does not say how its images are made ready; networks of timm and torchvision do")
+    return replace(found, img_size=_side(model) or found.img_size)
 
 
 SOURCES: dict[str, Source] = {
     "timm": Source(_from_timm, _timm_preparation),
     "torchvision": Source(_from_torchvision, _torchvision_preparation),
-    "transformers": Source(_from_transformers, _transformers_preparation),
+    "transformers": Source(_from_transformers, _transformers_preparation, _keep_transformers, _transformers_alike),
     "wheel": Source(_from_wheel, lambda name: _WHEELS[name][1]),
-    "folder": Source(_from_folder, _folder_preparation),
+    "folder": Source(_from_folder, _folder_preparation, _keep_folder, _folder_alike),
 }
 
 

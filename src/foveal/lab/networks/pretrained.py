@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,14 +12,17 @@ from torch import nn
 from ..._errors import InputError, missing_extra
 from ..._ranges import Range
 from ...attention import FAMILIES, attention_class, config_from_dict, list_attentions
-from ...convert import ConversionReport, Where, calibrate_, convert_, every_nth, insert_
+from ...convert import ConversionReport, Where, calibrate_, convert_, every_nth, insert_, widen_
 from ...convert._digest import digests, fingerprint
 from ...convert._record import end_record, record_of
 from ...convert.insert import CHILD, GrownIn
 from ...models import Arm, ModelConfig, register_model
+from ...models._config import NAMED_OPTIONS
 from ...models.mixing import CONTROL, PointwiseControl
+from ._handed import taken
 from ._heads import Logits, head_modules, replace_head_
 from ._sources import SOURCES
+from ._widened import WIDE
 
 __all__ = ["Pretrained", "base_digest"]
 
@@ -35,6 +39,7 @@ class Pretrained(ModelConfig):
 
     targets: ClassVar[str] = "labels"
     about: ClassVar[str] = "a pretrained network"
+    brings_weights: ClassVar[bool] = True
     baseline: ClassVar[str] = "own"
     default_arms: ClassVar[tuple[str, ...]] = ("own", "denoising", "external")
 
@@ -78,6 +83,8 @@ class Pretrained(ModelConfig):
             raise InputError("insert_after puts a block behind stages, which begins as the identity: where, warm_start and calibrate are of a conversion")
         if self.attention == CONTROL and not self.insert_after:
             raise InputError(f"{CONTROL} is the control of what is inserted; say behind which stages with insert_after")
+        if self.attention == WIDE and (set(self.attention_options or {}) != {"num_heads"} or self.warm_start is not None):
+            raise InputError(f"{WIDE} is the network's own attention with more heads: give attention_options={{'num_heads': …}}, and no warm_start")
         if self.lora and self.freeze != "nothing":
             raise InputError("lora freezes all but its adapters and what is new; leave freeze out")
 
@@ -87,11 +94,20 @@ class Pretrained(ModelConfig):
         Raises:
             ValueError: the weights cannot be loaded or are not those of ``digest``; no such attention, place or stage.
         """
-        if in_chans != 3:
-            raise InputError(f"pretrained networks take color images, got in_chans={in_chans}")
-        model: Any = self._base(img_size)
+        model: Any = taken(self.library, self.name, self.weights, img_size) or SOURCES[self.library].build(self.name, self.weights, img_size)
         if self.digest and base_digest(model) != self.digest:
             raise InputError(f"the weights of {self.name} are other ones than when this run began ({base_digest(model)}, then {self.digest}); bring those back")
+        return self._made(model, in_chans, num_classes)
+
+    def keep(self, folder: Path) -> None:
+        SOURCES[self.library].keep(self.name, folder)
+
+    def rebuild(self, folder: Path | None, *, img_size: int, in_chans: int = 3, num_classes: int) -> nn.Module:
+        return self._made(SOURCES[self.library].alike(self.name, img_size, folder), in_chans, num_classes)
+
+    def _made(self, model: Any, in_chans: int, num_classes: int) -> nn.Module:
+        if in_chans != 3:
+            raise InputError(f"pretrained networks take color images, got in_chans={in_chans}")
         head = replace_head_(model, num_classes)
         new = {id(value) for module in head for value in module.parameters()}
         report = self._put(model)
@@ -126,12 +142,14 @@ class Pretrained(ModelConfig):
         return [f"calibrated on {count} training images: mean relative error of {len(fits.layers)} layers {before:.3f} → {after:.3f}"]
 
     def arms(self) -> dict[str, Arm]:
-        """The network as it is, fine-tuned, and with every attention on tokens in the same places."""
+        """The network as it is, fine-tuned, and with every attention on tokens, and some with options, in the same places."""
         plain = replace(self, attention=None, attention_options=None, where="*", warm_start=None, calibrate=0, insert_after=())
         found = {"own": Arm("own", "the network as it is, fine-tuned", plain)}
         form: Literal["2d", "tokens"] = "2d" if self.insert_after else "tokens"
         for name in list_attentions(form=form):
             found[name] = Arm(name, FAMILIES[attention_class(name).family], replace(self, attention=name, attention_options=None, warm_start=None))
+        for name, (attention, about, options) in ({} if self.insert_after else NAMED_OPTIONS).items():
+            found[name] = Arm(name, about, replace(self, attention=attention, attention_options=options, warm_start=None))
         if self.insert_after:
             found[CONTROL] = Arm(CONTROL, "two 1×1 convolutions in its place", replace(self, attention=CONTROL, attention_options=None))
         return found
@@ -141,19 +159,18 @@ class Pretrained(ModelConfig):
         after = ("layer4",) if self.insert_after else ()
         return replace(self, library="timm", name="test_resnet" if after else "test_vit", weights="random", digest="", where="*", insert_after=after)
 
-    def _base(self, img_size: int) -> nn.Module:
-        return SOURCES[self.library].build(self.name, self.weights, img_size)
-
     def _put(self, model: nn.Module) -> ConversionReport:
         if self.attention is None:
             return ConversionReport([])
         if self.attention == CONTROL:
             return self._control(model)
+        every = _EVERY.fullmatch(self.where)
+        where: Where = every_nth(int(every[1])) if every else self.where
+        if self.attention == WIDE:
+            return widen_(model, where=where, **(self.attention_options or {}))
         config = config_from_dict({"attention": self.attention, **(self.attention_options or {})})
         if self.insert_after:
             return insert_(model, config, after=list(self.insert_after))
-        every = _EVERY.fullmatch(self.where)
-        where: Where = every_nth(int(every[1])) if every else self.where
         return convert_(model, config, where, warm_start=self.warm_start)
 
     def _control(self, model: nn.Module) -> ConversionReport:

@@ -40,7 +40,7 @@ from .imagenet import (
     t2t_vit_19_ea,
     vit_base,
 )
-from .points import solid_pairs, solids
+from .points import furniture, pct_modelnet40, pct_shapenet_part, solid_pairs, solids
 from .segmentation import ade20k, brain, cityscapes, flag_swap, mask_folder, nuclei, vaihingen, voc
 from .stereo import kitti_stereo, scene_flow, shift_stereo
 from .video import dna_timesformer_k400, dna_timesformer_ntu, dna_timesformer_smarthome, moving_digits, timesformer_k400
@@ -71,6 +71,7 @@ __all__ = [
     "eca_halonext26ts",
     "flag_detection",
     "flag_swap",
+    "furniture",
     "get_recipe",
     "halonet26t",
     "halonet50ts",
@@ -88,6 +89,8 @@ __all__ = [
     "nico_erm_resnet18",
     "nuclei",
     "nuclei_detection",
+    "pct_modelnet40",
+    "pct_shapenet_part",
     "resnet50_efficient",
     "scene_flow",
     "sehalonet33ts",

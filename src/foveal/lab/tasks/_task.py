@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -103,6 +104,8 @@ class Task(ABC):
     eval_batch_size: ClassVar[int] = 256
     ranges: ClassVar[Mapping[str, Range]] = {}
     """What its numbers may be, by field. All others must be finite."""
+    report_needs: ClassVar[tuple[str, ...]] = ()
+    """Modules that :meth:`write_report` needs; where one is not installed, a run is finished without and says so."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -184,6 +187,13 @@ class Task(ABC):
     def update(self, metrics: MetricCollection, outputs: Any, targets: Any) -> None:
         """Count a batch, whose outputs :meth:`predict` made."""
 
+    def per_sample(self, outputs: Any, targets: Any) -> Tensor | None:
+        """The headline of each sample of a batch, whose mean over a split is the split's headline; None where the headline is no such mean, as box AP is none.
+
+        Stored with a run's metrics, so that intervals can include that other test samples might have been drawn.
+        """
+        return None
+
     def summarize(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
         """Plain numbers; the headline's is among them."""
         return {name: value.item() for name, value in metrics.compute().items()}
@@ -210,6 +220,17 @@ class Task(ABC):
 
     def draw_prediction(self, inputs: Any, outputs: Any, bundle: DataBundle) -> list[Row]:
         """What was predicted for images without a truth."""
+        return []
+
+    def write_report(self, model: nn.Module, bundle: DataBundle, metrics: Metrics, folder: Path) -> list[Path]:
+        """Pictures of a finished run, for people; its files. None by default.
+
+        Args:
+            model: trained, in evaluation mode.
+            bundle: its data.
+            metrics: of its test.
+            folder: where to; it is made.
+        """
         return []
 
     @torch.no_grad()

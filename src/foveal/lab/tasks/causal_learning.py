@@ -146,6 +146,9 @@ class CausalLearning(Task):
     def update(self, metrics: MetricCollection, outputs: Any, targets: Any) -> None:
         Classification().update(metrics, outputs, targets)
 
+    def per_sample(self, outputs: Any, targets: Any) -> Tensor | None:
+        return Classification().per_sample(outputs, targets)
+
     def chance(self, bundle: DataBundle) -> float | None:
         return Classification().chance(bundle)
 

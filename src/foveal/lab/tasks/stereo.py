@@ -103,6 +103,13 @@ class StereoMatching(Task):
         for disparity, (truth, scene) in zip(outputs, targets, strict=True):
             metrics["errors"].update(disparity[-1], truth, scene)
 
+    def per_sample(self, outputs: Any, targets: Any) -> Tensor | None:
+        """The mean error of each pair; none where scenes have names, or a pair has no known pixel, for the number is another mean then."""
+        if any(scene >= 0 or not truth.isfinite().any() for truth, scene in targets):
+            return None
+        pairs = zip(outputs, targets, strict=True)
+        return torch.stack([(disparity[-1] - truth)[truth.isfinite()].abs().mean() for disparity, (truth, _) in pairs])
+
     def summarize(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
         """``epe``, ``over_3px`` and ``d1`` of :class:`StereoErrors`, means over images. Of named scenes they are the first one's, and ``per_class`` has all."""
         rows = metrics["errors"].compute().tolist()

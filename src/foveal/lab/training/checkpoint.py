@@ -26,6 +26,7 @@ from .reading import Damaged, read_object
 __all__ = [
     "Checkpoint",
     "check_folder",
+    "drop_checkpoints",
     "fingerprint",
     "latest_checkpoint",
     "newest_checkpoints",
@@ -39,8 +40,9 @@ __all__ = [
 
 _LATER: dict[str, Any] = {"repeats": 1, "patience": None}
 _LATER_IN: dict[str, dict[str, Any]] = {
-    "task": {"bce": False},
-    "model": {"pyramid_width": 256, "regions": 512},
+    "data": {"train_rotation": "so3", "test_rotation": "so3"},
+    "task": {"bce": False, "votes": 1, "vote_scale": None, "vote_rotation": "none"},
+    "model": {"pyramid_width": 256, "regions": 512, "global_pool": "token"},
     "optim": {
         **{"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "power": 0.9, "milestones": []},
         **{"nesterov": False, "decay_all": False, "warmup_lr": None, "cooldown": 0.0, "factor": 0.1},
@@ -150,6 +152,13 @@ def _kept(run: Path, recipe: str, newest: str, count: int) -> tuple[list[Path], 
     # what lies beyond the newest step was passed over for its damage
     kept = [path for path in own if path.name <= newest][:count]
     return kept, [path for path in own if path not in kept]
+
+
+def drop_checkpoints(run: Path) -> None:
+    """Remove the checkpoints of a run that has ended; what is nobody's or another's stays."""
+    for path in newest_checkpoints(run):
+        if is_ours(path):
+            remove_ours(path)
 
 
 def _written_by(path: Path, recipe: str) -> bool:

@@ -13,7 +13,7 @@ from .recipe import Recipe
 __all__ = ["fit"]
 
 
-def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False, features: Path | None = None) -> dict[str, Any]:
     """Train, and leave in ``run``: recipe.json, classes.json, history.jsonl, checkpoints, model.safetensors, metrics.json and what the trackers write.
 
     Args:
@@ -21,6 +21,8 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
         run: a folder; new, unless ``resume``.
         resume: go on from the newest checkpoint. From none, start.
         quiet: no progress bar.
+        features: a folder in which features of a frozen backbone are kept, so that it runs once an image, where nothing in its way varies from step to step;
+            it runs at every step if None. Runs of the same network and images may share one.
 
     Returns:
         The metrics of the test split, as in metrics.json.
@@ -38,6 +40,6 @@ def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False)
                 # again, as another process may have begun and ended meanwhile
                 check_folder_is_new(run, resume)
                 sweep(run)
-            opened = open_run(recipe, run, accelerator)
+            opened = open_run(recipe, run, accelerator, features)
             train(opened, quiet=quiet)
             return finish_run(opened)

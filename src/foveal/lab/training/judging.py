@@ -15,6 +15,7 @@ from torchmetrics.utilities import dim_zero_cat, dim_zero_max, dim_zero_min, dim
 from ..._errors import InputError
 from ..data import DataBundle, Split
 from .recipe import Recipe
+from .samples import SampleScores
 
 __all__ = ["Diverged", "evaluate", "loss_after", "not_finite", "scalars"]
 
@@ -25,7 +26,13 @@ class Diverged(InputError):
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, split: Split, recipe: Recipe, bundle: DataBundle, accelerator: Accelerator | None = None, results: list[Any] | None = None
+    model: nn.Module,
+    split: Split,
+    recipe: Recipe,
+    bundle: DataBundle,
+    accelerator: Accelerator | None = None,
+    results: list[Any] | None = None,
+    samples: SampleScores | None = None,
 ) -> dict[str, Any]:
     """Metrics of a split: numbers by name, and where a task has them ``per_class``.
 
@@ -40,6 +47,7 @@ def evaluate(
         bundle: the data the split is of.
         accelerator: of several processes, all of which get the numbers of the whole.
         results: a list that gets what this process predicted, as the task writes it.
+        samples: gets the headline of each sample of the whole split, where the task has one.
 
     Raises:
         ValueError: the loss or the task's own number is not finite; a metric cannot be shared among processes.
@@ -63,12 +71,16 @@ def evaluate(
             inputs, targets = send_to_device(batch, device)
             outputs = task.predict(model, inputs)
             task.update(metrics, outputs, targets)
+            if samples is not None:
+                samples.add(number, task.per_sample(outputs, targets), batch[0])
             if results is not None:
                 results += task.results(outputs, targets, bundle)
             if in_pieces:
                 pieces.append((number, _taken(metrics)))
                 if world == 1:
                     pieces = _joined(pieces)
+    if samples is not None and world > 1:
+        samples.gather()
     if in_pieces:
         if world > 1:
             pieces = gather_object([(number, send_to_device(piece, "cpu")) for number, piece in pieces])

@@ -1,5 +1,6 @@
 """The model and the data of a recipe: as training begins with them, and as a finished run left them."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from .judging import Diverged, not_finite
 from .reading import Damaged, read_json, read_object
 from .recipe import Data, Recipe, register_named_networks
 
-__all__ = ["build_model", "check_classes", "load_data", "load_run"]
+__all__ = ["NETWORK", "build_alike", "build_model", "check_classes", "load_data", "load_run"]
+
+NETWORK = "network"
+"""In the folder of a run, what its network is rebuilt of without the weights that it began with."""
 
 
 @lru_cache(maxsize=2)
@@ -35,8 +39,29 @@ def build_model(recipe: Recipe, bundle: DataBundle) -> Any:
     return model
 
 
-def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:
+def build_alike(recipe: Recipe, bundle: DataBundle, run: Path | None = None) -> Any:
+    """A model like :func:`build_model`'s whose weights do not matter or are filled in, so that nothing pretrained is read.
+
+    Args:
+        recipe: of the model.
+        bundle: its data.
+        run: a folder of its run, which holds what the network is rebuilt of.
+    """
+    if not recipe.model.brings_weights:
+        return build_model(recipe, bundle)
+    kept = run / NETWORK if run is not None and (run / NETWORK).exists() else None
+    register_named_networks(recipe.model)
+    # whoever rebuilds a network draws no random numbers that somebody would miss
+    with torch.random.fork_rng(devices=[]):
+        return recipe.model.rebuild(kept, **recipe.task.model_kwargs(bundle))
+
+
+def load_run(run: Path, *, judged_as: Callable[[Recipe], Recipe] | None = None) -> tuple[Recipe, DataBundle, Any]:
     """A finished run: its recipe, data and trained model in evaluation mode.
+
+    Args:
+        run: its folder.
+        judged_as: gives the recipe with other data or another task, to be judged on; the model stays the run's.
 
     Raises:
         ValueError: the folder is no run, the run has not finished, or its data have other classes than it was trained on.
@@ -46,9 +71,10 @@ def load_run(run: Path) -> tuple[Recipe, DataBundle, Any]:
     recipe = Recipe.from_dict(read_object(run / "recipe.json"))
     if not (run / "model.safetensors").exists():
         raise InputError(f"{run} has not finished; go on with: foveal train --resume {run}")
+    recipe = recipe if judged_as is None else judged_as(recipe)
     bundle = load_data(recipe.data)
     check_classes(run, bundle)
-    model = build_model(recipe, bundle)
+    model = build_alike(recipe, bundle, run)
     weights = run / "model.safetensors"
     restore(model, read_weights(weights), weights)
     spoilt = not_finite(model)

@@ -21,7 +21,8 @@ from ..data import DataBundle, Split
 from .batches import BatchStream, Samples
 from .checkpoint import check_folder, latest_checkpoint, read_newest, restore
 from .early import Early
-from .models import build_model, check_classes, load_data
+from .features import kept_features
+from .models import NETWORK, build_model, check_classes, load_data
 from .optimizing import make_optimizer, make_schedule
 from .reading import Damaged, cut_history, to_json, write_json
 from .recipe import Recipe
@@ -119,7 +120,7 @@ def make_accelerator(recipe: Recipe, run: Path) -> Accelerator:
     return accelerator
 
 
-def open_run(recipe: Recipe, run: Path, accelerator: Accelerator) -> Run:
+def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path | None = None) -> Run:
     """Data, model, optimizer and schedule, as new or as the newest checkpoint holds them; recipe.json and classes.json are written.
 
     Raises:
@@ -158,10 +159,15 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator) -> Run:
         # not before it is prepared, which would move what belongs on the host, such as AdamW's count of steps, to the device
         window, learned = restore_state(optimizer, accelerator, saved["state"], empty, checkpoint)
 
+    if features is not None and recipe.model.brings_weights and accelerator.num_processes == 1:
+        bundle, note = kept_features(model, bundle, recipe, features, () if ema is None else (ema.module,))
+        notes.append(note)
+
     if accelerator.is_main_process:
         write_json(run / "recipe.json", recipe.to_dict())
         if newest is None:
             write_json(run / "classes.json", list(bundle.classes))
+            recipe.model.keep(run / NETWORK)
         cut_history(run / "history.jsonl", first)
     accelerator.init_trackers("foveal", config=_flat(recipe.to_dict()))
     return Run(

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..._errors import InputError
 from ..._ranges import Range
 from ...attention import FAMILIES, attention_class
 from .._config import Arm, ModelConfig, register_model
@@ -82,7 +83,21 @@ class PointTransformer(_Points):
     drop_rate: float = 0.5
     """Dropout in the head."""
 
-    def build(self, *, in_channels: int, num_classes: int) -> nn.Module:  # type: ignore[override]
+    def build(self, *, in_channels: int, num_classes: int, num_points: int | None = None) -> nn.Module:  # type: ignore[override]
+        """With ``num_points``, of a cloud, it is refused where that is fewer than are sampled, before any training.
+
+        Raises:
+            ValueError: clouds, or samples of them, with fewer points than are to be chosen.
+        """
+        if self.grouping and num_points is not None:
+            first, second = self.npoints
+            for have, wanted, what in ((num_points, first, "points of a cloud"), (first, second, "first samples")):
+                least = max(wanted, self.neighbors)
+                if have < least:
+                    raise InputError(
+                        f"{wanted} points with {self.neighbors} neighbors each are to be chosen among {have} {what}; "
+                        f"give clouds of at least {least} points (data.num_points), or fewer npoints and neighbors, or grouping false"
+                    )
         common: dict[str, Any] = {"in_channels": in_channels, "drop_rate": self.drop_rate, **self._mixing()}
         if not self.grouping:
             return SimplePCT(num_classes, **common)

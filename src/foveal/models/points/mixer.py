@@ -57,6 +57,10 @@ class ExternalMix(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.memory(self.q(x).mT[:, None])[:, 0].mT
 
+    def attention_map(self, x: Tensor) -> dict[str, Tensor]:
+        """``slots``, points over memory, ``(B, 1, N, S)``, and ``combined``, the implied map of points, as of :class:`foveal.ExternalAttention`."""
+        return self.memory.attention_map(self.q(x).mT[:, None])
+
 
 class _Tokens(nn.Module):
     """A token attention of the registry, with its own output map."""
@@ -68,6 +72,10 @@ class _Tokens(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.attn(x.mT).mT
+
+    def attention_map(self, x: Tensor) -> dict[str, Tensor]:
+        maps: dict[str, Tensor] = self.attn.attention_map(x.mT)
+        return maps
 
 
 class _Nothing(nn.Module):
@@ -131,3 +139,8 @@ class PointMixer(nn.Module):
         x = x if position is None else x + position
         gathered = self.mix(x)
         return x + self.norm(self.proj(x - gathered if self.form == "offset" else gathered)).relu()
+
+    def attention_map(self, x: Tensor, position: Tensor | None = None) -> dict[str, Tensor]:
+        """How much each point takes from each, by name, ``(B, H, N, N)``: ``combined``, and what else the mechanism has; nothing where points do not meet."""
+        x = x if position is None else x + position
+        return self.mix.attention_map(x) if isinstance(self.mix, (OffsetMix, ExternalMix, _Tokens)) else {}

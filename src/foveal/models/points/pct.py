@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._errors import InputError, unknown
+from ...functional.points import farthest_points, gather_points
 from .grouping import Local, conv_norm, sample_and_group
 from .mixer import LayerForm, PointMixer
 
@@ -92,6 +93,13 @@ class PCT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.forward_features(x).amax(-1))
+
+    def sampled_points(self, x: Tensor) -> Tensor:
+        """Coordinates of the points that the layers see, ``(B, npoints[1], 3)``."""
+        xyz = x[..., :3]
+        for n in self.npoints:
+            xyz = gather_points(xyz, farthest_points(xyz, n, skip_origin=self.skip_origin))
+        return xyz
 
 
 class SimplePCT(nn.Module):

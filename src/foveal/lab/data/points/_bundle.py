@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...._errors import InputError
 from .._bundle import DataBundle
+from .augment import Axis
 
 __all__ = ["PARTS", "SHAPES", "PointBundle", "no_picture"]
 
@@ -28,10 +29,14 @@ class PointBundle(DataBundle):
     """N, of training."""
     num_shapes: int = 0
     """Classes of clouds, where points have labels."""
+    shapes: Sequence[str] = field(default_factory=tuple)
+    """Their names; empty where the one class has none."""
     parts_of_shape: Sequence[Sequence[int]] = field(default_factory=tuple)
     """For each class of clouds the labels that its points may have; empty where all may have all."""
     chance: float | None = None
     """The headline of guessing, where that is known."""
+    up_axis: Axis = "z"
+    """Which coordinate points up; for pictures, and for rotations about it."""
 
 
 def no_picture(image: Any) -> Tensor:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ...._errors import InputError
 
-__all__ = ["Turning", "dropped", "random_turn", "scaled", "turned"]
+__all__ = ["Axis", "Turning", "dropped", "random_factors", "random_turn", "scaled", "shifted", "turned"]
 
 Turning = Literal["none", "z", "so3"]
 """About the up axis, which the field calls z wherever it points, or by any rotation."""
+Axis = Literal["x", "y", "z"]
 
 
 def dropped(n: int, most: float) -> Tensor:
@@ -32,12 +33,25 @@ def scaled(points: Tensor, factors: Tensor) -> Tensor:
     return xyz if not normals.shape[-1] else torch.cat([xyz, torch.nn.functional.normalize(normals / factors, dim=-1)], -1)
 
 
+def random_factors(scale: tuple[float, float], *, generator: torch.Generator | None = None) -> Tensor:
+    """Of each axis one, ``(3,)``, even between the two."""
+    low, high = scale
+    return low + (high - low) * torch.rand(3, generator=generator)
+
+
+def shifted(points: Tensor, most: float) -> Tensor:
+    """Coordinates moved by up to ``most`` along each axis; normals stay."""
+    moved = points.clone()
+    moved[..., :3] += most * (2 * torch.rand(3) - 1)
+    return moved
+
+
 def turned(points: Tensor, rotation: Tensor) -> Tensor:
     """Coordinates and normals under a rotation matrix ``(3, 3)``."""
     return (points.unflatten(-1, (-1, 3)) @ rotation.mT).flatten(-2)
 
 
-def random_turn(kind: Turning, up_axis: Literal["x", "y", "z"] = "y", *, generator: torch.Generator | None = None) -> Tensor:
+def random_turn(kind: Turning, up_axis: Axis = "y", *, generator: torch.Generator | None = None) -> Tensor:
     """A rotation matrix: none, about the up axis by any angle, or evenly among all.
 
     Raises:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from .augment import Turning
+
 __all__ = ["ROUND", "SOLIDS", "random_rotation"]
 
 Points = NDArray[np.float64]
@@ -84,9 +86,15 @@ ROUND = ("sphere", "cone")
 """Of the kinds that pairs are made of, see :class:`foveal.lab.data.SolidPairs`."""
 
 
-def random_rotation(rng: np.random.Generator) -> Points:
-    """A rotation matrix, evenly among all: from a quaternion evenly on the sphere."""
+def random_rotation(rng: np.random.Generator, kind: Turning = "so3") -> Points:
+    """A rotation matrix, evenly among all, from a quaternion evenly on the sphere; or about z; or none. It draws as much whichever it is."""
     w, x, y, z = _directions(rng, 1, 4)[0]
+    if kind == "none":
+        return np.eye(3)
+    if kind == "z":
+        # the direction of two of four even on the sphere is even on the circle
+        w, z = np.array([w, z]) / np.hypot(w, z)
+        x = y = 0.0
     return np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],

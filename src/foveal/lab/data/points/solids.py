@@ -1,6 +1,7 @@
 """Made clouds of points on solids: one solid and its kind, or two solids, each point of which must know the other's.
 
-Every cloud is decided by the seed, the split and its number alone. Solids are stretched along their axes, turned by any rotation, and their points jittered.
+Every cloud is decided by the seed, the split and its number alone. Solids are stretched along their axes, turned, by default by any rotation, and their points
+jittered.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,8 @@ from torch import Tensor
 from ...._ranges import SEED, Range
 from .._bundle import Data, register_data, seed_of
 from ._bundle import PARTS, SHAPES, PointBundle, no_picture
+from ._clouds import rotation_notes
+from .augment import Turning
 from .shapes import ROUND, SOLIDS, random_rotation
 
 __all__ = ["SolidPairs", "Solids"]
@@ -39,6 +42,10 @@ class _Made(Data):
     """Clouds to validate on."""
     test_clouds: int = 1_000
     """Clouds to test on."""
+    train_rotation: Turning = "so3"
+    """Solids to train on are turned by any rotation, about the up axis alone (z), or not at all."""
+    test_rotation: Turning = "so3"
+    """Likewise those of validation and test."""
     seed: int = 0
     """Of the clouds; another seed is another set."""
 
@@ -55,12 +62,14 @@ class _Made(Data):
     def _bundle(self, classes: Iterable[str], **more: Any) -> PointBundle:
         train, val, test = (_Clouds(self, split, getattr(self, f"{split}_clouds")) for split in ("train", "val", "test"))
         channels = 6 if self.normals else 3
-        return PointBundle(train, val, test, list(classes), 0, channels, no_picture, num_points=self.num_points, **more)
+        turned = (self.train_rotation, self.test_rotation)
+        notes = [] if turned == ("so3", "so3") else rotation_notes(*turned)
+        return PointBundle(train, val, test, list(classes), 0, channels, no_picture, notes=notes, num_points=self.num_points, **more)
 
-    def _solid(self, rng: np.random.Generator, kind: str, n: int) -> NDArray[np.float64]:
+    def _solid(self, rng: np.random.Generator, kind: str, n: int, split: str) -> NDArray[np.float64]:
         """``(n, 6)``: points and normals, stretched, turned and jittered."""
         points, normals = SOLIDS[kind](rng, n)
-        stretch, turn = rng.uniform(*_STRETCH, 3), random_rotation(rng)
+        stretch, turn = rng.uniform(*_STRETCH, 3), random_rotation(rng, self.train_rotation if split == "train" else self.test_rotation)
         points, normals = (points * stretch) @ turn.T, (normals / stretch) @ turn.T
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
         return np.column_stack([points + self.jitter * rng.normal(size=points.shape), normals])
@@ -82,7 +91,7 @@ class Solids(_Made):
     def cloud(self, split: str, index: int) -> tuple[Tensor, int]:
         rng = np.random.default_rng(seed_of("solids", self.seed, split, index))
         label = int(rng.integers(len(SOLIDS)))
-        return self._tensor(self._solid(rng, list(SOLIDS)[label], self.num_points)), label
+        return self._tensor(self._solid(rng, list(SOLIDS)[label], self.num_points, split)), label
 
 
 @register_data
@@ -108,7 +117,7 @@ class SolidPairs(_Made):
         halves = [self.num_points // 2, self.num_points - self.num_points // 2]
         clouds, labels = [], []
         for side, (kind, other, n) in enumerate(zip(kinds, kinds[::-1], halves, strict=True)):
-            cloud = self._solid(rng, kind, n)
+            cloud = self._solid(rng, kind, n, split)
             cloud[:, 0] += 1.5 * (2 * side - 1)
             clouds.append(cloud)
             labels.append(np.full(n, 2 * _PAIR_KINDS.index(kind) + (other in ROUND)))

@@ -1,0 +1,117 @@
+"""What the attentions of a plan cost, measured on the device that trains."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import send_to_device
+
+from ..._errors import InputError
+from ...analysis import latency, peak_memory
+from ..data import DataBundle, Split
+from ..training import Recipe, build_model, load_data, write_json
+from ..training.models import build_alike
+from .plan import Plan
+
+__all__ = ["measure_costs", "measure_memory", "steps_for_minutes"]
+
+LATENCY_BATCH = 16
+
+
+def steps_for_minutes(recipe: Recipe, plan: Plan, minutes: float) -> int:
+    """Steps that the most expensive variant takes in that time, a tenth kept for evaluation; rounded, so that small noise does not show.
+
+    Measured on the device that trains, in the recipe's precision: the accelerator where there is one, otherwise one thread of the processor.
+    """
+    if not 0 < minutes < math.inf:
+        raise InputError(f"minutes-per-run must be above 0 and finite, got {minutes}")
+    bundle = load_data(recipe.data)
+    macs = {arm.name: recipe.task.cost(build_model(plan.run_recipe(arm, 0), bundle), bundle).macs for arm in plan.arms}
+    dearest = max(plan.arms, key=lambda arm: macs[arm.name])
+    step = _prepare_step(plan.run_recipe(dearest, 0), bundle, _batch(recipe, bundle.train, recipe.batch_size), _device())
+    seconds = latency({"step": step}, rounds=3)["step"]
+    steps = 0.9 * 60 * minutes / seconds
+    return max(10, round(steps / 10) * 10)
+
+
+def measure_memory(recipe: Recipe, path: Path) -> str:
+    bundle = load_data(recipe.data)
+    batch = _batch(recipe, bundle.train, recipe.batch_size)
+    write_json(path, {"bytes": _device_memory(recipe, bundle, batch) or peak_memory(_prepare_step, recipe, bundle.described(), batch)})
+    return ""
+
+
+def _batch(recipe: Recipe, split: Split, size: int) -> tuple[Any, Any]:
+    """The first samples, over again where there are few."""
+    return recipe.task.collate([split[i % len(split)] for i in range(size)])
+
+
+def _device() -> torch.device:
+    """The one that runs train on."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu") if torch.accelerator.is_available() else torch.device("cpu")
+
+
+def _prepare_step(recipe: Recipe, bundle: DataBundle, batch: tuple[Any, Any], device: torch.device | str = "cpu") -> Callable[[], None]:
+    device = torch.device(device)
+    model = build_model(recipe, bundle).train().to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    inputs, targets = send_to_device(batch, device)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision)
+
+    def step() -> None:
+        with torch.autocast(device.type, half, enabled=half is not None):
+            loss, _ = recipe.task.step(model, model, inputs, targets, bundle)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        _wait(device)
+
+    return step
+
+
+def _wait(device: torch.device) -> None:
+    # work on an accelerator goes on behind the call that asked for it
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _device_memory(recipe: Recipe, bundle: DataBundle, batch: tuple[Any, Any]) -> int | None:
+    """Bytes on a CUDA device that a training step takes at its peak beyond the model and its batch; None where runs train elsewhere."""
+    device = _device()
+    if device.type != "cuda":
+        return None
+    step = _prepare_step(recipe, bundle, batch, device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def measure_costs(plan: Plan, memory: dict[str, int]) -> dict[str, Any]:
+    bundle, task, device = load_data(plan.recipe.data), plan.recipe.task, _device()
+    models = {arm.name: build_alike(plan.run_recipe(arm, 0), bundle).eval() for arm in plan.arms}
+    counted = {name: task.cost(model, bundle) for name, model in models.items()}
+    models = {name: model.to(device) for name, model in models.items()}
+    inputs = send_to_device(_batch(plan.recipe, bundle.test, LATENCY_BATCH)[0], device)
+
+    def forward(model: torch.nn.Module) -> Callable[[], None]:
+        def call() -> None:
+            with torch.no_grad():
+                task.predict(model, inputs)
+            _wait(device)
+
+        return call
+
+    seconds = latency({name: forward(model) for name, model in models.items()})
+    return {
+        name: {
+            "parameters": counted[name].parameters,
+            "macs": counted[name].macs,
+            "milliseconds_per_image": 1e3 * seconds[name] / LATENCY_BATCH,
+            "training_bytes": memory[name],
+            "device": device.type,
+        }
+        for name in models
+    }

@@ -1,0 +1,155 @@
+"""Results of a study as one JSON value: what was registered, every number, and what became of every hypothesis. The pages are made of it alone."""
+
+import json
+import os
+import platform
+from collections import defaultdict
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from ..._machine import processor
+from ...models import ViT
+from ..training import write_json
+from .judging import Found, holm, judge_claim, verdict_of
+from .registration import Claim, Hypothesis, Part, Registration
+from .run import chosen_rates, read_unit, units
+from .single_layer import limit, make_layer
+
+__all__ = ["collect", "write_results"]
+
+Values = dict[tuple[str, str, str], list[float | None]]
+"""By setting, arm and metric: one a judged seed, None where the run diverged."""
+
+
+def write_results(study: Registration, folder: Path) -> dict[str, Any]:
+    """Collect and write ``results.json``."""
+    results = collect(study, folder)
+    write_json(folder / "results.json", results)
+    return results
+
+
+def collect(study: Registration, folder: Path) -> dict[str, Any]:
+    """The results of the parts that ran, all of whose runs are done.
+
+    Raises:
+        ValueError: a run is missing or damaged.
+    """
+    parts, values = {}, {}
+    for name, part in study.parts.items():
+        parts[name], values[name] = _part(study, part, folder)
+    return {
+        "format": 1,
+        "study": study.name,
+        "registered": study.registered,
+        "registration": study.digest,
+        "smoke": study.smoke,
+        "about": " ".join(study.about.split()),
+        "analysis": " ".join(study.analysis.split()),
+        "alpha": study.alpha,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
+        "versions": {name: version(name) for name in ("foveal", "torch", "timm")},
+        "parts": parts,
+        "hypotheses": _hypotheses(study, values),
+    }
+
+
+def _part(study: Registration, part: Part, folder: Path) -> tuple[dict[str, Any], Values]:
+    rates = chosen_rates(study, part, folder)
+    tried: dict[tuple[str, str], dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
+    for unit in units(study, part, None):
+        tried[unit.setting, unit.arm][f"{unit.rate:g}"].append(read_unit(unit, folder)["values"].get(part.metric))
+    values: Values = defaultdict(list)
+    seconds = 0.0
+    for unit in units(study, part, rates):
+        found = read_unit(unit, folder)
+        seconds += found["seconds"]
+        for metric in _metrics(part):
+            values[unit.setting, unit.arm, metric].append(found["values"].get(metric))
+    rows = [
+        {
+            "setting": setting,
+            "arm": arm,
+            "weights": _weights(study, part, arm),
+            "rate": rates[setting, arm],
+            "tuning": {rate: list(of_rate) for rate, of_rate in tried[setting, arm].items()},
+            "values": {metric: values[setting, arm, metric] for metric in _metrics(part)},
+        }
+        for setting, arm in rates
+    ]
+    limits = {f"error at {tokens}": limit(part.kind, tokens) for tokens in part.test_tokens} or ({"error": 0.0} if part.metric == "error" else {})
+    # as it is once it was written: JSON has no tuples
+    about = json.loads(json.dumps({**asdict(part), "about": " ".join(part.about.split())}))
+    return {"registered": about, "limits": limits, "rows": rows, "judged_seconds": seconds}, values
+
+
+def _metrics(part: Part) -> list[str]:
+    return [f"error at {tokens}" for tokens in part.test_tokens] or [part.metric]
+
+
+def _weights(study: Registration, part: Part, arm: str) -> int:
+    if part.kind == "images":
+        with torch.device("meta"):
+            net = ViT(global_pool="avg").arms()[arm].model.build(img_size=36, in_chans=1, num_classes=10)
+    else:
+        net = make_layer(study.arms[arm], part.width)
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def _hypotheses(study: Registration, values: dict[str, Values]) -> list[dict[str, Any]]:
+    tested: dict[str, list[Found] | None] = {}
+    for hypothesis in study.hypotheses:
+        if hypothesis.part in values and not study.smoke:
+            tested[hypothesis.id] = _claims(study, hypothesis, values[hypothesis.part])
+    corrected: dict[str, float] = {}
+    primary = [hypothesis for hypothesis in study.hypotheses if hypothesis.primary]
+    families = [primary, *([one for one in study.hypotheses if one.part == name and not one.primary] for name in study.parts)]
+    for family in families:
+        made = [(one.id, max(claim.p for claim in found)) for one in family if (found := tested.get(one.id))]
+        corrected |= dict(zip([name for name, _ in made], holm([p for _, p in made], len(family)), strict=True))
+    return [_told(study, hypothesis, tested, corrected) for hypothesis in study.hypotheses]
+
+
+def _told(study: Registration, hypothesis: Hypothesis, tested: dict[str, list[Found] | None], corrected: dict[str, float]) -> dict[str, Any]:
+    out: dict[str, Any] = {"id": hypothesis.id, "part": hypothesis.part, "primary": hypothesis.primary, "says": hypothesis.says}
+    found = tested.get(hypothesis.id)
+    if not found:
+        why = "a run diverged, so it cannot be judged" if hypothesis.id in tested else "a rehearsal judges nothing" if study.smoke else "this part was not run"
+        return out | {"outcome": "not judged", "why": why, "claims": [asdict(claim) for claim in hypothesis.claims]}
+    verdict = verdict_of(found, corrected[hypothesis.id], study.alpha)
+    claims = [asdict(claim) | asdict(one) for claim, one in zip(hypothesis.claims, found, strict=True)]
+    return out | {"outcome": verdict.outcome, "p": verdict.p, "corrected": verdict.corrected, "claims": claims}
+
+
+def _claims(study: Registration, hypothesis: Hypothesis, values: Values) -> list[Found] | None:
+    """None where a run that it needs diverged."""
+    part, out = study.parts[hypothesis.part], []
+    for claim in hypothesis.claims:
+        differences = _differences(claim, part, values)
+        if differences is None:
+            return None
+        out.append(judge_claim(differences, claim.relation, part.margin, study.alpha))
+    return out
+
+
+def _differences(claim: Claim, part: Part, values: Values) -> list[float] | None:
+    setting, metric = claim.at or part.settings[0], claim.metric or part.metric
+    own = values[setting, claim.arm, metric]
+    if claim.relation == "at limit":
+        least = limit(part.kind, int(metric.rpartition(" ")[2]) if part.test_tokens else part.tokens)
+        other: list[float | None] = [least] * len(own)
+    else:
+        other = values[setting, claim.against, metric]
+    pairs = list(zip(own, other, strict=True))
+    return None if any(a is None or b is None for a, b in pairs) else [a - b for a, b in pairs]  # type: ignore[operator]
+
+
+def mean_of(values: list[float | None]) -> float | None:
+    """None where a run diverged."""
+    return None if any(value is None for value in values) else mean(value for value in values if value is not None)

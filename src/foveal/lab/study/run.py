@@ -1,0 +1,225 @@
+"""Running a study: every run leaves a JSON of its own, so that it can stop at any moment and go on with the same command."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from ..._console import console as plain_console
+from ..._errors import InputError
+from ..._machine import cores
+from ..compare._workers import as_interrupt, one_thread_each, start_worker, stop_workers
+from ..training import Diverged, Interrupted, write_json
+from ..training.checkpoint import check_folder
+from ..training.place import refusals
+from ..training.reading import Damaged, read_object
+from .images import train_images
+from .judging import best_rate
+from .registration import Layer, Part, Registration
+from .single_layer import judge_layer, train_layer
+
+__all__ = ["Unit", "chosen_rates", "read_unit", "run_study", "units"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One run."""
+
+    part: Part
+    setting: str
+    arm: str
+    layer: Layer
+    rate: float
+    seed: int
+
+    @property
+    def place(self) -> Path:
+        setting = self.setting.replace(" ", "-") or "all"
+        return Path(self.part.name, setting, self.arm, f"rate-{self.rate:g}", f"seed-{self.seed}")
+
+    def __str__(self) -> str:
+        return " ".join(word for word in (self.part.name, self.setting, self.arm, f"rate {self.rate:g}", f"seed {self.seed}") if word)
+
+
+def run_study(study: Registration, folder: Path, *, jobs: int | None = None, quiet: bool = False) -> None:
+    """Do what is not done yet: the runs that choose rates, and then those that are judged.
+
+    Args:
+        study: what was registered, or some parts of it.
+        folder: where it lives. If it holds runs of the same registration, they are kept.
+        jobs: runs at a time, one thread each; one per core if None, one in all where there is an accelerator.
+        quiet: show nothing.
+
+    Raises:
+        ValueError: the folder holds another study or the same under another registration, another process works in it, data or packages are missing, or the
+            operating system refuses.
+        Interrupted: on Ctrl-C or SIGTERM.
+    """
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs must be at least 1, got {jobs}")
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    console = plain_console(quiet=quiet, soft_wrap=True)
+    jobs = jobs or (1 if torch.accelerator.is_available() else cores())
+    with refusals(folder, "what is done is kept, re-run the same command to resume"), _alone(folder):
+        _same(study, folder)
+        tuning = [unit for part in study.parts.values() for unit in units(study, part, None)]
+        judged = sum(len(part.settings) * len(study.arms) * len(part.seeds) for part in study.parts.values())
+        started = time.monotonic()
+        progress = _Progress(console, len(tuning) + judged, started)
+        with _doing(jobs, folder) as do:
+            do(tuning, progress)
+            do([unit for part in study.parts.values() for unit in units(study, part, chosen_rates(study, part, folder))], progress)
+
+
+def units(study: Registration, part: Part, rates: dict[tuple[str, str], float] | None) -> list[Unit]:
+    """The runs that choose rates, if None, or with the rates that were chosen those that are judged."""
+    keys = [(setting, arm) for setting in part.settings for arm in study.arms]
+    if rates is None:
+        return [Unit(part, *key, study.arms[key[1]], rate, seed) for seed in part.tuning_seeds for key in keys for rate in part.rates]
+    return [Unit(part, *key, study.arms[key[1]], rates[key], seed) for seed in part.seeds for key in keys]
+
+
+def chosen_rates(study: Registration, part: Part, folder: Path) -> dict[tuple[str, str], float]:
+    """The rate of every setting and arm."""
+    found: dict[tuple[str, str], dict[float, list[float]]] = {}
+    worst = -math.inf if part.larger_is_better else math.inf
+    for unit in units(study, part, None):
+        value = read_unit(unit, folder)["values"].get("val_accuracy" if part.kind == "images" else part.metric)
+        found.setdefault((unit.setting, unit.arm), {}).setdefault(unit.rate, []).append(worst if value is None else value)
+    return {key: best_rate(tuning, part.larger_is_better) for key, tuning in found.items()}
+
+
+def read_unit(unit: Unit, folder: Path) -> dict[str, Any]:
+    """What a run left: its ``values`` by metric, none where it diverged, and ``seconds``.
+
+    Raises:
+        ValueError: the file is damaged, or not there.
+    """
+    path = folder / unit.place.with_suffix(".json")
+    again = f"remove {path}, and the same command makes it again"
+    found = read_object(path, ("values", "seconds"), again)
+    if not isinstance(found["values"], dict) or not all(isinstance(value, (int, float)) for value in found["values"].values()):
+        raise Damaged(f"{path} is damaged: values are {found['values']!r}; {again}")
+    return found
+
+
+def _run(unit: Unit, folder: Path) -> dict[str, float]:
+    path, started = folder / unit.place.with_suffix(".json"), time.perf_counter()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if unit.part.kind == "images":
+            values = train_images(unit.part, unit.arm, unit.rate, unit.seed, folder / unit.place)
+        else:
+            rank = unit.part.rank(unit.setting)
+            values = judge_layer(unit.part, train_layer(unit.part, unit.layer, rank, unit.rate, unit.seed), rank, unit.seed)
+    except Diverged:
+        values = {}
+    if not all(math.isfinite(value) for value in values.values()):
+        values = {}
+    write_json(path, {"values": values, "seconds": time.perf_counter() - started})
+    return values
+
+
+def _same(study: Registration, folder: Path) -> None:
+    """One folder, one registration."""
+    path, here = folder / "study.json", {"study": study.name, "registration": study.digest, "smoke": study.smoke}
+    if path.exists() and (there := read_object(path)) != here:
+        what = "a rehearsal" if there.get("smoke") else f"the study {there.get('study')} as registered under {str(there.get('registration'))[:12]}"
+        raise InputError(f"{folder} holds {what}, and its runs are no part of this one ({study.digest[:12]}); choose another folder with --out, or remove it")
+    write_json(path, here)
+
+
+class _Progress:
+    def __init__(self, console: Console, total: int, started: float) -> None:
+        self._console, self._total, self._started = console, total, started
+        self._done = self._fresh = 0
+
+    def kept(self, count: int) -> None:
+        self._done += count
+
+    def finished(self, unit: Unit, values: dict[str, float]) -> None:
+        self._done, self._fresh = self._done + 1, self._fresh + 1
+        minutes = (time.monotonic() - self._started) / 60
+        left = minutes / self._fresh * (self._total - self._done)
+        value = values.get(unit.part.metric)
+        said = "diverged" if value is None else f"{unit.part.metric} {value:.4f}"
+        self._console.print(f"  {unit!s:<52} {said}   {self._done} of {self._total} after {minutes:.1f} min, about {left:.0f} min left")
+
+
+Do = Callable[[Sequence[Unit], _Progress], None]
+
+
+@contextmanager
+def _doing(jobs: int, folder: Path) -> Any:
+    """What does the runs that are not done yet: here, or in processes side by side."""
+
+    def todo(wanted: Sequence[Unit], progress: _Progress) -> list[Unit]:
+        left = [unit for unit in wanted if not (folder / unit.place.with_suffix(".json")).exists()]
+        progress.kept(len(wanted) - len(left))
+        return left
+
+    if jobs == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+        def here(wanted: Sequence[Unit], progress: _Progress) -> None:
+            for unit in todo(wanted, progress):
+                progress.finished(unit, _run(unit, folder))
+
+        try:
+            with as_interrupt():
+                yield here
+        except KeyboardInterrupt as error:
+            raise Interrupted(folder, 0) from error
+        finally:
+            torch.set_num_threads(threads)
+        return
+    with one_thread_each(), ProcessPoolExecutor(jobs, get_context("spawn"), start_worker, (os.getpid(),)) as pool:
+
+        def side_by_side(wanted: Sequence[Unit], progress: _Progress) -> None:
+            futures = {pool.submit(_run, unit, folder): unit for unit in todo(wanted, progress)}
+            _wait(pool, futures, progress, folder, jobs)
+
+        yield side_by_side
+
+
+def _wait(pool: ProcessPoolExecutor, futures: dict[Future[dict[str, float]], Unit], progress: _Progress, folder: Path, jobs: int) -> None:
+    with as_interrupt():
+        try:
+            for future in _finished(futures):
+                progress.finished(futures[future], future.result())
+        except (KeyboardInterrupt, Interrupted) as error:
+            stop_workers(pool, futures)
+            raise Interrupted(folder, 0) from error
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"a process of the study was killed, perhaps for want of memory; go on with fewer --jobs (now {jobs}); what is done is kept"
+            ) from error
+        except BaseException:
+            stop_workers(pool, futures)
+            raise
+
+
+def _finished(futures: Iterable[Future[dict[str, float]]]) -> Iterable[Future[dict[str, float]]]:
+    return as_completed(futures)
+
+
+@contextmanager
+def _alone(folder: Path) -> Any:
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise InputError(f"another study works in {folder}; wait for it, or choose another folder with --out") from None

@@ -1,0 +1,95 @@
+"""What one attention layer can read out: two tasks whose answers need weights of both signs at high rank, without residual or depth.
+
+The theorem behind them: a layer of softmax attention whose weights depend on roles alone needs an inner width of 2r to give a contrast of rank r, or to reject
+what r directions have in common, in however many heads; attention with a sign needs r. What is trained only approximates, so the steps are not sharp.
+
+Shapes     B scenes, N tokens, C width, r rank
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ...attention import create_attention
+from .registration import Layer, Part
+
+__all__ = ["common_mode", "contrast", "judge_layer", "limit", "make_layer", "train_layer"]
+
+Scenes = tuple[Tensor, Tensor, Tensor]
+"""Tokens ``(B, N, C)``, which of them asks ``(B,)``, and the answer ``(B, r)``."""
+_TEST = 1_000_000
+"""Between the seed of training scenes and that of test scenes."""
+
+
+def contrast(count: int, rank: int, generator: torch.Generator, *, width: int = 32, tokens: int = 12, asked: bool = False) -> Scenes:
+    """Content of rank r in every token, that of the one that asks only if ``asked``; the answer is that of the token t less that of the token u."""
+    x = torch.zeros(count, tokens, width)
+    x[..., :rank] = torch.randn(count, tokens, rank, generator=generator)
+    t, u, asks = _roles(x, 3, rank, generator)
+    scene = torch.arange(count)
+    if not asked:
+        x[scene, asks, :rank] = 0
+    return x, asks, x[scene, t, :rank] - x[scene, u, :rank]
+
+
+def common_mode(count: int, rank: int, generator: torch.Generator, *, width: int = 32, tokens: int = 12) -> Scenes:
+    """Content s_j + n with n the same in all tokens of a scene; the answer is s_t."""
+    x = torch.zeros(count, tokens, width)
+    own = torch.randn(count, tokens, rank, generator=generator)
+    x[..., :rank] = own + torch.randn(count, 1, rank, generator=generator)
+    t, asks = _roles(x, 2, rank, generator)
+    return x, asks, own[torch.arange(count), t]
+
+
+TASKS: dict[str, Callable[..., Scenes]] = {"contrast": contrast, "contrast-asked": partial(contrast, asked=True), "common-mode": common_mode}
+
+
+def limit(kind: str, tokens: int) -> float:
+    """The least error that scenes allow, relative to predicting 0: of a common mode seen in N tokens N/(N + 1) is known."""
+    return 1 / (tokens + 1) if kind == "common-mode" else 0.0
+
+
+def make_layer(layer: Layer, width: int) -> nn.Module:
+    """The arm, with biases of queries, keys and values."""
+    return create_attention(layer.attention, width, layer.heads, qkv_bias=True, **layer.options)
+
+
+def train_layer(part: Part, layer: Layer, rank: int, rate: float, seed: int) -> nn.Module:
+    """Adam under one cycle on fresh scenes; the seed decides initial weights and scenes, which are the same for every arm."""
+    torch.manual_seed(seed)
+    attention = make_layer(layer, part.width)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(attention.parameters(), lr=rate)
+    # of fewer steps than 4 one cycle has none to rise in
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(part.steps, 4))
+    scene = torch.arange(part.batch)
+    for _ in range(part.steps):
+        x, asks, wanted = TASKS[part.kind](part.batch, rank, generator, width=part.width, tokens=part.tokens)
+        loss = (attention(x)[scene, asks, :rank] - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return attention.eval()
+
+
+@torch.no_grad()
+def judge_layer(part: Part, attention: nn.Module, rank: int, seed: int) -> dict[str, float]:
+    """The error on fresh scenes, relative to predicting 0; by number of tokens where the part tests several."""
+    found = {}
+    for tokens in part.test_tokens or (part.tokens,):
+        generator = torch.Generator().manual_seed(_TEST + seed)
+        x, asks, wanted = TASKS[part.kind](part.test_scenes, rank, generator, width=part.width, tokens=tokens)
+        error = (attention(x)[torch.arange(len(x)), asks, :rank] - wanted).square().mean() / wanted.square().mean()
+        found[f"error at {tokens}" if part.test_tokens else "error"] = error.item()
+    return found
+
+
+def _roles(x: Tensor, count: int, rank: int, generator: torch.Generator) -> Tensor:
+    """Different tokens of every scene that hold a role each, ``(roles, B)``, which is written behind the content."""
+    holders = torch.rand(x.shape[:2], generator=generator).argsort(1)[:, :count].T
+    for role, holder in enumerate(holders):
+        x[torch.arange(len(x)), holder, rank + role] = 1
+    return holders
