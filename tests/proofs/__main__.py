@@ -13,10 +13,13 @@ from benchmarks._page import page as sections
 
 from foveal._machine import processor
 
-from . import caam, catt, flag_detection, flag_swap, global_cue, halo_reach, presence_xor, recall
+from . import caam, catt, flag_detection, flag_swap, global_cue, halo_reach, presence_xor, recall, signed_readout
 from .proof import SEEDS, Proof, Row, line
 
-PROOFS = {module.__name__.rpartition(".")[2]: module.PROOF for module in (halo_reach, global_cue, recall, presence_xor, flag_swap, flag_detection, caam, catt)}
+PROOFS = {
+    module.__name__.rpartition(".")[2]: module.PROOF
+    for module in (halo_reach, global_cue, recall, signed_readout, presence_xor, flag_swap, flag_detection, caam, catt)
+}
 PAGE = Path(__file__).parents[2] / "docs" / "proofs.md"
 HEAD = f"""# Proofs
 
