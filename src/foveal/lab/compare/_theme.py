@@ -1,4 +1,4 @@
-"""Figures as SVG in the colors of the page: every color that a figure is drawn in is a variable of the page's style, so that one figure fits light, dark and paper."""
+"""Figures as SVG in the colors of the page: each is a variable of the page's style, so that one figure fits light, dark and paper."""
 
 import io
 import re

@@ -76,7 +76,8 @@ def _sampling(results: dict[str, Any]) -> str:
             return "So the intervals include which samples the test has."
         why = "the scores of single test samples are not kept, or the number is no mean of them"
         return f"The intervals do not include that other test samples might have been drawn, as {why}."
-    own = f"in the deciding comparison the draw of test samples alone moves a seed's difference by {metric['scale'] * first['own']:.2f} {metric['step']} (standard deviation)"
+    moved = f"{metric['scale'] * first['own']:.2f} {metric['step']}"
+    own = f"in the deciding comparison the draw of test samples alone moves a seed's difference by {moved} (standard deviation)"
     if results["statistics"]["data"] == "of each seed" and not first["shared"]:
         return f"So the intervals include which samples the test has; {own}."
     return f"The intervals include that other test samples might have been drawn, which more seeds do not lessen; {own}."
