@@ -81,7 +81,7 @@ def test_a_comparison_that_is_never_settled_has_all_looks(made_up, tmp_path, cap
 
 def test_rates_are_chosen_on_validation_by_seeds_that_are_not_judged(made_up, tmp_path) -> None:
     plan = make_plan(RECIPE, ("denoising", "external"), seeds=2, tune=True)
-    low, middle, high = plan.learning_rates
+    low, _, high = plan.learning_rates
     made_up["rate"] = {("softmax", high): 0.05, ("denoising", low): 0.05, ("denoising", high): float("nan")}
     run_plan(plan, tmp_path / "out", quiet=True)
     tuned = read_tuned(plan, tmp_path / "out")

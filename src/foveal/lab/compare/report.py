@@ -52,6 +52,7 @@ def render_report(results: dict[str, Any]) -> str:
         measured_on=_measured_on(results),
         timed_on=_timed_on(results),
         sampling=_sampling(results),
+        varied=_DATA[results["statistics"]["data"]],
         marks=MARKS,
         classes=dict.fromkeys(MARKS, "unsettled") | {name: name for name in ("better", "worse", "equal")},
         light=css_colors(dark=False),
@@ -60,6 +61,12 @@ def render_report(results: dict[str, Any]) -> str:
         ramp=_ramp(signed=False),
         signed_ramp=_ramp(signed=True),
     )
+
+
+_DATA = {
+    "of each seed": "Each seed draws its own data, split and test samples, besides initial weights and order.",
+    "of all seeds": "All seeds have the same data, split and test samples: they vary initial weights and order alone.",
+}
 
 
 def _ramp(*, signed: bool) -> str:
@@ -96,6 +103,7 @@ def write_summary(results: dict[str, Any], path: Path) -> Path:
         f"**{results['verdict']['headline']}**",
         "",
         *(f"- {line['mark']} {line['text']}" for line in results["verdict"]["lines"]),
+        f"- {_DATA[results['statistics']['data']]} {_sampling(results)}",
         *(f"- Note: {note}" for note in results["task"]["notes"]),
         "",
         f"| attention | test {_label(metric)} (95 % interval) | Δ, {metric['step']} (interval that holds with all others) "
