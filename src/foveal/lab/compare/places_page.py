@@ -19,7 +19,7 @@ def places_section(results: dict[str, Any]) -> str:
     if not has_places(results):
         return ""
     metric, found = results["metric"], variants(results)
-    places = ranked(found)
+    places = ranked(found, results["task"]["test_images"])
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"points": lambda value: shown(value, metric), "share": lambda value: f"{100 * value:+.1f}".replace("-", "−")}
     environment.globals |= {"interval": lambda value: interval(value, metric)}
