@@ -1,4 +1,4 @@
-"""``python -m benchmarks.residuals FOLDER``: residuals of a finished comparison, as ``foveal compare`` foretells its power by; writes residuals.json of the package.
+"""``python -m benchmarks.residuals FOLDER``: residuals of a finished comparison, by which ``foveal compare`` foretells power; writes the package's file.
 
 Residuals are those of the model variant + seed, over the variants whose spread is pooled; what each is of goes with them.
 """

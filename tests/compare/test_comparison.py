@@ -62,14 +62,14 @@ def test_numbers_are_those_of_the_runs(folder, results) -> None:
             assert arm["metrics"][name]["high"] - arm["metrics"][name]["mean"] == pytest.approx(12.7062 * abs(values[0] - values[1]) / 2, rel=1e-4)
         assert [[entry["step"] for entry in curve] for curve in arm["curves"]] == [[3, 6], [3, 6]]
         assert arm["parameters"] == metrics(folder, arm["name"], 0)["parameters"]
-    assert softmax["difference"] is None
-    assert softmax["verdict"] is None
+    (found,) = results["comparisons"]
+    assert (found["arm"], found["against"]) == ("denoising", "softmax")
     gaps = [a - b for a, b in zip(denoising["metrics"]["accuracy"]["by_seed"], softmax["metrics"]["accuracy"]["by_seed"], strict=True)]
-    assert denoising["difference"]["mean"] == pytest.approx(np.mean(gaps), abs=1e-9)
+    assert found["difference"]["mean"] == pytest.approx(np.mean(gaps), abs=1e-9)
     assert any(gaps), "or the difference would go untested"
-    assert denoising["difference"]["by_seed"] == gaps
+    assert found["difference"]["by_seed"] == gaps
     assert results["verdict"]["lines"][0]["arm"] == "denoising"
-    assert denoising["verdict"] in results["verdict"]["lines"][0]["text"]
+    assert found["verdict"] in results["verdict"]["lines"][0]["text"]
     assert softmax["training_bytes"] == 12_345_678
     assert denoising["training_bytes"] > 1_000_000
 
@@ -78,6 +78,7 @@ def test_arms_start_from_the_same_weights_and_see_the_same_images(folder) -> Non
     for seed in (0, 1):
         recipes = [json.loads((folder / arm / f"seed-{seed}" / "recipe.json").read_text()) for arm in ("softmax", "denoising")]
         assert {key for key in recipes[0] if recipes[0][key] != recipes[1][key]} == {"model"}
+        assert recipes[0]["data"]["seed"] == seed, "each seed has data of its own"
         assert recipes[0]["seed"] == seed
     _, bundle, _ = load_run(folder / "softmax" / "seed-0")
     one, other = (build_model(PLAN.run_recipe(arm, 0), bundle).state_dict() for arm in PLAN.arms)
@@ -165,8 +166,10 @@ def test_the_report_needs_nothing_beside_it(folder, results) -> None:
     assert all(wanted.startswith(("data:", "#")) for wanted in parsed.wanted)
     assert not {"script", "link", "iframe", "object", "embed"} & set(parsed.tags)
     assert not re.search(r"@import|url\((?!['\"]?(#|data:))", page)
-    assert parsed.tags.count("svg") == 7, "accuracy, differences, curves, cost, regions, λ and angles"
-    assert sum(wanted.startswith("data:image/png") for wanted in parsed.wanted) == 6 * (1 + 1 + 3), "images, one map of softmax, three of denoising"
+    assert parsed.tags.count("svg") == 12, "intervals, accuracy, two of curves, four of gain, two of regions, λ and angles"
+    assert sum(wanted.startswith("data:image/png") for wanted in parsed.wanted) == 6 * (1 + 1 + 3) + 2, (
+        "images, one map of softmax, three of denoising; legends"
+    )
     text = " ".join(" ".join(parsed.text).split())
     assert text.index(results["verdict"]["headline"]) < text.index("The verdict")
     for words in (
@@ -217,9 +220,10 @@ def test_the_report_can_be_made_of_one_seed_of_softmax_alone(results, tmp_path) 
     arm |= {"curves": arm["curves"][:1], "regions": [], "lambdas": [{}]}
     alone["plan"]["seeds"] = [0]
     alone["verdict"] = {"headline": "nothing to compare", "lines": [], "resolution": None}
-    alone["statistics"] = {"comparisons": 0, "deviation": None, "degrees": 0, "members": [], "left_out": []}
+    alone["comparisons"] = []
+    alone["statistics"] |= {"deviation": None, "degrees": 0, "members": [], "left_out": [], "ratios": {}, "most": None}
     page = write_report(alone, tmp_path / "report.html").read_text(encoding="utf8")
-    assert read(page).tags.count("svg") == 3
+    assert read(page).tags.count("svg") == 3, "accuracy and two of curves"
 
 
 BROKEN = [
@@ -231,7 +235,7 @@ BROKEN = [
     (r"$.arms\[1\]", lambda r: r["arms"][1].update(comment="")),
     (r"$.arms\[1\].metrics.accuracy.mean", lambda r: r["arms"][1]["metrics"]["accuracy"].update(mean="high")),
     ("$.metric", lambda r: r["metric"].pop("name")),
-    (r"$.arms\[1\].verdict", lambda r: r["arms"][1].update(verdict="splendid")),
+    (r"$.comparisons\[0\].verdict", lambda r: r["comparisons"][0].update(verdict="splendid")),
     (r"$.arms\[0\].parameters", lambda r: r["arms"][0].update(parameters=-1)),
     (r"$.arms\[1\].regions\[0\].region", lambda r: r["arms"][1]["regions"][0].update(region="sky")),
     (r"$.arms\[1\].angles", lambda r: r["arms"][1]["angles"].pop("chance")),
@@ -358,11 +362,14 @@ def test_labels_of_axes_end_within_their_figure(results) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     from foveal.lab.compare import figures
+    from foveal.lab.compare._theme import STYLE
+    from foveal.lab.compare.gain import gain_panels
+    from foveal.lab.compare.intervals import interval_plot
 
     results = copy.deepcopy(results)
-    results["arms"][0]["name"] = "softmax-wide"
-    with matplotlib.rc_context(figures._STYLE):
-        drawn = [figures._headline(results), figures._difference(results), figures._curves(results), figures._cost(results)]
+    results["arms"][0]["name"] = results["comparisons"][0]["against"] = "softmax-wide"
+    with matplotlib.rc_context(STYLE):
+        drawn = [figures._values(results), interval_plot(results), *figures._curves(results), *gain_panels(results)]
     seen = 0
     for figure in drawn:
         canvas = FigureCanvasAgg(figure)
@@ -372,4 +379,4 @@ def test_labels_of_axes_end_within_their_figure(results) -> None:
             seen += bool(axes.get_xlabel())
             assert figure.bbox.x0 <= box.x0, axes.get_xlabel()
             assert box.x1 <= figure.bbox.x1, axes.get_xlabel()
-    assert seen >= 4
+    assert seen == 8

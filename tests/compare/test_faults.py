@@ -21,12 +21,14 @@ from foveal.lab.compare import (
     Plan,
     check_results,
     collect,
+    costs,
     make_plan,
     measure_resolution,
     render_report,
     run,
     run_plan,
     steps_for_minutes,
+    workers,
     write_results,
     write_summary,
 )
@@ -82,7 +84,7 @@ with FileLock(sys.argv[1] + "/.lock"):
 
 @pytest.mark.case("F5")
 def test_a_worker_that_never_ends_is_named(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(run, "_LEAVE_SECONDS", 0.01)
+    monkeypatch.setattr(workers, "LEAVE_SECONDS", 0.01)
     (tmp_path / "seed-0").mkdir()
     with FileLock(tmp_path / "seed-0" / ".lock"), pytest.raises(InputError, match="another process trains"):
         run._train_and_look(PLAN.run_recipe(PLAN.arms[0], 0), tmp_path / "seed-0")
@@ -204,7 +206,7 @@ def test_a_comparison_of_which_only_the_baseline_is_left_is_told(folder) -> None
     for name in ("denoising", "external"):
         write_json(seeds(folder)[name] / DIVERGED, {"message": "the loss became nan"})
     results = read_json(write_results(folder))
-    assert "Only softmax attention has results" in results["verdict"]["headline"]
+    assert "Only softmax has results" in results["verdict"]["headline"]
     assert all(f"{name} diverged with seed 0" in render_report(results) for name in ("denoising", "external"))
 
 
@@ -239,15 +241,15 @@ def test_a_comparison_on_a_full_disk_is_one_line(tmp_path, monkeypatch, capsys) 
 def test_minutes_and_costs_are_measured_on_the_device_that_trains(monkeypatch) -> None:
     """The device is made up: what is asked of it is kept, and then done on the processor."""
     asked: list[Any] = []
-    real = run._prepare_step
+    real = costs._prepare_step
 
     def prepare(recipe: Any, bundle: Any, batch: Any, device: Any = "cpu") -> Any:
         asked.append(device)
         return real(recipe, bundle, batch)
 
-    monkeypatch.setattr(run, "_device", lambda: torch.device("cuda", 3))
-    monkeypatch.setattr(run, "_prepare_step", prepare)
-    monkeypatch.setattr(run, "latency", lambda calls, **options: dict.fromkeys(calls, 0.1))
+    monkeypatch.setattr(costs, "_device", lambda: torch.device("cuda", 3))
+    monkeypatch.setattr(costs, "_prepare_step", prepare)
+    monkeypatch.setattr(costs, "latency", lambda calls, **options: dict.fromkeys(calls, 0.1))
     assert steps_for_minutes(PLAN.recipe, PLAN, 1.0) == 540
     assert asked == [torch.device("cuda", 3)]
 
@@ -257,8 +259,8 @@ def test_the_measured_step_has_the_recipes_precision(monkeypatch) -> None:
     seen: list[torch.dtype] = []
     for precision, want in (("no", torch.float32), ("bf16", torch.bfloat16)):
         recipe = replace(PLAN.recipe, precision=precision)
-        bundle = run.load_data(recipe.data)
-        step = run._prepare_step(recipe, bundle, run._batch(recipe, bundle.train, 4))
+        bundle = costs.load_data(recipe.data)
+        step = costs._prepare_step(recipe, bundle, costs._batch(recipe, bundle.train, 4))
         with monkeypatch.context() as patch:
             patch.setattr(type(recipe.task), "loss", lambda self, model, outputs, targets: seen.append(outputs.dtype) or outputs.float().square().mean())
             step()
@@ -270,11 +272,11 @@ def test_a_worker_is_told_that_its_parent_is_gone(tmp_path) -> None:
     mark = tmp_path / "ended"
     code = f"""
 import os, signal, sys, time
-from foveal.lab.compare.run import _start_worker
+from foveal.lab.compare.workers import start_worker
 if os.fork() == 0:
     parent = os.getppid()
     signal.signal(signal.SIGTERM, lambda *a: (open({str(mark)!r}, "w").write(str(time.monotonic())), os._exit(0)))
-    _start_worker(parent)
+    start_worker(parent)
     print("ready", flush=True)
     time.sleep(60)
 time.sleep(60)

@@ -122,7 +122,13 @@ def made(gains: dict[str, list[float]], verdicts: dict[str, str] | None = None, 
     comparisons += [compared(name, other, [0.0] * seeds, verdict) for name, (other, verdict) in controls.items()]
     metric = {"name": "accuracy", "larger_is_better": True, "scale": 100.0, "decimals": 1, "step": "points", "unit": "%", "label": "accuracy", "chance": 0.25}
     arms = [arm("own", 100), *(arm(name, 110) for name in gains)]
-    return {"metric": metric, "arms": arms, "comparisons": comparisons, "plan": {"seeds": list(range(seeds)), "recipe": {"model": {"kind": "Pretrained"}}}}
+    return {
+        "task": {"test_images": 10_000},
+        "metric": metric,
+        "arms": arms,
+        "comparisons": comparisons,
+        "plan": {"seeds": list(range(seeds)), "recipe": {"model": {"kind": "Pretrained"}}},
+    }
 
 
 GAINS = {
@@ -139,7 +145,7 @@ GAINS = {
 def test_places_are_ranked_by_what_was_tried_everywhere() -> None:
     from scipy import stats
 
-    found = ranked(variants(made(GAINS)))
+    found = ranked(variants(made(GAINS)), 10**12)
     assert [place.name for place in found] == ["last_stage", "all"]
     assert found[0].members == ("denoising", "external")
     rows = {"all": [-0.02, -0.03, -0.055], "last_stage": [0.01, 0.01, 0.01]}
@@ -156,6 +162,23 @@ def test_places_are_ranked_by_what_was_tried_everywhere() -> None:
     assert (behind.low, behind.high) == (pytest.approx(difference.mean() - half), pytest.approx(difference.mean() + half))
     assert behind.low is not None
     assert (behind.low > 0) == ("is the best of the 2 places" in order_words(found))
+
+
+def test_the_same_image_more_in_every_seed_is_no_certainty() -> None:
+    from scipy import stats
+
+    from foveal.lab.compare.statistics import compare_pairs
+
+    values = {"own": [0.5, 0.75], "a": [0.5 + 1 / 12, 0.75 + 1 / 12], "b": [0.5 - 1 / 12, 0.75]}
+    pairs = [("a", "own"), ("b", "own")]
+    assert compare_pairs(values, pairs, margin=0.01)[1][0].verdict == "better", "without the grain of twelve images"
+    found = compare_pairs(values, pairs, margin=0.01, grain=1 / 12)[1][0]
+    assert found.verdict == "not settled"
+    assert found.difference.low is not None
+    assert found.difference.low < 0
+    place = ranked(variants(made({"denoising@all": [1 / 12, 1 / 12], "denoising@last_stage": [0.0, 1 / 12]})), 12)[0]
+    half = stats.t.ppf(1 - 0.025 / 2, 1) * (1 / 12) / 6**0.5 / 2**0.5
+    assert (place.name, place.gain.low, place.gain.high) == ("all", pytest.approx(1 / 12 - half), pytest.approx(1 / 12 + half))
 
 
 def test_it_is_said_whether_anything_helped() -> None:

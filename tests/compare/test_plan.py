@@ -10,6 +10,7 @@ from foveal import InputError
 from foveal.analysis import cost
 from foveal.attention import list_attentions
 from foveal.lab.compare import DEFAULT_ARMS, Plan, list_arms, make_plan
+from foveal.lab.compare.plan import as_begun
 from foveal.models import ViT
 from tests.training.helpers import tiny
 
@@ -57,7 +58,9 @@ def test_runs_differ_in_attention_and_seed_alone() -> None:
             assert run.seed == seed
             assert (run.model.size, run.model.patch_size, run.model.drop_path) == ("small", 4, 0.2)
             same = replace(run, model=RECIPE.model, seed=RECIPE.seed, share_initial_weights=False)
-            assert same == RECIPE
+            assert same == replace(RECIPE, data=replace(RECIPE.data, seed=seed)), "each seed has data of its own, the first the recipe's"
+    alike = make_plan(RECIPE, seeds=2, own_data=False)
+    assert {alike.run_recipe(arm, seed).data for arm in alike.arms for seed in alike.seeds} == {RECIPE.data}
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "base"])
@@ -74,6 +77,10 @@ def test_matched_arms_have_equal_parameters(size) -> None:
 def test_plans_go_to_json_and_back() -> None:
     plan = make_plan(RECIPE, seeds=2)
     assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    declared = make_plan(RECIPE, primary=("external",), margin=0.5, looks=(4, 8), tune=True)
+    assert declared.learning_rates == (0.5 * RECIPE.optim.lr, RECIPE.optim.lr, 2 * RECIPE.optim.lr)
+    assert declared.seeds == tuple(range(8))
+    assert Plan.from_dict(json.loads(json.dumps(declared.to_dict()))) == declared
     assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) != make_plan(RECIPE, seeds=3)
 
 
@@ -89,3 +96,12 @@ def test_plans_go_to_json_and_back() -> None:
 def test_plans_that_make_no_sense_are_refused(attentions, seeds, says) -> None:
     with pytest.raises(InputError, match=says):
         make_plan(RECIPE, attentions, seeds=seeds)
+
+
+def test_plans_of_before_seeds_had_data_of_their_own_keep_the_same_data(tmp_path) -> None:
+    plan = make_plan(RECIPE, seeds=2)
+    old = {key: value for key, value in plan.to_dict().items() if key in ("recipe", "arms", "seeds")}
+    (tmp_path / "plan.json").write_text(json.dumps(old))
+    assert as_begun(plan, tmp_path) == Plan.from_dict(old) == make_plan(RECIPE, seeds=2, own_data=False)
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
+    assert as_begun(plan, tmp_path) == plan

@@ -8,7 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
+from foveal.lab.compare.sampling import Sampling
 from foveal.lab.compare.statistics import Estimate, compare_pairs, estimate, paired_difference, pool_residuals, verdict
+from foveal.lab.compare.together import bounds
 from foveal.lab.compare.words import verdict_words
 from foveal.lab.tasks import Classification, PrimaryMetric
 
@@ -69,78 +71,72 @@ def test_runs_that_do_not_pair_are_ours_to_notice() -> None:
         paired_difference([0.1, 0.2], [0.1])
 
 
-SPANS = {"better": [0.01, 0.02, 0.03], "worse": [-0.01, -0.03, -0.05], "not settled": [-0.02, 0.005, 0.03], "one seed": [0.02]}
+SPANS = {"better": [0.01, 0.02, 0.03], "worse": [-0.01, -0.03, -0.05], "equal": [-0.004, 0.0, 0.007], "not settled": [-0.02, 0.005, 0.03], "one seed": [0.02]}
+MARGIN = 0.01
 
 
-def compared(kind: str, **more: Any) -> dict[str, Any]:
+def compared(kind: str, arm: str = "arm0", against: str = "softmax", **more: Any) -> dict[str, Any]:
     """What is said of one comparison; the interval reaches from the lowest seed to the highest."""
     seeds = SPANS[kind]
     low, high = (min(seeds), max(seeds)) if len(seeds) > 1 else (None, None)
     difference = {"mean": sum(seeds) / len(seeds), "low": low, "high": high, "by_seed": seeds}
-    return {"difference": difference, "verdict": kind, "leaning": None, "seeds_to_settle": None} | more
+    return {"arm": arm, "against": against, "difference": difference, "verdict": kind, "likely": None, "seeds_to_settle": None} | more
 
 
-def arms(*kinds: str, accuracy: float = 0.8) -> list[dict[str, Any]]:
-    """Softmax, and others that did as the words say."""
-    metrics = {"rival": None, "metrics": {"accuracy": {"mean": accuracy}}}
-    return [{"name": "softmax", "difference": None} | metrics, *({"name": f"arm{n}"} | compared(kind) | metrics for n, kind in enumerate(kinds))]
-
-
-def words_of(compared: list[dict[str, Any]], seeds: int, headline: PrimaryMetric = Classification.primary_metric, baseline: str = "softmax") -> dict[str, Any]:
-    return verdict_words(compared, seeds, headline, 0.1, baseline)
+def words_of(
+    *kinds: str, seeds: int = 3, headline: PrimaryMetric = Classification.primary_metric, accuracy: float = 0.8, against: str = "softmax"
+) -> dict[str, Any]:
+    """Of softmax, and others that did as the words say."""
+    arms = [{"name": name, "metrics": {"accuracy": {"mean": accuracy}}} for name in (against, *(f"arm{n}" for n in range(len(kinds))))]
+    return verdict_words([compared(kind, f"arm{n}", against) for n, kind in enumerate(kinds)], arms, seeds, headline, 0.1, MARGIN)
 
 
 @pytest.mark.parametrize(
     ("kinds", "seeds", "headline"),
     [
-        ((), 3, "Only softmax attention has results, so there is nothing to compare it with."),
-        (("not settled", "not settled"), 3, "No attention compared was shown to be better or worse than softmax attention."),
-        (("better", "not settled"), 3, "Of 2 attentions compared with softmax, 1 is better; for 1 it is not settled."),
-        (("better", "worse", "worse"), 3, "Of 3 attentions compared with softmax, 1 is better and 2 are worse."),
+        ((), 3, "Only softmax has results, so there is nothing to compare it with."),
+        (("not settled",), 3, "Whether arm0 differs from softmax is not settled (+0.5 points, −2.0 to +3.0)."),
+        (("better", "not settled"), 3, "arm0 is better than softmax (+2.0 points, +1.0 to +3.0); of 1 other comparison 1 not settled."),
+        (("equal", "worse", "worse"), 3, "arm0 equals softmax within 1.0 points (+0.1 points, −0.4 to +0.7); of 2 other comparisons 2 worse."),
         (("one seed",), 1, "One seed is not conclusive: a second run of the same attention may differ as much. Use five or more."),
     ],
 )
 def test_headlines(kinds, seeds, headline) -> None:
-    assert words_of(arms(*kinds), seeds)["headline"] == headline
+    assert words_of(*kinds, seeds=seeds)["headline"] == headline
 
 
 def test_guessing_is_no_result() -> None:
-    assert "much more than guessing" in words_of(arms("better", accuracy=0.14), 3)["headline"]
-    assert "much more than guessing" not in words_of(arms("better", accuracy=0.16), 3)["headline"]
+    assert "much more than guessing" in words_of("better", accuracy=0.14)["headline"]
+    assert "much more than guessing" not in words_of("better", accuracy=0.16)["headline"]
 
 
-def test_lines_say_how_much_and_how_sure() -> None:
-    words = words_of(arms("better", "worse", "not settled"), 3)
-    assert words["lines"] == [
-        {"arm": "arm0", "text": "arm0: better than softmax by 2.0 points (interval +1.0 to +3.0)."},
-        {"arm": "arm1", "text": "arm1: worse than softmax by 3.0 points (interval −5.0 to −1.0)."},
-        {"arm": "arm2", "text": "arm2: not settled (+0.5 points, interval −2.0 to +3.0)."},
+def test_lines_say_how_much_how_sure_and_with_a_mark() -> None:
+    words = words_of("better", "worse", "equal")
+    assert [line["text"] for line in words["lines"]] == [
+        "arm0 is better than softmax by 2.0 points (interval +1.0 to +3.0).",
+        "arm1 is worse than softmax by 3.0 points (interval −5.0 to −1.0).",
+        "arm2 equals softmax within 1.0 points (+0.1 points, interval −0.4 to +0.7).",
     ]
-    assert words["resolution"] == pytest.approx(0.02), "the median of the half-widths 1, 2 and 2.5 points"
-    alone = words_of(arms("one seed"), 1)
-    assert alone["lines"] == [{"arm": "arm0", "text": "arm0: +2.0 points from one seed, which is not conclusive."}]
+    assert [(line["mark"], line["verdict"], line["primary"]) for line in words["lines"]] == [
+        ("▲", "better", True),
+        ("▼", "worse", False),
+        ("=", "equal", False),
+    ]
+    assert words["resolution"] == pytest.approx(0.01), "of the primary comparison"
+    alone = words_of("one seed", seeds=1)
+    assert alone["lines"][0]["text"] == "arm0 against softmax: +2.0 points from one seed, which is not conclusive."
     assert alone["resolution"] is None
 
 
 @pytest.mark.case("N4")
-def test_what_is_probable_is_said_where_it_is_not_settled() -> None:
-    (softmax, arm) = arms("not settled")
-    arm |= {"leaning": "worse", "seeds_to_settle": 7}
-    arm["difference"]["by_seed"] = [-0.001, -0.002, -0.05]
-    words = words_of([softmax, arm], 3)
-    assert words["headline"] == "No attention compared was shown to be better or worse than softmax attention; arm0 is probably worse."
-    assert words["lines"][0]["text"] == (
-        "arm0: not settled, probably worse than softmax (+0.5 points, interval −2.0 to +3.0); all 3 seeds were below softmax; "
-        "if it is as large as it looks, 7 seeds would most likely settle it."
+def test_what_is_likely_is_said_where_it_is_not_settled() -> None:
+    one = compared("not settled", likely={"better": 0.1, "equal": 0.2, "worse": 0.7}, seeds_to_settle=7)
+    one["difference"]["by_seed"] = [-0.001, -0.002, -0.05]
+    (line,) = verdict_words([one], [{"name": "softmax", "metrics": {"accuracy": {"mean": 0.8}}}], 3, Classification.primary_metric, 0.1, MARGIN)["lines"]
+    assert line["text"] == (
+        "arm0 against softmax: not settled (+0.5 points, interval −2.0 to +3.0); all 3 seeds were below; most likely worse by more than 1.0 points "
+        "(70% by itself); 7 seeds would settle it in four cases of five, were it as large as it looks."
     )
-
-
-def test_a_rival_with_as_many_parameters_has_a_line() -> None:
-    softmax, arm = arms("better")
-    arm["rival"] = {"name": "softmax-wide", **compared("worse")}
-    lines = words_of([softmax, arm], 3)["lines"]
-    assert len(lines) == 2
-    assert lines[1]["text"].startswith("arm0 against softmax-wide, its matched baseline (as many parameters): worse than softmax-wide by 3.0 points")
 
 
 DEFAULT_RUN = {  # accuracies of a default comparison, three seeds; external's runs differ by twenty points among themselves
@@ -150,72 +146,93 @@ DEFAULT_RUN = {  # accuracies of a default comparison, three seeds; external's r
     "denoising-equal": [0.8295, 0.8345, 0.8245],
     "external": [0.4720, 0.6880, 0.6160],
 }
-PAIRS = [(name, "softmax") for name in list(DEFAULT_RUN)[1:]] + [("denoising", "softmax-wide")]
+PAIRS = [("denoising", "softmax-wide")] + [(name, "softmax") for name in list(DEFAULT_RUN)[1:]]
+
+
+def judged(values: dict[str, Any], pairs: list[tuple[str, str]], margin: float = MARGIN, **options: Any) -> tuple[Any, Any]:
+    return compare_pairs(values, pairs, margin=margin, **options)
 
 
 @pytest.mark.case("N4", "R3")
 def test_a_large_loss_is_never_no_difference() -> None:
     """Twenty-five points below on every seed, but so unsteady that three seeds do not settle it."""
-    pool, found = compare_pairs(DEFAULT_RUN, PAIRS)
-    external = found[3]
+    pool, found = judged(DEFAULT_RUN, PAIRS)
+    external = found[4]
     assert pool.left_out == ["external"]
-    assert (external.verdict, external.leaning) == ("not settled", "worse")
+    assert external.verdict == "not settled"
+    assert external.likely.worse > 0.9
     assert 4 <= external.seeds_to_settle <= 8
-    wide = compare_pairs({"softmax": [0.84, 0.85, 0.83], "bad": [0.59, 0.61, 0.57]}, [("bad", "softmax")])[1][0]
+    arms = [{"name": name, "metrics": {"accuracy": {"mean": 0.8}}} for name in DEFAULT_RUN]
+    rows = [
+        compared("not settled", *pair) | {"difference": vars(one.difference) | {"by_seed": one.by_seed}, "verdict": one.verdict}
+        for pair, one in zip(PAIRS, found, strict=True)
+    ]
+    assert "external at −24.7 points" in verdict_words(rows, arms, 3, Classification.primary_metric, 0.1, MARGIN)["headline"]
+    wide = judged({"softmax": [0.84, 0.85, 0.83], "bad": [0.59, 0.61, 0.57]}, [("bad", "softmax")])[1][0]
     assert wide.verdict == "worse", "and a steady one is settled"
 
 
-def test_intervals_are_those_of_the_two_way_model_by_hand() -> None:
-    """Residuals after variant and seed means, solved as a least-squares fit with dummies, which shares no line with the code."""
+def test_errors_are_those_of_the_two_way_model_by_hand() -> None:
+    """Residuals after variant and seed means, by least squares with dummies."""
     names = list(DEFAULT_RUN)[:4]
+    pairs = [pair for pair in PAIRS if "external" not in pair]
     y = np.array([DEFAULT_RUN[name] for name in names]).ravel()
     rows = [(variant, seed) for variant in range(4) for seed in range(3)]
     design = np.array([[*(variant == v for v in range(4)), *(seed == s for s in (1, 2))] for variant, seed in rows], float)
     solution, (rss,), _, _ = np.linalg.lstsq(design, y, rcond=None)
     covariance = rss / (12 - 6) * np.linalg.inv(design.T @ design)
-    pool, found = compare_pairs(DEFAULT_RUN, PAIRS)
+    pool, found = judged({name: DEFAULT_RUN[name] for name in names}, pairs)
     assert pool.deviation == pytest.approx((rss / 6) ** 0.5)
     assert pool.degrees == 6
-    for (name, other), got in zip(PAIRS, found, strict=True):
-        if "external" in (name, other):
-            continue
-        contrast = np.array([(n == name) - (n == other) for n in names] + [0, 0], float)
-        half = stats.t.ppf(1 - 0.05 / 2 / len(PAIRS), 6) * (contrast @ covariance @ contrast) ** 0.5
-        assert (got.difference.mean, got.difference.low, got.difference.high) == pytest.approx(
-            (contrast @ solution, contrast @ solution - half, contrast @ solution + half)
-        )
+    contrasts = np.array([[(n == name) - (n == other) for n in names] + [0, 0] for name, other in pairs], float)
+    errors = np.diag(contrasts @ covariance @ contrasts.T) ** 0.5
+    ends = [(one.difference.high - one.difference.mean) / error for one, error in zip(found, errors, strict=True)]
+    assert [one.difference.mean for one in found] == pytest.approx(contrasts @ solution)
+    assert ends[0] == pytest.approx(stats.t.isf(0.0125, 6), rel=1e-6), "the primary comparison has half of the error rate"
+    assert ends[1:] == pytest.approx([ends[1]] * 3)
+    # tables without any difference, judged by least squares again: how often is any t beyond its bound?
+    tables = np.random.default_rng(5).standard_normal((100_000, 12))
+    hat = design @ np.linalg.inv(design.T @ design) @ design.T
+    spread = (((tables - tables @ hat) ** 2).sum(1) / 6) ** 0.5
+    t = np.abs(tables @ np.linalg.pinv(design).T @ contrasts.T) / (spread[:, None] * (2 / 3) ** 0.5)
+    assert (t > np.array(ends)).any(1).mean() == pytest.approx(0.05, abs=0.003), "all intervals hold together in 95 of 100 reports"
+
+
+def test_comparisons_with_one_control_have_dunnetts_bound() -> None:
+    """By scipy's multivariate t, with the correlation of one half that comparisons with one control have."""
+    first, second = bounds([("a", "c"), ("b", "c")], [True, True], 8, 4, 0.05)
+    assert first == pytest.approx(stats.t.isf(0.0125, 8))
+    inside = stats.multivariate_t(shape=[[1, 0.5], [0.5, 1]], df=8, seed=0).cdf([first, second], lower_limit=[-first, -second])
+    assert inside == pytest.approx(0.95, abs=0.002)
+    assert bounds([("a", "c")], [True], 8, 4, 0.05) == pytest.approx([stats.t.isf(0.025, 8)])
+    assert bounds([("a", "c"), ("x", "c"), ("b", "c")], [True, False, True], 8, 4, 0.05)[1] == pytest.approx(stats.t.isf(0.05 / 4 / 2, 4))
 
 
 def test_two_variants_alone_are_the_paired_t_test() -> None:
     ours, baseline = [0.71, 0.82, 0.90, 0.75], [0.70, 0.80, 0.89, 0.76]
-    _, (got,) = compare_pairs({"a": ours, "b": baseline}, [("a", "b")])
+    _, (got,) = judged({"a": ours, "b": baseline}, [("a", "b")])
     want = stats.ttest_rel(ours, baseline).confidence_interval(0.95)
     assert (got.difference.low, got.difference.high) == pytest.approx((want.low, want.high))
     assert (got.paired.low, got.paired.high) == pytest.approx((want.low, want.high))
 
 
-def test_one_seed_and_equal_runs_settle_nothing() -> None:
-    _, (alone,) = compare_pairs({"a": [0.9], "b": [0.1]}, [("a", "b")])
-    assert (alone.verdict, alone.difference.low, alone.leaning) == ("one seed", None, None)
-    _, found = compare_pairs({name: [0.5, 0.6, 0.7] for name in "abc"}, [("a", "c"), ("b", "c")])
-    assert {one.verdict for one in found} == {"not settled"}
+@pytest.mark.parametrize("shift", [0.0, 0.002, 0.006, 0.009])
+def test_equal_is_what_two_one_sided_tests_say(shift) -> None:
+    """scipy's one-sided tests against both margins, at 5 % each."""
+    ours = np.array([0.71, 0.821, 0.903, 0.752]) + shift
+    baseline = np.array([0.711, 0.82, 0.90, 0.754])
+    above = stats.ttest_1samp(ours - baseline, -MARGIN, alternative="greater").pvalue
+    below = stats.ttest_1samp(ours - baseline, MARGIN, alternative="less").pvalue
+    _, (got,) = judged({"a": ours, "b": baseline}, [("a", "b")])
+    assert (got.verdict == "equal") == (max(above, below) < 0.05 and got.difference.low <= 0 <= got.difference.high)
+    assert (got.verdict == "equal") is (shift < 0.006)
 
 
-@pytest.mark.case("R3")
-@pytest.mark.parametrize(("variants", "seeds"), [(5, 3), (5, 2), (4, 6), (2, 3)])
-def test_reports_without_any_difference_raise_few_false_alarms(variants, seeds) -> None:
-    """2,000 reports of noise alone, with a comparison against the rival beside those with the baseline. Uncorrected, a fifth of them would claim something."""
-    generator = np.random.default_rng(0)
-    alarms = plain = 0
-    pairs = [(f"v{n}", "v0") for n in range(1, variants)] + ([("v2", "v1")] if variants > 2 else [])
-    for _ in range(2000):
-        table = generator.normal(size=(variants, seeds)) + 3 * generator.normal(size=seeds)
-        _, found = compare_pairs({f"v{n}": row for n, row in enumerate(table)}, pairs)
-        alarms += any(one.verdict != "not settled" for one in found)
-        plain += any(one.paired.low > 0 or one.paired.high < 0 for one in found)
-    assert alarms / 2000 < 0.065, "5 % and three standard errors"
-    if variants > 2:
-        assert plain / 2000 > 0.12, "or the test could not see a missing correction"
+def test_one_seed_and_equal_runs() -> None:
+    _, (alone,) = judged({"a": [0.9], "b": [0.1]}, [("a", "b")])
+    assert (alone.verdict, alone.difference.low, alone.likely) == ("one seed", None, None)
+    _, found = judged({name: [0.5, 0.6, 0.7] for name in "abc"}, [("a", "c"), ("b", "c")])
+    assert {one.verdict for one in found} == {"equal"}
 
 
 @pytest.mark.case("R3")
@@ -223,7 +240,7 @@ def test_differences_that_are_there_are_found() -> None:
     generator = np.random.default_rng(1)
     base = generator.normal(0, 0.005, (4, 6)) + generator.normal(0, 0.01, 6)
     base[3] += 0.03
-    _, found = compare_pairs({f"v{n}": row for n, row in enumerate(base)}, [(f"v{n}", "v0") for n in (1, 2, 3)])
+    _, found = judged({f"v{n}": row for n, row in enumerate(base)}, [(f"v{n}", "v0") for n in (1, 2, 3)])
     assert found[2].verdict == "better"
 
 
@@ -233,6 +250,16 @@ def test_an_unsteady_variant_stays_out_of_the_pool() -> None:
     pool = pool_residuals(table)
     assert pool.left_out == ["wild"]
     assert pool.deviation < 2
+    assert pool.ratios["wild"] > pool.most >= 9
+
+
+def test_a_test_set_in_common_widens_the_interval() -> None:
+    values = {"a": [0.71, 0.82, 0.90, 0.75], "b": [0.70, 0.80, 0.89, 0.76]}
+    _, (without,) = judged(values, [("a", "b")])
+    _, (found,) = judged(values, [("a", "b")], samplings=[Sampling(0.03, 0.04, 0.0, 0.0)])
+    half, wider = without.difference.high - without.difference.mean, found.difference.high - found.difference.mean
+    assert wider == pytest.approx((half**2 + (stats.t.isf(0.025, 3) * 0.03) ** 2) ** 0.5)
+    assert (found.paired.low, found.paired.high) == (without.paired.low, without.paired.high)
 
 
 def test_where_smaller_is_better_below_is_better() -> None:
@@ -240,9 +267,9 @@ def test_where_smaller_is_better_below_is_better() -> None:
     assert verdict(Estimate(-0.2, -0.3, -0.1), larger_is_better=False) == "better"
     assert verdict(Estimate(0.2, 0.1, 0.3), larger_is_better=False) == "worse"
     assert verdict(Estimate(0.0, -0.1, 0.1), larger_is_better=False) == "not settled"
-    none, arm = arms("worse")
-    none["name"] = "none"
-    arm["verdict"] = verdict(Estimate(-0.03, -0.05, -0.01), larger_is_better=False)
-    words = words_of([none, arm], 3, error, "none")
-    assert words["lines"][0]["text"] == "arm0: better than the network without attention by 0.030 px (interval −0.050 to −0.010)."
-    assert words["headline"] == "Of 1 attentions compared with the network without attention, 1 is better."
+    _, (found,) = judged({"a": [0.3, 0.31, 0.29], "b": [0.5, 0.52, 0.49]}, [("a", "b")], larger_is_better=False)
+    assert found.verdict == "better"
+    assert found.likely.better > 0.99
+    words = verdict_words([compared("worse", against="none") | {"verdict": "better"}], [{"name": "none", "metrics": {}}], 3, error, None, MARGIN)
+    assert words["lines"][0]["text"] == "arm0 is better than the network without attention by 0.030 px (interval −0.050 to −0.010)."
+    assert words["headline"] == "arm0 is better than the network without attention (−0.030 px, −0.050 to −0.010)."

@@ -31,16 +31,16 @@ class _Compare:
     seeds: int | None = None
     """Runs of each attention, 3 if not given. Intervals need at least 2; use 5 or more for conclusions."""
     until: bool = False
-    """Look after 4, 8 and 12 seeds, and end when the primary comparison is settled as better, worse or equal. All looks together err in one report of twenty."""
+    """Look after 4, 8 and 12 seeds, and end when the primary comparison is better, worse or equal. All looks together err in one report of twenty."""
     primary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
-    """The comparison that decides: an attention, and what it is held against, the baseline if that is left out. The first with a softmax of as many parameters
-    if not given, else the first with the baseline."""
+    """The comparison that decides: an attention, and what it is held against, the baseline if that is left out. If not given the first that has a softmax of
+    as many parameters beside it, with that; else the first with the baseline."""
     margin: float | None = None
-    """Differences below it do not matter, in the unit of the report, and what is shown to lie within is called equal. 1 point of a percentage if not given, else
-    a twentieth of what the baseline has."""
+    """Differences below it do not matter, in the unit of the report, and what is shown to lie within is called equal. If not given 1 point of a percentage,
+    else a twentieth of what the baseline has."""
     tune: bool = False
-    """Choose each attention's learning rate among half, one and two times the recipe's, at full length on validation, with two seeds that are not judged. Six more
-    runs of each attention."""
+    """Choose each attention's learning rate among half, one and two times the recipe's, at full length on validation, with two seeds that are not judged.
+    Six more runs of each attention."""
     same_data: bool = False
     """Give all seeds the same data. By default each draws its own split, training and test samples, where the set draws any."""
     steps: int | None = None

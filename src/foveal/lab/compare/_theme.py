@@ -1,4 +1,4 @@
-"""Figures as SVG in the colors of the page: every color that a figure is drawn in is a variable of the page's style, so that one figure fits light, dark and paper."""
+"""Figures as SVG in the colors of the page: each is a variable of the page's style, so that one figure fits light, dark and paper."""
 
 import io
 import re
@@ -57,5 +57,5 @@ def svg(figure: Figure) -> str:
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     known = _pairs()
-    text = re.sub(r"#[0-9a-f]{6}\b(?!\")", lambda found: f"var(--c{found[0][1:]})" if found[0] in known else found[0], text)
+    text = re.sub(r"#[0-9a-f]{6}\b", lambda found: f"var(--c{found[0][1:]})" if found[0] in known else found[0], text)
     return text[text.index("<svg") :]

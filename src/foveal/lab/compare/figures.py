@@ -62,7 +62,7 @@ def _values(results: dict[str, Any]) -> Figure:
     margin = 3 if metric["unit"] == "%" else 0.05 * (max(ends) - min(ends)) + 1e-6
     top = 100 if metric["unit"] == "%" else float("inf")
     axes.set_xlim(max(0, min(ends) - margin), min(top, max(ends) + margin))
-    axes.set_xlabel(f"test {_label(metric)}: seeds (small), mean and 95 % interval of each by itself")
+    axes.set_xlabel(f"test {_label(metric)}: seeds (small), mean\nand 95 % interval of each by itself")
     return figure
 
 

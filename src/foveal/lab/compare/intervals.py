@@ -60,29 +60,11 @@ def _row(axes: Axes, row: int, one: dict[str, Any], scale: float, end: float, de
     seeds = scale * np.array(difference["by_seed"])
     inside = np.abs(seeds) <= end
     axes.plot(seeds[inside], np.full(inside.sum(), row + 0.2), "o", color=color, markersize=3.2, alpha=0.75)
-    if not inside.all():
-        far = seeds[~inside]
-        axes.text(
-            np.sign(far[0]) * 0.93 * end,
-            row + 0.24,
-            f"{len(far)} seed{'s' if len(far) > 1 else ''} beyond",
-            ha="left" if far[0] < 0 else "right",
-            va="center",
-            fontsize=8.5,
-            color=SOFT,
-        )
     if abs(mean) <= end:
         axes.plot([mean], [row], "D" if primary else "o", color=color, markersize=8)
     else:
-        side = -1 if mean < 0 else 1
+        side, far = -1 if mean < 0 else 1, int((~inside).sum())
         said = f"{mean:+.{decimals}f}".replace("-", "−")
-        axes.text(
-            side * 0.93 * end,
-            row - 0.06,
-            f"◀ {said}" if side < 0 else f"{said} ▶",
-            ha="left" if side < 0 else "right",
-            va="center",
-            fontsize=10,
-            color=color,
-            fontweight="bold",
-        )
+        said = f"◀ {said}" if side < 0 else f"{said} ▶"
+        place: dict[str, Any] = {"ha": "left" if side < 0 else "right", "va": "center", "color": color}
+        axes.text(side * end, row + 0.26, f"{said}; {far} of {len(seeds)} seeds beyond the axis", fontsize=9.5, fontweight="bold", **place)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..training import load_data
 from ..training.reading import read_object
 from ..training.samples import read_samples
 from ._diverged import without_diverged
@@ -48,5 +49,7 @@ def judge(plan: Plan, folder: Path, seeds: int | None = None) -> Judged:
     pairs = plan.pairs()
     samplings = bootstrap({name: [read_samples(run) for run in paths] for name, paths in runs.items()}, pairs)
     margin, rates = plan.margin_of(sum(values[plan.baseline]) / len(plan.seeds)), rates_of(plan)
-    pool, found = compare_pairs(values, pairs, margin=margin, larger_is_better=headline.larger_is_better, rates=rates, samplings=samplings)
+    # an accuracy moves by one image
+    grain = 1 / len(load_data(plan.recipe.data).test) if headline.name == "accuracy" else 0.0
+    pool, found = compare_pairs(values, pairs, margin=margin, larger_is_better=headline.larger_is_better, rates=rates, samplings=samplings, grain=grain)
     return Judged(pairs, found, pool, samplings, margin, rates, notes)

@@ -43,7 +43,7 @@ class Look:
 
     def words(self, headline: PrimaryMetric) -> str:
         numbers = [f"{headline.scale * value:+.{headline.decimals}f}" for value in (self.mean, self.low, self.high)]
-        return f"look at {self.seeds} seeds: {self.verdict} ({numbers[0]} {headline.step}, {numbers[1]} to {numbers[2]}, at p < {self.rate:.4f})"
+        return f"look at {self.seeds} seeds: {self.verdict} ({numbers[0]} {headline.step}, {numbers[1]} to {numbers[2]}, at p < {self.rate:.3f})"
 
 
 def read_looks(plan: Plan, folder: Path) -> list[Look]:

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from .statistics import Estimate, estimate
 
 __all__ = ["AT", "CONTROLS", "Place", "Variant", "answer", "has_places", "place_lines", "ranked", "variants"]
@@ -70,8 +72,11 @@ def variants(results: dict[str, Any]) -> list[Variant]:
     return sorted(found, key=lambda one: -one.gain.mean)
 
 
-def ranked(found: list[Variant]) -> list[Place]:
-    """Places by the mean gain of those attentions, controls aside, that were tried at each of them; none where no attention was."""
+def ranked(found: list[Variant], images: int) -> list[Place]:
+    """Places by the mean gain of those attentions, controls aside, that were tried at each of them; none where no attention was.
+
+    A spread below that of rounding to one test image is none that was seen, as in the verdicts.
+    """
     places = list(dict.fromkeys(one.place for one in found))
     tried = [one for one in found if not one.control]
     common = [name for name in dict.fromkeys(one.attention for one in tried) if {one.place for one in tried if one.attention == name} == set(places)]
@@ -87,8 +92,8 @@ def ranked(found: list[Variant]) -> list[Place]:
     return [
         Place(
             place,
-            estimate(by_place[place][0], comparisons=len(places)),
-            None if place == order[0] else estimate([a - b for a, b in zip(first, by_place[place][0], strict=True)], comparisons=len(places) - 1),
+            _rounded(by_place[place][0], len(places), images),
+            None if place == order[0] else _rounded([a - b for a, b in zip(first, by_place[place][0], strict=True)], len(places) - 1, images),
             by_place[place][1],
             tuple(common),
         )
@@ -151,13 +156,24 @@ def place_lines(results: dict[str, Any]) -> list[str]:
     if not has_places(results):
         return []
     metric, found = results["metric"], variants(results)
-    places = ranked(found)
+    places = ranked(found, results["task"]["test_images"])
     lines = [f"**Where?** {answer(found, results)} {order_words(places)}".rstrip(), ""]
     if places:
         lines += [f"| place | mean gain, {metric['step']} (interval) | multiply-adds |", "|---|---|---|"]
         lines += [f"| {place.name} | {shown(place.gain.mean, metric)} ({interval(place.gain, metric)}) | {place.macs:+.1%} |" for place in places]
         lines.append("")
     return lines
+
+
+def _rounded(values: list[float], comparisons: int, images: int) -> Estimate:
+    found, spread, least = estimate(values, comparisons=comparisons), float(np.std(values)), 1 / images / 6**0.5
+    if found.low is None or found.high is None or len(values) < 2 or spread * (len(values) / (len(values) - 1)) ** 0.5 >= least:
+        return found
+    unit = estimate([-1.0] + [0.0] * (len(values) - 2) + [1.0], comparisons=comparisons)
+    deviation = float(np.std([-1.0] + [0.0] * (len(values) - 2) + [1.0], ddof=1))
+    assert unit.high is not None, "of two seeds and more"
+    half = unit.high * least / deviation
+    return Estimate(found.mean, found.mean - half, found.mean + half)
 
 
 def _signed(found: Estimate, sign: int) -> Estimate:

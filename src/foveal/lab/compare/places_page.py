@@ -19,7 +19,7 @@ def places_section(results: dict[str, Any]) -> str:
     if not has_places(results):
         return ""
     metric, found = results["metric"], variants(results)
-    places = ranked(found)
+    places = ranked(found, results["task"]["test_images"])
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"points": lambda value: shown(value, metric), "share": lambda value: f"{100 * value:+.1f}".replace("-", "−")}
     environment.globals |= {"interval": lambda value: interval(value, metric)}
@@ -50,7 +50,7 @@ def how_trained(results: dict[str, Any]) -> str:
     return (
         f"{model['library']}:{model['name']}, weights {model['weights']}, was fine-tuned as it is and with each attention at each place, on the same "
         f"images, in the same order, for the same {recipe['steps']} steps of {recipe['batch_size']}, from the same weights as far as they are kept, with the "
-        f"same new head. The weights of the last step are judged, on images by which nothing was chosen.{frozen}{lora}"
+        f"same new head. The weights of the last step are judged, on images by which nothing was chosen.{frozen}{lora}".rstrip(".")
     )
 
 

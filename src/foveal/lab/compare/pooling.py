@@ -12,8 +12,8 @@ __all__ = ["Pool", "pool_residuals"]
 _MOST_VARIANCE = 9.0
 """Of a variant's residuals against the median variant's, for its spread to be pooled with theirs."""
 _UNSTEADY = 0.01
-"""With few seeds a ratio of nine is common. There a spread is left out where chance makes one of a report's so large in one report of a hundred: who is left out
-more readily leaves a spread that is too small, and with it false verdicts."""
+"""With few seeds a ratio of nine is common. There a spread is left out where chance makes one of a report's so large in one report of a hundred: leaving out
+more readily makes the spread of the others too small, and verdicts false."""
 _DRAWS = 20_000
 
 

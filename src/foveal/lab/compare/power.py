@@ -19,7 +19,7 @@ _ASSUMED = 1.0
 
 
 def stored_residuals() -> dict[str, Any]:
-    """Residuals of variant + seed that a finished comparison left, by variant and seed, with what they are of; ``python -m benchmarks.residuals`` writes them."""
+    """Residuals of variant + seed that a finished comparison left, with what they are of; ``python -m benchmarks.residuals`` writes them."""
     return dict(json.loads(files("foveal.lab.compare").joinpath("residuals.json").read_text()))
 
 
@@ -58,7 +58,7 @@ def power_lines(plan: Plan) -> list[str]:
         lines.append(line)
     if plan.looks:
         lines.append(
-            f"  ends at the look that settles the primary comparison, each at p < {rates_of(plan).difference:.4f}, which makes {RATE:.0%} of all looks together"
+            f"  ends at the look that settles the primary comparison, each at p < {rates_of(plan).difference:.3f}, which makes {RATE:.0%} of all looks together"
         )
     return lines
 

@@ -57,6 +57,7 @@ def render_report(results: dict[str, Any]) -> str:
         measured_on=_measured_on(results),
         timed_on=_timed_on(results),
         sampling=_sampling(results),
+        varied=_DATA[results["statistics"]["data"]],
         marks=MARKS,
         classes=dict.fromkeys(MARKS, "unsettled") | {name: name for name in ("better", "worse", "equal")},
         light=css_colors(dark=False),
@@ -65,6 +66,12 @@ def render_report(results: dict[str, Any]) -> str:
         ramp=_ramp(signed=False),
         signed_ramp=_ramp(signed=True),
     )
+
+
+_DATA = {
+    "of each seed": "Each seed draws its own data, split and test samples, besides initial weights and order.",
+    "of all seeds": "All seeds have the same data, split and test samples: they vary initial weights and order alone.",
+}
 
 
 def _ramp(*, signed: bool) -> str:
@@ -81,7 +88,8 @@ def _sampling(results: dict[str, Any]) -> str:
             return "So the intervals include which samples the test has."
         why = "the scores of single test samples are not kept, or the number is no mean of them"
         return f"The intervals do not include that other test samples might have been drawn, as {why}."
-    own = f"in the deciding comparison the draw of test samples alone moves a seed's difference by {metric['scale'] * first['own']:.2f} {metric['step']} (standard deviation)"
+    moved = f"{metric['scale'] * first['own']:.2f} {metric['step']}"
+    own = f"in the deciding comparison the draw of test samples alone moves a seed's difference by {moved} (standard deviation)"
     if results["statistics"]["data"] == "of each seed" and not first["shared"]:
         return f"So the intervals include which samples the test has; {own}."
     return f"The intervals include that other test samples might have been drawn, which more seeds do not lessen; {own}."
@@ -100,6 +108,7 @@ def write_summary(results: dict[str, Any], path: Path) -> Path:
         f"**{results['verdict']['headline']}**",
         "",
         *(f"- {line['mark']} {line['text']}" for line in results["verdict"]["lines"]),
+        f"- {_DATA[results['statistics']['data']]} {_sampling(results)}",
         *(f"- Note: {note}" for note in results["task"]["notes"]),
         "",
         *place_lines(results),

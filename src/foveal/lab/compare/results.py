@@ -4,6 +4,7 @@ import json
 import os
 import platform
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,8 +28,8 @@ from .judging import Judged, judge, rates_of
 from .look import drawn_truth, shown_images
 from .looks import read_looks, seeds_judged
 from .plan import Plan
-from .power import power_lines
 from .resolution import read_points
+from .sampling import Sampling
 from .statistics import estimate
 from .tuning import read_tuned
 from .words import verdict_words
@@ -116,7 +117,7 @@ def collect(folder: Path) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("foveal", "torch", "timm", "accelerate")},
         "plan": plan.to_dict(),
         "command": _command(folder),
-        "power": power_lines(plan),
+        "power": _foretold(folder),
         "task": {"classes": bundle.classes, "train_images": len(bundle.train), "test_images": len(bundle.test), "notes": [*bundle.notes, *diverged]},
         "metric": {**asdict(headline), "chance": chance},
         "about_model": model.about,
@@ -156,7 +157,7 @@ def _check(values: dict[str, Any], path: Path, kinds: dict[str, Any], remove: Pa
 
 def _comparisons(judged: Judged) -> list[dict[str, Any]]:
     """Everything that the report speaks of, declared at once, the primary one first."""
-    samplings = judged.samplings or [None] * len(judged.pairs)
+    samplings: Sequence[Sampling | None] = judged.samplings or [None] * len(judged.pairs)
     return [
         {
             "arm": pair[0],
@@ -171,6 +172,18 @@ def _comparisons(judged: Judged) -> list[dict[str, Any]]:
         }
         for pair, one, sampling in zip(judged.pairs, judged.comparisons, samplings, strict=True)
     ]
+
+
+def _foretold(folder: Path) -> list[str]:
+    """What was said of the comparison's power before it ran; nothing of before that was said."""
+    path = folder / "power.json"
+    if not path.exists():
+        return []
+    remedy = f"remove {path}"
+    lines = read_object(path, ("lines",), remedy)["lines"]
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise Damaged(f"{path} is damaged: lines is {repr(lines)[:80]}; {remedy}")
+    return lines
 
 
 def _command(folder: Path) -> str | None:

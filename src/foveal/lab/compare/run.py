@@ -70,12 +70,14 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
         if (folder / "plan.json").exists() and Plan.from_dict(read_object(folder / "plan.json")) != plan:
             raise InputError(f"{folder} holds another comparison; choose another folder with --out, or remove {folder}")
         sweep(folder)
+        foretold = power_lines(plan)
         if not (folder / "plan.json").exists():
             write_json(folder / "plan.json", plan.to_dict())
+            write_json(folder / "power.json", {"lines": foretold})
         console = plain_console(quiet=quiet, soft_wrap=True)
         for note in bundle.notes:
             console.print(f"note: {plain(note)}")
-        for line in power_lines(plan):
+        for line in foretold:
             console.print(line)
         jobs = jobs or _default_jobs()
         _tune(plan, folder, jobs, console)

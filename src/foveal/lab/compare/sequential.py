@@ -31,12 +31,12 @@ def rate_of_a_look(looks: tuple[int, ...], rate: float) -> float:
         return rate
     seeds = np.array(looks, float)
     correlation = np.sqrt(np.minimum.outer(seeds, seeds) / np.maximum.outer(seeds, seeds))
-    means = stats.multivariate_normal(cov=correlation, seed=0, abseps=1e-7, releps=1e-7)
+    means = stats.multivariate_normal(cov=correlation, seed=0, maxpts=100_000, abseps=1e-5, releps=1e-5)
 
     def missing(bound: float) -> float:
         ends = np.full(len(looks), bound)
         return float(means.cdf(ends, lower_limit=-ends)) - (1 - rate)
 
     single = float(stats.norm.isf(rate / 2))
-    bound = optimize.brentq(missing, single, float(stats.norm.isf(rate / 2 / len(looks))), xtol=1e-6)
+    bound = optimize.brentq(missing, single, float(stats.norm.isf(rate / 2 / len(looks))), xtol=1e-4)
     return float(2 * stats.norm.sf(bound))

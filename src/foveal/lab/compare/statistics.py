@@ -99,6 +99,7 @@ def compare_pairs(
     larger_is_better: bool = True,
     rates: Rates = Rates(),
     samplings: Sequence[Sampling] | None = None,
+    grain: float = 0.0,
 ) -> tuple[Pool, list[Comparison]]:
     """All comparisons that one report declares.
 
@@ -109,6 +110,8 @@ def compare_pairs(
         larger_is_better: of the values.
         rates: of errors, over all comparisons.
         samplings: what another draw of test samples would have changed, for each pair, where that is known.
+        grain: the step that values come in, as one test image of an accuracy. A spread below that of rounding to it is none that was seen: two seeds that
+            differ by the same image or two would else pass for certainty.
 
     Returns:
         The pooled spread, and a comparison for each pair.
@@ -126,6 +129,8 @@ def compare_pairs(
             continue
         shared = samplings[number].shared if samplings else 0.0
         deviation, a_seed = (2**0.5 * (pool.deviation or 0.0), len(pool.members) - 1) if pooled[number] else (float(np.std(by_seed, ddof=1)), 1)
+        # each of the two values is rounded, with a variance of grain² / 12
+        deviation = max(deviation, grain / 6**0.5)
         degrees = a_seed * (seeds - 1)
         noise = Noise(deviation, a_seed, 2 * float(stdtr(degrees, -ends[number])), rates.equal * shares(len(pairs))[number], margin, shared)
         found.append(_judged(by_seed, paired, noise, ends[number], degrees, larger_is_better))

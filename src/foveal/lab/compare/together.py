@@ -1,7 +1,7 @@
 """How wide the intervals of several comparisons must be to hold together.
 
 The declared comparisons share variants and a spread, so that their t values are jointly a multivariate t (Dunnett 1955 for comparisons with one control). The
-primary comparison has half of the error rate for itself; the bound of all others is set such that, where nothing differs, any of them all is beyond its bound in
+primary comparison has half of the error rate for itself; the bound of all others is set such that, where nothing differs, any of them is beyond its bound in
 just the stated share of reports. A comparison with a spread of its own stands outside and has its share of the rate (Bonferroni).
 """
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..._errors import InputError
 from ..training import write_json
-from ..training.reading import read_history, read_object
+from ..training.reading import Damaged, read_history, read_object
 from ._diverged import DIVERGED
 from .plan import TUNING_SEEDS, Plan
 from .watch import Job
@@ -53,8 +53,13 @@ def read_tuned(plan: Plan, folder: Path) -> dict[str, Any] | None:
     if not plan.learning_rates:
         return None
     names = [arm.name for arm in plan.arms]
-    tuned = read_object(folder / _FILE, ("rates", "arms"), f"remove {folder / _FILE}, and the same command makes it again")
-    return tuned | {"arms": {name: tuned["arms"][name] for name in names}}
+    remedy = f"remove {folder / _FILE}, and the same command makes it again"
+    tuned = read_object(folder / _FILE, ("rates", "seeds", "arms"), remedy)
+    try:
+        arms = {name: {"values": list(tuned["arms"][name]["values"]), "chosen": float(tuned["arms"][name]["chosen"])} for name in names}
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"{folder / _FILE} is damaged: {error!r}; {remedy}") from error
+    return tuned | {"arms": arms}
 
 
 def chosen_rates(plan: Plan, folder: Path) -> dict[str, float]:

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -72,7 +72,7 @@ def start_worker(parent: int) -> None:
     threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
-def stop_workers(pool: ProcessPoolExecutor, futures: dict[Future[Any], str]) -> None:
+def stop_workers(pool: ProcessPoolExecutor, futures: Iterable[Future[Any]]) -> None:
     for future in futures:
         future.cancel()
     # a worker in training saves and ends its run; an idle one ends

@@ -108,10 +108,11 @@ def _figures(history: list[dict[str, Any]], found: Judged, sure: Reliability, cl
         curves = Figure(figsize=(9, 3.2), layout="constrained")
         left, right = curves.subplots(1, 2)
         steps = [entry["step"] for entry in history]
-        left.plot(steps, [entry["train_loss"] for entry in history], "o-", markersize=3, label="training (smoothed labels, augmented)")
+        left.plot(steps, [entry["train_loss"] for entry in history], "o-", markersize=3, label="training (smoothed, augmented)")
         left.plot(steps, [entry["val_loss"] for entry in history], "s--", markersize=3, label="validation")
         left.set(xlabel="step", ylabel="loss")
-        left.legend(frameon=False, fontsize=9)
+        # above, where no curve goes
+        left.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
         right.plot(steps, [100 * entry["val_accuracy"] for entry in history], "s--", markersize=3, color="tab:orange")
         right.set(xlabel="step", ylabel="validation accuracy, %")
         reliable = Figure(figsize=(4.4, 4.0), layout="constrained")

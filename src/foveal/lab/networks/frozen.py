@@ -88,7 +88,7 @@ def _go_on(model: nn.Module, cut: Cut, features: Tensor, walk: Callable[[Tensor]
     at = model.get_submodule(cut.name)
     if cut.alone:
         return at(features)
-    fed = []
+    fed: list[bool] = []
 
     def feed(module: nn.Module, args: Any, kwargs: Any) -> Any:
         if fed:

@@ -156,7 +156,7 @@ def read_registration(content: bytes) -> Registration:
 
 def _hypothesis(given: dict[str, Any]) -> Hypothesis:
     claims = tuple(_read(Claim, f"claim of {given.get('id')}", {"relation": claim.pop("is", None), **claim}) for claim in given["claims"])
-    return _read(Hypothesis, "hypothesis", {**given, "claims": claims})  # type: ignore[no-any-return]
+    return _read(Hypothesis, "hypothesis", {**given, "claims": claims})
 
 
 def _read(kind: Any, what: str, values: dict[str, Any]) -> Any:

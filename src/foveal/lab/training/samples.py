@@ -1,4 +1,4 @@
-"""What each test sample scored, kept with the run: two runs can then be compared sample by sample, and an interval can say what another test would have said."""
+"""What each test sample scored, kept with the run: runs can be compared sample by sample, and an interval can include which samples the test has."""
 
 import hashlib
 from pathlib import Path
