@@ -1,4 +1,4 @@
-"""Processes that train one run each: one thread, an end when their parent ends, and a stop that saves."""
+"""Processes that train one run each, of comparisons and of studies: one thread, an end when their parent ends, and a stop that saves."""
 
 import ctypes
 import os

@@ -19,7 +19,7 @@ from rich.console import Console
 from ..._console import console as plain_console
 from ..._errors import InputError
 from ..._machine import cores
-from ..compare._workers import as_interrupt, one_thread_each, start_worker, stop_workers
+from ..compare.workers import as_interrupt, one_thread_each, start_worker, stop_workers
 from ..training import Diverged, Interrupted, write_json
 from ..training.checkpoint import check_folder
 from ..training.place import refusals
