@@ -20,7 +20,7 @@ from ._savers import guard_savers
 from ._sources import linked, parameters_outside, refuse_mixtures, refuse_outer, settled
 from ._transfer import Transfer, WarmStart, build, check_warm_start
 from ._where import Where
-from ._wrapped import refuse_quantised, refuse_wrapped
+from ._wrapped import refuse_quantized, refuse_wrapped
 from .report import OUTPUT, ConversionReport, Swap
 
 __all__ = ["convert", "convert_", "convert_as"]
@@ -59,7 +59,7 @@ def convert_(
 
     Raises:
         ValueError: nothing matches, or nothing that is known; a host's setting that the attention cannot have; something that hangs on a layer and would be
-            lost; a quantised, compiled, sharded or otherwise wrapped model; a warm start that is none, or means nothing; a module that was converted to another
+            lost; a quantized, compiled, sharded or otherwise wrapped model; a warm start that is none, or means nothing; a module that was converted to another
             attention before.
 
     Example:
@@ -94,7 +94,7 @@ def convert_as(
         unchanged: refuse what does not keep the function.
     """
     refuse_wrapped(model)
-    refuse_quantised(model)
+    refuse_quantized(model)
     for one in config.values() if isinstance(config, Mapping) else [config]:
         if isinstance(one, AttentionConfig) and type(one).module.form != "tokens":  # type: ignore[attr-defined]
             raise InputError(f"{one.attention} attention takes maps, and these places give tokens; foveal.insert_ puts it behind a stage")

@@ -88,7 +88,7 @@ def _plan(module: nn.Module, given: Given) -> Plan | str:
     if not any(value.is_floating_point() for value in module.parameters()):
         return "it has no weights"
     if any(is_parametrized(part) for part in module.modules()):
-        return "it carries a parametrisation, which is no part of a structure"
+        return "it carries a parametrization, which is no part of a structure"
     call = bound(module, given)
     if isinstance(call, str):
         return call

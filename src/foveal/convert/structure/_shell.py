@@ -47,12 +47,12 @@ def answer(attn: TokenAttention, plan: Plan, values: dict[str, Any], name: str, 
         context = as_tokens(k, plan.layout)
     if context is not None:
         options["context"] = context
-    rotate = None
+    rope = None
     if plan.rotary and values.get(plan.rotary) is not None:
         cos, sin = values[plan.rotary]
-        rotate = PrefixRotary(lambda x: rotated(x, cos, sin, plan.rotation), 0)
+        rope = PrefixRotary(lambda x: rotated(x, cos, sin, plan.rotation), 0)
     mask = values.get(plan.mask) if plan.mask else None
-    given = Placed.options(_NoPosition(attn), mask=mask, rotate=rotate, is_causal=bool(values.get("is_causal")))  # type: ignore[arg-type]
+    given = Placed.options(_NoPosition(attn), mask=mask, rope=rope, is_causal=bool(values.get("is_causal")))  # type: ignore[arg-type]
     out = attn(tokens, **options, **given)
     made = None
     if plan.returns is not None and ("weights" in plan.returns or (weights and "none" in plan.returns)):
