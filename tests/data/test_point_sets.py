@@ -192,6 +192,7 @@ def test_training_stretches_and_moves_within_bounds() -> None:
         seen.append(torch.cat([factors, moved]))
         torch.testing.assert_close(points[:, 3:].norm(dim=-1), torch.ones(64, dtype=torch.float64), rtol=1e-5, atol=1e-5)
     low, high = torch.stack(seen).amin(0), torch.stack(seen).amax(0)
+    assert torch.stack(seen)[:, :3].std(1).median() > 0.1, "each axis by its own factor"
     assert (low[:3] > 0.5 - 1e-4).all()
     assert (high[:3] < 2 + 1e-4).all()
     assert (low[:3] < 0.6).all()
