@@ -18,6 +18,7 @@ from foveal.lab.recipes import get_recipe
 from foveal.lab.tasks import Classification, stereo
 from foveal.lab.training import Recipe
 from foveal.models import ModelConfig, ViT
+from foveal.models.points import PCT, PointTransformer
 from foveal.timm import TimmModel
 
 
@@ -53,6 +54,10 @@ def test_settings_are_made_and_asked_with_old_names(tmp_path) -> None:
         assert made.colours == "0.5"
     with pytest.warns(DeprecationWarning, match="miniature_name is called smoke_name"):
         assert TimmModel(name="a", miniature_name="b").smoke_name == "b"
+    with pytest.warns(DeprecationWarning, match="neighbours is called neighbors"):
+        assert PointTransformer(neighbours=4) == PointTransformer(neighbors=4)
+    with pytest.warns(DeprecationWarning, match="neighbours is called neighbors"):
+        assert PCT(width=4, npoints=(8, 4), neighbours=2).neighbors == 2
     with pytest.raises(TypeError, match="unexpected keyword argument 'colors'"):
         ImageNet(root=tmp_path, colors="half")
 

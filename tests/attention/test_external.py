@@ -1,8 +1,12 @@
 import pytest
+import timm
 import torch
 
+import foveal
+import foveal.timm  # enters the published networks
 from foveal import ExternalAttention, ExternalAttention2d
 from foveal.functional import external_attention, external_attention_map, external_attention_reference
+from foveal.models import VisionTransformer
 from tests.attention.contract import DIM, HEADS, AttentionContract, assert_close
 from tests.attention.maps_contract import MapContract
 from tests.attention.test_softmax import heads
@@ -171,3 +175,33 @@ class TestExternalAttention2d(MapContract):
         assert round(two.parameters / 1e6, 3) == 0.591
         assert round(one.parameters / 1e6, 3) == 0.559
         assert round(two.macs / 1e9, 2) == 9.66
+
+
+@pytest.mark.parametrize("host", ["alone", "timm", "ours"])
+def test_logits_begin_with_unit_spread_whatever_the_host_starts_its_maps_at(host: str) -> None:
+    torch.manual_seed(0)
+    if host == "alone":
+        attention = ExternalAttention(192, num_heads=3)
+    elif host == "timm":
+        attention = timm.create_model("vit_tiny_patch16_224", attn_layer=ExternalAttention.Config().layer()).blocks[1].attn
+    else:
+        attention = VisionTransformer(attention="external", img_size=32, patch_size=8, embed_dim=192, depth=2, num_heads=3).blocks[1].attn
+    q = attention.q(torch.randn(4, 500, 192)).unflatten(-1, (3, 64))
+    logits = torch.einsum("bnhd,sd->bhns", q, attention.memory.memory_k)
+    assert 0.9 < logits.std() < 1.1
+
+
+def test_published_networks_start_their_queries_as_their_authors() -> None:
+    torch.manual_seed(0)
+    attention = timm.create_model("fov_eamlp_7").blocks[0].attn
+    assert attention.q.weight.std().item() == pytest.approx(0.02, rel=0.02)
+
+
+def test_conversion_says_what_a_class_token_costs() -> None:
+    for pool, said in (("token", True), ("avg", False)):
+        model = timm.create_model("test_vit", global_pool=pool, class_token=pool == "token")
+        report = foveal.convert_(model, ExternalAttention.Config())
+        assert any("class token" in note for note in report.swaps[0].notes) == said
+        assert not any(
+            "class token" in note for swap in foveal.convert_(timm.create_model("test_vit"), foveal.DenoisingAttention.Config()).swaps for note in swap.notes
+        )

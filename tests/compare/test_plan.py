@@ -19,7 +19,7 @@ RECIPE = tiny(model=ViT(size="small", patch_size=4, drop_path=0.2))
 
 def test_the_baseline_comes_first_and_is_never_left_out() -> None:
     assert [arm.name for arm in make_plan(RECIPE).arms] == list(DEFAULT_ARMS)
-    assert DEFAULT_ARMS == ("softmax", "softmax-wide", "denoising", "denoising-equal", "external")
+    assert DEFAULT_ARMS == ("softmax", "softmax-wide", "denoising", "denoising-shared", "external")
     assert [arm.name for arm in make_plan(RECIPE, ("external", "denoising")).arms] == ["softmax", "external", "denoising"]
     assert [arm.name for arm in make_plan(RECIPE, ("external", "softmax")).arms] == ["softmax", "external"]
 
@@ -65,7 +65,7 @@ def test_runs_differ_in_attention_and_seed_alone() -> None:
 
 @pytest.mark.parametrize("size", ["tiny", "small", "base"])
 def test_matched_arms_have_equal_parameters(size) -> None:
-    plan = make_plan(tiny(model=ViT(size=size)))
+    plan = make_plan(tiny(model=ViT(size=size)), ("softmax", "softmax-wide", "denoising", "denoising-equal"))
     counts = {arm.name: sum(p.numel() for p in arm.model.build(img_size=16, in_chans=1, num_classes=10).parameters()) for arm in plan.arms}
     dial = {"tiny": (48, 3, 6), "small": (192, 6, 6), "base": (384, 12, 6)}[size]
     # what the pairs differ in are λ, and the biases of the projections

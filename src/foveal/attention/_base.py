@@ -134,6 +134,8 @@ class TokenAttention(AttentionModule, ABC):
     """Which ``warm_start`` means something to :meth:`adopt_`: none, ``"exact"`` alone, or a number too."""
     maps_per_call: ClassVar[int] = 1
     """Maps with a gradient of their own that one call makes."""
+    class_token_note: ClassVar[str] = ""
+    """What conversion says of this attention in a network that is read off a class token; nothing of most."""
     fuses_streams: ClassVar[bool] = False
     """Whether its streams are fused at the width of ``dim``, so that heads of another total width have no place in it."""
 

@@ -143,6 +143,7 @@ class ExternalAttention(TokenAttention):
     """
 
     old_names: ClassVar[dict[str, str]] = {"norm": "normalization"}
+    class_token_note = "the head reads a class token, to which external attention tells little at the start of training; reading the mean of tokens serves it"
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
@@ -188,6 +189,21 @@ class ExternalAttention(TokenAttention):
         self.norm = norm_layer(inner_dim, **factory) if scale_norm else nn.Identity()
         self.proj = nn.Linear(inner_dim, dim, bias=proj_bias, **factory)
         self.proj_drop = nn.Dropout(proj_drop)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Queries begin so that their logits, of tokens of variance 1 with the memories as they begin, have variance 1.
+
+        N(0, 1 / 2C), for memories begin at N(0, 2 / D). Where a host starts its linear maps at 0.02, logits are a fraction of that, every slot reads the
+        same, and training begins with finding a scale; :meth:`init_weights` is what timm's hosts call behind it. The memories see to themselves.
+        """
+        nn.init.normal_(self.q.weight, std=(2 * self.dim) ** -0.5)
+        if self.q.bias is not None:
+            nn.init.zeros_(self.q.bias)
+
+    def init_weights(self) -> None:
+        """What timm's vision transformers call of a part that starts its weights itself."""
+        self.reset_parameters()
 
     @torch.no_grad()
     def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:

@@ -14,6 +14,8 @@ from ._stopped import Stopped
 
 __all__ = ["compare"]
 
+_DEFAULT = "cluttered-digits-mean"
+
 
 @dataclass(frozen=True)
 class _Compare:
@@ -22,14 +24,14 @@ class _Compare:
     """
 
     recipe: Annotated[str | None, tyro.conf.arg(metavar="RECIPE")] = None
-    """A recipe out of `foveal list`, of any task; each attention is put into its model. cluttered-digits if not given, image-folder with --data."""
+    """A recipe out of `foveal list`, of any task; each attention is put into its model. cluttered-digits-mean if not given, image-folder with --data."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Where the recipe's data lies. Without --recipe an image folder (train/CLASS, val/CLASS, or CLASS to be split)."""
     attentions: tuple[str, ...] = ()
     """Names out of `foveal list`; in a vision transformer softmax-centered, -wide, -many and -2H, denoising-shared and -equal, and denoising-halo, -efficient
     and -linear too. Five by default. The baseline is always among them: softmax in a vision transformer, none in a convolutional network."""
     seeds: int | None = None
-    """Runs of each attention, 3 if not given. Intervals need at least 2; use 5 or more for conclusions."""
+    """Runs of each attention; if not given, 6 of the comparison that needs no options, else 3. Intervals need at least 2; use 5 or more for conclusions."""
     until: bool = False
     """Look after 4, 8 and 12 seeds, and end when the primary comparison is better, worse or equal. All looks together err in one report of twenty."""
     primary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
@@ -80,7 +82,7 @@ def compare(words: list[str]) -> None:
         check_sides(chosen.resolutions)
     if chosen.steps is not None and chosen.minutes_per_run is not None:
         raise InputError("give --steps or --minutes-per-run, not both")
-    recipe = get_recipe(chosen.recipe or ("cluttered-digits" if chosen.data is None else "image-folder"))
+    recipe = get_recipe(chosen.recipe or (_DEFAULT if chosen.data is None else "image-folder"))
     data = {"root": chosen.data, "img_size": chosen.img_size if chosen.data is None or chosen.recipe or chosen.img_size else 64}
     recipe = replace(recipe, data=_with(recipe.data, data), model=_with(recipe.model, {"size": chosen.size}))
     if chosen.steps is not None:
@@ -90,7 +92,7 @@ def compare(words: list[str]) -> None:
     plan = make_plan(
         recipe,
         chosen.attentions or None,
-        seeds=3 if chosen.seeds is None else chosen.seeds,
+        seeds=(6 if chosen.recipe is None and chosen.data is None else 3) if chosen.seeds is None else chosen.seeds,
         own_data=not chosen.same_data,
         primary=chosen.primary,
         margin=chosen.margin,

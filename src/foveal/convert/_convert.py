@@ -14,6 +14,7 @@ from ._find import chooser, find
 from ._fitting import those_that_fit
 from ._grids import told_of_grid, watch_grids
 from ._host import Place, host_key
+from ._layouts import tokens_of
 from ._parts import carry_hooks
 from ._record import Converted, begin_record, layout_of, places_of, put
 from ._savers import guard_savers
@@ -126,6 +127,8 @@ def convert_as(
             carry_hooks(module, replacement)
             links, buffers = linked(names[0], module, replacement, place, outside)
             transfer.dropped += [f"buffer {name}" for name in buffers]
+            if ours.class_token_note and tokens_of(model, names[0]).pooling == "token":
+                transfer.notes.append(ours.class_token_note)
             converted = Converted(names, module, replacement, wanted, warm_start, links, is_apart)
             planned.append((converted, _swap(converted, ours, transfer, place, here)))
     before, layout = digests(model.state_dict()), layout_of(model.state_dict())

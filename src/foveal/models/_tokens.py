@@ -30,6 +30,9 @@ class _OfReadyQueries(ExternalAttention):
         # it would cancel in the softmax over tokens; the authors have none here
         self.memory.bias_k = None
 
+    def reset_parameters(self) -> None:
+        """There is no map to queries."""
+
     def macs(self, num_tokens: int) -> int:
         return super().macs(num_tokens) - num_tokens * self.dim**2
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError, unknown
-from ..attention import config_from_dict
+from ..attention import ExternalAttention, config_from_dict
 from ..attention._grid import set_grid
 from ._tokens import PATCH, TokensToTokens, grids_of
 from .vit import VisionTransformer, pair
@@ -131,6 +131,10 @@ class T2TViT(VisionTransformer):
         assert self.cls_token is not None, "T2TViT has no option to leave it out"
         assert self.pos_embed is not None, "T2TViT has no option to leave them out"
         nn.init.trunc_normal_(self.cls_token, std=0.02)
+        for module in self.blocks.modules():
+            if isinstance(module, ExternalAttention):
+                # as all linear maps of the authors
+                nn.init.trunc_normal_(module.q.weight, std=0.02)
         self.pos_embed.copy_(sinusoidal_positions(self.pos_embed.shape[1], self.embed_dim))
         self.pos_embed.requires_grad_(False)
 

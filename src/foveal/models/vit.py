@@ -112,7 +112,7 @@ class ViT(ModelConfig):
     targets: ClassVar[str] = "labels"
     about: ClassVar[str] = "a small vision transformer"
     baseline: ClassVar[str] = "softmax"
-    default_arms: ClassVar[tuple[str, ...]] = ("softmax", "softmax-wide", "denoising", "denoising-equal", "external")
+    default_arms: ClassVar[tuple[str, ...]] = ("softmax", "softmax-wide", "denoising", "denoising-shared", "external")
     rivals: ClassVar[dict[str, str]] = {"denoising": "softmax-wide"}
 
     attention: str = "softmax"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from .._registry import Registry
+from .._renamed import renamed_keys
 from .._weights import misfits
 from ._wrappers import unwrapped
 
@@ -73,6 +74,8 @@ def load(kind: str, state_dict: State, **settings: Any) -> nn.Module:
         torch.Size([1, 5, 8])
     """
     build = _KINDS[kind].build
+    # files beside checkpoints keep the words of their day
+    settings = renamed_keys(kind, settings, {"neighbours": "neighbors"}) if "neighbors" in inspect.signature(build).parameters else settings
     try:
         inspect.signature(build).bind(**settings)
     except TypeError as error:

@@ -71,6 +71,7 @@ class PointTransformer(_Points):
 
     targets: ClassVar[str] = "shapes"
     about: ClassVar[str] = "a point transformer"
+    old_names: ClassVar[dict[str, str]] = {"neighbours": "neighbors"}
 
     grouping: bool = True
     """Sample the cloud down twice, each sample with its neighborhood, before the layers; else every point goes through all of them."""

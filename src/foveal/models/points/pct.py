@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._errors import InputError, unknown
+from ..._renamed import renamed_arguments
 from ...functional.points import farthest_points, gather_points
 from .grouping import Local, conv_norm, sample_and_group
 from .mixer import LayerForm, PointMixer
@@ -49,6 +50,7 @@ class PCT(nn.Module):
         ValueError: a cloud with fewer points than are sampled, or of another width; an unknown attention or activation.
     """
 
+    @renamed_arguments("PCT", neighbours="neighbors")
     def __init__(
         self,
         num_classes: int = 40,
