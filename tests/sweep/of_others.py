@@ -34,6 +34,8 @@ def _open_clip(kind: str) -> Built:
         text |= {"embed_cls": True, "output_tokens": True}
         more = MultimodalCfg(context_length=8, vocab_size=50, width=16, heads=4, layers=1)
         model: nn.Module = CoCa(16, more, CLIPTextCfg(**text), CLIPVisionCfg(**vision))
+        # the library leaves it as memory happened to be, at times not a number
+        nn.init.normal_(model.text_decoder.text_projection, std=0.2)
     else:
         model = CLIP(16, CLIPVisionCfg(**vision), CLIPTextCfg(**text))
     side = vision["image_size"]

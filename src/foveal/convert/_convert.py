@@ -80,6 +80,7 @@ def convert_as(
     warm_start: WarmStart,
     apart: Collection[str] | None,
     inputs: Any = None,
+    read: Mapping[str, dict[str, Any]] | None = None,
 ) -> ConversionReport:
     """:func:`convert_`, or what it did once done again.
 
@@ -90,13 +91,14 @@ def convert_as(
         warm_start: and so on, of any attention.
         apart: names of the places whose queries, keys and values stay three layers; None to find out.
         inputs: see :func:`convert_`.
+        read: what was read of attentions of classes that nobody declared, by the names of their places; they are proven again, and not read anew.
     """
     refuse_wrapped(model)
     refuse_quantised(model)
     for one in config.values() if isinstance(config, Mapping) else [config]:
         if isinstance(one, AttentionConfig) and type(one).module.form != "tokens":  # type: ignore[attr-defined]
             raise InputError(f"{one.attention} attention takes maps, and these places give tokens; foveal.insert_ puts it behind a stage")
-    found, reasons = find(model, chooser(model, config, where), inputs)
+    found, reasons = find(model, chooser(model, config, where), inputs, read or {})
     refuse_empty(model.state_dict())
     planned: list[tuple[Converted, Swap]] = []
     on_grids: list[tuple[str, nn.Module]] = []
@@ -121,7 +123,7 @@ def convert_as(
             carry_hooks(module, replacement)
             links, buffers = linked(names[0], module, replacement, place, outside)
             transfer.dropped += [f"buffer {name}" for name in buffers]
-            converted = Converted(names, module, replacement, wanted, warm_start, links, is_apart)
+            converted = Converted(names, module, replacement, wanted, warm_start, links, is_apart, host.reading)
             planned.append((converted, _swap(converted, ours, transfer, place, here)))
     before, layout = digests(model.state_dict()), layout_of(model.state_dict())
     # from here on nothing can fail

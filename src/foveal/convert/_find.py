@@ -11,7 +11,7 @@ from ._fitting import attention_classes_first, unknown_attentions
 from ._host import Host, find_host, known_hosts
 from ._record import Converted, is_converted, record_of
 from ._where import Where, is_everywhere, matcher
-from .structure import NO_OUTPUT_MAP, Structures, structures_of
+from .structure import NO_OUTPUT_MAP, Structures, recalled, structures_of
 
 __all__ = ["Choose", "chooser", "find"]
 
@@ -33,8 +33,17 @@ def chooser(model: nn.Module, config: AttentionConfig | Mapping[str, AttentionCo
     return lambda name, module: next(((True, value) for chosen, value in rules if chosen(name, module)), (False, None))
 
 
-def find(model: nn.Module, choose: Choose, inputs: Any = None) -> tuple[list[tuple[list[str], nn.Module, Host, AttentionConfig]], dict[int, str]]:
-    """Every module to be replaced, once, with all its names; and why attentions that nobody declared could not be read, by the identity of their modules."""
+def find(
+    model: nn.Module, choose: Choose, inputs: Any = None, read: Mapping[str, dict[str, Any]] | None = None
+) -> tuple[list[tuple[list[str], nn.Module, Host, AttentionConfig]], dict[int, str]]:
+    """Every module to be replaced, once, with all its names; and why attentions that nobody declared could not be read, by the identity of their modules.
+
+    Args:
+        model: all of it.
+        choose: what is said of each module.
+        inputs: a batch for the model.
+        read: what was read of some places once, by name.
+    """
     names: dict[int, list[str]] = {}
     modules: dict[int, nn.Module] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -43,14 +52,17 @@ def find(model: nn.Module, choose: Choose, inputs: Any = None) -> tuple[list[tup
     # also by a conversion of a part of the model alone
     records = [record_of(module) for module in modules.values() if is_converted(module)]
     done = {id(part): converted for record in records for converted in record.parts for part in converted.replacement.modules()}
-    structures = _by_structure(model, choose, [record.replacement for one in records for record in one.parts], inputs)
+    once = {id(module): (name, module) for name in read or {} for module in (_there(model, name),)}
+    before = [record.replacement for one in records for record in one.parts]
+    structures = _by_structure(model, choose, [*before, *(module for _, module in once.values())], inputs)
+    structures.hosts.update({key: recalled(name, module, (read or {})[name]) for key, (name, module) in once.items() if key not in done})
     found, matched, already = [], [], 0
     for key, module in modules.items():
         said = [wanted for name in names[key] for chosen, wanted in (choose(name, module),) if chosen]
         if not said:
             continue
         matched.append(module)
-        wanted, host = said[0], find_host(module) or structures.hosts.get(key)
+        wanted, host = said[0], structures.hosts.get(key) or find_host(module)
         if key in done:
             already += _check_again(done[key], wanted)
             continue
@@ -67,6 +79,13 @@ def find(model: nn.Module, choose: Choose, inputs: Any = None) -> tuple[list[tup
             f"{_missing(modules, names, structures)}known: {', '.join(known_hosts())}; teach another with foveal.register_host"
         )
     return found, structures.reasons
+
+
+def _there(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise InputError(f"this model has no module {name}, which was converted when the conversion was saved; build the model as it was then") from None
 
 
 def _by_structure(model: nn.Module, choose: Choose, done: list[nn.Module], inputs: Any) -> Structures:

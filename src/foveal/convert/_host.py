@@ -5,6 +5,7 @@ Shapes     C width of the tokens, I = heads · head width
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -79,6 +80,8 @@ class Host:
     """From the module, the model and the module's name in it; None for an attention over other tokens than those that ask."""
     wrap: Callable[[nn.Module, nn.Module], nn.Module]
     """From the module and ours, the module that is called as the first was."""
+    reading: dict[str, Any] | str | None = None
+    """Of a module that nobody declared, what was read of it, as values that a file can hold, or why none can; None where a class is declared."""
 
 
 HOSTS: dict[str, Host] = {}

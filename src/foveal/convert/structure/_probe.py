@@ -2,15 +2,16 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from .._capture import evaluating
+from ._forms import MOST_FORMS, form_of
 
-__all__ = ["Given", "given_at_place"]
+__all__ = ["Given", "Probe", "given_at_place"]
 
 
 @dataclass(frozen=True)
@@ -21,30 +22,45 @@ class Given:
     kwargs: dict[str, Any]
 
 
-class _Enough(Exception):
-    """Every module was called: the rest of the run is not needed."""
+@dataclass
+class Probe:
+    """What was seen in the runs of a model."""
+
+    calls: dict[str, list[Given]]
+    """Of each module that was reached one call of every form, by name."""
+    times: dict[str, int]
+    """How often each was called in that run."""
+    cut: set[str] = field(default_factory=set)
+    """Those that were seen in runs that broke off alone: the rest of their calls was not seen."""
+    broke: str = ""
+    """Why the last run broke off; empty where it came to its end."""
 
 
-def given_at_place(model: nn.Module, modules: Mapping[str, nn.Module], inputs: Any = None) -> tuple[dict[str, Given], str]:
-    """What each module is given in its first call, by name, and why the last run broke off; modules that no run reached are absent.
+def given_at_place(model: nn.Module, modules: Mapping[str, nn.Module], inputs: Any = None) -> Probe:
+    """What each module is given; modules that no run reached are absent.
 
-    A run that breaks off is no error: what was called before was called at its place.
+    A run that breaks off is no error: what was called before was called at its place. Only what is called again and again may have been called otherwise in
+    the rest of it.
 
     Args:
         model: with the modules.
         modules: by name.
         inputs: a batch, positional or by name; made up if None.
     """
-    found: dict[str, Given] = {}
-    broke = ""
+    found = Probe({}, {})
     if any(value.is_meta for value in model.parameters()):
-        return found, "its weights are on the meta device"
+        found.broke = "its weights are on the meta device"
+        return found
+    now = Probe({}, {})
+    forms: dict[str, set[str]] = {}
 
     def noting(name: str) -> Any:
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found.setdefault(name, Given(args, kwargs))
-            if len(found) == len(modules):
-                raise _Enough
+            now.times[name] = now.times.get(name, 0) + 1
+            known, form = forms.setdefault(name, set()), form_of(args, kwargs)
+            if form not in known and len(known) <= MOST_FORMS:
+                known.add(form)
+                now.calls.setdefault(name, []).append(Given(args, kwargs))
 
         return note
 
@@ -54,19 +70,28 @@ def given_at_place(model: nn.Module, modules: Mapping[str, nn.Module], inputs: A
         with evaluating([model]), torch.no_grad(), torch.random.fork_rng(devices=devices):
             torch.manual_seed(0)
             for args, kwargs in _inputs(model) if inputs is None else [_as_call(inputs)]:
+                now.calls, now.times = {}, {}
+                forms.clear()
+                found.broke = ""
                 try:
                     model(*args, **kwargs)
-                except _Enough:
-                    break
                 except Exception as error:  # whatever a model of others raises; it is told with what was not reached
-                    broke = f"the model raised {type(error).__name__}: {' '.join(str(error).split())[:120]}"
+                    found.broke = f"the model raised {type(error).__name__}: {' '.join(str(error).split())[:120]}"
+                    # what an earlier run reached stands
+                    found.calls, found.times = now.calls | found.calls, now.times | found.times
+                    found.cut = set(found.calls)
+                    if len(found.calls) == len(modules) and max(found.times.values()) == 1:
+                        break
                     continue
-                if found:
+                if now.calls:
+                    # this run came to its end, so that there were no further calls
+                    found.calls, found.times = found.calls | now.calls, found.times | now.times
+                    found.cut -= set(now.calls)
                     break
     finally:
         for handle in handles:
             handle.remove()
-    return found, broke
+    return found
 
 
 def _as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -1,6 +1,7 @@
 """From a module nobody declared to a host: found, checked, and only then believed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,14 +16,17 @@ from .._layouts import above
 from .._sources import settled
 from .._transfer import build
 from ._arguments import Call, bound, sources_of
+from ._forms import MOST_FORMS
+from ._kept import packed, unpacked
 from ._maps import Met, met_in, queries_or_keys, tokens_in
 from ._place import place_of
 from ._plan import Plan
 from ._probe import Given, given_at_place
+from ._reading import Reading, one_for_all
 from ._seen import Run, run, stirred
 from ._shell import answer, shell
 
-__all__ = ["NO_OUTPUT_MAP", "Structures", "structures_of"]
+__all__ = ["NO_OUTPUT_MAP", "Structures", "recalled", "structures_of"]
 
 TOLERANCE = 1e-5
 """Of the output's largest number, in float32."""
@@ -49,28 +53,78 @@ def structures_of(model: nn.Module, modules: Mapping[str, nn.Module], inputs: An
     reasons: dict[int, str] = {}
     if not modules:
         return Structures(hosts, reasons)
-    given, broke = given_at_place(model, modules, inputs)
+    probe = given_at_place(model, modules, inputs)
+    shared = _in_several_places(model)
     for name, module in modules.items():
-        if name not in given:
-            reasons[id(module)] = f"no run reached it{f' ({broke})' if broke else ''}: give a batch with convert_(…, inputs=…)"
-            continue
-        devices = [value.device.index or 0 for value in module.parameters() if value.device.type == "cuda"]
-        with torch.random.fork_rng(devices=sorted(set(devices))), torch.inference_mode(False), torch.no_grad():
-            plan = _plan(module, given[name])
-        if isinstance(plan, str):
-            reasons[id(module)] = plan
+        calls = probe.calls.get(name, [])
+        if not calls:
+            broke = f" ({probe.broke})" if probe.broke else ""
+            reasons[id(module)] = f"no run reached it{broke}: give a batch with convert_(…, inputs=…)"
+        elif len(calls) > MOST_FORMS:
+            reasons[id(module)] = f"it is called in more than {MOST_FORMS} forms in one run, and each would have to be proven"
+        elif name in probe.cut and (probe.times[name] > 1 or id(module) in shared):
+            reasons[id(module)] = (
+                f"it is called several times in a run, and the run broke off before all of its calls were seen ({probe.broke}): give a batch with "
+                "convert_(…, inputs=…)"
+            )
         else:
-            hosts[id(module)] = _host(plan)
+            with _aside(module):
+                reading = one_for_all([_read(module, given) for given in calls], lambda plan, other, module=module: _holds(module, plan, other))  # type: ignore[misc]
+            if isinstance(reading, str):
+                reasons[id(module)] = reading
+            else:
+                hosts[id(module)] = _host(reading)
     return Structures(hosts, reasons)
 
 
-def _host(plan: Plan) -> Host:
+def recalled(name: str, module: nn.Module, kept: dict[str, Any]) -> Host:
+    """The host of a module that was read before, as :func:`packed` wrote it; proven again, on this module and without a run of its model.
+
+    Raises:
+        ValueError: it does not hold here.
+    """
+    device = next((value.device for value in module.parameters()), torch.device("cpu"))
+    reading = unpacked(kept, device)
+    with _aside(module):
+        reason = _holds(module, reading.plan, reading)
+    if reason:
+        raise InputError(
+            f"{name} ({type(module).__name__}) does not compute what was read of it when the conversion was saved: {reason}; build the model as it was then, "
+            "with the version of its library that it had"
+        )
+    return _host(reading)
+
+
+def _in_several_places(model: nn.Module) -> set[int]:
+    seen: set[int] = set()
+    return {id(module) for _, module in model.named_modules(remove_duplicate=False) if id(module) in seen or seen.add(id(module))}  # type: ignore[func-returns-value]
+
+
+@contextmanager
+def _aside(module: nn.Module) -> Iterator[None]:
+    """Nothing of what is drawn or computed here is seen outside."""
+    devices = [value.device.index or 0 for value in module.parameters() if value.device.type == "cuda"]
+    with torch.random.fork_rng(devices=sorted(set(devices))), torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def _host(reading: Reading) -> Host:
+    plan = reading.plan
+
     def read(module: nn.Module, model: nn.Module, name: str) -> Place:
         if reads_text(model, name):
             raise InputError(f"{name} reads text, which is left alone; name a place in images, for example with where='vision_model.*'")
         return place_of(module, plan, model, name)
 
-    return Host(read, lambda module, ours: shell(module, ours, plan))
+    return Host(read, lambda module, ours: shell(module, ours, plan), _told(reading))
+
+
+def _told(reading: Reading) -> dict[str, Any] | str:
+    """To be kept with the conversion; or why it cannot be."""
+    try:
+        return packed(reading)
+    except InputError as error:
+        return str(error)
 
 
 def reads_text(model: nn.Module, name: str) -> bool:
@@ -83,7 +137,7 @@ def reads_text(model: nn.Module, name: str) -> bool:
     return False
 
 
-def _plan(module: nn.Module, given: Given) -> Plan | str:
+def _read(module: nn.Module, given: Given) -> Reading | str:
     """What was found and holds, or why nothing is believed."""
     if not any(value.is_floating_point() for value in module.parameters()):
         return "it has no weights"
@@ -92,16 +146,36 @@ def _plan(module: nn.Module, given: Given) -> Plan | str:
     call = bound(module, given)
     if isinstance(call, str):
         return call
-    try:
+
+    def found() -> Reading | str:
         copy = stirred(module)
         tokens = _tokens(copy, call)
         if isinstance(tokens, str):
             return tokens
-        call, mask = _with_mask(copy, call, tokens)
-        plan = _found(copy, call, tokens, mask)
+        with_mask, mask = _with_mask(copy, call, tokens)
+        plan = _found(copy, with_mask, tokens, mask)
         if isinstance(plan, str):
             return plan
-        return _checked(copy, plan, call, tokens)
+        plan = _checked(copy, plan, with_mask, tokens)
+        return plan if isinstance(plan, str) else Reading(plan, ((with_mask, frozenset(tokens)),))
+
+    return _or_why(found)
+
+
+def _holds(module: nn.Module, plan: Plan, reading: Reading) -> str:
+    """Why a plan is not what a module computes in the calls of a reading; empty where it is."""
+
+    def found() -> str:
+        copy = stirred(module)
+        checked = (_checked(copy, plan, call, set(tokens)) for call, tokens in reading.calls)
+        return next((reason for reason in checked if isinstance(reason, str)), "")
+
+    return _or_why(found)
+
+
+def _or_why(found: Callable[[], Any]) -> Any:
+    try:
+        return found()
     except InputError as error:
         return str(error)
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
