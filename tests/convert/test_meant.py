@@ -96,7 +96,7 @@ def test_every_call_is_proven() -> None:
     # the third call alone is another function
     model = Often(TwiceAttention(), *calls).eval()
     want = model(TOKENS)
-    with pytest.raises(InputError, match="called in 2 forms in one run, and .*differs by"):
+    with pytest.raises(InputError, match=r"called in 2 forms in one run, and .*differs by"):
         foveal.convert_(model, SOFTMAX, inputs=TOKENS)
     assert torch.equal(model(TOKENS), want)
 

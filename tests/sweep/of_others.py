@@ -1,5 +1,6 @@
 """open_clip, segmentation_models.pytorch, vit-pytorch, ultralytics, diffusers, and DINOv2's own classes as its hub gives them; where installed."""
 
+import importlib.util
 import os
 import tempfile
 from collections.abc import Callable
@@ -150,11 +151,17 @@ def _diffusers_vae() -> Built:
 
 
 def _dinov2() -> Built:
-    """The classes of facebookresearch/dinov2, where its repository was fetched by ``torch.hub``."""
+    """The classes of facebookresearch/dinov2: its repository, where ``torch.hub`` fetched it, or the package of that name."""
     folder = next((path for path in (os.path.join(torch.hub.get_dir(), "facebookresearch_dinov2_main"),) if os.path.isdir(path)), None)
-    if folder is None:
+    torch.manual_seed(0)
+    if folder is not None:
+        model = torch.hub.load(folder, "dinov2_vits14", source="local", pretrained=False)
+    elif importlib.util.find_spec("dinov2") is not None:
+        from dinov2.models.vision_transformer import DinoVisionTransformer
+
+        model = DinoVisionTransformer(img_size=56, patch_size=14, embed_dim=32, depth=2, num_heads=4, init_values=1.0, block_chunks=0)
+    else:
         raise Missing("facebookresearch/dinov2 was not fetched by torch.hub")
-    model = torch.hub.load(folder, "dinov2_vits14", source="local", pretrained=False)
     assert isinstance(model, nn.Module)
     return model.eval(), torch.randn(1, 3, 56, 56)
 

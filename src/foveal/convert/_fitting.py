@@ -57,7 +57,7 @@ def those_that_fit(
         elif _meant(names, module, model, config, where):
             refused.append(reason if reason.startswith(names[0]) else f"{names[0]}: {reason}")
         else:
-            left.append(Left(names[0], host_key(module), reason.removeprefix(names[0]).lstrip(": ")))
+            left.append(Left(names[0], host_key(module), reason.removeprefix(f"{names[0]}: ").removeprefix(f"{names[0]} ")))
     for name, module in unknown_attentions(model, _matcher(config, where, model), [*done, *(module for _, module, _, _ in found)]):
         reason = (reasons or {}).get(id(module), UNKNOWN)
         if _meant([name], module, model, config, where):
@@ -93,7 +93,7 @@ def _fit(name: str, module: nn.Module, host: Host, wanted: AttentionConfig, mode
         return None, str(error)
     if place is None:
         return None, f"{name} {OTHERS}"
-    if not place.checked and (reason := set_otherwise(name, module, place.head_dim)):
+    if not place.checked and (reason := set_otherwise(name, module, place.key_dim or place.head_dim)):
         return None, reason
     refuse_what_cannot_be_read(name, iter((part, getattr(place, part)) for part in ("qkv", "proj", "q_norm", "k_norm", "norm")))
     try:

@@ -23,6 +23,8 @@ class Place:
     dim: int
     num_heads: int
     head_dim: int
+    key_dim: int | None = None
+    """Width of the host's queries and keys, where it is less than that of values: ``qkv`` gives zeros for the rest, and ``q_norm`` makes up for the scale."""
     qkv: nn.Module
     """A linear map to queries, keys and values, ``(3 · I, C)``."""
     proj: nn.Module
@@ -54,6 +56,8 @@ class Place:
     """Whether each call says the grid of its tokens, and the host's ``wrap`` compares it with what the attention was told."""
     asks_apart: bool = False
     """Whether those who ask are other tokens than those that are read. Such a place is left alone, unless it is meant by name, by attentions without pairs."""
+    one_stream: str = ""
+    """Why only an attention can stand here that makes its values once and gives one stream to ``proj``, as softmax and denoising attention do."""
     lost: tuple[str, ...] = ()
     """Parameters of the host that no attention here has a place for, so that the function changes."""
     notes: tuple[str, ...] = ()

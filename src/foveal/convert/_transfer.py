@@ -65,6 +65,11 @@ def refusal(module: TokenAttention, place: Place) -> str:
             f"its values are made of other tokens than its keys, as where positions are added to queries and keys alone; {module.name} attention cannot have "
             "that, softmax or denoising attention can"
         )
+    widths = (place.dim, getattr(place.qkv, "context_features", place.dim))
+    if widths[0] != widths[1] and not module.takes_other_width:
+        return f"its keys and values are made of tokens of width {widths[1]}, and its queries of {widths[0]}, which only softmax attention takes here"
+    if place.one_stream and not module.has_one_stream:
+        return f"{place.one_stream}, which {module.name} attention has no place for; softmax and denoising attention have"
     return module.unfit_for(place)
 
 

@@ -3,8 +3,10 @@
 A model that is loaded has no batch of the user's. What was read is taken as it was, to the last bit, and proven again on calls made up from the shapes.
 """
 
+import base64
 import math
 import sys
+import zlib
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -18,8 +20,8 @@ from ._reading import Reading
 
 __all__ = ["packed", "unpacked"]
 
-_MOST = 4096
-"""Integers, such as places or lengths, are kept as they are; of more, a file would be made of them."""
+_MOST = 2**20
+"""Numbers of one tensor that are kept as they are: places, lengths and tables of pairs."""
 _PACKAGE = __name__.rpartition(".")[0]
 
 
@@ -33,9 +35,9 @@ def packed(reading: Reading) -> dict[str, Any]:
     for call, tokens in reading.calls:
         slots: dict[int, int] = {}
         values = {name: _packed(value, slots) for name, value in call.values.items()}
-        calls.append({"names": list(call.names), "defaults": {name: _packed(value, {}) for name, value in call.defaults.items()}, "values": values})
+        calls.append({"names": list(call.names), "defaults": {name: _packed(value, None) for name, value in call.defaults.items()}, "values": values})
         calls[-1]["tokens"] = sorted(tokens)
-    return {"plan": _packed(reading.plan, {}), "calls": calls}
+    return {"plan": _packed(reading.plan, None), "calls": calls}
 
 
 def unpacked(kept: dict[str, Any], device: torch.device) -> Reading:
@@ -51,14 +53,15 @@ def unpacked(kept: dict[str, Any], device: torch.device) -> Reading:
             values = {name: _unpacked(value, drawn, device) for name, value in one["values"].items()}
             defaults = {name: _unpacked(value, drawn, device) for name, value in one["defaults"].items()}
             calls.append((Call(tuple(one["names"]), defaults, values), frozenset(one["tokens"])))
-    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, ValueError, zlib.error) as error:
         raise InputError(f"what was kept of its structure is damaged, or was written by another version ({type(error).__name__}: {error})") from None
     if not isinstance(plan, Plan) or not calls:
         raise InputError("what was kept of its structure is damaged: there is no plan in it, or no call to prove it on")
     return Reading(plan, tuple(calls))
 
 
-def _packed(value: Any, slots: dict[int, int]) -> Any:
+def _packed(value: Any, slots: dict[int, int] | None) -> Any:
+    """Tensors of a call by their shapes, each object in a slot of its own; those of a plan, without slots, as they are."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
@@ -79,14 +82,17 @@ def _packed(value: Any, slots: dict[int, int]) -> Any:
     raise InputError(f"it is given a {type(value).__module__}.{type(value).__qualname__}, which no file of numbers and words can hold")
 
 
-def _of_tensor(value: Tensor, slots: dict[int, int]) -> dict[str, Any]:
-    slot = slots.setdefault(id(value), len(slots))
-    kind = str(value.dtype).removeprefix("torch.")
-    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
-        return {"tensor": list(value.shape), "type": kind, "slot": slot, "repeats": _repeats(value)}
+def _of_tensor(value: Tensor, slots: dict[int, int] | None) -> dict[str, Any]:
+    how = {"shape": list(value.shape), "type": str(value.dtype).removeprefix("torch.")}
+    drawn = value.is_floating_point() or value.is_complex() or value.dtype == torch.bool
+    if slots is not None:
+        how["slot"] = slots.setdefault(id(value), len(slots))
+        if drawn:
+            return how | {"repeats": _repeats(value)}
     if value.numel() > _MOST:
-        raise InputError(f"it is given {value.numel()} integers, more than the {_MOST} that are kept")
-    return {"numbers": value.flatten().tolist(), "shape": list(value.shape), "type": kind, "slot": slot}
+        raise InputError(f"it is given {value.numel()} numbers as they are, more than the {_MOST} that are kept")
+    raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return how | {"bytes": base64.b64encode(zlib.compress(raw)).decode()}
 
 
 def _repeats(value: Tensor) -> str:
@@ -118,17 +124,20 @@ def _unpacked(value: Any, drawn: dict[Any, Any], device: torch.device) -> Any:
     if "of" in value:
         cls = _classes()[value["of"]]
         return cls(**{key: _unpacked(one, drawn, device) for key, one in value["fields"].items()})
+    if "slot" not in value:
+        return _drawn(value, drawn.get("")).to(device)
     # one object stays one: an attention may ask whether keys are the queries
     if value["slot"] not in drawn:
         drawn[value["slot"]] = _drawn(value, drawn[""]).to(device)
     return drawn[value["slot"]]
 
 
-def _drawn(value: dict[str, Any], source: torch.Generator) -> Tensor:
+def _drawn(value: dict[str, Any], source: torch.Generator | None) -> Tensor:
     dtype = getattr(torch, value["type"])
-    if "numbers" in value:
-        return torch.tensor(value["numbers"], dtype=dtype).reshape(value["shape"])
-    made = torch.randn(value["tensor"], generator=source, dtype=torch.complex64 if dtype.is_complex else torch.float32)
+    if "bytes" in value:
+        raw = zlib.decompress(base64.b64decode(value["bytes"]))
+        return torch.frombuffer(bytearray(raw), dtype=dtype).reshape(value["shape"]) if raw else torch.empty(value["shape"], dtype=dtype)
+    made = torch.randn(value["shape"], generator=source, dtype=torch.complex64 if dtype.is_complex else torch.float32)
     if dtype == torch.bool:
         # a mask that leaves something out, and never all
         made = made > -1

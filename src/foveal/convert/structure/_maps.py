@@ -142,7 +142,7 @@ def _arrangements(maps: list[Map], sources: list[tuple[str, ...]], heads: int, l
 def _norms(module: nn.Module, run: Run) -> Iterator[tuple[str, str]]:
     """No norms, or two that the module owns for queries and keys."""
     yield "", ""
-    named = [path for path, part in module.named_modules() if path and "norm" in type(part).__name__.lower() and getattr(part, "weight", None) is not None]
+    named = [path for path, part in module.named_modules() if path and "norm" in type(part).__name__.lower() and part._parameters]
     yield from permutations(named, 2)
 
 

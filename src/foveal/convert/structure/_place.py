@@ -3,25 +3,14 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .._host import Place
 from .._layouts import tokens_of
-from .._parts import Copied, joined, joined_parameters, linear_of
+from .._parts import Copied, Scaled, joined, joined_parameters, linear_of
 from ._plan import Plan
 
-__all__ = ["Scaled", "place_of"]
-
-
-class Scaled(nn.Module):
-    """Queries of a host that divides its logits by something else than the root of the heads' width, behind its norm if it has one."""
-
-    def __init__(self, norm: nn.Module, factor: float) -> None:
-        super().__init__()
-        self.norm, self.factor = norm, factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x) * self.factor
+__all__ = ["place_of"]
 
 
 def place_of(module: nn.Module, plan: Plan, model: nn.Module | None, name: str) -> Place:
@@ -43,8 +32,8 @@ def place_of(module: nn.Module, plan: Plan, model: nn.Module | None, name: str) 
         proj=proj,
         q_norm=q_norm,
         k_norm=k_norm,
-        attn_drop=_rate(module, "attn"),
-        proj_drop=_rate(module, "proj"),
+        attn_drop=_rate(module, "attn", plan),
+        proj_drop=_rate(module, "proj", plan),
         num_prefix_tokens=None if tokens is None else tokens.prefix,
         grid=None if tokens is None else tokens.grid,
         no_grid="" if tokens is None else tokens.no_grid,
@@ -122,8 +111,11 @@ _ATTN = ("attn_drop", "attn_dropout", "attention_dropout", "attn_drop_rate", "dr
 _PROJ = ("proj_drop", "proj_dropout", "resid_drop", "projection_dropout")
 
 
-def _rate(module: nn.Module, which: str) -> float:
-    """Dropout by the names that hosts give it: none of it shows in evaluation."""
+def _rate(module: nn.Module, which: str, plan: Plan) -> float:
+    """Of the dropout that was seen at this place, or of one that is no module, by the names that hosts give it: none of it shows in evaluation."""
+    if plan.drops is not None:
+        path = plan.drops[0 if which == "attn" else 1]
+        return module.get_submodule(path).p if path else 0.0  # type: ignore[return-value]
     for name in _ATTN if which == "attn" else _PROJ:
         value = getattr(module, name, None)
         if isinstance(value, nn.Dropout):

@@ -55,6 +55,10 @@ class Plan:
     """What comes back: ``out``, ``none`` or ``weights``; None for a tensor by itself."""
     harmless: tuple[str, ...] = field(default=())
     """Other arguments that were given and change nothing."""
+    inlet: str = ""
+    """The norm that the tokens go through before the maps, by path; empty where there is none."""
+    drops: tuple[str, str] | None = None
+    """The dropouts of the map and of the output, by paths; None where the host has none of its own and only says rates."""
 
     def called(self, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         return self.defaults | dict(zip(self.names, args, strict=False)) | kwargs

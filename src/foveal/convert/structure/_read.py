@@ -17,6 +17,7 @@ from .._sources import settled
 from .._transfer import build
 from ._arguments import Call, bound, sources_of
 from ._forms import MOST_FORMS
+from ._inlet import inlet_of, without
 from ._kept import packed, unpacked
 from ._maps import Met, met_in, queries_or_keys, tokens_in
 from ._place import place_of
@@ -149,14 +150,16 @@ def _read(module: nn.Module, given: Given) -> Reading | str:
 
     def found() -> Reading | str:
         copy = stirred(module)
-        tokens = _tokens(copy, call)
+        inlet = inlet_of(copy, call)
+        bare = without(copy, inlet)
+        tokens = _tokens(bare, call)
         if isinstance(tokens, str):
             return tokens
-        with_mask, mask = _with_mask(copy, call, tokens)
-        plan = _found(copy, with_mask, tokens, mask)
+        with_mask, mask = _with_mask(bare, call, tokens)
+        plan = _found(bare, with_mask, tokens, mask)
         if isinstance(plan, str):
             return plan
-        plan = _checked(copy, plan, with_mask, tokens)
+        plan = _checked(copy, replace(plan, inlet=inlet), with_mask, tokens)
         return plan if isinstance(plan, str) else Reading(plan, ((with_mask, frozenset(tokens)),))
 
     return _or_why(found)
@@ -266,7 +269,21 @@ def _found(copy: nn.Module, call: Call, tokens: set[str], mask: str) -> Plan | s
         rotation=met.rotation,
         returns=returns,
         harmless=harmless,
+        drops=_drops(runs[0], behind[0].turn),
     )
+
+
+def _drops(seen: Run, proj: int) -> tuple[str, str] | None:
+    """Dropouts behind the softmax and behind the output map: none of it shows in evaluation. Another would be lost."""
+    if not seen.drops:
+        return None
+    places = ["", ""]
+    for path, turn, shape in seen.drops:
+        of_map = seen.turns[0] < turn <= proj and shape == seen.logits[0].shape
+        if not of_map and turn <= proj:
+            raise InputError(f"its dropout {path} stands where no attention here has one")
+        places[0 if of_map else 1] = path
+    return places[0], places[1]
 
 
 def _heads(copy: nn.Module, met: Met, seen: Run) -> int:
@@ -312,7 +329,7 @@ def _returns(seen: Run) -> tuple[str, ...] | str | None:
 
 def _checked(copy: nn.Module, plan: Plan, call: Call, tokens: set[str]) -> Plan | str:
     """The plan, if ours built from it gives what the copy gives on tokens that nothing was found from; with the mask that was found, and without."""
-    ours = _ours(copy, plan)
+    ours, inlet = _ours(copy, plan), copy.get_submodule(plan.inlet) if plan.inlet else None
     calls = [call.fresh(tokens, seed) for seed in (3, 4)]
     if plan.mask:
         bare = _without(calls[1], plan.mask)
@@ -325,7 +342,7 @@ def _checked(copy: nn.Module, plan: Plan, call: Call, tokens: set[str]) -> Plan 
                 # it cannot do without its mask, and its model gives it one
                 continue
             raise
-        made = answer(ours, plan, plan.called((), other.values), "", False)
+        made = answer(ours, plan, plan.called((), other.values), "", False, inlet)
         for what, got in zip(plan.returns or ("out",), _pairs(wanted, made), strict=True):
             if what == "none":
                 continue

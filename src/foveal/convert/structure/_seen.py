@@ -37,6 +37,8 @@ class Run:
     logits: list[Tensor] = field(default_factory=list)
     turns: list[int] = field(default_factory=list)
     """When each of the logits were seen."""
+    drops: list[tuple[str, int, torch.Size]] = field(default_factory=list)
+    """Dropouts that were called, when, and of what."""
     output: Any = None
     seen: int = 0
 
@@ -88,8 +90,16 @@ def run(module: nn.Module, given: Given) -> Run:
 
         return note
 
+    def dropping(path: str) -> Any:
+        def note(part: nn.Module, args: Any, made: Any) -> None:
+            out.drops.append((path, out.seen, args[0].shape))
+
+        return note
+
     inside: set[str] = set()
     for path, part in module.named_modules():
+        if path and isinstance(part, nn.Dropout):
+            handles.append(part.register_forward_hook(dropping(path)))
         if path and is_map(part) and not any(path.startswith(f"{above}.") for above in inside):
             inside.add(path)
             handles.append(part.register_forward_hook(noting(path)))

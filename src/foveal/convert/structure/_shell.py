@@ -15,7 +15,7 @@ from ._plan import Part, Plan, as_tokens, like_tokens, rotated
 __all__ = ["answer", "shell"]
 
 
-def answer(attn: TokenAttention, plan: Plan, values: dict[str, Any], name: str, weights: bool) -> Any:
+def answer(attn: TokenAttention, plan: Plan, values: dict[str, Any], name: str, weights: bool, inlet: nn.Module | None = None) -> Any:
     """What the host would answer.
 
     Args:
@@ -24,6 +24,7 @@ def answer(attn: TokenAttention, plan: Plan, values: dict[str, Any], name: str, 
         values: its arguments by name.
         name: of the place, for errors.
         weights: whether maps are asked for.
+        inlet: the host's norm before its maps.
 
     Raises:
         ValueError: an argument that was not given when the structure was read, and that nobody knows.
@@ -35,7 +36,18 @@ def answer(attn: TokenAttention, plan: Plan, values: dict[str, Any], name: str, 
                 f"{name or 'a converted attention'} is given {key}, which it was not given when it was read; convert with the inputs that it will have "
                 "(convert_(…, inputs=…)), or leave it out of `where`"
             )
-    q, k, v = (_summed(part, values) for part in plan.parts)
+    # a norm in training may count what it sees, so that it sees each of the tokens once
+    summed: dict[tuple[str, ...], Tensor] = {}
+    for part in plan.parts:
+        if part.sources not in summed:
+            tokens = _summed(part, values)
+            summed[part.sources] = tokens if inlet is None else inlet(tokens)
+    q, k, v = (summed[part.sources] for part in plan.parts)
+    if q.ndim != {"tokens": 3}.get(plan.layout, 4):
+        raise InputError(
+            f"{name or 'a converted attention'} is given {tuple(q.shape)}, and was read with {'tokens (B, N, C)' if plan.layout == 'tokens' else 'maps'}; "
+            "convert with the inputs that it will have (convert_(…, inputs=…)), or leave it out of `where`"
+        )
     like = q
     sources = [part.sources for part in plan.parts]
     tokens = as_tokens(q, plan.layout)
@@ -85,7 +97,7 @@ def _summed(part: Part, values: dict[str, Any]) -> Tensor:
 def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
     """As the host's own ``forward``."""
     weights = getattr(getattr(self, "config", None), "_attn_implementation", "") == "eager"
-    return answer(self.attn, self.plan, self.plan.called(args, kwargs), self.__dict__.get("place_name", ""), weights)
+    return answer(self.attn, self.plan, self.plan.called(args, kwargs), self.__dict__.get("place_name", ""), weights, self.inlet)
 
 
 def shell(module: nn.Module, ours: nn.Module, plan: Plan) -> Any:
@@ -99,6 +111,7 @@ def shell(module: nn.Module, ours: nn.Module, plan: Plan) -> Any:
         if name not in machinery and (isinstance(value, plain) or name == "config"):
             replacement.__dict__[name] = value
     replacement.plan, replacement.attn = plan, ours
+    replacement.inlet = module.get_submodule(plan.inlet) if plan.inlet else None
     return replacement
 
 
