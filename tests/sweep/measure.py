@@ -123,7 +123,7 @@ def _converted(model: nn.Module, inputs: Any, want: list[Tensor], spatial: dict[
     try:
         foveal.revert_(model)
         out |= _untouched(model, state, kinds)
-        out["revert"] = out.pop("untouched") and all(torch.equal(a, b) for a, b in zip(run(model, inputs), want, strict=True))
+        out["revert"] = out.pop("untouched") and all(_equal(a, b) for a, b in zip(run(model, inputs), want, strict=True))
     except Exception as error:
         out |= {"revert": False, "message": f"revert_: {_said(error)} at {_where(error)}"}
     if out["verdict"] in ("whole", "part", "changed") and out["revert"] and not quick:

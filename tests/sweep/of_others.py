@@ -174,7 +174,7 @@ ROWS: dict[str, Callable[[], Built]] = {
     "open_clip timm tower": partial(_open_clip, "timm"),
     "smp SegFormer mit_b0": partial(_smp, lambda smp: smp.Segformer("mit_b0", encoder_weights=None)),
     "smp Unet mit_b0": partial(_smp, lambda smp: smp.Unet("mit_b0", encoder_weights=None)),
-    "smp DPT": partial(_smp, lambda smp: smp.DPT("tu-vit_tiny_patch16_224", encoder_weights=None, encoder_depth=2), side=224),
+    "smp DPT": partial(_smp, lambda smp: smp.DPT("tu-vit_tiny_patch16_224", encoder_weights=None), side=224),
     "vit-pytorch ViT": partial(_vit_pytorch, "vit", "ViT"),
     "vit-pytorch SimpleViT": partial(_vit_pytorch, "simple_vit", "SimpleViT"),
     "vit-pytorch SimpleViT (q/k norm)": partial(_vit_pytorch, "simple_vit_with_qk_norm", "SimpleViT"),
