@@ -31,6 +31,7 @@ class _NormedMap(nn.Module):
     def __init__(self, host: Any, rows: Tensor | None = None) -> None:
         super().__init__()
         self.host = host
+        self.rows: Tensor | None
         self.register_buffer("rows", rows, persistent=False)
         self.in_features = host.conv.in_channels
         self.out_features = host.conv.out_channels if rows is None else len(rows)
@@ -94,9 +95,8 @@ class _MapPlaced(Placed):
         inner: Any = self.attn
         batch, size = len(x), (x.shape[2], x.shape[3])
         if (size[0] * size[1]) % self.area:
-            raise InputError(
-                f"{self.__dict__.get('place_name', 'an attention')} cuts a map into {self.area} areas, which {size[0]} × {size[1]} is not a multiple of"
-            )
+            name = self.__dict__.get("place_name", "an attention")
+            raise InputError(f"{name} cuts a map into {self.area} areas, which the {size[0]} × {size[1]} pixels of this one do not fill evenly")
         tokens = x.flatten(2).mT.reshape(batch * self.area, -1, x.shape[1])
         made: list[Tensor] = []
         inner.qkv.given, inner.norm.values, inner.norm.size = made, made, size

@@ -72,7 +72,8 @@ def without(copy: nn.Module, inlet: str) -> nn.Module:
 
 def _shallow(module: Any) -> Any:
     """A module of the same class with the same parameters and parts, whose parts can be exchanged."""
-    other = type(module).__new__(type(module))
+    family: Any = type(module)
+    other = family.__new__(family)
     other.__dict__.update(module.__dict__)
     other.__dict__["_modules"] = dict(module._modules)
     return other

@@ -83,7 +83,7 @@ def _packed(value: Any, slots: dict[int, int] | None) -> Any:
 
 
 def _of_tensor(value: Tensor, slots: dict[int, int] | None) -> dict[str, Any]:
-    how = {"shape": list(value.shape), "type": str(value.dtype).removeprefix("torch.")}
+    how: dict[str, Any] = {"shape": list(value.shape), "type": str(value.dtype).removeprefix("torch.")}
     drawn = value.is_floating_point() or value.is_complex() or value.dtype == torch.bool
     if slots is not None:
         how["slot"] = slots.setdefault(id(value), len(slots))
