@@ -18,7 +18,6 @@ from .._transfer import build
 from ._arguments import Call, bound, sources_of
 from ._forms import MOST_FORMS
 from ._inlet import inlet_of, without
-from ._kept import packed, unpacked
 from ._maps import Met, met_in, queries_or_keys, tokens_in
 from ._place import place_of
 from ._plan import Plan
@@ -26,6 +25,7 @@ from ._probe import Given, given_at_place
 from ._reading import Reading, one_for_all
 from ._seen import Run, run, stirred
 from ._shell import answer, shell
+from ._written import packed, unpacked
 
 __all__ = ["NO_OUTPUT_MAP", "Structures", "recalled", "structures_of"]
 

@@ -11,7 +11,7 @@ import foveal
 from foveal import DenoisingAttention, InputError, SoftmaxAttention
 from foveal.convert._record import record_of
 from foveal.convert._steps import steps_of
-from foveal.convert.structure._kept import packed, unpacked
+from foveal.convert.structure._written import packed, unpacked
 from tests.convert.test_structure import Attention, CrossAttention, PositionsAttention, Rotated
 
 pytest.importorskip("safetensors")
