@@ -11,7 +11,8 @@ import foveal
 from foveal import DenoisingAttention, InputError, SoftmaxAttention
 from foveal.convert._record import record_of
 from foveal.convert._steps import steps_of
-from foveal.convert.structure._written import packed, unpacked
+from foveal.convert.structure._probe import Given
+from foveal.convert.structure._written import call_again, call_kept, packed, unpacked
 from tests.convert.test_structure import Attention, CrossAttention, PositionsAttention, Rotated
 
 pytest.importorskip("safetensors")
@@ -128,3 +129,18 @@ def test_what_no_file_can_hold_is_refused_when_it_is_saved(tmp_path) -> None:
             save(model, tmp_path / "what")
     assert not list(tmp_path.iterdir())
     foveal.revert_(model)
+
+
+def test_a_call_is_kept_by_its_shapes() -> None:
+    x, mask = torch.randn(2, 3, 4), torch.tensor([[True, False, True]])
+    kept = call_kept(Given((x, x), {"mask": mask, "sizes": (2, 3), "ids": torch.arange(3), "turn": (torch.randn(3, 2).repeat(1, 2),), "rate": float("-inf")}))
+    again = call_again(json.loads(json.dumps(kept)), torch.device("cpu"))
+    assert again.args[0] is again.args[1]
+    assert again.args[0].shape == x.shape
+    assert not torch.equal(again.args[0], x)
+    assert again.kwargs["mask"].dtype == torch.bool
+    assert again.kwargs["sizes"] == (2, 3)
+    assert torch.equal(again.kwargs["ids"], torch.arange(3))
+    assert torch.equal(again.kwargs["turn"][0][:, :2], again.kwargs["turn"][0][:, 2:])
+    assert again.kwargs["rate"] == float("-inf")
+    assert "Thing" in call_kept(Given((Thing(),), {}))

@@ -13,7 +13,7 @@ from ._digest import digests, refuse_empty
 from ._find import chooser, find
 from ._fitting import those_that_fit
 from ._grids import told_of_grid, watch_grids
-from ._host import Place, host_key
+from ._host import Host, Place, find_host, host_key
 from ._parts import carry_hooks
 from ._record import Converted, begin_record, layout_of, places_of, put
 from ._savers import guard_savers
@@ -123,7 +123,7 @@ def convert_as(
             carry_hooks(module, replacement)
             links, buffers = linked(names[0], module, replacement, place, outside)
             transfer.dropped += [f"buffer {name}" for name in buffers]
-            converted = Converted(names, module, replacement, wanted, warm_start, links, is_apart, host.reading)
+            converted = Converted(names, module, replacement, wanted, warm_start, links, is_apart, _reading(module, host, inputs))
             planned.append((converted, _swap(converted, ours, transfer, place, here)))
     before, layout = digests(model.state_dict()), layout_of(model.state_dict())
     # from here on nothing can fail
@@ -157,6 +157,13 @@ def convert(
     except RuntimeError as error:
         raise InputError(f"the model cannot be copied: {error}; convert it in place with convert_") from error
     return other, convert_(other, config, where, warm_start=warm_start, inputs=inputs)
+
+
+def _reading(module: nn.Module, host: Host, inputs: Any) -> dict[str, Any] | str | None:
+    """What is kept of a class that nobody declared. Where there is nothing to be kept it is read anew, which no fresh model can do without the user's batch."""
+    if host.reading is None and inputs is not None and find_host(module) is None:
+        return "it was read from the inputs that were given, and those are not kept"
+    return host.reading
 
 
 def _set_mode(module: nn.Module, replacement: nn.Module) -> None:

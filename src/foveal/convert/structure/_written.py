@@ -16,9 +16,10 @@ from torch import Tensor
 from ..._errors import InputError
 from ._arguments import Call
 from ._plan import Plan
+from ._probe import Given
 from ._reading import Reading
 
-__all__ = ["packed", "unpacked"]
+__all__ = ["call_again", "call_kept", "packed", "unpacked"]
 
 _MOST = 2**20
 """Numbers of one tensor that are kept as they are: places, lengths and tables of pairs."""
@@ -58,6 +59,22 @@ def unpacked(kept: dict[str, Any], device: torch.device) -> Reading:
     if not isinstance(plan, Plan) or not calls:
         raise InputError("what was kept of its structure is damaged: there is no plan in it, or no call to prove it on")
     return Reading(plan, tuple(calls))
+
+
+def call_kept(given: Given) -> dict[str, Any] | str:
+    """One call by its shapes, for an attention that is read anew from it when it is loaded; or why no file can hold it."""
+    slots: dict[int, int] = {}
+    try:
+        return {"args": [_packed(value, slots) for value in given.args], "kwargs": {name: _packed(value, slots) for name, value in given.kwargs.items()}}
+    except InputError as error:
+        return str(error)
+
+
+def call_again(kept: dict[str, Any], device: torch.device) -> Given:
+    """What :func:`call_kept` wrote, with numbers drawn anew."""
+    drawn: dict[Any, Any] = {"": torch.Generator().manual_seed(11)}
+    args = tuple(_unpacked(value, drawn, device) for value in kept["args"])
+    return Given(args, {name: _unpacked(value, drawn, device) for name, value in kept["kwargs"].items()})
 
 
 def _packed(value: Any, slots: dict[int, int] | None) -> Any:
