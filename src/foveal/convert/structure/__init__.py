@@ -5,6 +5,8 @@ run on what the module is given at its place in the model; then ours, built from
 """
 
 from ._kept import kept_of
+from ._mapped import NOTHING, Chain, Mapped, NoMap
+from ._place import Scaled
 from ._read import NO_OUTPUT_MAP, Structures, structures_of
 
-__all__ = ["NO_OUTPUT_MAP", "Structures", "kept_of", "structures_of"]
+__all__ = ["NOTHING", "NO_OUTPUT_MAP", "Chain", "Mapped", "NoMap", "Scaled", "Structures", "kept_of", "structures_of"]

@@ -9,6 +9,8 @@ Shapes     B samples or windows, H heads, N tokens, D head width, I = H·D
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from .._transfer import build
 from ._arguments import Call, bound
 from ._body import Body, as_heads, asked, body, like_map, like_rows
 from ._flow import Flow, Moved, Split, channels_first, numbered, split_of
+from ._larger import larger
 from ._mapped import NOTHING, Chain, Mapped, NoMap
 from ._place import Scaled, _qkv, _rate
 from ._plan import Part
@@ -105,20 +108,34 @@ def _found(module: nn.Module, given: Given) -> Kept | str:
     try:
         copy = stirred(module)
         seen = run(copy, call.given)
-        kept = _read(copy, call, {one.path for one in seen.maps})
-        return _checked(copy, kept, call)
+        other = _larger(copy, call)
+        kept = _read(copy, other or call, {one.path for one in seen.maps})
+        return _checked(copy, kept, [call] if other is None else [call, other])
     except (InputError, Unread) as error:
         return str(error)
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
         return f"it could not be traced ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
 
 
+def _larger(copy: nn.Module, call: Call) -> Call | None:
+    """The call with an image that the host takes as well, and that cannot be mistaken for one window; None where it takes no other."""
+    for other in larger(call):
+        try:
+            run(deepcopy(copy), other.given)
+        except RuntimeError:
+            continue
+        return other
+    return None
+
+
 def _read(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     # on copies: some hosts keep what they have computed
-    training = deepcopy(copy).train()
+    training, evaluating = deepcopy(copy), deepcopy(copy)
+    training.train()
+    evaluating.eval()
     dropped = _dropped(training, core_in(_with_modules(training, traced(training, call, maps)).graph))
-    drawn = _edited(deepcopy(copy).train(), call, maps)
-    found = _edited(deepcopy(copy).eval(), call, maps)
+    drawn = _edited(deepcopy(training), call, maps)
+    found = _edited(evaluating, call, maps)
     if drawn.code.source != found.code.source:
         raise Unread("it does something else in training, beside its attention")
     return replace(found, attn_drop=dropped)
@@ -264,20 +281,13 @@ def _tokens(edit: fx.Graph, node: fx.Node, value: Tensor, layer: Any, split: Spl
             raise Unread("windows are cut behind its maps")
         return edit.call_method("transpose", (edit.call_method("flatten", (node, 2)), 1, 2)) if value.ndim > 2 else node
     lead = tuple(value.shape[:-1])
-    cuts = [cut for cut in range(1, len(lead)) if _product(lead[:cut]) == count]
-    cut = next((one for one in cuts if lead[:one] == split.batch), cuts[0] if len(cuts) == 1 else 0)
-    if not cut:
+    cuts = [cut for cut in range(1, len(lead)) if prod(lead[:cut]) == count]
+    cut = cuts[0] if cuts else 0
+    if len(cuts) != 1:
         raise Unread("how many of its axes are windows cannot be told at this size")
     if len(lead) - cut > 1:
         node = edit.call_method("flatten", (node, cut, len(lead) - 1))
     return edit.call_method("flatten", (node, 0, cut - 1)) if cut > 1 else node
-
-
-def _product(sizes: tuple[int, ...]) -> int:
-    out = 1
-    for size in sizes:
-        out *= size
-    return out
 
 
 @dataclass(frozen=True)
@@ -435,13 +445,14 @@ def _plain(parts: list[Part], found: Kept) -> Any:
     return _Plain(tuple(parts), found.num_heads, found.head_dim)
 
 
-def _checked(copy: nn.Module, found: Kept, call: Call) -> Kept | str:
-    """The same, if ours in its place gives what the copy gives, on tokens that nothing was found from."""
+def _checked(copy: nn.Module, found: Kept, calls: list[Call]) -> Kept | str:
+    """The same, if ours in its place gives what the copy gives, on tokens that nothing was found from, of all sizes."""
     copy.eval()
     place, _ = settled(replace(_place(copy, found), attn_drop=0.0, proj_drop=0.0), {}, None)
     ours, _ = build(SoftmaxAttention.Config(), place, "exact")
-    other = body(copy, ours, found.code, found.kept).eval()
-    for seed in (3, 4):
+    other = body(copy, ours, found.code, found.kept)
+    other.eval()
+    for call, seed in product(calls, (3, 4)):
         again = call.fresh(set(call.tensors), seed)
         wanted, made = (_flat(part(**again.values)) for part in (copy, other))
         if len(wanted) != len(made) or any(have.shape != want.shape for have, want in zip(made, wanted, strict=True)):

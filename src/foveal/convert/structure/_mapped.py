@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...attention._linear import is_plain
 from ._flow import channels_first
 
-__all__ = ["Chain", "Mapped", "NoMap"]
+__all__ = ["NOTHING", "Chain", "Mapped", "NoMap"]
 
 NOTHING = -1
 """A row that is always zero."""
@@ -51,6 +53,9 @@ class Mapped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pixels = channels_first(self.layer)
+        if not self.behind and (is_plain(self.layer, nn.Conv2d) or is_plain(self.layer, nn.Linear)):
+            # the rows that are meant and no others; a convolution with steps takes the pixels that it is given
+            return F.linear(x, self.weight, self.bias)
         made = self.layer(x.mT.reshape(x.shape[0], x.shape[2], x.shape[1], *[1] * (self.layer.weight.ndim - 3)) if pixels else x)
         for part, way in zip(self.behind, self.ways, strict=True):
             if way == "rows":

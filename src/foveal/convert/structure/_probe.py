@@ -36,37 +36,45 @@ def given_at_place(model: nn.Module, modules: Mapping[str, nn.Module], inputs: A
         inputs: a batch, positional or by name; made up if None.
     """
     found: dict[str, Given] = {}
-    broke = ""
+    best: dict[str, Given] = {}
+    broke = first = ""
     if any(value.is_meta for value in model.parameters()):
         return found, "its weights are on the meta device"
 
     def noting(name: str) -> Any:
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             found.setdefault(name, Given(args, kwargs))
-            if len(found) == len(modules):
-                raise _Enough
 
         return note
 
+    def ended(module: nn.Module, args: Any, out: Any) -> None:
+        # behind the last of them, and not in front: of a size that is not the model's own it may break off itself
+        if len(found) == len(modules):
+            raise _Enough
+
     handles = [module.register_forward_pre_hook(noting(name), with_kwargs=True) for name, module in modules.items()]
+    handles += [module.register_forward_hook(ended) for module in modules.values()]
     devices = sorted({value.device.index or 0 for value in model.parameters() if value.device.type == "cuda"})
     try:
         with evaluating([model]), torch.no_grad(), torch.random.fork_rng(devices=devices):
             torch.manual_seed(0)
             for args, kwargs in _inputs(model) if inputs is None else [_as_call(inputs)]:
+                found.clear()
                 try:
                     model(*args, **kwargs)
                 except _Enough:
-                    break
+                    return found, ""
                 except Exception as error:  # whatever a model of others raises; it is told with what was not reached
                     broke = f"the model raised {type(error).__name__}: {' '.join(str(error).split())[:120]}"
+                    # of a size that is not the model's own, what came before it broke off may not fit either
+                    best, first = (dict(found), broke) if len(found) > len(best) or not first else (best, first)
                     continue
                 if found:
-                    break
+                    return found, ""
     finally:
         for handle in handles:
             handle.remove()
-    return found, broke
+    return best, first or broke
 
 
 def _as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -120,7 +128,7 @@ def _sizes(model: nn.Module) -> Iterator[tuple[int, int]]:
     embeds = [module for name, module in model.named_modules() if name.rpartition(".")[2] in ("patch_embed", "patch_embeddings", "embeddings")]
     said += [getattr(module, name, None) for module in [model, *embeds] for name in ("img_size", "image_size", "input_size")]
     tried: set[tuple[int, int]] = set()
-    for value in [*said, 64, 224, 32, 96, 256]:
+    for value in [*said, 64, 224, 32, 96, 256, 128, 384]:
         if isinstance(value, (tuple, list)) and len(value) == 3:
             value = value[1:]
         size = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) and len(value) == 2 else None
