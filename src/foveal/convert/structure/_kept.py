@@ -27,7 +27,7 @@ from ._body import Body, as_heads, asked, body, like_map, like_rows
 from ._flow import Flow, Moved, Split, channels_first, numbered, split_of
 from ._larger import larger
 from ._mapped import NOTHING, Chain, Mapped, NoMap
-from ._place import Scaled, _qkv, _rate
+from ._place import Scaled, _qkv
 from ._plan import Part
 from ._probe import Given, given_at_place
 from ._seen import is_map, run, stirred
@@ -150,8 +150,16 @@ def _with_modules(copy: nn.Module, graph: fx.Graph) -> fx.GraphModule:
 
 
 def _dropped(copy: nn.Module, core: Core) -> float:
-    rate = core.softmax.kwargs.get("dropout_p", core.softmax.args[4] if len(core.softmax.args) > 4 else None)
-    return float(rate) if isinstance(rate, (int, float)) else _rate(copy, "attn")
+    rate = core.softmax.kwargs.get("dropout_p", core.softmax.args[4] if len(core.softmax.args) > 4 else 0.0) if core.softmax is core.out else 0.0
+    rates = [rate if isinstance(rate, (int, float)) else 1.0]
+    for node in core.passed:
+        part = copy.get_submodule(str(node.target)) if node.op == "call_module" else None
+        number = node.kwargs.get("p", node.args[1] if len(node.args) > 1 else 0.5) if part is None and "dropout" in str(node.target) else 0.0
+        rates.append(part.p if isinstance(part, nn.Dropout) else number)  # type: ignore[arg-type]
+    found = [one for one in rates if one]
+    if len(found) > 1 or any(not isinstance(one, (int, float)) or one >= 1 for one in found):
+        raise Unread("its dropout cannot be told")
+    return float(found[0]) if found else 0.0
 
 
 def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
@@ -214,6 +222,9 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     if left:
         raise Unread("its maps make more than queries, keys and values, or its logits are used elsewhere")
     kept = tuple(dict.fromkeys(str(node.target) for node in edit.nodes if node.op in ("call_module", "get_attr") and node is not attn))
+    taken = {path for part in parts for path in (part.path, part.norm, *(path for path, _ in part.behind))} | {proj, *behind.before}
+    if any(f"{path}.".startswith(f"{one}.") or f"{one}.".startswith(f"{path}.") for path in kept for one in taken if one):
+        raise Unread("its maps make more than queries, keys and values, or are called twice")
     if any(path.split(".")[0] == "attn" for path in kept):
         raise Unread("a part of it that goes on is called attn")
     settings = {name: value for name, value in {**call.defaults, **call.values}.items() if not is_open(value)}
@@ -346,6 +357,8 @@ def _behind(graph: fx.GraphModule, values: dict[fx.Node, Any], core: Core, q: Sp
             # a function without weights, or a dropout: it goes on in front of the output map
             flow.known[user] = flow.of(node)
             before = (*before, str(user.target))
+        elif part is not None:
+            break
         else:
             try:
                 flow.of(user)

@@ -13,7 +13,7 @@ from ._arguments import Call
 __all__ = ["Core", "Unread", "core_in", "is_open", "traced"]
 
 
-class Unread(Exception):  # noqa: N818  # no error: it is told as the reason why a module is left
+class Unread(Exception):
     """Why a host's forward could not be read."""
 
 
@@ -90,6 +90,8 @@ class Core:
     q_turned: bool = False
     k_turned: bool = False
     v_turned: bool = False
+    passed: tuple[fx.Node, ...] = ()
+    """Dropout and the like between the softmax and the values."""
 
 
 def core_in(graph: fx.Graph) -> Core:
@@ -110,8 +112,10 @@ def core_in(graph: fx.Graph) -> Core:
     product, bias, factor = _logits(node.args[0])
     q, k = product.args[0], product.args[1]
     weights: Any = node
-    users = [user for user in node.users]
+    users = list(node.users)
+    passed: list[fx.Node] = []
     while len(users) == 1 and _passes(users[0]):
+        passed.append(users[0])
         weights, users = users[0], list(users[0].users)
     if len(users) != 1:
         raise Unread("its maps are used more than once")
@@ -123,7 +127,7 @@ def core_in(graph: fx.Graph) -> Core:
     out = users[0]
     v = out.args[0 if turned else 1]
     # k of the product is always (…, D, N); whether q is turned is seen by its width
-    return Core(q, k, v, out, node, bias, factor, k_turned=True, v_turned=turned)  # type: ignore[arg-type]
+    return Core(q, k, v, out, node, bias, factor, k_turned=True, v_turned=turned, passed=tuple(passed))  # type: ignore[arg-type]
 
 
 def _called(node: fx.Node) -> str:
