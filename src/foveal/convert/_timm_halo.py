@@ -6,6 +6,7 @@ outside of the map are zeros, and so are their keys and values, which take part 
 Shapes     B samples, H heads, (h, w) of a map, b side of a block of queries, D width of queries and keys, Dv of values, I = H · Dv
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch.nn.functional as F
@@ -116,9 +117,7 @@ def _read_halo(module: Any, model: nn.Module, name: str) -> Place:
     step = width + wide
     q = Mapped(module.q, (), _rows(heads, width, wide))
     k, v = (Mapped(module.kv, (), rows) for rows in (_rows(heads, width, wide, 0, step), _rows(heads, wide, wide, width, step)))
-    place = _place(module, name, Apart(q, k, v), module.q.in_channels)
-    others = {"reads_others": "its windows reach beyond the blocks that ask"}
-    return Place(**{key: value for key, value in vars(place).items()} | others)
+    return replace(_place(module, name, Apart(q, k, v), module.q.in_channels), reads_others="its windows reach beyond the blocks that ask")
 
 
 register_host("timm.layers.bottleneck_attn.BottleneckAttn", _read_bottleneck, BottleneckPlaced)

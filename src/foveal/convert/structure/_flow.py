@@ -110,11 +110,8 @@ class Flow:
             raise Unread(f"what its map gives goes through {name or node.op} before it meets")
         mapped = fx.node.map_arg((node.args, node.kwargs), lambda one: self.of(one).index if self.depends[one] else self.values[one])
         args, kwargs = mapped
-        if node.op == "call_method":
-            made = getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        else:
-            made = node.target(*args, **kwargs)  # type: ignore[operator]
-        return replace(first, index=made)
+        called: Any = getattr(args[0], str(node.target)) if node.op == "call_method" else node.target
+        return replace(first, index=called(*(args[1:] if node.op == "call_method" else args), **kwargs))
 
     def _through(self, node: fx.Node, moved: Moved) -> Moved:
         path = str(node.target)

@@ -23,13 +23,15 @@ def larger(call: Call) -> Iterator[Call]:
     shape = tuple(tensors[0].shape)
     sizes = {name: tuple(value) for name, value in call.values.items() if isinstance(value, (tuple, list)) and all(isinstance(side, int) for side in value)}
     grid = next((value for value in sizes.values() if len(value) == 2), None)
+    wanted: list[tuple[tuple[int, ...], tuple[int, int] | None]]
     if len(shape) == 3 and grid is not None:
         rest = shape[1] - prod(grid)
         wanted = [((shape[0], rest + prod(sides), shape[2]), sides) for sides in _sides(grid)] if rest >= 0 else []
     elif len(shape) == 3:
         wanted = [((shape[0], count, shape[2]), None) for count in (*(((4 * shape[1] + 3),) if shape[1] <= _SMALL else ()), 4 * shape[1], 2 * shape[1])]
     elif len(shape) == 4:
-        wanted = [((*shape[:2], *sides), sides) for sides in _sides(shape[2:])] + [((shape[0], *sides, shape[3]), sides) for sides in _sides(shape[1:3])]
+        wanted = [((*shape[:2], *sides), sides) for sides in _sides(shape[2:])]
+        wanted += [((shape[0], *sides, shape[3]), sides) for sides in _sides(shape[1:3])]
     else:
         wanted = []
     source = torch.Generator().manual_seed(11)

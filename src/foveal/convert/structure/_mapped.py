@@ -58,10 +58,7 @@ class Mapped(nn.Module):
             return F.linear(x, self.weight, self.bias)
         made = self.layer(x.mT.reshape(x.shape[0], x.shape[2], x.shape[1], *[1] * (self.layer.weight.ndim - 3)) if pixels else x)
         for part, way in zip(self.behind, self.ways, strict=True):
-            if way == "rows":
-                made = part(made.flatten(0, -2)).view(made.shape)
-            else:
-                made = part(made.mT).mT if way == "turned" else part(made)
+            made = _called(part, made, way)
         return self._picked(made.flatten(2).mT if pixels else made)
 
     def _picked(self, made: Tensor) -> Tensor:
@@ -69,6 +66,12 @@ class Mapped(nn.Module):
             return made
         parts = [made.new_zeros(*made.shape[:-1], count) if row == NOTHING else made[..., row : row + count] for row, count in self.stretches]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+def _called(part: nn.Module, made: Tensor, way: str) -> Tensor:
+    if way == "rows":
+        return part(made.flatten(0, -2)).view(made.shape)
+    return part(made.mT).mT if way == "turned" else part(made)
 
 
 class NoMap(nn.Module):

@@ -40,7 +40,7 @@ class _Tracer(fx.Tracer):
         values = dict(self.given)
         for name, value in self.given.items():
             if is_open(value):
-                proxy = self.create_proxy("placeholder", name, (), {})
+                proxy: Any = self.create_proxy("placeholder", name, (), {})
                 # sizes may be unpacked anywhere
                 values[name] = proxy if isinstance(value, Tensor) else tuple(proxy[index] for index in range(len(value)))
         return lambda: root_fn(self.root, **values), []
@@ -62,7 +62,7 @@ def traced(copy: nn.Module, call: Call, maps: set[str]) -> fx.Graph:
     # one path of the two that timm's modules have
     for part in copy.modules():
         if isinstance(getattr(part, "fused_attn", None), bool):
-            part.fused_attn = True
+            setattr(part, "fused_attn", True)  # noqa: B010  # modules take any attribute, and types of theirs know none
     globals_ = getattr(type(copy).forward, "__globals__", {})
     library = type(copy).__module__.partition(".")[0]
     own = tuple(value for value in globals_.values() if isinstance(value, FunctionType) and (value.__module__ or "").partition(".")[0] == library)
