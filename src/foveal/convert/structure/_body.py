@@ -81,8 +81,8 @@ class Body:
             if key not in self.open and (isinstance(value, Tensor) or value != self.settings.get(key)):
                 got = f"a {type(value).__name__}" if isinstance(value, Tensor) else repr(value)
                 raise InputError(
-                    f"{name or 'a converted attention'} was read with {key}={self.settings.get(key)!r} and is given {got}; convert with the inputs that it will "
-                    "have (convert_(…, inputs=…)), or leave it out of `where`"
+                    f"{name or 'a converted attention'} was read with {key}={self.settings.get(key)!r} and is given {got}; convert with the inputs "
+                    "that it will have (convert_(…, inputs=…)), or leave it out of `where`"
                 )
         return [given[key] for key in self.open]
 

@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -293,7 +293,7 @@ def _behind(graph: fx.GraphModule, values: dict[fx.Node, Any], core: Core, q: Sp
     if lies.shape != values[core.out].shape:
         raise Unread("its output lies in another order than its queries")
     flow = Flow(graph, values, {core.out: lies})
-    node = core.out
+    node, part = core.out, cast(Any, None)
     before: tuple[str, ...] = ()
     best: Behind | None = None
     while True:
