@@ -88,7 +88,8 @@ def _by_structure(model: nn.Module, choose: Choose, done: list[nn.Module], input
     left = {name: module for name, module in unknown if id(module) not in hosts and id(above.get(name.rpartition(".")[0])) not in hosts}
     kept, reasons = kept_of(model, left, inputs)
     return Structures(
-        hosts | kept, {key: reason if key not in reasons else f"{reason}; {reasons[key]}" for key, reason in found.reasons.items() if key not in kept}
+        hosts | kept,
+        {key: reason if reasons.get(key, reason) == reason else f"{reason}; {reasons[key]}" for key, reason in found.reasons.items() if key not in kept},
     )
 
 

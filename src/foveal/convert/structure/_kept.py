@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -293,7 +293,8 @@ def _behind(graph: fx.GraphModule, values: dict[fx.Node, Any], core: Core, q: Sp
     if lies.shape != values[core.out].shape:
         raise Unread("its output lies in another order than its queries")
     flow = Flow(graph, values, {core.out: lies})
-    node, part = core.out, cast(Any, None)
+    node = core.out
+    part: Any
     before: tuple[str, ...] = ()
     best: Behind | None = None
     while True:
