@@ -11,7 +11,7 @@ from ._fitting import attention_classes_first, unknown_attentions
 from ._host import Host, find_host, known_hosts
 from ._record import Converted, is_converted, record_of
 from ._where import Where, is_everywhere, matcher
-from .structure import NO_OUTPUT_MAP, Structures, recalled, structures_of
+from .structure import NO_OUTPUT_MAP, Structures, kept_of, recalled, structures_of
 
 __all__ = ["Choose", "chooser", "find"]
 
@@ -103,7 +103,13 @@ def _by_structure(model: nn.Module, choose: Choose, done: list[nn.Module], input
         if found.reasons.get(id(module)) == NO_OUTPUT_MAP and parent and chosen(parent, model.get_submodule(parent)):
             above[parent] = model.get_submodule(parent)
     others = structures_of(model, above, inputs)
-    return Structures(found.hosts | others.hosts, found.reasons)
+    hosts = found.hosts | others.hosts
+    left = {name: module for name, module in unknown if id(module) not in hosts and id(above.get(name.rpartition(".")[0])) not in hosts}
+    kept, reasons = kept_of(model, left, inputs)
+    return Structures(
+        hosts | kept,
+        {key: reason if reasons.get(key, reason) == reason else f"{reason}; {reasons[key]}" for key, reason in found.reasons.items() if key not in kept},
+    )
 
 
 def _missing(modules: Mapping[int, nn.Module], names: Mapping[int, list[str]], structures: Structures) -> str:

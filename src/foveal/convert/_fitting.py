@@ -147,7 +147,7 @@ def _grouped(left: list[Left]) -> str:
 
 # -- attentions of classes that nobody knows --------------------------------------------------------------------------------------------------------
 
-_NAMED = re.compile(r"attn|attention|(?<![a-z])sa$|mhsa|gpsa|shsa|mla$|^lambda", re.IGNORECASE)
+_NAMED = re.compile(r"attn|attention|(?<![a-z])sa$|mhsa|gpsa|sh[sm]a|mla$|^lambda", re.IGNORECASE)
 _MAPS = ("qkv", "to_qkv", "q_proj", "to_q", "query", "qk", "in_proj_weight")
 """What modules call their map to queries."""
 

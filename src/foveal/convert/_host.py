@@ -29,6 +29,10 @@ class Place:
     """A linear map to queries, keys and values, ``(3 · I, C)``."""
     proj: nn.Module
     """A linear map back, ``(C, I)``."""
+    dim_out: int | None = None
+    """Width of what ``proj`` gives, where it is another than C; None where it is C. Only attentions of one ``qkv`` and one ``proj`` can have that."""
+    reads_others: str = ""
+    """Where keys and values come from, if not from the tokens that ask, as "its keys and values are reduced"; only attentions with a context can have that."""
     q_norm: nn.Module = field(default_factory=nn.Identity)
     k_norm: nn.Module = field(default_factory=nn.Identity)
     norm: nn.Module = field(default_factory=nn.Identity)

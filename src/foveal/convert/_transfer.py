@@ -14,6 +14,7 @@ from torch import nn
 
 from .._errors import InputError
 from ..attention import AttentionConfig, TokenAttention
+from ..attention._base import QKVAttention
 from ..attention._transfer import Transfer, WarmStart
 from ._foreign import is_ours, made_by_user
 from ._host import Place
@@ -40,6 +41,11 @@ def build(config: AttentionConfig, place: Place, warm_start: WarmStart) -> tuple
 def make(config: AttentionConfig, place: Place) -> TokenAttention:
     """The attention without memory: what the host gives need not be made."""
     options: dict[str, Any] = {}
+    if place.dim_out not in (None, place.dim) and not issubclass(type(config).module, QKVAttention):
+        raise InputError(
+            f"it changes the width of its tokens from {place.dim} to {place.dim_out}, which {config.attention} attention cannot, "
+            "softmax or denoising attention can"
+        )
     if place.head_dim * place.num_heads != place.dim and getattr(config, "attn_head_dim", None) is None:
         if not hasattr(config, "attn_head_dim"):
             raise InputError(f"{config.attention} attention needs dim = heads × width, got {place.dim} and {place.num_heads} × {place.head_dim}")
@@ -60,6 +66,8 @@ def refusal(module: TokenAttention, place: Place) -> str:
     """Why the attention cannot stand here; empty where it can."""
     if place.needs_pairs and not module.has_pairwise_logits:
         return f"{place.needs_pairs}; {module.name} attention has no pairs, softmax or denoising attention has"
+    if place.reads_others and not module.takes_values_apart:
+        return f"{place.reads_others}; {module.name} attention reads no other tokens than those that ask, softmax or denoising attention can"
     if place.values_apart and not module.takes_values_apart:
         return (
             f"its values are made of other tokens than its keys, as where positions are added to queries and keys alone; {module.name} attention cannot have "

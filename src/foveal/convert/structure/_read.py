@@ -1,7 +1,6 @@
 """From a module nobody declared to a host: found, checked, and only then believed."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,22 +11,21 @@ from torch.nn.utils.parametrize import is_parametrized
 from ..._errors import InputError
 from ...attention import SoftmaxAttention, TokenAttention
 from .._host import Host, Place
-from .._layouts import above
 from .._sources import settled
 from .._transfer import build
 from ._arguments import Call, bound, sources_of
-from ._forms import MOST_FORMS
 from ._inlet import inlet_of, without
 from ._maps import Met, met_in, queries_or_keys, tokens_in
 from ._place import place_of
 from ._plan import Plan
-from ._probe import Given, given_at_place
+from ._probe import Given, aside, given_at_place, in_several_places
 from ._reading import Reading, one_for_all
 from ._seen import Run, run, stirred
 from ._shell import answer, shell
+from ._text import refuse_text
 from ._written import packed, unpacked
 
-__all__ = ["NO_OUTPUT_MAP", "Structures", "recalled", "structures_of"]
+__all__ = ["NO_OUTPUT_MAP", "Structures", "read_again", "structures_of"]
 
 TOLERANCE = 1e-5
 """Of the output's largest number, in float32."""
@@ -55,21 +53,13 @@ def structures_of(model: nn.Module, modules: Mapping[str, nn.Module], inputs: An
     if not modules:
         return Structures(hosts, reasons)
     probe = given_at_place(model, modules, inputs)
-    shared = _in_several_places(model)
+    shared = in_several_places(model)
     for name, module in modules.items():
-        calls = probe.calls.get(name, [])
-        if not calls:
-            broke = f" ({probe.broke})" if probe.broke else ""
-            reasons[id(module)] = f"no run reached it{broke}: give a batch with convert_(…, inputs=…)"
-        elif len(calls) > MOST_FORMS:
-            reasons[id(module)] = f"it is called in more than {MOST_FORMS} forms in one run, and each would have to be proven"
-        elif name in probe.cut and (probe.times[name] > 1 or id(module) in shared):
-            reasons[id(module)] = (
-                f"it is called several times in a run, and the run broke off before all of its calls were seen ({probe.broke}): give a batch with "
-                "convert_(…, inputs=…)"
-            )
+        calls = probe.given(name, id(module) in shared)
+        if isinstance(calls, str):
+            reasons[id(module)] = calls
         else:
-            with _aside(module):
+            with aside(module):
                 reading = one_for_all([_read(module, given) for given in calls], lambda plan, other, module=module: _holds(module, plan, other))  # type: ignore[misc]
             if isinstance(reading, str):
                 reasons[id(module)] = reading
@@ -78,43 +68,19 @@ def structures_of(model: nn.Module, modules: Mapping[str, nn.Module], inputs: An
     return Structures(hosts, reasons)
 
 
-def recalled(name: str, module: nn.Module, kept: dict[str, Any]) -> Host:
-    """The host of a module that was read before, as :func:`packed` wrote it; proven again, on this module and without a run of its model.
-
-    Raises:
-        ValueError: it does not hold here.
-    """
+def read_again(module: nn.Module, kept: dict[str, Any]) -> Host | str:
+    """The host of a module that was read before, as :func:`packed` wrote it, proven again; or why it does not hold here."""
     device = next((value.device for value in module.parameters()), torch.device("cpu"))
     reading = unpacked(kept, device)
-    with _aside(module):
-        reason = _holds(module, reading.plan, reading)
-    if reason:
-        raise InputError(
-            f"{name} ({type(module).__name__}) does not compute what was read of it when the conversion was saved: {reason}; build the model as it was then, "
-            "with the version of its library that it had"
-        )
-    return _host(reading)
-
-
-def _in_several_places(model: nn.Module) -> set[int]:
-    seen: set[int] = set()
-    return {id(module) for _, module in model.named_modules(remove_duplicate=False) if id(module) in seen or seen.add(id(module))}  # type: ignore[func-returns-value]
-
-
-@contextmanager
-def _aside(module: nn.Module) -> Iterator[None]:
-    """Nothing of what is drawn or computed here is seen outside."""
-    devices = [value.device.index or 0 for value in module.parameters() if value.device.type == "cuda"]
-    with torch.random.fork_rng(devices=sorted(set(devices))), torch.inference_mode(False), torch.no_grad():
-        yield
+    with aside(module):
+        return _holds(module, reading.plan, reading) or _host(reading)
 
 
 def _host(reading: Reading) -> Host:
     plan = reading.plan
 
     def read(module: nn.Module, model: nn.Module, name: str) -> Place:
-        if reads_text(model, name):
-            raise InputError(f"{name} reads text, which is left alone; name a place in images, for example with where='vision_model.*'")
+        refuse_text(model, name)
         return place_of(module, plan, model, name)
 
     return Host(read, lambda module, ours: shell(module, ours, plan), _told(reading))
@@ -126,16 +92,6 @@ def _told(reading: Reading) -> dict[str, Any] | str:
         return packed(reading)
     except InputError as error:
         return str(error)
-
-
-def reads_text(model: nn.Module, name: str) -> bool:
-    """Whether the nearest configuration above is one of text alone."""
-    for owner in (model.get_submodule(name), *above(model, name)):
-        config = getattr(owner, "config", None)
-        if config is None or isinstance(config, nn.Module):
-            continue
-        return hasattr(config, "vocab_size") and not any(hasattr(config, key) for key in ("patch_size", "image_size", "vision_config", "num_channels"))
-    return False
 
 
 def _read(module: nn.Module, given: Given) -> Reading | str:

@@ -19,7 +19,7 @@ from ._plan import Plan
 from ._probe import Given
 from ._reading import Reading
 
-__all__ = ["call_again", "call_kept", "packed", "unpacked"]
+__all__ = ["call_again", "call_kept", "packed", "unpacked", "values_kept"]
 
 _MOST = 2**20
 """Numbers of one tensor that are kept as they are: places, lengths and tables of pairs."""
@@ -75,6 +75,11 @@ def call_again(kept: dict[str, Any], device: torch.device) -> Given:
     drawn: dict[Any, Any] = {"": torch.Generator().manual_seed(11)}
     args = tuple(_unpacked(value, drawn, device) for value in kept["args"])
     return Given(args, {name: _unpacked(value, drawn, device) for name, value in kept["kwargs"].items()})
+
+
+def values_kept(found: Any, without: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of what was found of an attention, but for those that are read anew; to be compared."""
+    return {one.name: _packed(getattr(found, one.name), None) for one in fields(found) if one.name not in without}
 
 
 def _packed(value: Any, slots: dict[int, int] | None) -> Any:
