@@ -8,7 +8,10 @@ from torch import Tensor, nn
 from .._host import Place
 from .._layouts import tokens_of
 from .._parts import Copied, joined, joined_parameters, linear_of
+from .._placed import SHIFTED
+from ._norm import norm_of
 from ._plan import Plan
+from ._position import position_of
 
 __all__ = ["Scaled", "place_of"]
 
@@ -28,13 +31,16 @@ def place_of(module: nn.Module, plan: Plan, model: nn.Module | None, name: str) 
     """From the module itself, or from the copy that was looked at."""
     qkv, copied = _qkv(module, plan)
     proj, of_proj = _flat(module.get_submodule(plan.proj))
-    q_norm, k_norm = (module.get_submodule(path) if path else nn.Identity() for path in plan.norms)
+    q_norm, k_norm = (norm_of(module, path) for path in plan.norms)
     factor = plan.scale * plan.head_dim**0.5
     if abs(factor - 1) > 1e-5:
         q_norm = Scaled(q_norm, factor)
     sources = [part.sources for part in plan.parts]
     others = not set(sources[0]) & set(sources[2])
-    tokens = tokens_of(model, name) if model is not None and not others else None
+    tokens = tokens_of(model, name) if model is not None and not others and not plan.ends else None
+    if tokens is not None and tokens.grid is not None and plan.tokens != (tokens.prefix or 0) + tokens.grid[0] * tokens.grid[1] + tokens.suffix:
+        # a tower says the grid of its images, and here are others: windows, or a later stage
+        tokens = None
     return Place(
         dim=proj.weight.shape[0],
         num_heads=plan.num_heads,
@@ -49,11 +55,12 @@ def place_of(module: nn.Module, plan: Plan, model: nn.Module | None, name: str) 
         grid=None if tokens is None else tokens.grid,
         no_grid="" if tokens is None else tokens.no_grid,
         windows=1 if tokens is not None and tokens.owner is not None else None,
-        needs_pairs="it is asked by other tokens than it reads" if others else "",
+        needs_pairs="it is asked by other tokens than it reads" if others else SHIFTED if plan.shifted else "",
         values_apart=sources[1] != sources[2],
         asks_apart=others,
         rotary=bool(plan.rotary),
-        given_bias=False,
+        given_bias=any(form == "pairs" for _, form, _ in plan.given),
+        position=position_of(module, plan.table),
         checked=True,
         copied=copied + of_proj,
     )

@@ -15,9 +15,12 @@ from .._layouts import above
 from .._sources import settled
 from .._transfer import build
 from ._arguments import Call, bound, sources_of
+from ._bias import added_to, settings_of, without_tables
 from ._maps import Met, met_in, queries_or_keys, tokens_in
+from ._packed import one_image, split_otherwise
 from ._place import place_of
 from ._plan import Plan
+from ._position import position_of
 from ._probe import Given, given_at_place
 from ._seen import Run, run, stirred
 from ._shell import answer, shell
@@ -94,11 +97,12 @@ def _plan(module: nn.Module, given: Given) -> Plan | str:
         return call
     try:
         copy = stirred(module)
+        call, ends = one_image(call)
         tokens = _tokens(copy, call)
         if isinstance(tokens, str):
             return tokens
-        call, mask = _with_mask(copy, call, tokens)
-        plan = _found(copy, call, tokens, mask)
+        call, mask = (call, "") if ends else _with_mask(copy, call, tokens)
+        plan = _found(copy, call, tokens, mask, ends)
         if isinstance(plan, str):
             return plan
         return _checked(copy, plan, call, tokens)
@@ -114,12 +118,15 @@ def _tokens(copy: nn.Module, call: Call) -> set[str] | str:
     if len(seen.logits) != 1:
         return f"it computes {len(seen.logits)} softmax attentions in a call, and one is read"
     names: set[str] = set()
+    others = ""
     for one in seen.maps:
         if one.turn < seen.turns[0]:
             found = sources_of(one.given, call)
-            if found is None:
-                return f"{one.path} takes something else than the tokens (or tokens and positions) of its call, as where keys are reduced or windows cut inside"
-            names |= set(found[0])
+            # a map that makes a bias takes no tokens; what takes others shows in what follows
+            others = others or (one.path if found is None else "")
+            names |= set() if found is None else set(found[0])
+    if not names and others:
+        return f"{others} takes something else than the tokens (or tokens and positions) of its call, as where keys are reduced or windows cut inside"
     return names or "no linear map takes its tokens"
 
 
@@ -142,37 +149,50 @@ def _with_mask(copy: nn.Module, call: Call, tokens: set[str]) -> tuple[Call, str
         mask[..., 0] = True
     elif isinstance(there, Tensor) and there.shape != mask.shape and there.ndim != 4:
         return call, name
-    other = Call(call.names, call.defaults, call.values | {name: mask})
-    try:
-        run(copy, other.given)
-    except (RuntimeError, ValueError, TypeError, IndexError):
-        return call, name
-    return other, name
+    windows = mask[: len(mask) // 2 if len(mask) % 2 == 0 else None, 0]
+    for form in (mask, windows) if mask.is_floating_point() else (mask,):
+        other = Call(call.names, call.defaults, call.values | {name: form})
+        try:
+            seen = run(copy, other.given)
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            continue
+        # given one of another form, some make more samples of it without a word
+        if seen.logits[0].shape == logits.shape:
+            return other, name
+    return call, name
 
 
-def _found(copy: nn.Module, call: Call, tokens: set[str], mask: str) -> Plan | str:
+def _found(copy: nn.Module, call: Call, tokens: set[str], mask: str, ends: str) -> Plan | str:
     calls = call.fresh(tokens, 1), call.fresh(tokens, 2)
     runs = run(copy, calls[0].given), run(copy, calls[1].given)
     behind = [one for one in runs[0].maps if one.turn > runs[0].turns[0]]
     if len(behind) != 1:
         return NO_OUTPUT_MAP if not behind else f"{len(behind)} maps follow the softmax, and one is read"
     met = met_in(copy, calls, runs)
+    if isinstance(met, str) and (bare := without_tables(copy)) is not None:
+        other = met_in(bare, calls, (run(bare, calls[0].given), run(bare, calls[1].given)))
+        met = met if isinstance(other, str) else other
     if isinstance(met, str):
         return met
     heads = _heads(copy, met, runs[0])
     added = _added(copy, met, heads, calls[0], runs[0])
-    used = ""
-    if added is not None:
-        value = call.values.get(mask)
-        if not isinstance(value, Tensor) or not _same_mask(added, value):
-            return "a bias or a mask is added to its logits that none of its arguments says"
+    used, given, table, value = "", (), None, call.values.get(mask)
+    if added is not None and isinstance(value, Tensor) and _same_mask(added, value):
         used = mask
-    elif isinstance(call.values.get(mask), Tensor):
+    elif added is not None:
+        more = added_to(copy, met, heads, calls[0], runs[0], mask)
+        if isinstance(more, str):
+            return more
+        used = mask if any(one.name == mask and one.form == "pairs" and one.gain == 1 for one in more.given) else ""
+        given, table = tuple((one.name, one.form, one.gain) for one in more.given if one.name != used), more.table
+    if isinstance(value, Tensor) and mask not in (used, *(name for name, _, _ in given)):
         return f"it is given {mask} and its logits do not show it"
+    if ends and (used or given or table is not None):
+        return "its tokens are of several images and a bias is added to its logits, which is not read together"
     returns = _returns(runs[0])
     if isinstance(returns, str):
         return returns
-    known = {name for part in met.parts for name in part.sources} | {used, met.rotary}
+    known = {name for part in met.parts for name in part.sources} | {used, met.rotary, ends} | {name for name, _, _ in given}
     harmless = tuple(name for name, value in call.values.items() if isinstance(value, Tensor) and name not in known)
     inner = len(met.parts[0].rows)
     if any(isinstance(value, Tensor) and "mask" in name for name, value in call.values.items() if name in harmless):
@@ -190,6 +210,11 @@ def _found(copy: nn.Module, call: Call, tokens: set[str], mask: str) -> Plan | s
         mask=used,
         rotary=met.rotary,
         rotation=met.rotation,
+        given=given,
+        table=table,
+        fixed=() if table is None else settings_of(copy, met, calls[0], runs[0], heads),
+        tokens=runs[0].logits[0].shape[-1],
+        ends=ends,
         returns=returns,
         harmless=harmless,
     )
@@ -213,9 +238,15 @@ def _added(copy: nn.Module, met: Met, heads: int, call: Call, seen: Run) -> Tens
 def _same_mask(added: Tensor, mask: Tensor) -> bool:
     if mask.dtype == torch.bool:
         told = torch.zeros_like(added).masked_fill(~mask.expand_as(added), float("-inf"))
+        if not _fits(mask, added):
+            return False
         closed = (added == float("-inf")) | (added < -1e4)
         return torch.equal(closed, told.isinf()) and bool((added[~closed].abs() < 1e-3).all())
-    return torch.allclose(added, mask.expand_as(added), rtol=1e-3, atol=1e-3)
+    return _fits(mask, added) and torch.allclose(added, mask.expand_as(added), rtol=1e-3, atol=1e-3)
+
+
+def _fits(mask: Tensor, logits: Tensor) -> bool:
+    return mask.ndim <= 4 and all(got in (1, want) for got, want in zip(mask.shape[::-1], logits.shape[::-1], strict=False))
 
 
 def _returns(seen: Run) -> tuple[str, ...] | str | None:
@@ -231,6 +262,8 @@ def _returns(seen: Run) -> tuple[str, ...] | str | None:
             out.append("none")
         elif isinstance(value, Tensor) and value.shape == logits.shape and logits.ndim == 4:
             out.append("weights")
+        elif type(value) is list and all(part is None for part in value):
+            out.append("each")
         else:
             return "it returns more than its output and its maps"
     return tuple(out)
@@ -238,22 +271,24 @@ def _returns(seen: Run) -> tuple[str, ...] | str | None:
 
 def _checked(copy: nn.Module, plan: Plan, call: Call, tokens: set[str]) -> Plan | str:
     """The plan, if ours built from it gives what the copy gives on tokens that nothing was found from; with the mask that was found, and without."""
-    ours = _ours(copy, plan)
+    ours, position = _ours(copy, plan), position_of(copy, plan.table)
     calls = [call.fresh(tokens, seed) for seed in (3, 4)]
-    if plan.mask:
-        bare = _without(calls[1], plan.mask)
-        calls.append(bare)
+    optional = [name for name in (plan.mask, *(name for name, _, _ in plan.given)) if isinstance(call.values.get(name), Tensor)]
+    if plan.ends:
+        calls += [split_otherwise(calls[1], plan.ends, cuts) for cuts in ([0, plan.tokens // 4, plan.tokens], [0, plan.tokens // 2, plan.tokens])]
+    if optional:
+        calls.append(_without(calls[1], optional))
     for other in calls:
         try:
             wanted = run(copy, other.given).output
         except (RuntimeError, ValueError, TypeError):
-            if plan.mask and other is calls[-1]:
+            if optional and other is calls[-1]:
                 # it cannot do without its mask, and its model gives it one
                 continue
             raise
-        made = answer(ours, plan, plan.called((), other.values), "", False)
+        made = answer(ours, plan, plan.called((), other.values), "", False, position)
         for what, got in zip(plan.returns or ("out",), _pairs(wanted, made), strict=True):
-            if what == "none":
+            if what in ("none", "each"):
                 continue
             want, have = got
             if have.shape != want.shape:
@@ -264,8 +299,8 @@ def _checked(copy: nn.Module, plan: Plan, call: Call, tokens: set[str]) -> Plan 
     return plan
 
 
-def _without(call: Call, name: str) -> Call:
-    return Call(call.names, call.defaults, call.values | {name: None})
+def _without(call: Call, names: list[str]) -> Call:
+    return Call(call.names, call.defaults, call.values | dict.fromkeys(names))
 
 
 def _pairs(wanted: Any, made: Any) -> list[tuple[Any, Any]]:
