@@ -74,7 +74,7 @@ def sources_of(taken: Tensor, call: Call) -> tuple[tuple[str, ...], str] | None:
     for count in (1, 2):
         for names in combinations(tensors, count):
             parts = [tensors[name] for name in names]
-            if any(part.shape[1:] != parts[0].shape[1:] for part in parts):
+            if any(part.shape[1:] != parts[0].shape[1:] or len(part) not in (1, len(parts[0])) for part in parts):
                 continue
             whole = parts[0] if count == 1 else parts[0] + parts[1]
             for layout, same in _layouts(whole, taken):

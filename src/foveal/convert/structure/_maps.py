@@ -49,8 +49,9 @@ def head_parts(run: Run, met: "Met") -> Tensor:
 def met_in(module: nn.Module, calls: tuple[Call, Call], runs: tuple[Run, Run]) -> Met | str:
     """The first arrangement whose products explain the logits, or what was missing."""
     first = runs[0]
-    # what takes the same whatever the tokens are makes a bias
-    before = [one for one in first.maps if one.turn < first.turns[0] and not any(_same(one, other) for other in runs[1].maps)]
+    before = [one for one in first.maps if one.turn < first.turns[0]]
+    # what takes the same whatever the tokens are, and none of the arguments, makes a bias
+    before = [one for one in before if not any(_same(one, other) for other in runs[1].maps) or sources_of(one.given, calls[0]) is not None]
     sources: list[tuple[tuple[str, ...], str]] = []
     for one in before:
         found = sources_of(one.given, calls[0])

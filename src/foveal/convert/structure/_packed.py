@@ -18,9 +18,10 @@ def one_image(call: Call) -> tuple[Call, str]:
     """The call with all its tokens in one image, and the argument that counts them: from 0 to their number. Its name is empty where there is none."""
     sizes = {size for value in call.tensors.values() for size in value.shape[:2]}
     for name, value in call.values.items():
-        if isinstance(value, Tensor) and value.ndim == 1 and len(value) > 1 and value.dtype in (torch.int32, torch.int64):
-            if int(value[0]) == 0 and int(value[-1]) in sizes and bool((value[1:] > value[:-1]).all()):
-                return split_otherwise(call, name, [0, int(value[-1])]), name
+        if not isinstance(value, Tensor) or value.ndim != 1 or len(value) < 2 or value.dtype not in (torch.int32, torch.int64):
+            continue
+        if int(value[0]) == 0 and int(value[-1]) in sizes and bool((value[1:] > value[:-1]).all()):
+            return split_otherwise(call, name, [0, int(value[-1])]), name
     return call, ""
 
 

@@ -57,7 +57,7 @@ def place_of(module: nn.Module, plan: Plan, model: nn.Module | None, name: str) 
         windows=1 if tokens is not None and tokens.owner is not None else None,
         needs_pairs="it is asked by other tokens than it reads" if others else SHIFTED if plan.shifted else "",
         values_apart=sources[1] != sources[2],
-        asks_apart=others,
+        asks_apart=others and plan.asks_apart,
         rotary=bool(plan.rotary),
         given_bias=any(form == "pairs" for _, form, _ in plan.given),
         position=position_of(module, plan.table),

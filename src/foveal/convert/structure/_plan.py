@@ -61,6 +61,8 @@ class Plan:
     """Arguments that may change the host's own bias, and what they were."""
     tokens: int = 0
     """How many there were."""
+    asks_apart: bool = False
+    """Whether queries were made of other tokens than keys."""
     ends: str = ""
     """The argument that says where the tokens of one image end and those of the next begin."""
     returns: tuple[str, ...] | None = None

@@ -1,4 +1,4 @@
-"""What a host adds to its logits out of its own parameters: a table, or a small network, read at the places of pairs, or tables that queries are multiplied with.
+"""What a host adds to its logits out of its own parameters: a table, or a small network, read at the places of pairs; or tables that queries are multiplied by.
 
 Shapes     B samples or windows, H heads, N tokens, D head width, L places of a table
 """

@@ -214,10 +214,17 @@ def _found(copy: nn.Module, call: Call, tokens: set[str], mask: str, ends: str) 
         table=table,
         fixed=() if table is None else settings_of(copy, met, calls[0], runs[0], heads),
         tokens=runs[0].logits[0].shape[-1],
+        asks_apart=_asks_apart(met, call),
         ends=ends,
         returns=returns,
         harmless=harmless,
     )
+
+
+def _asks_apart(met: Met, call: Call) -> bool:
+    """Whether others ask than are read: arguments of other names may hold the same tokens."""
+    asked, read = ([call.values[name] for name in part.sources] for part in met.parts[:2])
+    return len(asked) != len(read) or any(one is not other and not torch.equal(one, other) for one, other in zip(asked, read, strict=True))
 
 
 def _heads(copy: nn.Module, met: Met, seen: Run) -> int:
@@ -262,6 +269,9 @@ def _returns(seen: Run) -> tuple[str, ...] | str | None:
             out.append("none")
         elif isinstance(value, Tensor) and value.shape == logits.shape and logits.ndim == 4:
             out.append("weights")
+        elif isinstance(value, Tensor) and value.ndim == 3 and value.numel() == logits.numel() and value.shape[1:] == logits.shape[-2:]:
+            # samples and heads in one axis
+            out.append("folded")
         elif type(value) is list and all(part is None for part in value):
             out.append("each")
         else:

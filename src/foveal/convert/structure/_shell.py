@@ -43,8 +43,8 @@ def answer(attn: TokenAttention, plan: Plan, values: dict[str, Any], name: str, 
     for key, value in plan.fixed if position is not None else ():
         if key in values and values[key] is not None and values[key] != value:
             raise InputError(
-                f"{name or 'a converted attention'} is given {key}={values[key]}, and its bias of positions was read with {value}; convert with the inputs that it "
-                "will have (convert_(…, inputs=…)), or leave it out of `where`"
+                f"{name or 'a converted attention'} is given {key}={values[key]}, and its bias of positions was read with {value}; convert with the inputs that "
+                "it will have (convert_(…, inputs=…)), or leave it out of `where`"
             )
     q, k, v = (_summed(part, values) for part in plan.parts)
     like = q
@@ -61,7 +61,7 @@ def answer(attn: TokenAttention, plan: Plan, values: dict[str, Any], name: str, 
     turn = values.get(plan.rotary) if plan.rotary else None
     mask = values.get(plan.mask) if plan.mask else None
     bias = _biases(attn, plan, values, tokens, like, position, name)
-    asked = plan.returns is not None and ("weights" in plan.returns or (weights and {"none", "each"} & set(plan.returns)))
+    asked = plan.returns is not None and ({"weights", "folded"} & set(plan.returns) or (weights and {"none", "each"} & set(plan.returns)))
 
     def attend(x: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor | None]:
         rotate = None if turn is None else PrefixRotary(lambda part: rotated(part, *turn, plan.rotation), 0)
@@ -77,7 +77,8 @@ def answer(attn: TokenAttention, plan: Plan, values: dict[str, Any], name: str, 
     out = like_tokens(out, plan.layout, like)
     if plan.returns is None:
         return out
-    return tuple(out if what == "out" else each if what == "each" else made for what in plan.returns)
+    forms = {"out": out, "each": each, "folded": None if made is None else made.flatten(0, 1)}
+    return tuple(forms.get(what, made) for what in plan.returns)
 
 
 def _biases(attn: TokenAttention, plan: Plan, values: dict[str, Any], tokens: Tensor, like: Tensor, position: nn.Module | None, name: str) -> Tensor | None:
