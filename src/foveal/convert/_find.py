@@ -11,7 +11,7 @@ from ._fitting import attention_classes_first, unknown_attentions
 from ._host import Host, find_host, known_hosts
 from ._record import Converted, is_converted, record_of
 from ._where import Where, is_everywhere, matcher
-from .structure import NO_OUTPUT_MAP, Structures, structures_of
+from .structure import NO_OUTPUT_MAP, Structures, sisters_in, structures_of
 
 __all__ = ["Choose", "chooser", "find"]
 
@@ -84,7 +84,14 @@ def _by_structure(model: nn.Module, choose: Choose, done: list[nn.Module], input
         if found.reasons.get(id(module)) == NO_OUTPUT_MAP and parent and chosen(parent, model.get_submodule(parent)):
             above[parent] = model.get_submodule(parent)
     others = structures_of(model, above, inputs)
-    return Structures(found.hosts | others.hosts, found.reasons)
+    # hooks of the attention itself, as those that record maps, go on where it has a place of its own
+    beside = {
+        name: module
+        for name, module in unknown
+        if (parent := above.get(name.rpartition(".")[0])) is not None and (id(parent) not in others.hosts or module._forward_hooks)
+    }
+    made = {key: host for key, host in sisters_in(model, beside, inputs).items() if not isinstance(host, str)}
+    return Structures(found.hosts | others.hosts | made, found.reasons)
 
 
 def _missing(modules: Mapping[int, nn.Module], names: Mapping[int, list[str]], structures: Structures) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ._arguments import Call
 from ._maps import Met, head_parts, queries_or_keys
+from ._plan import turn_of
 from ._position import SQUASHED, Buffer, Decomposed, Table
 from ._seen import Run, is_map, run
 
@@ -62,7 +63,7 @@ def added_to(copy: nn.Module, met: Met, heads: int, call: Call, seen: Run, mask:
     still = _still(copy, met)
     shape = _shape(seen, heads)
     alone = _logits(still, call, shape)
-    turn = call.values[met.rotary] if met.rotary else None
+    turn = turn_of(call.values[met.rotary]) if met.rotary else None
     q, k = (queries_or_keys(copy, part, met.layout, norm, turn, met.rotation, heads, seen) for part, norm in zip(met.parts[:2], met.norms, strict=True))
     added = seen.logits[0].reshape(shape) - (q @ k.mT) * met.scale
     size = float((seen.logits[0].reshape(shape).nan_to_num(neginf=0.0)).abs().max())

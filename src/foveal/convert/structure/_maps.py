@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ._arguments import Call, sources_of
 from ._norm import norm_of, norms_in
-from ._plan import Part, rotated
+from ._plan import Part, rotated, turn_of
 from ._seen import Map, Run
 
 __all__ = ["Met", "head_parts", "met_in", "queries_or_keys", "tokens_in"]
@@ -101,7 +101,7 @@ def _scale(module: Any, parts: Any, layout: str, norm: Any, rotary: str, rotatio
     """What the products are multiplied with, if that makes the logits of both runs but for what is the same in both."""
     products = []
     for call, run, logits in zip(calls, runs, seen, strict=True):
-        turn = call.values[rotary] if rotary else None
+        turn = turn_of(call.values[rotary]) if rotary else None
         try:
             q, k = (queries_or_keys(module, part, layout, name, turn, rotation, heads, run) for part, name in zip(parts[:2], norm, strict=True))
         except (RuntimeError, ValueError, IndexError):
@@ -156,6 +156,8 @@ def _arrangements(maps: list[Map], sources: list[tuple[str, ...]], heads: int, l
 def _rotations(call: Call) -> Iterator[tuple[str, str]]:
     yield "", ""
     for name, value in call.values.items():
+        if isinstance(value, Tensor) and value.is_complex():
+            yield name, "pairs"
         if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(part, Tensor) and part.ndim in (2, 3) for part in value):
             yield name, "half"
             yield name, "pairs"

@@ -16,6 +16,9 @@ from ._position import position_of
 __all__ = ["Scaled", "place_of"]
 
 
+CAUSAL = "it is causal where no mask says otherwise"
+
+
 class Scaled(nn.Module):
     """Queries of a host that divides its logits by something else than the root of the heads' width, behind its norm if it has one."""
 
@@ -27,8 +30,8 @@ class Scaled(nn.Module):
         return self.norm(x) * self.factor
 
 
-def place_of(module: nn.Module, plan: Plan, model: nn.Module | None, name: str) -> Place:
-    """From the module itself, or from the copy that was looked at."""
+def place_of(module: nn.Module, plan: Plan, model: nn.Module | None, name: str, rates: nn.Module | None = None) -> Place:
+    """From the module itself, or from the copy that was looked at; ``rates`` is what knows its dropout, if another."""
     qkv, copied = _qkv(module, plan)
     proj, of_proj = _flat(module.get_submodule(plan.proj))
     q_norm, k_norm = (norm_of(module, path) for path in plan.norms)
@@ -49,13 +52,13 @@ def place_of(module: nn.Module, plan: Plan, model: nn.Module | None, name: str) 
         proj=proj,
         q_norm=q_norm,
         k_norm=k_norm,
-        attn_drop=_rate(module, "attn"),
-        proj_drop=_rate(module, "proj"),
+        attn_drop=_rate(rates or module, "attn"),
+        proj_drop=_rate(rates or module, "proj"),
         num_prefix_tokens=None if tokens is None else tokens.prefix,
         grid=None if tokens is None else tokens.grid,
         no_grid="" if tokens is None else tokens.no_grid,
         windows=1 if tokens is not None and tokens.owner is not None else None,
-        needs_pairs="it is asked by other tokens than it reads" if others else SHIFTED if plan.shifted else "",
+        needs_pairs="it is asked by other tokens than it reads" if others else SHIFTED if plan.shifted else CAUSAL if plan.causal_alone else "",
         values_apart=sources[1] != sources[2],
         asks_apart=others and plan.asks_apart,
         rotary=bool(plan.rotary),

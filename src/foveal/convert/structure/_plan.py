@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ._position import Table
 
-__all__ = ["Plan", "as_tokens", "rotated"]
+__all__ = ["Plan", "as_tokens", "rotated", "turn_of"]
 
 Rows = tuple[int, ...]
 
@@ -61,6 +61,8 @@ class Plan:
     """Arguments that may change the host's own bias, and what they were."""
     tokens: int = 0
     """How many there were."""
+    causal_alone: bool = False
+    """Whether tokens look at earlier ones alone where no mask is given, as PyTorch's kernel makes of a module that is told causal."""
     asks_apart: bool = False
     """Whether queries were made of other tokens than keys."""
     ends: str = ""
@@ -90,6 +92,15 @@ def like_tokens(x: Tensor, layout: str, like: Tensor) -> Tensor:
     if layout == "packed":
         return x[0]
     return x.unflatten(1, like.shape[1:-1]) if layout == "rows" else x
+
+
+def turn_of(value: Any) -> tuple[Tensor, Tensor] | None:
+    """Cosines and sines, of two tensors or of a complex one."""
+    if isinstance(value, Tensor):
+        # heads stand between tokens and width, where they are named at all
+        value = value.flatten(0, -2) if value.ndim > 2 and value.shape[:-1].numel() == max(value.shape[:-1]) else value
+        return value.real, value.imag
+    return value if value is None else (value[0], value[1])
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor, rotation: str) -> Tensor:

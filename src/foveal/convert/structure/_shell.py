@@ -13,7 +13,7 @@ from .._parts import PrefixRotary
 from .._placed import Placed
 from ._bias import as_pairs
 from ._packed import in_pieces
-from ._plan import Part, Plan, as_tokens, like_tokens, rotated
+from ._plan import Part, Plan, as_tokens, like_tokens, rotated, turn_of
 from ._position import position_of
 
 __all__ = ["answer", "shell"]
@@ -58,14 +58,15 @@ def answer(attn: TokenAttention, plan: Plan, values: dict[str, Any], name: str, 
         context = as_tokens(k, plan.layout)
     if context is not None:
         options["context"] = context
-    turn = values.get(plan.rotary) if plan.rotary else None
+    turn = turn_of(values.get(plan.rotary)) if plan.rotary else None
     mask = values.get(plan.mask) if plan.mask else None
+    causal = bool(values.get("is_causal")) or (plan.causal_alone and mask is None and tokens.shape[1] > 1)
     bias = _biases(attn, plan, values, tokens, like, position, name)
     asked = plan.returns is not None and ({"weights", "folded"} & set(plan.returns) or (weights and {"none", "each"} & set(plan.returns)))
 
     def attend(x: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor | None]:
         rotate = None if turn is None else PrefixRotary(lambda part: rotated(part, *turn, plan.rotation), 0)
-        given = Placed.options(_NoPosition(attn), mask=mask, bias=bias, rotate=rotate, is_causal=bool(values.get("is_causal")))  # type: ignore[arg-type]
+        given = Placed.options(_NoPosition(attn), mask=mask, bias=bias, rotate=rotate, is_causal=causal)  # type: ignore[arg-type]
         return attn(x, **options, **given), attn.attention_map(x, **options, **given)["combined"] if asked else None
 
     if plan.ends:
@@ -128,10 +129,10 @@ def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
     return answer(self.attn, self.plan, self.plan.called(args, kwargs), self.__dict__.get("place_name", ""), weights, self.position)
 
 
-def shell(module: nn.Module, ours: nn.Module, plan: Plan) -> Any:
+def shell(module: nn.Module, ours: nn.Module, plan: Plan, owner: nn.Module | None = None) -> Any:
     """An instance of a subclass of the host's class: what asks for its class, its settings or its maps by class goes on to find them."""
     family = type(module)
-    position = position_of(module, plan.table)
+    position = position_of(owner or module, plan.table)
     if position is not None and position.of_queries and not isinstance(ours, QKVAttention):
         raise InputError(f"its positions are multiplied with queries, and {type(ours).__name__} has none to multiply; leave it out of `where`")
     replacement = _empty(family)
