@@ -39,7 +39,12 @@ HIERA_DET: dict[str, Any] = {
     "hidden_size": 16, "num_attention_heads": 1, "image_size": [128, 128], "blocks_per_stage": [1, 2, 2, 1], "embed_dim_per_stage": [16, 32, 64, 128],
     "num_attention_heads_per_stage": [1, 2, 4, 8], "window_size_per_stage": [8, 4, 8, 4], "global_attention_blocks": [4],
 }  # fmt: skip
-FPN: dict[str, Any] = {"backbone_channel_list": [128, 64, 32, 16], "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]], "fpn_hidden_size": 32, "image_size": 128}
+FPN: dict[str, Any] = {
+    "backbone_channel_list": [128, 64, 32, 16],
+    "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+    "fpn_hidden_size": 32,
+    "image_size": 128,
+}
 SPECIAL: dict[str, dict[str, Any]] = {
     "swin": HIER, "swinv2": HIER, "donut-swin": HIER, "maskformer-swin": HIER,
     "segformer": {"image_size": 128, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32], "num_attention_heads": [1, 2, 4, 4], "decoder_hidden_size": 16},

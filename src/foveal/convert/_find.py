@@ -88,10 +88,17 @@ def _by_structure(model: nn.Module, choose: Choose, done: list[nn.Module], input
     beside = {
         name: module
         for name, module in unknown
-        if (parent := above.get(name.rpartition(".")[0])) is not None and (id(parent) not in others.hosts or module._forward_hooks)
+        if found.reasons.get(id(module)) == NO_OUTPUT_MAP
+        and (parent := above.get(name.rpartition(".")[0])) is not None
+        and (id(parent) not in others.hosts or module._forward_hooks)
     }
-    made = {key: host for key, host in sisters_in(model, beside, inputs).items() if not isinstance(host, str)}
-    return Structures(found.hosts | others.hosts | made, found.reasons)
+    beside_them = sisters_in(model, beside, inputs)
+    made = {key: host for key, host in beside_them.items() if not isinstance(host, str)}
+    reasons = found.reasons
+    for name, module in beside.items():
+        if isinstance(why := beside_them[id(above[name.rpartition(".")[0]])], str):
+            reasons = reasons | {id(module): f"{NO_OUTPUT_MAP}; beside it: {why}"}
+    return Structures(found.hosts | others.hosts | made, reasons)
 
 
 def _missing(modules: Mapping[int, nn.Module], names: Mapping[int, list[str]], structures: Structures) -> str:

@@ -37,6 +37,8 @@ def given_at_place(model: nn.Module, modules: Mapping[str, nn.Module], inputs: A
         inputs: a batch, positional or by name; made up if None.
     """
     found: dict[str, Given] = {}
+    before: dict[str, Given] = {}
+    inside: list[str] = []
     broke = ""
     if any(value.is_meta for value in model.parameters()):
         return found, "its weights are on the meta device"
@@ -44,12 +46,17 @@ def given_at_place(model: nn.Module, modules: Mapping[str, nn.Module], inputs: A
     def noting(name: str) -> Any:
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             found.setdefault(name, Given(args, kwargs))
+            inside.append(name)
             if len(found) == len(modules):
                 raise _Enough
 
         return note
 
+    def leaving(module: nn.Module, args: Any, made: Any) -> None:
+        inside.pop()
+
     handles = [module.register_forward_pre_hook(noting(name), with_kwargs=True) for name, module in modules.items()]
+    handles += [module.register_forward_hook(leaving) for module in modules.values()]
     devices = sorted({value.device.index or 0 for value in model.parameters() if value.device.type == "cuda"})
     try:
         with evaluating([model]), torch.no_grad(), torch.random.fork_rng(devices=devices):
@@ -61,13 +68,19 @@ def given_at_place(model: nn.Module, modules: Mapping[str, nn.Module], inputs: A
                     break
                 except Exception as error:  # whatever a model of others raises; it is told with what was not reached
                     broke = f"the model raised {type(error).__name__}: {' '.join(str(error).split())[:120]}"
+                    if not inside:
+                        continue
+                    # an attention itself could not do with it, as one whose table is of another size of images: other inputs may fit
+                    before = before or dict(found)
+                    found.clear()
+                    inside.clear()
                     continue
                 if found:
                     break
     finally:
         for handle in handles:
             handle.remove()
-    return found, broke
+    return found or before, broke
 
 
 def _as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

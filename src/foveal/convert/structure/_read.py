@@ -107,8 +107,12 @@ def _plan(module: nn.Module, given: Given) -> Plan | str:
         tokens = _tokens(copy, call)
         if isinstance(tokens, str):
             return tokens
-        call, mask = (call, "") if ends else _with_mask(copy, call, tokens)
-        plan = _found(copy, call, tokens, mask, ends)
+        given, mask = (call, "") if ends else _with_mask(copy, call, tokens)
+        plan = _found(copy, given, tokens, mask, ends)
+        if isinstance(plan, str) and given is not call:
+            # a mask that nobody gave may be ignored, or honoured in a way that is not known: one that comes later is refused then
+            plan, given = _found(copy, call, tokens, "", ends), call
+        call = given
         if isinstance(plan, str):
             return plan
         return _checked(copy, plan, call, tokens)

@@ -43,7 +43,7 @@ def answer(attn: TokenAttention, plan: Plan, values: dict[str, Any], name: str, 
     for key, value in plan.fixed if position is not None else ():
         if key in values and values[key] is not None and values[key] != value:
             raise InputError(
-                f"{name or 'a converted attention'} is given {key}={values[key]}, and its bias of positions was read with {value}; convert with the inputs that "
+                f"{name or 'a converted attention'} is given {key}={values[key]}, and its positions were read with {value}; convert with the inputs that "
                 "it will have (convert_(…, inputs=…)), or leave it out of `where`"
             )
     q, k, v = (_summed(part, values) for part in plan.parts)
