@@ -22,21 +22,21 @@ class TableAttention(nn.Module):
 
     def __init__(self, dim: int = 16, heads: int = 4, side: int = 4, heads_first: bool = False, keeps: bool = False) -> None:
         super().__init__()
-        self.heads, self.heads_first, self.keeps, self.kept = heads, heads_first, keeps, None
+        self.heads, self.heads_first, self.keeps = heads, heads_first, keeps
+        self.kept: dict[str, Tensor] = {}
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         places = (2 * side - 1) ** 2
         self.table = nn.Parameter(0.5 * torch.randn((heads, places) if heads_first else (places, heads)))
         self.register_buffer("index", _relative(side))
 
     def train(self, mode: bool = True) -> "TableAttention":
-        self.kept = None if mode else self.kept
+        self.kept = {} if mode else self.kept
         return super().train(mode)
 
     def bias(self) -> Tensor:
-        if self.keeps and not self.training and self.kept is not None:
-            return self.kept
-        self.kept = self.table[:, self.index] if self.heads_first else self.table[self.index].permute(2, 0, 1)
-        return self.kept
+        if not self.keeps or self.training or not self.kept:
+            self.kept = {"cpu": self.table[:, self.index] if self.heads_first else self.table[self.index].permute(2, 0, 1)}
+        return self.kept["cpu"]
 
     def forward(self, x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)

@@ -85,13 +85,8 @@ def _by_structure(model: nn.Module, choose: Choose, done: list[nn.Module], input
             above[parent] = model.get_submodule(parent)
     others = structures_of(model, above, inputs)
     # hooks of the attention itself, as those that record maps, go on where it has a place of its own
-    beside = {
-        name: module
-        for name, module in unknown
-        if found.reasons.get(id(module)) == NO_OUTPUT_MAP
-        and (parent := above.get(name.rpartition(".")[0])) is not None
-        and (id(parent) not in others.hosts or module._forward_hooks)
-    }
+    beside = {name: module for name, module in unknown if found.reasons.get(id(module)) == NO_OUTPUT_MAP and name.rpartition(".")[0] in above}
+    beside = {name: module for name, module in beside.items() if id(above[name.rpartition(".")[0]]) not in others.hosts or module._forward_hooks}
     beside_them = sisters_in(model, beside, inputs)
     made = {key: host for key, host in beside_them.items() if not isinstance(host, str)}
     reasons = found.reasons

@@ -217,10 +217,10 @@ def _labels(like: Tensor) -> Tensor:
 
 def _places(labels: Tensor, logits: Tensor, given: tuple[GivenBias, ...], call: Call) -> tuple[tuple[Tensor, ...], str] | None:
     """Where in the table each pair's bias was read, and through what."""
-    for one in given:
-        value = call.values[one.name]
+    for said in given:
+        value = call.values[said.name]
         if value.dtype != torch.bool:
-            logits = logits - one.gain * as_pairs(value, one.form, logits.shape[0])
+            logits = logits - said.gain * as_pairs(value, said.form, logits.shape[0])
     one, flat = logits[0], labels.flatten().double()
     if len(flat) < 2 or not torch.allclose(logits, one.expand_as(logits), atol=1e-5):
         return None
@@ -296,7 +296,7 @@ def _of_queries(copy: nn.Module, met: Met, q: Tensor, added: Tensor, seen: Run, 
     for (one, rows), (other, columns) in permutations(named, 2):
         if len(rows) != 2 * height - 1 or len(columns) != 2 * width - 1:
             continue
-        told = Decomposed(rows, columns)(q)  # type: ignore[arg-type]
+        told = Decomposed(rows, columns)(q)
         gain = float((told * added).sum() / told.square().sum())
         if float((added - gain * told).abs().max()) <= _CLOSE * float(added.abs().max()):
             return Added(table=replace(Table(one, "decomposed"), other=other, gain=round(gain, 6)))

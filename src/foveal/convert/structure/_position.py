@@ -71,9 +71,11 @@ class TableBias(nn.Module):
     def forward(self) -> Tensor:
         values = self.table if hasattr(self, "table") else self.maker(*map(self._known, self.args), **{key: self._known(value) for key, value in self.kwargs})
         flat = SQUASHED[self.squash](values.flatten())
-        if self.count == 1:
-            return flat[self.rows_0][None]
-        return flat[self.rows_0[:, None] + self.rows_1][:, self.rows_2][None]
+        rows: list[Any] = [getattr(self, f"rows_{number}") for number in range(self.count)]
+        if len(rows) == 1:
+            return flat[rows[0]][None]
+        heads, places, pairs = rows
+        return flat[heads[:, None] + places][:, pairs][None]
 
     def _known(self, value: Any) -> Any:
         return getattr(self, self.names[value.path]) if isinstance(value, Buffer) else value

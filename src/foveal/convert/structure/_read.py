@@ -107,12 +107,12 @@ def _plan(module: nn.Module, given: Given) -> Plan | str:
         tokens = _tokens(copy, call)
         if isinstance(tokens, str):
             return tokens
-        given, mask = (call, "") if ends else _with_mask(copy, call, tokens)
-        plan = _found(copy, given, tokens, mask, ends)
-        if isinstance(plan, str) and given is not call:
-            # a mask that nobody gave may be ignored, or honoured in a way that is not known: one that comes later is refused then
-            plan, given = _found(copy, call, tokens, "", ends), call
-        call = given
+        masked, mask = (call, "") if ends else _with_mask(copy, call, tokens)
+        plan = _found(copy, masked, tokens, mask, ends)
+        if isinstance(plan, str) and masked is not call:
+            # a mask that nobody gave may be ignored, or honored in a way that is not known: one that comes later is refused then
+            plan, masked = _found(copy, call, tokens, "", ends), call
+        call = masked
         if isinstance(plan, str):
             return plan
         return _checked(copy, plan, call, tokens)
@@ -186,7 +186,9 @@ def _found(copy: nn.Module, call: Call, tokens: set[str], mask: str, ends: str) 
         return met
     heads = _heads(copy, met, runs[0])
     added = _added(copy, met, heads, calls[0], runs[0])
-    used, given, table, value = "", (), None, call.values.get(mask)
+    used, value = "", call.values.get(mask)
+    given: tuple[tuple[str, str, float], ...] = ()
+    table = None
     if added is not None and isinstance(value, Tensor) and _same_mask(added, value):
         used = mask
     elif added is not None:

@@ -14,12 +14,12 @@ from .._placed import Placed
 from ._bias import as_pairs
 from ._packed import in_pieces
 from ._plan import Part, Plan, as_tokens, like_tokens, rotated, turn_of
-from ._position import position_of
+from ._position import Decomposed, TableBias, position_of
 
 __all__ = ["answer", "shell"]
 
 
-def answer(attn: TokenAttention, plan: Plan, values: dict[str, Any], name: str, weights: bool, position: nn.Module | None = None) -> Any:
+def answer(attn: TokenAttention, plan: Plan, values: dict[str, Any], name: str, weights: bool, position: TableBias | Decomposed | None = None) -> Any:
     """What the host would answer.
 
     Args:
@@ -82,7 +82,7 @@ def answer(attn: TokenAttention, plan: Plan, values: dict[str, Any], name: str, 
     return tuple(forms.get(what, made) for what in plan.returns)
 
 
-def _biases(attn: TokenAttention, plan: Plan, values: dict[str, Any], tokens: Tensor, like: Tensor, position: nn.Module | None, name: str) -> Tensor | None:
+def _biases(attn: TokenAttention, plan: Plan, values: dict[str, Any], tokens: Tensor, like: Tensor, position: Any, name: str) -> Tensor | None:
     """All that is added to the logits, ``(B or 1, H or 1, Nq, Nk)``; None where nothing is, or there are no pairs to add it to."""
     parts: list[Tensor] = []
     for key, form, gain in plan.given:
