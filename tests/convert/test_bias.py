@@ -34,9 +34,8 @@ class TableAttention(nn.Module):
         return super().train(mode)
 
     def bias(self) -> Tensor:
-        if not self.keeps or self.training or not self.kept:
-            self.kept = {"cpu": self.table[:, self.index] if self.heads_first else self.table[self.index].permute(2, 0, 1)}
-        return self.kept["cpu"]
+        made = self.table[:, self.index] if self.heads_first else self.table[self.index].permute(2, 0, 1)
+        return self.kept.setdefault("cpu", made) if self.keeps and not self.training else made
 
     def forward(self, x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
