@@ -117,7 +117,6 @@ def test_the_mask_of_openais_blocks_is_their_own() -> None:
 @pytest.mark.parametrize(
     ("module", "name", "options", "classes"),
     [
-        ("vision_transformer_relpos", "VisionTransformerRelPos", SIZES, ["RelPosAttention"]),
         (
             "pvt_v2",
             "PyramidVisionTransformerV2",
