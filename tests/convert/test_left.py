@@ -117,7 +117,6 @@ def test_the_mask_of_openais_blocks_is_their_own() -> None:
 @pytest.mark.parametrize(
     ("module", "name", "options", "classes"),
     [
-        ("vision_transformer_relpos", "VisionTransformerRelPos", SIZES, ["RelPosAttention"]),
         ("convit", "ConVit", SIZES | {"local_up_to_layer": 9, "embed_dim": 32}, ["GPSA"]),
         ("efficientvit_mit", "EfficientVit", {"widths": (8, 8, 8, 16), "depths": (1, 1, 1, 2), "head_dim": 8, "head_widths": (16, 16)}, ["LiteMLA"]),
     ],

@@ -11,7 +11,7 @@ from ._fitting import attention_classes_first, unknown_attentions
 from ._host import Host, find_host, known_hosts
 from ._record import Converted, is_converted, record_of
 from ._where import Where, is_everywhere, matcher
-from .structure import NO_OUTPUT_MAP, Structures, kept_of, recalled, structures_of
+from .structure import NO_OUTPUT_MAP, Structures, kept_of, recalled, sisters_in, structures_of
 
 __all__ = ["Choose", "chooser", "find"]
 
@@ -103,13 +103,22 @@ def _by_structure(model: nn.Module, choose: Choose, done: list[nn.Module], input
         if found.reasons.get(id(module)) == NO_OUTPUT_MAP and parent and chosen(parent, model.get_submodule(parent)):
             above[parent] = model.get_submodule(parent)
     others = structures_of(model, above, inputs)
-    hosts = found.hosts | others.hosts
+    # hooks of the attention itself, as those that record maps, go on where it has a place of its own
+    beside = {name: module for name, module in unknown if found.reasons.get(id(module)) == NO_OUTPUT_MAP and name.rpartition(".")[0] in above}
+    beside = {name: module for name, module in beside.items() if id(above[name.rpartition(".")[0]]) not in others.hosts or module._forward_hooks}
+    beside_them = sisters_in(model, beside, inputs)
+    hosts = found.hosts | others.hosts | {key: host for key, host in beside_them.items() if not isinstance(host, str)}
+    reasons = dict(found.reasons)
+    for name, module in beside.items():
+        if isinstance(why := beside_them[id(above[name.rpartition(".")[0]])], str):
+            reasons[id(module)] = f"{NO_OUTPUT_MAP}; beside it: {why}"
+    # what is more than an attention is traced
     left = {name: module for name, module in unknown if id(module) not in hosts and id(above.get(name.rpartition(".")[0])) not in hosts}
-    kept, reasons = kept_of(model, left, inputs)
-    return Structures(
-        hosts | kept,
-        {key: reason if reasons.get(key, reason) == reason else f"{reason}; {reasons[key]}" for key, reason in found.reasons.items() if key not in kept},
-    )
+    kept, more = kept_of(model, left, inputs)
+    for key in left.values():
+        if id(key) in more and more[id(key)] != reasons[id(key)]:
+            reasons[id(key)] = f"{reasons[id(key)]}; {more[id(key)]}"
+    return Structures(hosts | kept, {key: reason for key, reason in reasons.items() if key not in kept})
 
 
 def _missing(modules: Mapping[int, nn.Module], names: Mapping[int, list[str]], structures: Structures) -> str:

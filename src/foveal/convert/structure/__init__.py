@@ -6,7 +6,9 @@ run on what the module is given at its place in the model; then ours, built from
 
 from ._kept import kept_of
 from ._mapped import NOTHING, Chain, Mapped, NoMap
-from ._read import NO_OUTPUT_MAP, Structures, structures_of
+from ._read import Structures, structures_of
 from ._recalled import recalled
+from ._shown import NO_OUTPUT_MAP
+from ._sister import sisters_in
 
-__all__ = ["NOTHING", "NO_OUTPUT_MAP", "Chain", "Mapped", "NoMap", "Structures", "kept_of", "recalled", "structures_of"]
+__all__ = ["NOTHING", "NO_OUTPUT_MAP", "Chain", "Mapped", "NoMap", "Structures", "kept_of", "recalled", "sisters_in", "structures_of"]

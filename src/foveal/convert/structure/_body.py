@@ -2,7 +2,6 @@
 
 import importlib
 from collections.abc import Sequence
-from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from ..._errors import InputError
 from ...attention import TokenAttention
+from ._converted import with_settings
 
 __all__ = ["Body", "as_heads", "asked", "body", "like_map", "like_rows"]
 
@@ -110,13 +110,7 @@ def body(module: nn.Module, ours: nn.Module, code: Body, kept: Sequence[str]) ->
         code: names ``attn`` and what is kept.
         kept: paths of the host's modules and parameters that the code needs.
     """
-    replacement = _empty(type(module))
-    nn.Module.__init__(replacement)
-    machinery = set(nn.Module().__dict__)
-    plain = (int, float, bool, str, type(None), tuple, list)
-    for name, value in vars(module).items():
-        if name not in machinery and (isinstance(value, plain) or name == "config"):
-            replacement.__dict__[name] = value
+    replacement = with_settings(module, _forward)
     for path in kept:
         _keep(module, replacement, path)
     replacement.attn = ours
@@ -144,29 +138,3 @@ def _keep(module: nn.Module, replacement: nn.Module, path: str) -> None:
 def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
     """As the host's own ``forward``."""
     return self.code.function(self, *self.code.values(args, kwargs, self.__dict__.get("place_name", "")))
-
-
-def _refusing(name: str) -> Any:
-    def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
-        where = self.__dict__.get("place_name", "an attention")
-        raise InputError(f"{where} was converted as it was, and {name} would change it; call foveal.revert_(model), then {name}, and convert again")
-
-    return refuse
-
-
-@lru_cache
-def _subclass(family: Any) -> Any:
-    # what the host's class does around its parts finds them no more
-    own = {"forward": _forward, "train": nn.Module.train, "_apply": nn.Module._apply, "extra_repr": nn.Module.extra_repr, "__reduce_ex__": _reduce}
-    setters = {name: _refusing(name) for name in dir(family) if name.startswith(("set_", "reset")) and not hasattr(nn.Module, name)}
-    return type(f"Converted{family.__name__}", (family,), setters | own | {"__module__": __name__})
-
-
-def _reduce(self: nn.Module, protocol: Any) -> Any:
-    # the class is made at run time, so it is found again by the one that it is made from
-    return _empty, (type(self).__mro__[1],), self.__dict__
-
-
-def _empty(family: Any) -> Any:
-    made = _subclass(family)
-    return made.__new__(made)

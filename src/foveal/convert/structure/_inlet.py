@@ -15,8 +15,9 @@ __all__ = ["inlet_of", "without"]
 @torch.no_grad()
 def inlet_of(copy: nn.Module, call: Call) -> str:
     """The part that takes the tokens of the call, and gives what the first map takes; empty where the map takes the tokens themselves."""
-    taken = next((one.given for one in run(copy, call.given).maps), None)
-    if taken is None or sources_of(taken, call) is not None:
+    # a map that makes a bias takes no tokens either
+    taken = [one.given for one in run(copy, call.given).maps if sources_of(one.given, call) is None]
+    if not taken:
         return ""
     seen: list[tuple[str, Tensor, Tensor]] = []
     handles = []
@@ -36,7 +37,7 @@ def inlet_of(copy: nn.Module, call: Call) -> str:
         for handle in handles:
             handle.remove()
     for path, given, made in seen:
-        if made.shape == given.shape and sources_of(given, call) is not None and _same(made, taken):
+        if made.shape == given.shape and sources_of(given, call) is not None and any(_same(made, one) for one in taken):
             return path
     return ""
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from .._capture import evaluating
 from ._forms import MOST_FORMS, form_of
+from ._videos import packed_inputs
 
 __all__ = ["Given", "Probe", "aside", "given_at_place", "in_several_places"]
 
@@ -154,6 +155,7 @@ def _inputs(model: nn.Module) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]
     like = next((value for value in model.parameters() if value.is_floating_point()), torch.empty(0))
     parameters = list(inspect.signature(model.forward).parameters.values())
     names = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    yield from packed_inputs(model, names, like)
     named = {"pixel_values", "pixel_values_videos", "input_ids", "decoder_input_ids", "bbox"} & set(names)
     for size in _sizes(model):
         if not named:
@@ -172,6 +174,7 @@ def _inputs(model: nn.Module) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]
         yield (), kwargs
         if "pixel_values" in kwargs and kwargs["pixel_values"].ndim == 5:
             yield (), kwargs | {"pixel_values": kwargs["pixel_values"][:, 0]}
+            yield (), kwargs | {"pixel_values": kwargs["pixel_values"].flatten(0, 1)}
 
 
 def _configs(model: nn.Module) -> Iterator[Any]:

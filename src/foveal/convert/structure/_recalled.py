@@ -8,11 +8,12 @@ from ..._errors import InputError
 from .._host import Host
 from ._kept import kept_again
 from ._read import read_again
+from ._sister import sister_again
 
 __all__ = ["recalled"]
 
-_WAYS = {"plan": read_again, "facts": kept_again}
-"""By what is kept of each way of reading, and of no other."""
+_WAYS = {"beside": sister_again, "plan": read_again, "facts": kept_again}
+"""By what is kept of each way of reading, the first that is there."""
 
 
 def recalled(name: str, module: nn.Module, kept: dict[str, Any]) -> Host:
