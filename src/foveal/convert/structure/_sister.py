@@ -22,6 +22,7 @@ from ._read import read_once, told
 from ._reading import Reading
 from ._seen import is_map, run, stirred
 from ._shell import shell
+from ._text import refuse_text
 from ._written import call_again, call_kept, unpacked
 
 __all__ = ["Sisters", "sister_again", "sisters_in"]
@@ -133,6 +134,7 @@ def _believed(parent: nn.Module, given: list[Given], reading: Reading, where: _W
                 return f"its parent, built from what was found, differs by {worst:.1e} of its largest number"
 
     def read(module: nn.Module, model: nn.Module, name: str) -> Place:
+        refuse_text(model, name)
         return place_of(_pair(module, where), plan, model, name, rates=module.get_submodule(where.inner))
 
     return Host(read, lambda module, ours: _exchanged(module, _pair(module, where), ours, plan, where), _kept(reading, given, where))
