@@ -288,3 +288,12 @@ def test_causal_without_a_mask() -> None:
     foveal.convert_(model, SoftmaxAttention.Config(), inputs=images)
     torch.testing.assert_close(model(images), want, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(model.attention(tokens, mask), masked, rtol=1e-5, atol=1e-6)
+
+
+def test_windows_that_are_masked_take_attentions_of_pairs_alone() -> None:
+    """Said before anything is changed, and not in a call."""
+    torch.manual_seed(0)
+    model, images = Windowed(TableAttention(), masked=True).eval(), torch.randn(2, 3, 16, 16)
+    with pytest.raises(InputError, match="its windows are shifted.*external attention has no pairs"):
+        foveal.convert_(model, ExternalAttention.Config(slots=8), inputs=images)
+    assert type(model.attention) is TableAttention
