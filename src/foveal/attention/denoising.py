@@ -60,6 +60,7 @@ class DenoisingAttention(QKVAttention):
     """
 
     takes_warm_start = "any"
+    has_one_stream = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):
