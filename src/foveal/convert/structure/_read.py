@@ -96,7 +96,7 @@ def _read(module: nn.Module, given: Given) -> Reading | str:
     if not any(value.is_floating_point() for value in module.parameters()):
         return "it has no weights"
     if any(is_parametrized(part) for part in module.modules()):
-        return "it carries a parametrisation, which is no part of a structure"
+        return "it carries a parametrization, which is no part of a structure"
     as_given = bound(module, given)
     if isinstance(as_given, str):
         return as_given
