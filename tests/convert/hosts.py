@@ -70,6 +70,20 @@ def torchvision_swin(second: bool) -> Callable[[], nn.Module]:
     return make
 
 
+def torchvision_maxvit() -> nn.Module:
+    models = pytest.importorskip("torchvision.models")
+    sizes = {"input_size": (32, 32), "stem_channels": 8, "partition_size": 4, "block_channels": [16], "block_layers": [1], "head_dim": 8}
+    return models.MaxVit(**sizes, stochastic_depth_prob=0.0, num_classes=5)
+
+
+def torchvision_video() -> nn.Module:
+    """Windows that the map covers in time and not in space, padded, and shifted in the second block."""
+    video = pytest.importorskip("torchvision.models.video.swin_transformer")
+    from torchvision.models.swin_transformer import PatchMerging
+
+    return video.SwinTransformer3d([2, 4, 4], 16, [2, 1], [2, 4], [4, 3, 2], stochastic_depth_prob=0.0, num_classes=5, downsample_layer=PatchMerging)
+
+
 def tower(name: str, **options: Any) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         transformers = pytest.importorskip("transformers")
@@ -101,6 +115,8 @@ CASES = {
     "timm XCiT": Case(of_timm("xcit", "Xcit", **SIZES, cls_attn_layers=1), 3, alone=NO_PAIRS, changes=True),
     "torchvision Swin": Case(torchvision_swin(False), 3, (2, 3, 36, 44), NO_PAIRS),
     "torchvision Swin V2": Case(torchvision_swin(True), 3, (2, 3, 36, 44), NO_PAIRS),
+    "torchvision MaxViT": Case(torchvision_maxvit, 2),
+    "torchvision Swin 3-D": Case(torchvision_video, 3, (2, 3, 6, 28, 32), NO_PAIRS),
     "transformers DINOv3": Case(tower("DINOv3ViT", num_register_tokens=2), 2, refuses=ROTARY),
     "transformers BEiT": Case(tower("Beit", use_relative_position_bias=True), 2),
     "transformers BEiT, shared positions": Case(tower("Beit", use_shared_relative_position_bias=True), 2),

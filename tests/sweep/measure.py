@@ -84,7 +84,7 @@ def _converted(model: nn.Module, inputs: Any, want: list[Tensor], spatial: dict[
     kinds = {name: type(module) for name, module in model.named_modules()}
     out: dict[str, Any] = {"converted": 0, "missed": _counts(spatial)}
     try:
-        report = foveal.convert_(model, SoftmaxAttention.Config())
+        report = _softmax(model, inputs, out)
     except foveal.InputError as error:
         return out | {"verdict": "refused" if spatial else "no softmax", "message": str(error)} | _untouched(model, state, kinds)
     except Exception as error:
@@ -123,7 +123,7 @@ def _converted(model: nn.Module, inputs: Any, want: list[Tensor], spatial: dict[
     try:
         foveal.revert_(model)
         out |= _untouched(model, state, kinds)
-        out["revert"] = out.pop("untouched") and all(torch.equal(a, b) for a, b in zip(run(model, inputs), want, strict=True))
+        out["revert"] = out.pop("untouched") and all(_equal(a, b) for a, b in zip(run(model, inputs), want, strict=True))
     except Exception as error:
         out |= {"revert": False, "message": f"revert_: {_said(error)} at {_where(error)}"}
     if out["verdict"] in ("whole", "part", "changed") and out["revert"] and not quick:
@@ -134,6 +134,20 @@ def _converted(model: nn.Module, inputs: Any, want: list[Tensor], spatial: dict[
         except Exception as error:
             out["denoising"] = _said(error)
     return out
+
+
+def _softmax(model: nn.Module, inputs: Any, out: dict[str, Any]) -> Any:
+    """By itself, and where a batch is asked for, with one: a user has it."""
+    try:
+        report = foveal.convert_(model, SoftmaxAttention.Config())
+        if not any("give a batch with" in one.reason for one in report.left):
+            return report
+        foveal.revert_(model)
+    except foveal.InputError as error:
+        if "give a batch with" not in str(error):
+            raise
+    out["batch"] = "given, as asked for"
+    return foveal.convert_(model, SoftmaxAttention.Config(), inputs=inputs)
 
 
 def _untouched(model: nn.Module, state: dict[str, Tensor], kinds: dict[str, type]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """open_clip, segmentation_models.pytorch, vit-pytorch, ultralytics, diffusers, and DINOv2's own classes as its hub gives them; where installed."""
 
+import importlib.util
 import os
 import tempfile
 from collections.abc import Callable
@@ -34,6 +35,8 @@ def _open_clip(kind: str) -> Built:
         text |= {"embed_cls": True, "output_tokens": True}
         more = MultimodalCfg(context_length=8, vocab_size=50, width=16, heads=4, layers=1)
         model: nn.Module = CoCa(16, more, CLIPTextCfg(**text), CLIPVisionCfg(**vision))
+        # the library leaves it as memory happened to be, at times not a number
+        nn.init.normal_(model.text_decoder.text_projection, std=0.2)
     else:
         model = CLIP(16, CLIPVisionCfg(**vision), CLIPTextCfg(**text))
     side = vision["image_size"]
@@ -148,11 +151,17 @@ def _diffusers_vae() -> Built:
 
 
 def _dinov2() -> Built:
-    """The classes of facebookresearch/dinov2, where its repository was fetched by ``torch.hub``."""
+    """The classes of facebookresearch/dinov2: its repository, where ``torch.hub`` fetched it, or the package of that name."""
     folder = next((path for path in (os.path.join(torch.hub.get_dir(), "facebookresearch_dinov2_main"),) if os.path.isdir(path)), None)
-    if folder is None:
+    torch.manual_seed(0)
+    if folder is not None:
+        model = torch.hub.load(folder, "dinov2_vits14", source="local", pretrained=False)
+    elif importlib.util.find_spec("dinov2") is not None:
+        from dinov2.models.vision_transformer import DinoVisionTransformer
+
+        model = DinoVisionTransformer(img_size=56, patch_size=14, embed_dim=32, depth=2, num_heads=4, init_values=1.0, block_chunks=0)
+    else:
         raise Missing("facebookresearch/dinov2 was not fetched by torch.hub")
-    model = torch.hub.load(folder, "dinov2_vits14", source="local", pretrained=False)
     assert isinstance(model, nn.Module)
     return model.eval(), torch.randn(1, 3, 56, 56)
 
@@ -165,7 +174,7 @@ ROWS: dict[str, Callable[[], Built]] = {
     "open_clip timm tower": partial(_open_clip, "timm"),
     "smp SegFormer mit_b0": partial(_smp, lambda smp: smp.Segformer("mit_b0", encoder_weights=None)),
     "smp Unet mit_b0": partial(_smp, lambda smp: smp.Unet("mit_b0", encoder_weights=None)),
-    "smp DPT": partial(_smp, lambda smp: smp.DPT("tu-vit_tiny_patch16_224", encoder_weights=None, encoder_depth=2), side=224),
+    "smp DPT": partial(_smp, lambda smp: smp.DPT("tu-vit_tiny_patch16_224", encoder_weights=None), side=224),
     "vit-pytorch ViT": partial(_vit_pytorch, "vit", "ViT"),
     "vit-pytorch SimpleViT": partial(_vit_pytorch, "simple_vit", "SimpleViT"),
     "vit-pytorch SimpleViT (q/k norm)": partial(_vit_pytorch, "simple_vit_with_qk_norm", "SimpleViT"),

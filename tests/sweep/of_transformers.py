@@ -5,6 +5,7 @@ A configuration is read, every size in it is replaced, and the model is called w
 
 # ruff: noqa: E501
 
+import importlib
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from tests.sweep.rows import Built, Row, installed
+from tests.sweep.transformers_inputs import GIVEN
 
 __all__ = ["rows"]
 
@@ -32,6 +34,17 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 STAGED: dict[str, list[int]] = {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32], "num_heads": [2, 2, 4, 4], "num_attention_heads": [2, 2, 4, 4]}
 HIER: dict[str, Any] = {"image_size": 128, "patch_size": 4, "embed_dim": 16, "depths": [2, 1, 1, 1], "num_heads": [2, 2, 4, 4], "window_size": 4}
+FOUR = ["stage1", "stage2", "stage3", "stage4"]
+HIERA_DET: dict[str, Any] = {
+    "hidden_size": 16, "num_attention_heads": 1, "image_size": [128, 128], "blocks_per_stage": [1, 2, 2, 1], "embed_dim_per_stage": [16, 32, 64, 128],
+    "num_attention_heads_per_stage": [1, 2, 4, 8], "window_size_per_stage": [8, 4, 8, 4], "global_attention_blocks": [4],
+}  # fmt: skip
+FPN: dict[str, Any] = {
+    "backbone_channel_list": [128, 64, 32, 16],
+    "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+    "fpn_hidden_size": 32,
+    "image_size": 128,
+}
 SPECIAL: dict[str, dict[str, Any]] = {
     "swin": HIER, "swinv2": HIER, "donut-swin": HIER, "maskformer-swin": HIER,
     "segformer": {"image_size": 128, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32], "num_attention_heads": [1, 2, 4, 4], "decoder_hidden_size": 16},
@@ -61,7 +74,42 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "rt_detr_v2": {"encoder_in_channels": [16, 32, 32], "decoder_in_channels": [32, 32, 32]},
     "d_fine": {"encoder_in_channels": [512, 1024, 2048], "decoder_in_channels": [32, 32, 32]},
     "deimv2": {"encoder_in_channels": [512, 1024, 2048], "decoder_in_channels": [32, 32, 32]},
+    "bridgetower": {"hidden_size": 64}, "bridgetower_vision_model": {"hidden_size": 64}, "bridgetower_text_model": {"hidden_size": 64},
+    "deepseek_ocr2_sam_vision_model": {"downsample_channels": [16, 32]}, "unlimited_ocr_sam_vision_model": {"downsample_channels": [16, 32]},
+    "depth_anything": {"reassemble_hidden_size": 32, "neck_hidden_sizes": [8, 8, 16, 16], "backbone_config.num_hidden_layers": 4, "backbone_config.out_features": FOUR},
+    "prompt_depth_anything": {"reassemble_hidden_size": 32, "neck_hidden_sizes": [8, 8, 16, 16], "backbone_config.num_hidden_layers": 4, "backbone_config.out_features": FOUR},
+    "zoedepth": {"backbone_hidden_size": 32, "neck_hidden_sizes": [8, 8, 16, 16], "bottleneck_features": 16, "backbone_config.num_hidden_layers": 4, "backbone_config.out_features": FOUR,
+                 "backbone_config.use_relative_position_bias": True, "backbone_config.reshape_hidden_states": False, "num_attractors": [2, 2, 2, 1], "bin_embedding_dim": 16},
+    "depth_pro": {"patch_size": 32, "intermediate_hook_ids": [1, 0], "intermediate_feature_dims": [16, 16], "scaled_images_feature_dims": [32, 32, 32]},
+    "dots3_note_vision_encoder": {"moe_intermediate_size": 16, "adapter_in_dim": 32, "adapter_out_dim": 32, "mlp_layer_types": ["dense", "sparse"]},
+    "inkling2_vision": {"projection_hidden_dim": 32, "text_hidden_size": 32}, "inkling_vision": {"text_hidden_size": 32, "n_layers": 2},
+    "kosmos_2_5_vision_model": {"patch_embed_hidden_size": 192, "max_num_patches": 64},
+    "pix2struct_vision_model": {"patch_embed_hidden_size": 192, "d_ff": 48, "d_kv": 8, "seq_len": 64},
+    "llama4_vision_model": {"intermediate_size": 128, "projector_input_dim": 32, "projector_output_dim": 32, "vision_output_dim": 32},
+    "lw_detr_vit": {"image_size": 64, "window_block_indices": [0], "out_features": ["stage1", "stage2"]},
+    "lw_detr": {"backbone_config.image_size": 64, "backbone_config.window_block_indices": [0], "backbone_config.out_features": ["stage1", "stage2"], "projector_scale_factors": [1.0], "num_feature_levels": 1, "projector_in_channels": [32], "projector_out_channels": 32,
+                "decoder_self_attention_heads": 4, "decoder_cross_attention_heads": 4, "group_detr": 1, "image_size": 64},
+    "rf_detr": {"backbone_config.image_size": 64, "backbone_config.num_hidden_layers": 4, "backbone_config.out_features": FOUR, "decoder_self_attention_heads": 4,
+                "decoder_cross_attention_heads": 4, "group_detr": 1, "image_size": 64},
+    "minicpm_ocr_vision": {"insert_layer_id": 0}, "minicpmv4_6_vision": {"insert_layer_id": 0}, "minicpmv4_7_vision": {"insert_layer_id": 0},
+    "mllama_vision_model": {"attention_heads": 4, "num_global_layers": 1, "intermediate_layers_indices": [0, 1], "vision_output_dim": 96},
+    "molmo2_vision": {"image_size": [32, 32], "num_position_embeddings": 16},
+    "muse_glimmer_vision": {"layer_types": ["window_attention", "full_attention"]}, "muse_spark_vision": {"layer_types": ["window_attention", "full_attention"]},
+    "oneformer": {"image_size": 128, "conv_dim": 32, "mask_dim": 32, "encoder_feedforward_dim": 48, "dim_feedforward": 48, "text_encoder_width": 32, "text_encoder_num_layers": 1},
+    "pp_formulanet_vision": {"post_conv_in_channels": 32, "post_conv_mid_channels": 32, "post_conv_out_channels": 32},
+    "radio": {"patch_dim": 192, "max_img_size": 64},
+    "sam2_hiera_det_model": HIERA_DET, "sam2_vision_model": FPN, "sam2_prompt_encoder": {"image_size": 128, "patch_size": 16},
+    "sam3": {"vision_config.fpn_hidden_size": 32, "vision_config.backbone_config.window_size": 2, "image_size": 32},
+    "sapiens2": {"num_key_value_heads_per_layer": [4, 4], "num_key_value_attention_heads": 4},
+    "seggpt": {"image_size": [64, 32], "merge_index": 0, "intermediate_hidden_state_indices": [0, 1]},
+    "tvp": {"max_img_size": 64, "visual_prompt_size": 8},
+    "vitmatte": {"convstream_hidden_sizes": [8, 16, 16], "fusion_hidden_sizes": [16, 16, 8, 8], "backbone_config.num_channels": 4, "backbone_config.image_size": 64,
+                 "backbone_config.out_features": ["stage2"], "backbone_config.patch_size": 16, "backbone_config.use_relative_position_embeddings": True},
+    "vitpose": {"backbone_config.out_features": ["stage2"], "backbone_config.image_size": [64, 48], "backbone_config.patch_size": [16, 16]},
+    "florence2": {"image_token_id": 10, "vision_config.projection_dim": 32}, "florence_vision": {"embed_dim": [16, 16, 32, 32], "num_groups": [2, 2, 4, 4], "window_size": 4}, "idefics3": {"image_token_id": 10},
+    "llava_onevision": {"image_token_id": 10, "image_token_index": 10, "video_token_index": 11, "video_token_id": 11, "image_grid_pinpoints": [[32, 32]]},
 }  # fmt: skip
+"""Sizes by name, of a configuration inside another with a point; of a configuration that has a row or lies inside one."""
 SHOWN = frozenset(
     """
     data2vec-vision dinov2_with_registers vit_msn yolos siglip_vision_model siglip2_vision_model vitpose_backbone pixio chinese_clip_vision_model
@@ -78,7 +126,7 @@ WITHOUT = frozenset(
     apertus1p5_vision_tokenizer chameleon_vqgan emu3_vqgan janus_vqgan glm_image_vqmodel pp_lcnet_v4 pp_ocrv5_mobile_det pp_ocrv5_server_det
     pp_ocrv6_medium_det pp_ocrv6_small_det sam_prompt_encoder sam2_prompt_encoder sam2_video_prompt_encoder sam3_tracker_prompt_encoder
     sam_hq_prompt_encoder edgetam_prompt_encoder edgetam_video_prompt_encoder sam3_tracker_video_prompt_encoder vision-text-dual-encoder
-    t5gemma2_encoder
+    t5gemma2_encoder dac edgetam_vision_model gemma4_unified_vision pp_chart2table_vision
     """.split()  # noqa: SIM905
 )
 """No attention of images, or only a part of a model that has a row."""
@@ -107,6 +155,8 @@ PARTS: dict[str, tuple[str, str, dict[str, Callable[[], torch.Tensor]]]] = {
             "visual_pos": lambda: torch.rand(1, 6, 4),
         },
     ),
+    "idefics_vision": ("", "models.idefics.vision.IdeficsVisionTransformer", {}),
+    "lw_detr_vit": ("", "models.lw_detr.modeling_lw_detr.LwDetrViTBackbone", {}),
     "mgp-str": ("", "MgpstrForSceneTextRecognition", {"pixel_values": lambda: torch.randn(1, 3, 32, 128)}),
 }
 """Models that are no towers, or are asked for something of their own: which part of the configuration, which class, what it is called with."""
@@ -144,6 +194,13 @@ def _shrunk(config: Any, special: dict[str, Any], seen: int = 0) -> Any:
             _set(config, name, 0.0)
             if getattr(config, name) != 0.0:
                 _set(config, name, 0)
+    for name, value in special.items():
+        owner, _, last = name.rpartition(".")
+        if owner or last == "out_features":
+            inner = config
+            for part in owner.split(".") if owner else ():
+                inner = getattr(inner, part)
+            _set(inner, last, value)
     return config
 
 
@@ -183,16 +240,20 @@ def _build(name: str) -> Built:
     torch.manual_seed(0)
     if name in PARTS:
         part, kind_name, inputs = PARTS[name]
-        model = getattr(__import__("transformers"), kind_name)(getattr(config, part) if part else config).eval()
-        return model, {key: make() for key, make in inputs.items()}
-    kind = _class(config, name)
+        owner, _, last = f"transformers.{kind_name}".rpartition(".")
+        kind = getattr(importlib.import_module(owner), last)
+        if inputs:
+            return kind(getattr(config, part) if part else config).eval(), {key: make() for key, make in inputs.items()}
+    else:
+        kind = _class(config, name)
     with torch.device("meta"):
         size = sum(p.numel() for p in kind(config).parameters())
     if size > 60e6:
         raise ValueError(f"{kind.__name__} of {size:,} parameters is not small enough")
     model = kind(config).eval()
     tried = []
-    for inputs in _inputs(model, config, special.get("image_size")):
+    given = GIVEN[name]() if name in GIVEN else []
+    for inputs in given + _inputs(model, config, special.get("image_size")):
         try:
             with torch.no_grad():
                 model(**inputs)

@@ -11,6 +11,8 @@ __all__ = ["Apart"]
 class Apart(nn.Module):
     """Three linear maps of one input, in the place of one ``qkv``. Each is called, so whatever hangs on it goes on: adapters, hooks, masks, frozen parts.
 
+    Where keys and values are always made of other tokens than queries, these may be of another width.
+
     Shape:
         ``(B, N, C) -> (B, N, I_q + I_k + I_v)``.
     """
@@ -20,6 +22,8 @@ class Apart(nn.Module):
         self.q, self.k, self.v = q, k, v
         self.widths = tuple(layer.weight.shape[0] for layer in (q, k, v))
         self.in_features, self.out_features = q.weight.shape[1], sum(self.widths)
+        self.context_features = k.weight.shape[1]
+        """Width of the tokens that keys and values are made from; another than that of those who ask where these are always others."""
 
     @property
     def layers(self) -> list[Any]:

@@ -139,6 +139,11 @@ class TokenAttention(AttentionModule, ABC):
     fuses_streams: ClassVar[bool] = False
     """Whether its streams are fused at the width of ``dim``, so that heads of another total width have no place in it."""
 
+    takes_other_width: ClassVar[bool] = False
+    """Whether keys and values may be made of tokens of another width than queries: it has no projections beside the host's."""
+    has_one_stream: ClassVar[bool] = False
+    """Whether every layer of a host has its place, ``qkv`` is called once, and what the heads gathered goes once through ``norm`` and ``proj``."""
+
     dim: int
     num_heads: int
     proj: nn.Linear
@@ -266,6 +271,11 @@ class QKVAttention(TokenAttention):
         self.proj = nn.Linear(self.inner_dim, dim, bias=proj_bias, **factory)
         self.proj_drop = nn.Dropout(proj_drop)
 
+    @property
+    def context_dim(self) -> int:
+        """Width of the tokens that keys and values are made from: ``dim``, but where the layers of a host say otherwise."""
+        return getattr(getattr(self, "qkv", None), "context_features", self.dim)
+
     def attend(self, x: Tensor, context: Context | None, rope: Rope | None, options: dict[str, Any]) -> Tensor:
         """``(B, H, Nq, D)`` from checked input; ``options`` are ``mask``, ``is_causal`` and ``dropout_p``."""
         return self.core(*self._qkv(x, context, rope), **options)
@@ -313,7 +323,7 @@ class QKVAttention(TokenAttention):
         keys, values = read_as(x, context)
         if context is not None:
             for part in (keys, values):
-                self._check_tokens(part, " context")
+                check_channels(f"{name} context", part, self.context_dim, "(B, N, C)", -1)
                 if part.shape[0] != x.shape[0]:
                     raise InputError(f"{name} got {x.shape[0]} samples in x and {part.shape[0]} in context; they must be as many")
             if keys.shape != values.shape:

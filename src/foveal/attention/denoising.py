@@ -61,6 +61,7 @@ class DenoisingAttention(QKVAttention):
 
     takes_warm_start = "any"
     maps_per_call = 2
+    has_one_stream = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AttentionConfig):

@@ -64,6 +64,8 @@ class SoftmaxAttention(QKVAttention):
     """
 
     takes_warm_start = "exact"
+    takes_other_width = True
+    has_one_stream = True
 
     @property
     def has_map_gradient(self) -> bool:

@@ -1,6 +1,22 @@
 """Somebody else's model, with our attention in it and their weights kept."""
 
-from . import _diffusers, _own, _timm, _timm_class, _timm_rope, _timm_windows, _torch, _torchvision, _transformers, _transformers_video  # noqa: F401  # each enters its hosts
+from . import (  # noqa: F401  # each enters its hosts
+    _clip,
+    _diffusers,
+    _own,
+    _timm,
+    _timm_class,
+    _timm_halo,
+    _timm_rope,
+    _timm_windows,
+    _torch,
+    _torchvision,
+    _torchvision_maxvit,
+    _torchvision_video,
+    _transformers,
+    _transformers_video,
+    _ultralytics,
+)
 from ._convert import convert, convert_
 from ._host import Place, find_host, host_key, known_hosts, register_host
 from ._interface import register_attention_functions

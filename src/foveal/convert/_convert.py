@@ -13,7 +13,7 @@ from ._digest import digests, refuse_empty
 from ._find import chooser, find
 from ._fitting import those_that_fit
 from ._grids import told_of_grid, watch_grids
-from ._host import Place, host_key
+from ._host import Host, Place, find_host, host_key
 from ._layouts import tokens_of
 from ._parts import carry_hooks
 from ._record import Converted, begin_record, layout_of, places_of, put
@@ -82,6 +82,7 @@ def convert_as(
     apart: Collection[str] | None,
     inputs: Any = None,
     unchanged: bool = False,
+    read: Mapping[str, dict[str, Any]] | None = None,
 ) -> ConversionReport:
     """:func:`convert_`, or what it did once done again.
 
@@ -93,13 +94,14 @@ def convert_as(
         apart: names of the places whose queries, keys and values stay three layers; None to find out.
         inputs: see :func:`convert_`.
         unchanged: refuse what does not keep the function.
+        read: what was read of attentions of classes that nobody declared, by the names of their places; they are proven again, and not read anew.
     """
     refuse_wrapped(model)
     refuse_quantized(model)
     for one in config.values() if isinstance(config, Mapping) else [config]:
         if isinstance(one, AttentionConfig) and type(one).module.form != "tokens":  # type: ignore[attr-defined]
             raise InputError(f"{one.attention} attention takes maps, and these places give tokens; foveal.insert_ puts it behind a stage")
-    found, reasons = find(model, chooser(model, config, where), inputs)
+    found, reasons = find(model, chooser(model, config, where), inputs, read or {})
     refuse_empty(model.state_dict())
     planned: list[tuple[Converted, Swap]] = []
     on_grids: list[tuple[str, nn.Module]] = []
@@ -129,7 +131,7 @@ def convert_as(
             transfer.dropped += [f"buffer {name}" for name in buffers]
             if ours.class_token_note and tokens_of(model, names[0]).pooling == "token":
                 transfer.notes.append(ours.class_token_note)
-            converted = Converted(names, module, replacement, wanted, warm_start, links, is_apart)
+            converted = Converted(names, module, replacement, wanted, warm_start, links, is_apart, _reading(module, host, inputs))
             planned.append((converted, _swap(converted, ours, transfer, place, here)))
     before, layout = digests(model.state_dict()), layout_of(model.state_dict())
     # from here on nothing can fail
@@ -168,6 +170,13 @@ def convert(
 def _goes_on(module: nn.Module, wanted: AttentionConfig) -> bool:
     """Whether one attention in the place of another of its class is a change that is meant: of plain softmax, which all else can be made of."""
     return isinstance(module, SoftmaxAttention) and (module.lambdas is None or not getattr(wanted, "center", False))
+
+
+def _reading(module: nn.Module, host: Host, inputs: Any) -> dict[str, Any] | str | None:
+    """What is kept of a class that nobody declared. Where there is nothing to be kept it is read anew, which no fresh model can do without the user's batch."""
+    if host.reading is None and inputs is not None and find_host(module) is None:
+        return "it was read from the inputs that were given, and those are not kept"
+    return host.reading
 
 
 def _set_mode(module: nn.Module, replacement: nn.Module) -> None:

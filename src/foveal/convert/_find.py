@@ -11,7 +11,7 @@ from ._fitting import attention_classes_first, unknown_attentions
 from ._host import Host, find_host, known_hosts
 from ._record import Converted, is_converted, record_of
 from ._where import Where, is_everywhere, matcher
-from .structure import NO_OUTPUT_MAP, Structures, structures_of
+from .structure import NO_OUTPUT_MAP, Structures, kept_of, recalled, sisters_in, structures_of
 
 __all__ = ["Choose", "chooser", "find"]
 
@@ -33,8 +33,17 @@ def chooser(model: nn.Module, config: AttentionConfig | Mapping[str, AttentionCo
     return lambda name, module: next(((True, value) for chosen, value in rules if chosen(name, module)), (False, None))
 
 
-def find(model: nn.Module, choose: Choose, inputs: Any = None) -> tuple[list[tuple[list[str], nn.Module, Host, AttentionConfig]], dict[int, str]]:
-    """Every module to be replaced, once, with all its names; and why attentions that nobody declared could not be read, by the identity of their modules."""
+def find(
+    model: nn.Module, choose: Choose, inputs: Any = None, read: Mapping[str, dict[str, Any]] | None = None
+) -> tuple[list[tuple[list[str], nn.Module, Host, AttentionConfig]], dict[int, str]]:
+    """Every module to be replaced, once, with all its names; and why attentions that nobody declared could not be read, by the identity of their modules.
+
+    Args:
+        model: all of it.
+        choose: what is said of each module.
+        inputs: a batch for the model.
+        read: what was read of some places once, by name.
+    """
     names: dict[int, list[str]] = {}
     modules: dict[int, nn.Module] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -43,14 +52,17 @@ def find(model: nn.Module, choose: Choose, inputs: Any = None) -> tuple[list[tup
     # also by a conversion of a part of the model alone
     records = [record_of(module) for module in modules.values() if is_converted(module)]
     done = {id(part): converted for record in records for converted in record.parts for part in converted.replacement.modules()}
-    structures = _by_structure(model, choose, [record.replacement for one in records for record in one.parts], inputs)
+    once = {id(module): (name, module) for name in read or {} for module in (_there(model, name),)}
+    before = [record.replacement for one in records for record in one.parts]
+    structures = _by_structure(model, choose, [*before, *(module for _, module in once.values())], inputs)
+    structures.hosts.update({key: recalled(name, module, (read or {})[name]) for key, (name, module) in once.items() if key not in done})
     found, matched, already = [], [], 0
     for key, module in modules.items():
         said = [wanted for name in names[key] for chosen, wanted in (choose(name, module),) if chosen]
         if not said:
             continue
         matched.append(module)
-        wanted, host = said[0], find_host(module) or structures.hosts.get(key)
+        wanted, host = said[0], structures.hosts.get(key) or find_host(module)
         if key in done:
             already += _check_again(done[key], wanted)
             continue
@@ -69,6 +81,13 @@ def find(model: nn.Module, choose: Choose, inputs: Any = None) -> tuple[list[tup
     return found, structures.reasons
 
 
+def _there(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise InputError(f"this model has no module {name}, which was converted when the conversion was saved; build the model as it was then") from None
+
+
 def _by_structure(model: nn.Module, choose: Choose, done: list[nn.Module], inputs: Any) -> Structures:
     """What structure tells of the chosen attentions that nobody declared, and of what they lie in where they end before their output map."""
 
@@ -84,7 +103,22 @@ def _by_structure(model: nn.Module, choose: Choose, done: list[nn.Module], input
         if found.reasons.get(id(module)) == NO_OUTPUT_MAP and parent and chosen(parent, model.get_submodule(parent)):
             above[parent] = model.get_submodule(parent)
     others = structures_of(model, above, inputs)
-    return Structures(found.hosts | others.hosts, found.reasons)
+    # hooks of the attention itself, as those that record maps, go on where it has a place of its own
+    beside = {name: module for name, module in unknown if found.reasons.get(id(module)) == NO_OUTPUT_MAP and name.rpartition(".")[0] in above}
+    beside = {name: module for name, module in beside.items() if id(above[name.rpartition(".")[0]]) not in others.hosts or module._forward_hooks}
+    beside_them = sisters_in(model, beside, inputs)
+    hosts = found.hosts | others.hosts | {key: host for key, host in beside_them.items() if not isinstance(host, str)}
+    reasons = dict(found.reasons)
+    for name, module in beside.items():
+        if isinstance(why := beside_them[id(above[name.rpartition(".")[0]])], str):
+            reasons[id(module)] = f"{NO_OUTPUT_MAP}; beside it: {why}"
+    # what is more than an attention is traced
+    left = {name: module for name, module in unknown if id(module) not in hosts and id(above.get(name.rpartition(".")[0])) not in hosts}
+    kept, more = kept_of(model, left, inputs)
+    for key in left.values():
+        if id(key) in more and more[id(key)] != reasons[id(key)]:
+            reasons[id(key)] = f"{reasons[id(key)]}; {more[id(key)]}"
+    return Structures(hosts | kept, {key: reason for key, reason in reasons.items() if key not in kept})
 
 
 def _missing(modules: Mapping[int, nn.Module], names: Mapping[int, list[str]], structures: Structures) -> str:

@@ -47,6 +47,7 @@ def those_that_fit(
     """
     fitting: list[Fitting] = []
     left: list[Left] = []
+    refused: list[str] = []
     for names, module, host, wanted in found:
         place, reason = _fit(names[0], module, host, wanted, model)
         if place is not None and place.checked and place.asks_apart and not _meant(names, module, model, config, where):
@@ -54,14 +55,30 @@ def those_that_fit(
         if place is not None:
             fitting.append((names, module, host, wanted, place))
         elif _meant(names, module, model, config, where):
-            raise InputError(
-                f"{reason if reason.startswith(names[0]) else f'{names[0]}: {reason}'}{'' if '`where`' in reason else '; or leave it out of `where`'}"
-            )
+            refused.append(reason if reason.startswith(names[0]) else f"{names[0]}: {reason}")
         else:
-            left.append(Left(names[0], host_key(module), reason.removeprefix(names[0]).lstrip(": ")))
+            left.append(Left(names[0], host_key(module), reason.removeprefix(f"{names[0]}: ").removeprefix(f"{names[0]} ")))
+    for name, module in unknown_attentions(model, _matcher(config, where, model), [*done, *(module for _, module, _, _ in found)]):
+        reason = (reasons or {}).get(id(module), UNKNOWN)
+        if _meant([name], module, model, config, where):
+            refused.append(f"{name} ({type(module).__name__}) cannot be read by its structure: {reason}")
+        else:
+            left.append(Left(name, host_key(module), reason))
+    if refused:
+        raise InputError(_refusal(refused, len(fitting)))
     if found and not fitting:
-        raise InputError(f"none of the {len(found)} attentions that are known can be converted: {_grouped(left)}")
-    return fitting, left + _unknown(model, config, where, [*done, *(module for _, module, _, _ in found)], reasons or {})
+        known = {names[0] for names, _, _, _ in found}
+        raise InputError(f"none of the {len(found)} attentions that are known can be converted: {_grouped([one for one in left if one.name in known])}")
+    return fitting, left
+
+
+def _refusal(refused: list[str], fitting: int, most: int = 6) -> str:
+    """Of attentions that were meant by name."""
+    more = f" and {len(refused) - most} more" if len(refused) > most else ""
+    told = "; ".join(refused[:most]) + more
+    if len(refused) > 1 or fitting:
+        told += f" ({len(refused)} of the {len(refused) + fitting} attentions that `where` chose, so none was converted)"
+    return told if any("leave" in one and "`where`" in one for one in refused) else f"{told}; or leave {'it' if len(refused) == 1 else 'them'} out of `where`"
 
 
 def _fit(name: str, module: nn.Module, host: Host, wanted: AttentionConfig, model: nn.Module) -> tuple[Place | None, str]:
@@ -76,7 +93,7 @@ def _fit(name: str, module: nn.Module, host: Host, wanted: AttentionConfig, mode
         return None, str(error)
     if place is None:
         return None, f"{name} {OTHERS}"
-    if not place.checked and (reason := set_otherwise(name, module, place.head_dim)):
+    if not place.checked and (reason := set_otherwise(name, module, place.key_dim or place.head_dim)):
         return None, reason
     refuse_what_cannot_be_read(name, iter((part, getattr(place, part)) for part in ("qkv", "proj", "q_norm", "k_norm", "norm")))
     try:
@@ -130,14 +147,14 @@ def _grouped(left: list[Left]) -> str:
 
 # -- attentions of classes that nobody knows --------------------------------------------------------------------------------------------------------
 
-_NAMED = re.compile(r"attn|attention|(?<![a-z])sa$|mhsa|gpsa|shsa|mla$|^lambda", re.IGNORECASE)
+_NAMED = re.compile(r"attn|attention|(?<![a-z])sa$|mhsa|gpsa|sh[sm]a|mla$|^lambda", re.IGNORECASE)
 _MAPS = ("qkv", "to_qkv", "q_proj", "to_q", "query", "qk", "in_proj_weight")
 """What modules call their map to queries."""
 
 
 def looks_like_attention(module: nn.Module) -> bool:
-    """By the name of its class, or by a map to queries of its own; what only drops or normalizes has no weights."""
-    if next(module.parameters(), None) is None and next(module.children(), None) is None:
+    """By the name of its class, or by a map to queries of its own; what has no weights only drops, normalizes, or is the inner part of one that has."""
+    if next(module.parameters(), None) is None:
         return False
     return _NAMED.search(type(module).__name__) is not None or any(isinstance(getattr(module, name, None), nn.Module) for name in _MAPS)
 
@@ -166,11 +183,6 @@ def unknown_attentions(model: nn.Module, chosen: Callable[[str, nn.Module], bool
         if part is not module and (id(part) in known or id(part) in ours or any(part is other for _, other in found))
     }
     return [(name, module) for name, module in found if id(module) not in outer]
-
-
-def _unknown(model: nn.Module, config: Configs, where: Where, done: Iterable[nn.Module], reasons: Mapping[int, str]) -> list[Left]:
-    found = unknown_attentions(model, _matcher(config, where, model), done)
-    return [Left(name, host_key(module), reasons.get(id(module), UNKNOWN)) for name, module in found]
 
 
 def _matcher(config: Configs, where: Where, model: nn.Module) -> Any:

@@ -5,6 +5,7 @@ Shapes     C width of the tokens, I = heads · head width
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -23,10 +24,16 @@ class Place:
     dim: int
     num_heads: int
     head_dim: int
+    key_dim: int | None = None
+    """Width of the host's queries and keys, where it is less than that of values: ``qkv`` gives zeros for the rest, and ``q_norm`` makes up for the scale."""
     qkv: nn.Module
     """A linear map to queries, keys and values, ``(3 · I, C)``."""
     proj: nn.Module
     """A linear map back, ``(C, I)``."""
+    dim_out: int | None = None
+    """Width of what ``proj`` gives, where it is another than C; None where it is C. Only attentions of one ``qkv`` and one ``proj`` can have that."""
+    reads_others: str = ""
+    """Where keys and values come from, if not from the tokens that ask, as "its keys and values are reduced"; only attentions with a context can have that."""
     q_norm: nn.Module = field(default_factory=nn.Identity)
     k_norm: nn.Module = field(default_factory=nn.Identity)
     norm: nn.Module = field(default_factory=nn.Identity)
@@ -54,6 +61,8 @@ class Place:
     """Whether each call says the grid of its tokens, and the host's ``wrap`` compares it with what the attention was told."""
     asks_apart: bool = False
     """Whether those who ask are other tokens than those that are read. Such a place is left alone, unless it is meant by name, by attentions without pairs."""
+    one_stream: str = ""
+    """Why only an attention can stand here that makes its values once and gives one stream to ``proj``, as softmax and denoising attention do."""
     lost: tuple[str, ...] = ()
     """Parameters of the host that no attention here has a place for, so that the function changes."""
     notes: tuple[str, ...] = ()
@@ -80,6 +89,8 @@ class Host:
     """From the module, the model and the module's name in it; None for an attention over other tokens than those that ask."""
     wrap: Callable[[nn.Module, nn.Module], nn.Module]
     """From the module and ours, the module that is called as the first was."""
+    reading: dict[str, Any] | str | None = None
+    """Of a module that nobody declared, what was read of it, as values that a file can hold, or why none can; None where a class is declared."""
 
 
 HOSTS: Registry[Host] = Registry("host")

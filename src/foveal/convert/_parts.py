@@ -15,6 +15,7 @@ from ..attention._apart import Apart
 __all__ = [
     "Copied",
     "PrefixRotary",
+    "Scaled",
     "ScaledUnit",
     "Unit",
     "carry_hooks",
@@ -128,6 +129,17 @@ class ScaledUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=-1) * (self.logit_scale.clamp(max=math.log(100.0)).exp() * x.shape[-1] ** 0.5)
+
+
+class Scaled(nn.Module):
+    """Queries of a host that divides its logits by something else than the root of the heads' width, behind its norm if it has one."""
+
+    def __init__(self, norm: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.norm, self.factor = norm, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x) * self.factor
 
 
 class PrefixRotary:

@@ -34,6 +34,8 @@ class Converted:
     links: Links
     apart: bool
     """Whether queries, keys and values of the host stayed three layers."""
+    reading: dict[str, Any] | str | None = None
+    """What was read of a class that nobody declared, see :class:`foveal.convert._host.Host`."""
 
 
 @dataclass

@@ -44,6 +44,7 @@ def revert_(model: nn.Module) -> list[str]:
         for step in steps:
             step()
     for names, converted in there:
+        _forget_what_was_kept(converted.original)
         put(model, names, converted.original)
     forget_grids(model)
     release_savers(model)
@@ -100,6 +101,14 @@ def steps_back(name: str, converted: Converted) -> list[_Step]:
                 steps.append(lambda value=value, dtype=dtype: setattr(value, "data", value.data.to(like.device, dtype)))  # type: ignore[misc]
     steps.append(lambda: carry_hooks(replacement, original))
     return steps
+
+
+def _forget_what_was_kept(original: nn.Module) -> None:
+    """What is kept for evaluation, as a bias read from a table by LeViT's family, is of the weights before: going through training mode, hosts make it anew."""
+    modes = {part: part.training for part in original.modules()}
+    original.train()
+    for part, training in modes.items():
+        part.training = training
 
 
 def _give_back(host: nn.Parameter, pieces: list[tuple[slice, Tensor]], trained: bool) -> None:

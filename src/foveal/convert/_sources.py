@@ -83,6 +83,8 @@ def _can_be_one(layers: list[Any], outside: dict[int, str]) -> bool:
     values = [value for layer in layers for value in layer.parameters()]
     if not all(type(layer) is nn.Linear and is_readable(layer) for layer in layers) or any(map(hangs_on_parameter, values)):
         return False
+    if len({layer.weight.shape[1] for layer in layers}) > 1:
+        return False
     if len({id(value) for value in values}) < len(values) or any(id(value) in outside for value in values):
         return False
     flags = ({layer.weight.requires_grad for layer in layers}, {layer.bias.requires_grad for layer in layers if layer.bias is not None})

@@ -82,7 +82,7 @@ class LastPlaced(Placed):
 
     def forward(self, x: Tensor, shared_rel_pos: Tensor | None = None) -> Tensor:
         check_grid(self.attn, (x.shape[1], x.shape[2]))
-        return self.attn(x.flatten(1, -2), **self.options(bias=shared_rel_pos)).view(x.shape)
+        return self.attn(x.flatten(1, -2), **self.options(bias=shared_rel_pos)).view(*x.shape[:-1], -1)
 
     @property
     def rel_pos(self) -> nn.Module | None:
@@ -96,7 +96,7 @@ class MapPlaced(LastPlaced):
     def forward(self, x: Tensor, shared_rel_pos: Tensor | None = None) -> Tensor:
         check_grid(self.attn, (x.shape[2], x.shape[3]))
         out = self.attn(x.flatten(2).transpose(-2, -1), **self.options(bias=shared_rel_pos))
-        return out.transpose(-2, -1).reshape(x.shape)
+        return out.transpose(-2, -1).reshape(x.shape[0], -1, *x.shape[2:])
 
 
 def _partition_bias(table: Any) -> Tensor:
@@ -109,9 +109,7 @@ def _partition_position(module: Any) -> Bias | None:
 
 def _read_partition(module: Any, model: nn.Module, name: str) -> Place:
     qkv, proj = module.qkv, module.proj
-    dim, out_dim = qkv.weight.shape[1], proj.weight.shape[0]
-    if dim != out_dim:
-        raise InputError(f"{name} changes the width of its tokens, which no attention here does; leave it out of `where`")
+    dim, dim_out = qkv.weight.shape[1], proj.weight.shape[0]
     copied: tuple[Copied, ...] = ()
     if module.head_first or not isinstance(qkv, nn.Linear):
         qkv, copied = _three(module)
@@ -122,6 +120,7 @@ def _read_partition(module: Any, model: nn.Module, name: str) -> Place:
     grid = getattr(owner, "partition_size", None) or getattr(module.rel_pos, "window_size", None)
     return Place(
         dim=dim,
+        dim_out=dim_out,
         num_heads=module.num_heads,
         head_dim=module.dim_head,
         qkv=qkv,

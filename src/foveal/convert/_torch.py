@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from .._errors import InputError
 from .._fx import Leaf
 from ..attention import TokenAttention
+from ..attention._apart import Apart
 from ..attention._base import Context
 from ._called import how_called
 from ._host import Place, register_host
 from ._layouts import causal_mask_above, tokens_of
-from ._parts import linear_of
+from ._parts import Copied, linear_of
 
 __all__ = ["AsMultiheadAttention"]
 
@@ -149,8 +150,10 @@ def _read(module: nn.Module, model: nn.Module, name: str) -> Place | None:
     # in PyTorch's decoder the second attention reads the encoder
     if type(owner).__name__ in _POOLING or (isinstance(owner, nn.TransformerDecoderLayer) and name.endswith("multihead_attn")):
         return None
-    if not module._qkv_same_embed_dim or module.bias_k is not None or module.add_zero_attn:
-        raise InputError(f"{name} has keys or values of another width, bias_k or add_zero_attn, which no attention here has; leave it out of `where`")
+    if module.bias_k is not None or module.add_zero_attn or module.kdim != module.vdim:
+        raise InputError(f"{name} has values of another width than its keys, bias_k or add_zero_attn, which no attention here has; leave it out of `where`")
+    if not module._qkv_same_embed_dim:
+        return _of_two_widths(module)
     assert module.in_proj_weight is not None, "of one width"
     tokens, masked = tokens_of(model, name), causal_mask_above(model, name)
     return Place(
@@ -166,6 +169,30 @@ def _read(module: nn.Module, model: nn.Module, name: str) -> Place | None:
         needs_pairs=masked or ("its queries are other tokens than its keys" if called.reads_others else ""),
         values_apart=called.values_apart,
         asks_apart=called.reads_others,
+    )
+
+
+def _of_two_widths(module: nn.MultiheadAttention) -> Place:
+    """It reads tokens of another width than those that ask, as where learned queries pool a tower."""
+    weights = (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
+    host, width, copied = module.in_proj_bias, module.embed_dim, []
+    layers = []
+    for index, weight in enumerate(weights):
+        assert weight is not None, "of several widths"
+        rows = slice(index * width, (index + 1) * width)
+        layers.append(linear_of(weight, None if host is None else nn.Parameter(host.detach()[rows].clone(), requires_grad=host.requires_grad)))
+        copied += [] if host is None else [Copied(layers[-1], "bias", slice(None), host, rows)]
+    return Place(
+        dim=width,
+        num_heads=module.num_heads,
+        head_dim=module.head_dim,
+        qkv=Apart(*layers),
+        proj=linear_of(module.out_proj.weight, module.out_proj.bias),
+        attn_drop=module.dropout,
+        needs_pairs="its queries are other tokens than its keys",
+        asks_apart=True,
+        copied=tuple(copied),
+        notes=(f"queries of width {width}, keys and values of {module.kdim}",),
     )
 
 

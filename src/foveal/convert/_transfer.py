@@ -14,6 +14,7 @@ from torch import nn
 
 from .._errors import InputError
 from ..attention import AttentionConfig, SoftmaxAttention, TokenAttention
+from ..attention._base import QKVAttention
 from ..attention._transfer import Transfer, WarmStart
 from ._foreign import is_ours, made_by_user
 from ._heads import with_extra_heads
@@ -46,6 +47,11 @@ def build(config: AttentionConfig, place: Place, warm_start: WarmStart) -> tuple
 def make(config: AttentionConfig, place: Place) -> TokenAttention:
     """The attention without memory: what the host gives need not be made."""
     options: dict[str, Any] = {}
+    if place.dim_out not in (None, place.dim) and not issubclass(type(config).module, QKVAttention):
+        raise InputError(
+            f"it changes the width of its tokens from {place.dim} to {place.dim_out}, which {config.attention} attention cannot, "
+            "softmax or denoising attention can"
+        )
     if place.head_dim * place.num_heads != place.dim and getattr(config, "attn_head_dim", None) is None:
         if not hasattr(config, "attn_head_dim"):
             raise InputError(f"{config.attention} attention needs dim = heads × width, got {place.dim} and {place.num_heads} × {place.head_dim}")
@@ -66,11 +72,18 @@ def refusal(module: TokenAttention, place: Place) -> str:
     """Why the attention cannot stand here; empty where it can."""
     if place.needs_pairs and not module.has_pairwise_logits:
         return f"{place.needs_pairs}; {module.name} attention has no pairs, softmax or denoising attention has"
+    if place.reads_others and not module.takes_values_apart:
+        return f"{place.reads_others}; {module.name} attention reads no other tokens than those that ask, softmax or denoising attention can"
     if place.values_apart and not module.takes_values_apart:
         return (
             f"its values are made of other tokens than its keys, as where positions are added to queries and keys alone; {module.name} attention cannot have "
             "that, softmax or denoising attention can"
         )
+    widths = (place.dim, getattr(place.qkv, "context_features", place.dim))
+    if widths[0] != widths[1] and not module.takes_other_width:
+        return f"its keys and values are made of tokens of width {widths[1]}, and its queries of {widths[0]}, which only softmax attention takes here"
+    if place.one_stream and not module.has_one_stream:
+        return f"{place.one_stream}, which {module.name} attention has no place for; softmax and denoising attention have"
     return module.unfit_for(place)
 
 

@@ -4,6 +4,11 @@ What makes queries, keys, values and the output, in how many heads, of what scal
 run on what the module is given at its place in the model; then ours, built from what was found, has to give what the copy gives on other tokens.
 """
 
-from ._read import NO_OUTPUT_MAP, Structures, structures_of
+from ._kept import kept_of
+from ._mapped import NOTHING, Chain, Mapped, NoMap
+from ._read import Structures, structures_of
+from ._recalled import recalled
+from ._shown import NO_OUTPUT_MAP
+from ._sister import sisters_in
 
-__all__ = ["NO_OUTPUT_MAP", "Structures", "structures_of"]
+__all__ = ["NOTHING", "NO_OUTPUT_MAP", "Chain", "Mapped", "NoMap", "Structures", "kept_of", "recalled", "sisters_in", "structures_of"]

@@ -28,8 +28,8 @@ class Call:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Those that are of tokens: floating point, and as wide as deep."""
-        return {name: value for name, value in self.values.items() if isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 3}
+        """Those that may be of tokens: floating point, and a width at least."""
+        return {name: value for name, value in self.values.items() if isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 2}
 
     def fresh(self, names: set[str], seed: int) -> "Call":
         """With other numbers in these arguments, tokens of a mean of zero and a spread of one; all others as they were captured."""
@@ -60,8 +60,8 @@ def bound(module: nn.Module, given: Given) -> Call | str:
 
 
 def _float(value: Any, cast: dict[int, Any]) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_float(part, cast) for part in value)
+    if type(value) in (tuple, list):
+        return type(value)(_float(part, cast) for part in value)
     if not isinstance(value, Tensor):
         return value
     # one object stays one: an attention may ask whether keys are the queries
@@ -74,7 +74,7 @@ def sources_of(taken: Tensor, call: Call) -> tuple[tuple[str, ...], str] | None:
     for count in (1, 2):
         for names in combinations(tensors, count):
             parts = [tensors[name] for name in names]
-            if any(part.shape[1:] != parts[0].shape[1:] for part in parts):
+            if any(part.shape[1:] != parts[0].shape[1:] or len(part) not in (1, len(parts[0])) for part in parts):
                 continue
             whole = parts[0] if count == 1 else parts[0] + parts[1]
             for layout, same in _layouts(whole, taken):
@@ -84,8 +84,8 @@ def sources_of(taken: Tensor, call: Call) -> tuple[tuple[str, ...], str] | None:
 
 
 def _layouts(whole: Tensor, taken: Tensor) -> list[tuple[str, Tensor]]:
-    if whole.ndim == 3:
-        return [("tokens", whole)]
+    if whole.ndim in (2, 3):
+        return [("packed" if whole.ndim == 2 else "tokens", whole)]
     if whole.ndim != 4:
         return []
     if whole.shape == taken.shape:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ._arguments import Call, sources_of
-from ._plan import Part, rotated
+from ._norm import norm_of, norms_in
+from ._plan import Part, rotated, turn_of
 from ._seen import Map, Run
 
-__all__ = ["Met", "met_in", "queries_or_keys", "tokens_in"]
+__all__ = ["Met", "head_parts", "met_in", "queries_or_keys", "tokens_in"]
 
 _CLOSE = 2e-5
 """Of the logits' largest number."""
@@ -35,13 +36,22 @@ class Met:
 
 def tokens_in(x: Tensor, layout: str) -> Tensor:
     """What a map takes or gives, as ``(B, N, C)``."""
+    if layout == "packed":
+        return x[None]
     return x.flatten(2).transpose(1, 2) if layout == "map" else x.flatten(1, -2)
+
+
+def head_parts(run: Run, met: "Met") -> Tensor:
+    """What the map of queries made, as it made it."""
+    return next(one.made for one in run.maps if one.path == met.parts[0].path)
 
 
 def met_in(module: nn.Module, calls: tuple[Call, Call], runs: tuple[Run, Run]) -> Met | str:
     """The first arrangement whose products explain the logits, or what was missing."""
     first = runs[0]
     before = [one for one in first.maps if one.turn < first.turns[0]]
+    # what takes the same whatever the tokens are, and none of the arguments, makes a bias
+    before = [one for one in before if not any(_same(one, other) for other in runs[1].maps) or sources_of(one.given, calls[0]) is not None]
     sources: list[tuple[tuple[str, ...], str]] = []
     for one in before:
         found = sources_of(one.given, calls[0])
@@ -65,7 +75,7 @@ def met_in(module: nn.Module, calls: tuple[Call, Call], runs: tuple[Run, Run]) -
     seen = [run.logits[0].reshape(logits.shape) for run in runs]
     if any(not value.isfinite().any() for value in seen):
         return "its softmax is over something else than keys"
-    norms, rotations = list(_norms(module, first)), list(_rotations(calls[0]))
+    norms, rotations = list(norms_in(module, heads)), list(_rotations(calls[0]))
     for parts in _arrangements(before, [names for names, _ in sources], heads, layout):
         for norm in norms:
             for rotary, rotation in rotations:
@@ -75,11 +85,15 @@ def met_in(module: nn.Module, calls: tuple[Call, Call], runs: tuple[Run, Run]) -
     return f"the products of {', '.join(one.path for one in before)} in {heads} heads do not make its logits"
 
 
+def _same(one: Map, other: Map) -> bool:
+    return one.path == other.path and one.given.shape == other.given.shape and torch.equal(one.given, other.given)
+
+
 def queries_or_keys(module: nn.Module, part: Part, layout: str, norm: str, turn: tuple[Tensor, Tensor] | None, rotation: str, heads: int, run: Run) -> Tensor:
     """``(B, H, N, D)`` of what a map gave."""
     made = tokens_in(next(one.made for one in run.maps if one.path == part.path), layout)[..., list(part.rows)]
     made = made.unflatten(-1, (heads, -1)).transpose(1, 2)
-    made = module.get_submodule(norm)(made) if norm else made
+    made = norm_of(module, norm)(made)
     return made if turn is None else rotated(made, *turn, rotation)
 
 
@@ -87,7 +101,7 @@ def _scale(module: Any, parts: Any, layout: str, norm: Any, rotary: str, rotatio
     """What the products are multiplied with, if that makes the logits of both runs but for what is the same in both."""
     products = []
     for call, run, logits in zip(calls, runs, seen, strict=True):
-        turn = call.values[rotary] if rotary else None
+        turn = turn_of(call.values[rotary]) if rotary else None
         try:
             q, k = (queries_or_keys(module, part, layout, name, turn, rotation, heads, run) for part, name in zip(parts[:2], norm, strict=True))
         except (RuntimeError, ValueError, IndexError):
@@ -139,16 +153,11 @@ def _arrangements(maps: list[Map], sources: list[tuple[str, ...]], heads: int, l
             yield q, k, v
 
 
-def _norms(module: nn.Module, run: Run) -> Iterator[tuple[str, str]]:
-    """No norms, or two that the module owns for queries and keys."""
-    yield "", ""
-    named = [path for path, part in module.named_modules() if path and "norm" in type(part).__name__.lower() and getattr(part, "weight", None) is not None]
-    yield from permutations(named, 2)
-
-
 def _rotations(call: Call) -> Iterator[tuple[str, str]]:
     yield "", ""
     for name, value in call.values.items():
-        if isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, Tensor) and part.ndim in (2, 3) for part in value):
+        if isinstance(value, Tensor) and value.is_complex():
+            yield name, "pairs"
+        if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(part, Tensor) and part.ndim in (2, 3) for part in value):
             yield name, "half"
             yield name, "pairs"

@@ -3,38 +3,35 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .._host import Place
 from .._layouts import tokens_of
-from .._parts import Copied, joined, joined_parameters, linear_of
+from .._parts import Copied, Scaled, joined, joined_parameters, linear_of
+from .._placed import SHIFTED
+from ._norm import norm_of
 from ._plan import Plan
+from ._position import position_of
 
-__all__ = ["Scaled", "place_of"]
+__all__ = ["place_of"]
 
-
-class Scaled(nn.Module):
-    """Queries of a host that divides its logits by something else than the root of the heads' width, behind its norm if it has one."""
-
-    def __init__(self, norm: nn.Module, factor: float) -> None:
-        super().__init__()
-        self.norm, self.factor = norm, factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x) * self.factor
+CAUSAL = "it is causal where no mask says otherwise"
 
 
-def place_of(module: nn.Module, plan: Plan, model: nn.Module | None, name: str) -> Place:
-    """From the module itself, or from the copy that was looked at."""
+def place_of(module: nn.Module, plan: Plan, model: nn.Module | None, name: str, rates: nn.Module | None = None) -> Place:
+    """From the module itself, or from the copy that was looked at; ``rates`` is what knows its dropout, if another."""
     qkv, copied = _qkv(module, plan)
     proj, of_proj = _flat(module.get_submodule(plan.proj))
-    q_norm, k_norm = (module.get_submodule(path) if path else nn.Identity() for path in plan.norms)
+    q_norm, k_norm = (norm_of(module, path) for path in plan.norms)
     factor = plan.scale * plan.head_dim**0.5
     if abs(factor - 1) > 1e-5:
         q_norm = Scaled(q_norm, factor)
     sources = [part.sources for part in plan.parts]
     others = not set(sources[0]) & set(sources[2])
-    tokens = tokens_of(model, name) if model is not None and not others else None
+    tokens = tokens_of(model, name) if model is not None and not others and not plan.ends else None
+    if tokens is not None and tokens.grid is not None and plan.tokens != (tokens.prefix or 0) + tokens.grid[0] * tokens.grid[1] + tokens.suffix:
+        # a tower says the grid of its images, and here are others: windows, or a later stage
+        tokens = None
     return Place(
         dim=proj.weight.shape[0],
         num_heads=plan.num_heads,
@@ -43,17 +40,18 @@ def place_of(module: nn.Module, plan: Plan, model: nn.Module | None, name: str) 
         proj=proj,
         q_norm=q_norm,
         k_norm=k_norm,
-        attn_drop=_rate(module, "attn"),
-        proj_drop=_rate(module, "proj"),
+        attn_drop=_rate(module, "attn", plan, rates),
+        proj_drop=_rate(module, "proj", plan, rates),
         num_prefix_tokens=None if tokens is None else tokens.prefix,
         grid=None if tokens is None else tokens.grid,
         no_grid="" if tokens is None else tokens.no_grid,
         windows=1 if tokens is not None and tokens.owner is not None else None,
-        needs_pairs="its queries are other tokens than its keys" if others else "",
+        needs_pairs="its queries are other tokens than its keys" if others else SHIFTED if plan.shifted else CAUSAL if plan.causal_alone else "",
         values_apart=sources[1] != sources[2],
-        asks_apart=others,
+        asks_apart=others and plan.asks_apart,
         rotary=bool(plan.rotary),
-        given_bias=False,
+        given_bias=any(form == "pairs" for _, form, _ in plan.given),
+        position=position_of(module, plan.table),
         checked=True,
         copied=copied + of_proj,
     )
@@ -122,10 +120,13 @@ _ATTN = ("attn_drop", "attn_dropout", "attention_dropout", "attn_drop_rate", "dr
 _PROJ = ("proj_drop", "proj_dropout", "resid_drop", "projection_dropout")
 
 
-def _rate(module: nn.Module, which: str) -> float:
-    """Dropout by the names that hosts give it: none of it shows in evaluation."""
+def _rate(module: nn.Module, which: str, plan: Plan, rates: nn.Module | None) -> float:
+    """Of the dropout that was seen at this place, or of one that is no module, by the names that hosts give it: none of it shows in evaluation."""
+    if plan.drops is not None:
+        path = plan.drops[0 if which == "attn" else 1]
+        return module.get_submodule(path).p if path else 0.0  # type: ignore[return-value]
     for name in _ATTN if which == "attn" else _PROJ:
-        value = getattr(module, name, None)
+        value = getattr(rates or module, name, None)
         if isinstance(value, nn.Dropout):
             return value.p
         if isinstance(value, float):

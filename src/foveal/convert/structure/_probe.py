@@ -2,15 +2,18 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from .._capture import evaluating
+from ._forms import MOST_FORMS, form_of
+from ._videos import packed_inputs
 
-__all__ = ["Given", "given_at_place"]
+__all__ = ["Given", "Probe", "aside", "given_at_place", "in_several_places"]
 
 
 @dataclass(frozen=True)
@@ -21,52 +24,125 @@ class Given:
     kwargs: dict[str, Any]
 
 
-class _Enough(Exception):
-    """Every module was called: the rest of the run is not needed."""
+@dataclass
+class Probe:
+    """What was seen in the runs of a model."""
+
+    calls: dict[str, list[Given]] = field(default_factory=dict)
+    """Of each module that was reached one call of every form, by name."""
+    times: dict[str, int] = field(default_factory=dict)
+    """How often each was called in that run."""
+    cut: set[str] = field(default_factory=set)
+    """Those that were seen in runs that broke off alone: the rest of their calls was not seen."""
+    broke: str = ""
+    """Why the first run broke off; empty where one came to its end."""
+    inside: bool = False
+    """Whether it broke off inside one of the modules."""
+
+    def given(self, name: str, shared: bool) -> list[Given] | str:
+        """One call of every form, or why what was seen of a module does not say how it is called.
+
+        Args:
+            name: of the module.
+            shared: whether it stands in several places.
+        """
+        calls = self.calls.get(name, [])
+        if not calls:
+            return f"no run reached it{f' ({self.broke})' if self.broke else ''}: give a batch with convert_(…, inputs=…)"
+        if len(calls) > MOST_FORMS:
+            return f"it is called in more than {MOST_FORMS} forms in one run, and each would have to be proven"
+        if name in self.cut and (self.times[name] > 1 or shared):
+            return (
+                f"it is called several times in a run, and the run broke off before all of its calls were seen ({self.broke}): give a batch with "
+                "convert_(…, inputs=…)"
+            )
+        return calls
 
 
-def given_at_place(model: nn.Module, modules: Mapping[str, nn.Module], inputs: Any = None) -> tuple[dict[str, Given], str]:
-    """What each module is given in its first call, by name, and why the last run broke off; modules that no run reached are absent.
+def given_at_place(model: nn.Module, modules: Mapping[str, nn.Module], inputs: Any = None) -> Probe:
+    """What each module is given; modules that no run reached are absent.
 
-    A run that breaks off is no error: what was called before was called at its place.
+    A run that breaks off is no error: what was called before was called at its place. Only what is called again and again may have been called otherwise in
+    the rest of it; so each run goes on to the end of the model, and not to the last module that was not yet seen. Where a run breaks off inside one of the
+    modules, inputs were of a size that is not the model's own, and others are tried first.
 
     Args:
         model: with the modules.
         modules: by name.
         inputs: a batch, positional or by name; made up if None.
     """
-    found: dict[str, Given] = {}
-    broke = ""
     if any(value.is_meta for value in model.parameters()):
-        return found, "its weights are on the meta device"
+        return Probe(broke="its weights are on the meta device")
+    now, best, first = Probe(), Probe(), ""
+    forms: dict[str, set[str]] = {}
+    depth: list[str] = []
 
     def noting(name: str) -> Any:
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found.setdefault(name, Given(args, kwargs))
-            if len(found) == len(modules):
-                raise _Enough
+            depth.append(name)
+            now.times[name] = now.times.get(name, 0) + 1
+            known, form = forms.setdefault(name, set()), form_of(args, kwargs)
+            if form not in known and len(known) <= MOST_FORMS:
+                known.add(form)
+                now.calls.setdefault(name, []).append(Given(args, kwargs))
 
         return note
 
+    def leaving(module: nn.Module, args: Any, made: Any) -> None:
+        depth.pop()
+
     handles = [module.register_forward_pre_hook(noting(name), with_kwargs=True) for name, module in modules.items()]
+    handles += [module.register_forward_hook(leaving) for module in modules.values()]
     devices = sorted({value.device.index or 0 for value in model.parameters() if value.device.type == "cuda"})
     try:
         with evaluating([model]), torch.no_grad(), torch.random.fork_rng(devices=devices):
             torch.manual_seed(0)
             for args, kwargs in _inputs(model) if inputs is None else [_as_call(inputs)]:
+                now = Probe()
+                forms.clear()
+                depth.clear()
                 try:
                     model(*args, **kwargs)
-                except _Enough:
-                    break
                 except Exception as error:  # whatever a model of others raises; it is told with what was not reached
-                    broke = f"the model raised {type(error).__name__}: {' '.join(str(error).split())[:120]}"
+                    now.broke, now.inside, now.cut = (
+                        f"the model raised {type(error).__name__}: {' '.join(str(error).split())[:120]}",
+                        bool(depth),
+                        set(now.calls),
+                    )
+                    first = first or now.broke
+                    best = max(best, now, key=_reached)
+                    if not depth and len(now.calls) == len(modules) and max(now.times.values()) == 1:
+                        # all of them, and none of them twice: nothing is missing
+                        break
                     continue
-                if found:
-                    break
+                if now.calls:
+                    # this run came to its end, so that there were no further calls; what an earlier one reached stands
+                    earlier = {name: calls for name, calls in best.calls.items() if name not in now.calls}
+                    return Probe(earlier | now.calls, best.times | now.times, set(earlier), first if earlier else "")
     finally:
         for handle in handles:
             handle.remove()
-    return found, broke
+    best.broke = first
+    return best
+
+
+def _reached(probe: Probe) -> tuple[bool, int]:
+    """How far a run that broke off came; of those that are equal, the first is taken."""
+    return bool(probe.calls) and not probe.inside, len(probe.calls)
+
+
+def in_several_places(model: nn.Module) -> set[int]:
+    """Identities of modules that have more than one name."""
+    seen: set[int] = set()
+    return {id(module) for _, module in model.named_modules(remove_duplicate=False) if id(module) in seen or seen.add(id(module))}  # type: ignore[func-returns-value]
+
+
+@contextmanager
+def aside(module: nn.Module) -> Iterator[None]:
+    """Nothing of what is drawn or computed here is seen outside."""
+    devices = [value.device.index or 0 for value in module.parameters() if value.device.type == "cuda"]
+    with torch.random.fork_rng(devices=sorted(set(devices))), torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def _as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -79,6 +155,7 @@ def _inputs(model: nn.Module) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]
     like = next((value for value in model.parameters() if value.is_floating_point()), torch.empty(0))
     parameters = list(inspect.signature(model.forward).parameters.values())
     names = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    yield from packed_inputs(model, names, like)
     named = {"pixel_values", "pixel_values_videos", "input_ids", "decoder_input_ids", "bbox"} & set(names)
     for size in _sizes(model):
         if not named:
@@ -97,6 +174,7 @@ def _inputs(model: nn.Module) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]
         yield (), kwargs
         if "pixel_values" in kwargs and kwargs["pixel_values"].ndim == 5:
             yield (), kwargs | {"pixel_values": kwargs["pixel_values"][:, 0]}
+            yield (), kwargs | {"pixel_values": kwargs["pixel_values"].flatten(0, 1)}
 
 
 def _configs(model: nn.Module) -> Iterator[Any]:
@@ -120,7 +198,7 @@ def _sizes(model: nn.Module) -> Iterator[tuple[int, int]]:
     embeds = [module for name, module in model.named_modules() if name.rpartition(".")[2] in ("patch_embed", "patch_embeddings", "embeddings")]
     said += [getattr(module, name, None) for module in [model, *embeds] for name in ("img_size", "image_size", "input_size")]
     tried: set[tuple[int, int]] = set()
-    for value in [*said, 64, 224, 32, 96, 256]:
+    for value in [*said, 64, 224, 32, 96, 256, 128, 384]:
         if isinstance(value, (tuple, list)) and len(value) == 3:
             value = value[1:]
         size = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) and len(value) == 2 else None

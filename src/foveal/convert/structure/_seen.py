@@ -37,6 +37,8 @@ class Run:
     logits: list[Tensor] = field(default_factory=list)
     turns: list[int] = field(default_factory=list)
     """When each of the logits were seen."""
+    drops: list[tuple[str, int, torch.Size]] = field(default_factory=list)
+    """Dropouts that were called, when, and of what."""
     output: Any = None
     seen: int = 0
 
@@ -53,11 +55,19 @@ def is_map(module: nn.Module) -> bool:
     return isinstance(weight, Tensor) and weight.ndim == 2 and weight.shape == (getattr(module, "out_features", None), getattr(module, "in_features", None))
 
 
+def _held(values: dict[str, Any]) -> list[Tensor]:
+    """Tensors that a module holds beside its parameters and buffers, also by name."""
+    inside = [part for name, value in values.items() if type(value) is dict and name not in ("_parameters", "_buffers") for part in value.values()]
+    return [value for value in (*values.values(), *inside) if isinstance(value, Tensor)]
+
+
 @torch.no_grad()
 def stirred(module: nn.Module) -> nn.Module:
     """A copy in float32 with weights of its own, none of them zero and the logits of a size that matters: so that what is found is the structure, and not what
     today's numbers happen to hide."""
-    other = copy.deepcopy(module).float()
+    # what is kept for evaluation may hang on a graph, which cannot be copied
+    kept = [value for part in module.modules() for value in _held(vars(part)) if not value.is_leaf]
+    other = copy.deepcopy(module, {id(value): value.detach() for value in kept}).float()
     for part in other.modules():
         # hooks see the model's own calls, not ours
         for name in ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called"):
@@ -88,8 +98,16 @@ def run(module: nn.Module, given: Given) -> Run:
 
         return note
 
+    def dropping(path: str) -> Any:
+        def note(part: nn.Module, args: Any, made: Any) -> None:
+            out.drops.append((path, out.seen, args[0].shape))
+
+        return note
+
     inside: set[str] = set()
     for path, part in module.named_modules():
+        if path and isinstance(part, nn.Dropout):
+            handles.append(part.register_forward_hook(dropping(path)))
         if path and is_map(part) and not any(path.startswith(f"{above}.") for above in inside):
             inside.add(path)
             handles.append(part.register_forward_hook(noting(path)))

@@ -1,0 +1,140 @@
+"""A host's own forward with its attention exchanged: what it does before and behind goes on, with its own modules under their own names."""
+
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from ..._errors import InputError
+from ...attention import TokenAttention
+from ._converted import with_settings
+
+__all__ = ["Body", "as_heads", "asked", "body", "like_map", "like_rows"]
+
+
+def asked(attn: TokenAttention, x: Tensor, keys: Tensor | None, values: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Ours, on tokens ``(B, N, C)``; keys and values of others where they are given, and a bias of pairs."""
+    options: dict[str, Any] = {}
+    if keys is not None:
+        options["context"] = keys if keys is values else (keys, values)
+    if bias is not None:
+        options["attn_mask"] = bias if bias.ndim != 3 else bias[None]
+    return attn(x, **options)
+
+
+def like_rows(out: Tensor, x: Tensor) -> Tensor:
+    """Tokens as those that asked lay, channels last."""
+    return out.reshape(*x.shape[:-1], out.shape[-1])
+
+
+def like_map(out: Tensor, x: Tensor) -> Tensor:
+    """Tokens as those that asked lay, channels first."""
+    return out.mT.reshape(x.shape[0], out.shape[-1], *x.shape[2:])
+
+
+def as_heads(out: Tensor, like: Tensor, heads: int, batches: int, axis: int | None) -> Tensor:
+    """Tokens ``(B, N, H·D)`` as the host has its heads, so that it can put its windows together.
+
+    Args:
+        out: what ours gives.
+        like: a tensor with as many samples as there are.
+        heads: H.
+        batches: 1, or 2 where windows have an axis of their own.
+        axis: where the heads are; None where there is no such axis.
+    """
+    out = out.unflatten(-1, (heads, -1)).transpose(1, 2)
+    out = out.unflatten(0, (like.shape[0], -1)) if batches == 2 else out
+    return out.squeeze(-3) if axis is None else out.movedim(-3, axis)
+
+
+class Body:
+    """Code that was made from a graph, and how it is called.
+
+    Args:
+        graph: its nodes name modules and parameters by paths.
+        names: arguments of the host's ``forward``, in order.
+        settings: arguments that were no tensors and no sizes when the host was read; they cannot be given otherwise.
+    """
+
+    def __init__(self, graph: fx.Graph, names: tuple[str, ...], defaults: dict[str, Any], settings: dict[str, Any]) -> None:
+        code = graph.python_code("self")
+        self.source, self.globals = code.src, dict(code.globals)
+        self.names, self.defaults, self.settings = names, defaults, settings
+        self.open = tuple(str(node.target) for node in graph.nodes if node.op == "placeholder")
+        self.function = self._made()
+
+    def _made(self) -> Any:
+        scope = dict(self.globals)
+        exec(compile(self.source, "<foveal: a host's forward>", "exec"), scope)  # made from a graph, not from anything that was read
+        return scope["forward"]
+
+    def values(self, args: Sequence[Any], kwargs: dict[str, Any], name: str) -> list[Any]:
+        """Of the arguments that are open.
+
+        Raises:
+            ValueError: another setting than the host was read with.
+        """
+        given = self.defaults | dict(zip(self.names, args, strict=False)) | kwargs
+        for key, value in given.items():
+            if key not in self.open and (isinstance(value, Tensor) or value != self.settings.get(key)):
+                got = f"a {type(value).__name__}" if isinstance(value, Tensor) else repr(value)
+                raise InputError(
+                    f"{name or 'a converted attention'} was read with {key}={self.settings.get(key)!r} and is given {got}; convert with the inputs "
+                    "that it will have (convert_(…, inputs=…)), or leave it out of `where`"
+                )
+        return [given[key] for key in self.open]
+
+    def __deepcopy__(self, memo: Any) -> "Body":
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {key: value for key, value in self.__dict__.items() if key not in ("function", "globals")}
+        return state | {
+            "globals": {key: ("module", value.__name__) if isinstance(value, ModuleType) else ("value", value) for key, value in self.globals.items()}
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.globals = {key: importlib.import_module(value) if kind == "module" else value for key, (kind, value) in state["globals"].items()}
+        self.function = self._made()
+
+
+def body(module: nn.Module, ours: nn.Module, code: Body, kept: Sequence[str]) -> Any:
+    """An instance of a subclass of the host's class, which runs the code.
+
+    Args:
+        module: the host.
+        ours: becomes its child ``attn``.
+        code: names ``attn`` and what is kept.
+        kept: paths of the host's modules and parameters that the code needs.
+    """
+    replacement = with_settings(module, _forward)
+    for path in kept:
+        _keep(module, replacement, path)
+    replacement.attn = ours
+    replacement.__dict__["code"] = code
+    return replacement
+
+
+def _keep(module: nn.Module, replacement: nn.Module, path: str) -> None:
+    *owners, last = path.split(".")
+    for name in owners:
+        module = module.get_submodule(name)
+        if name not in replacement._modules:
+            replacement.add_module(name, nn.Module())
+        replacement = replacement.get_submodule(name)
+    if last in module._modules:
+        replacement._modules[last] = module._modules[last]
+    elif last in module._parameters:
+        replacement._parameters[last] = module._parameters[last]
+    else:
+        replacement._buffers[last] = module._buffers[last]
+        if last in module._non_persistent_buffers_set:
+            replacement._non_persistent_buffers_set.add(last)
+
+
+def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """As the host's own ``forward``."""
+    return self.code.function(self, *self.code.values(args, kwargs, self.__dict__.get("place_name", "")))

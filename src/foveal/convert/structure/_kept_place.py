@@ -1,0 +1,126 @@
+"""How ours is made in the place of a host whose forward goes on around it: the host's own maps, with what follows them token by token.
+
+Shapes     B samples or windows, H heads, N tokens, D head width, I = H·D
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ..._errors import InputError
+from ...attention._apart import Apart
+from .._host import Place
+from .._parts import Scaled
+from ._body import Body
+from ._flow import channels_first
+from ._mapped import NOTHING, Chain, Mapped, NoMap
+from ._place import _qkv
+from ._plan import Part
+
+__all__ = ["Kept", "Made", "kept_place"]
+
+
+@dataclass(frozen=True)
+class Made:
+    """How queries, keys or values come out of a map."""
+
+    path: str
+    behind: tuple[tuple[str, str], ...]
+    rows: tuple[int, ...]
+    """Head by head, of the width that all three have."""
+    norm: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was found of a host: how ours is made in its place, and the code around it."""
+
+    parts: tuple[Made, Made, Made]
+    num_heads: int
+    head_dim: int
+    factor: float
+    """Of the products."""
+    proj: str
+    """Empty where there is none."""
+    reordered: bool
+    """Whether the host has a head's width in front of the heads."""
+    before_proj: tuple[str, ...]
+    attn_drop: float
+    asks_apart: bool
+    reads_others: bool
+    values_apart: bool
+    biased: bool
+    code: Body
+    kept: tuple[str, ...]
+
+
+def kept_place(module: nn.Module, found: Kept) -> Place:
+    """From the module itself, or from the copy that was looked at."""
+    inner = found.num_heads * found.head_dim
+    qkv, copied = _of_parts(module, found)
+    proj: Any = module.get_submodule(found.proj) if found.proj else NoMap(inner, module.get_submodule(found.parts[0].path))
+    if channels_first(proj):
+        proj = Mapped(proj, (), range(proj.weight.shape[0]))
+    q_norm, k_norm = (module.get_submodule(part.norm) if part.norm else nn.Identity() for part in found.parts[:2])
+    factor = found.factor * found.head_dim**0.5
+    if abs(factor - 1) > 1e-5:
+        q_norm = Scaled(q_norm, factor)
+    before = [module.get_submodule(path) for path in found.before_proj]
+    dim: int = qkv.weight.shape[1]
+    return Place(
+        dim=dim,
+        dim_out=proj.weight.shape[0],
+        num_heads=found.num_heads,
+        head_dim=found.head_dim,
+        qkv=qkv,
+        proj=proj,
+        q_norm=q_norm,
+        k_norm=k_norm,
+        norm=Chain(found.num_heads if found.reordered else 0, before) if found.reordered or before else nn.Identity(),
+        attn_drop=found.attn_drop,
+        no_grid="where its host cuts, reduces or pools them",
+        windows=None,
+        needs_pairs="a bias is added to each pair of its tokens" if found.biased else "",
+        reads_others="its keys and values are other tokens than its queries" if found.reads_others else "",
+        asks_apart=found.asks_apart,
+        checked=True,
+        copied=copied,
+    )
+
+
+def _of_parts(module: nn.Module, found: Kept) -> tuple[Any, Any]:
+    layers: list[Any] = [module.get_submodule(part.path) for part in found.parts]
+    widths = {layer.weight.shape[1] for layer in layers}
+    if len(widths) != 1:
+        raise InputError(f"its queries are made of tokens of another width than its keys ({' and '.join(map(str, sorted(widths)))})")
+    if not any(
+        part.behind or NOTHING in part.rows or len(set(part.rows)) < len(part.rows) or _is_wide(layer, found)
+        for part, layer in zip(found.parts, layers, strict=True)
+    ):
+        plain = [Part(part.path, part.rows, ()) for part in found.parts]
+        return _qkv(module, _plain(plain, found))
+    one = len({id(layer) for layer in layers}) == 1 and len({part.behind for part in found.parts}) == 1
+    made = [Mapped(layer, [(module.get_submodule(path), way) for path, way in part.behind], part.rows) for part, layer in zip(found.parts, layers, strict=True)]
+    if one and not found.reads_others:
+        rows = [row for part in found.parts for row in part.rows]
+        return Mapped(layers[0], [(module.get_submodule(path), way) for path, way in found.parts[0].behind], rows), ()
+    return Apart(*made), ()
+
+
+def _is_wide(layer: Any, found: Kept) -> bool:
+    """Whether a map gives more than queries, keys and values, so that its rows cannot be copied out of it."""
+    own = sum(len(part.rows) for part in {part.rows: part for part in found.parts}.values())
+    return bool(layer.weight.shape[0] > own)
+
+
+@dataclass(frozen=True)
+class _Plain:
+    parts: tuple[Part, ...]
+    num_heads: int
+    head_dim: int
+
+
+def _plain(parts: list[Part], found: Kept) -> Any:
+    """What ``_qkv`` asks of a plan."""
+    return _Plain(tuple(parts), found.num_heads, found.head_dim)

@@ -1,0 +1,44 @@
+"""What an attention gives back, and where it drops something on the way."""
+
+from torch import Tensor
+
+from ..._errors import InputError
+from ._seen import Run
+
+__all__ = ["drops_of", "returns_of"]
+
+
+def drops_of(seen: Run, proj: int) -> tuple[str, str] | None:
+    """Dropouts behind the softmax and behind the output map: none of it shows in evaluation. Another would be lost."""
+    if not seen.drops:
+        return None
+    places = ["", ""]
+    for path, turn, shape in seen.drops:
+        of_map = seen.turns[0] < turn <= proj and shape == seen.logits[0].shape
+        if not of_map and turn <= proj:
+            raise InputError(f"its dropout {path} stands where no attention here has one")
+        places[0 if of_map else 1] = path
+    return places[0], places[1]
+
+
+def returns_of(seen: Run) -> tuple[str, ...] | str | None:
+    if isinstance(seen.output, Tensor):
+        return None
+    if type(seen.output) is not tuple:
+        return f"it returns a {type(seen.output).__name__}"
+    logits, out = seen.logits[0], []
+    for index, value in enumerate(seen.output):
+        if index == 0 and isinstance(value, Tensor):
+            out.append("out")
+        elif value is None:
+            out.append("none")
+        elif isinstance(value, Tensor) and value.shape == logits.shape and logits.ndim == 4:
+            out.append("weights")
+        elif isinstance(value, Tensor) and value.ndim == 3 and value.numel() == logits.numel() and value.shape[1:] == logits.shape[-2:]:
+            # samples and heads in one axis
+            out.append("folded")
+        elif type(value) is list and all(part is None for part in value):
+            out.append("each")
+        else:
+            return "it returns more than its output and its maps"
+    return tuple(out)

@@ -1,0 +1,197 @@
+"""A host's ``forward`` as a graph, with sizes left open, and the softmax attention in it."""
+
+import operator
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ._arguments import Call
+
+__all__ = ["Core", "Unread", "core_in", "is_open", "traced"]
+
+
+class Unread(Exception):
+    """Why a host's forward could not be read."""
+
+
+def is_open(value: Any) -> bool:
+    """Arguments that differ from call to call: tensors and sizes. All others are settings, and stay what they were."""
+    return isinstance(value, Tensor) or (isinstance(value, (tuple, list)) and bool(value))
+
+
+class _Tracer(fx.Tracer):
+    """Goes into what holds maps; all else stays a module that is called."""
+
+    proxy_buffer_attributes = True
+
+    def __init__(self, maps: set[str], given: dict[str, Any], wrapped: tuple[Any, ...]) -> None:
+        super().__init__(autowrap_functions=wrapped)
+        self.trace_asserts = True
+        self.given = given
+        self.entered = {path.rsplit(".", depth)[0] for path in maps for depth in range(1, path.count(".") + 1)}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name not in self.entered
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        values = dict(self.given)
+        for name, value in self.given.items():
+            if is_open(value):
+                proxy: Any = self.create_proxy("placeholder", name, (), {})
+                # sizes may be unpacked anywhere
+                values[name] = proxy if isinstance(value, Tensor) else tuple(proxy[index] for index in range(len(value)))
+        return lambda: root_fn(self.root, **values), []
+
+    def to_bool(self, obj: Any) -> bool:
+        node = obj.node
+        # how much is padded: what is done with an amount is done with none as well, which the check on numbers shows
+        if node.target is operator.mod or (node.target is operator.gt and node.args[1] == 0):
+            return True
+        return super().to_bool(obj)
+
+
+def traced(copy: nn.Module, call: Call, maps: set[str]) -> fx.Graph:
+    """The graph of one call, the same in training and in evaluation but for dropout inside the attention.
+
+    Raises:
+        Unread: what runs depends on numbers.
+    """
+    # one path of the two that timm's modules have
+    for part in copy.modules():
+        if isinstance(getattr(part, "fused_attn", None), bool):
+            setattr(part, "fused_attn", True)  # noqa: B010  # modules take any attribute, and types of theirs know none
+    globals_ = getattr(type(copy).forward, "__globals__", {})
+    library = type(copy).__module__.partition(".")[0]
+    own = tuple(value for value in globals_.values() if isinstance(value, FunctionType) and (value.__module__ or "").partition(".")[0] == library)
+    said = ""
+    for wrapped in ((), own):
+        try:
+            return _Tracer(maps, {**call.defaults, **call.values}, wrapped).trace(copy)
+        except (fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, KeyError, AssertionError, NotImplementedError) as error:
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+    raise Unread(f"its forward cannot be traced ({said})")
+
+
+@dataclass(frozen=True)
+class Core:
+    """Where queries meet keys. What is turned lies ``(…, D, N)``."""
+
+    q: fx.Node
+    k: fx.Node
+    v: fx.Node
+    out: fx.Node
+    softmax: fx.Node
+    bias: fx.Node | None
+    factor: float | None
+    """What products are multiplied with; None for the root of the width."""
+    q_turned: bool = False
+    k_turned: bool = False
+    v_turned: bool = False
+    passed: tuple[fx.Node, ...] = ()
+    """Dropout and the like between the softmax and the values."""
+
+
+def core_in(graph: fx.Graph) -> Core:
+    """The one softmax attention of a graph.
+
+    Raises:
+        Unread: none or several, or logits that are no products of queries and keys with a bias.
+    """
+    found = [node for node in graph.nodes if _called(node) in ("scaled_dot_product_attention", "softmax")]
+    if len(found) != 1:
+        raise Unread(f"it computes {len(found)} softmax attentions in a call, and one is read")
+    node = found[0]
+    if _called(node) == "scaled_dot_product_attention":
+        if _argument(node, 5, "is_causal", False) is not False or _argument(node, 7, "enable_gqa", False):
+            raise Unread("its attention is causal, or shares keys")
+        q, k, v = (_argument(node, index, name, None) for index, name in enumerate(("query", "key", "value")))
+        return Core(q, k, v, node, node, _argument(node, 3, "attn_mask", None), _argument(node, 6, "scale", None))
+    product, bias, factor = _logits(node.args[0])
+    q, k = product.args[0], product.args[1]
+    weights: Any = node
+    users = list(node.users)
+    passed: list[fx.Node] = []
+    while len(users) == 1 and _passes(users[0]):
+        passed.append(users[0])
+        weights, users = users[0], list(users[0].users)
+    if len(users) != 1:
+        raise Unread("its maps are used more than once")
+    turned = False
+    if _called(users[0]) in ("transpose", "mT"):
+        turned, weights, users = True, users[0], list(users[0].users)
+    if len(users) != 1 or not _is_product(users[0]) or weights is not users[0].args[1 if turned else 0]:
+        raise Unread("its maps meet no values")
+    out = users[0]
+    v = out.args[0 if turned else 1]
+    # k of the product is always (…, D, N); whether q is turned is seen by its width
+    return Core(q, k, v, out, node, bias, factor, k_turned=True, v_turned=turned, passed=tuple(passed))  # type: ignore[arg-type]
+
+
+def _called(node: fx.Node) -> str:
+    if node.op == "call_method":
+        return str(node.target)
+    if node.op == "call_module":
+        module = node.graph.owning_module.get_submodule(str(node.target)) if node.graph.owning_module is not None else None
+        return "softmax" if isinstance(module, nn.Softmax) else ""
+    if node.op == "call_function":
+        return str(node.args[1]) if node.target is getattr else getattr(node.target, "__name__", "")
+    return ""
+
+
+def _argument(node: fx.Node, index: int, name: str, default: Any) -> Any:
+    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
+
+
+def _is_product(node: Any) -> bool:
+    return isinstance(node, fx.Node) and _called(node) in ("matmul", "bmm", "__matmul__")
+
+
+def _passes(node: fx.Node) -> bool:
+    if node.op == "call_module" and node.graph.owning_module is not None:
+        return isinstance(node.graph.owning_module.get_submodule(str(node.target)), (nn.Dropout, nn.Identity))
+    return _called(node) in ("dropout", "to", "type_as", "contiguous")
+
+
+def _logits(node: Any) -> tuple[fx.Node, fx.Node | None, float]:
+    """Products, what is added to them, and what they are multiplied with."""
+    if not isinstance(node, fx.Node):
+        raise Unread("its softmax is over something else than products")
+    if _is_product(node):
+        return node, None, 1.0
+    name = _called(node).strip("_")
+    if name in ("to", "float", "type_as", "contiguous"):
+        return _logits(node.args[0])
+    if name in ("mul", "imul", "truediv", "div"):
+        for index, other in ((0, 1), (1, 0)):
+            number = node.args[other]
+            if isinstance(number, (int, float)) and not (index and name.endswith("div")):
+                product, bias, factor = _logits(node.args[index])
+                if bias is None:
+                    return product, None, factor / number if name in ("truediv", "div") else factor * number
+    if name in ("add", "iadd"):
+        for index, other in ((0, 1), (1, 0)):
+            if isinstance(node.args[other], fx.Node):
+                try:
+                    product, bias, factor = _logits(node.args[index])
+                except Unread:
+                    continue
+                if bias is None:
+                    return product, node.args[other], factor  # type: ignore[return-value]
+    raise Unread(f"its logits are more than products and a bias ({name or node.op})")
+
+
+def values_of(module: fx.GraphModule, values: dict[str, Any]) -> dict[fx.Node, Any]:
+    """What every node is in one call."""
+    out: dict[fx.Node, Any] = {}
+
+    class Noting(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            out[n] = super().run_node(n)
+            return out[n]
+
+    with torch.no_grad():
+        Noting(module, garbage_collect_values=False).run(*[values[str(node.target)] for node in module.graph.nodes if node.op == "placeholder"])
+    return out
