@@ -39,6 +39,16 @@ def test_every_page_has_the_sections_in_order(page) -> None:
     assert f"def {page.stem}() -> Figure" in (DOCS / "figures" / f"{page.stem}.py").read_text(encoding="utf8")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_page_says_in_five_lines_when_to_use_it(page) -> None:
+    text = page.read_text(encoding="utf8")
+    assert headings(page).index("When to use it") == headings(page).index("What it can and cannot do") + 1
+    advice = re.search(r"^## When to use it\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)[1]
+    assert len(re.findall(r"^- \*\*", advice, re.MULTILINE)) == 5
+    # advice that points to nothing that was measured or proved is an opinion
+    assert re.search(r"\]\(\.\./(proofs|when|comparison|pretrained)\.md", advice)
+
+
 def test_every_function_is_documented_once() -> None:
     text = "\n".join(page.read_text(encoding="utf8") for page in DOCS.rglob("*.md"))
     documented = re.findall(r"autofunction:: foveal\.functional\.(\w+)", text)

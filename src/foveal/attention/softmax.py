@@ -48,7 +48,7 @@ class SoftmaxAttention(QKVAttention):
         norm_layer: for ``qk_norm`` and ``scale_norm``; ``nn.LayerNorm`` if None.
         attn_head_dim: width of a head; ``dim / num_heads`` if None. More makes a wider attention, the matched baseline of mechanisms with more parameters.
         center: subtract λ times the mean of the values that a query may look at, one λ a head: the map is A − λ/N. It is ours, see
-            :mod:`foveal.functional.centered`; :attr:`lambdas` are None without.
+            :func:`foveal.functional.centered_attention`; :attr:`lambdas` are None without.
         lambda_init: start of λ, with ``center``. A conversion starts it at 0, which leaves the function what it was.
         extra_heads: further heads of the same width, so that the attention has ``num_heads + extra_heads``; :func:`foveal.widen_` puts them into a model.
 
