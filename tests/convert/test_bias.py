@@ -294,6 +294,6 @@ def test_windows_that_are_masked_take_attentions_of_pairs_alone() -> None:
     """Said before anything is changed, and not in a call."""
     torch.manual_seed(0)
     model, images = Windowed(TableAttention(), masked=True).eval(), torch.randn(2, 3, 16, 16)
-    with pytest.raises(InputError, match=r"its windows are shifted.*external attention has no pairs"):
+    with pytest.raises(InputError, match=r"its windows are shifted, and a mask .* has no pairs"):
         foveal.convert_(model, ExternalAttention.Config(slots=8), inputs=images)
     assert type(model.attention) is TableAttention

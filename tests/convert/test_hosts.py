@@ -232,7 +232,7 @@ def test_pytorchs_encoder_layer_does_not_go_around_it() -> None:
         assert (other(x) - host(x)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("options", [{"kdim": 8, "vdim": 8}, {"add_bias_kv": True}, {"add_zero_attn": True}])
+@pytest.mark.parametrize("options", [{"kdim": 8, "vdim": 12}, {"add_bias_kv": True}, {"add_zero_attn": True}])
 def test_multihead_attentions_that_cannot_be_converted_are_refused(options) -> None:
     with pytest.raises(ValueError, match="leave it out of `where`"):
         convert(nn.ModuleDict({"attention": multihead(**options)}), SoftmaxAttention.Config())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import foveal
 from foveal import DenoisingAttention, InputError, SoftmaxAttention
 from foveal.convert._steps import steps_of
-from foveal.convert.structure import _kept, _read, _sister
+from foveal.convert.structure import _kept, _read, _sister, recalled
 from tests.convert.kept import GridAttention, LatentAttention, One, PooledKeysAttention
 from tests.convert.test_bias import BesideAttention, DecomposedAttention, LateAttention, NetworkAttention, Packed, TableAttention, Windowed
 
@@ -112,3 +112,15 @@ def test_another_module_of_the_name_is_refused(kind, other, tmp_path) -> None:
     with pytest.raises(InputError, match="does not compute what was read of it when the conversion was saved"):
         foveal.from_pretrained(tmp_path / "model", build=lambda: fresh)
     assert list(state) == list(fresh.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["pack", "map beside", "traced, windows"])
+def test_what_is_damaged_is_refused(kind) -> None:
+    model = made(kind)
+    foveal.convert_(model, SoftmaxAttention.Config(), name_of(model), inputs=KINDS[kind][1])
+    kept = json.loads(json.dumps(steps_of(model)[0]["read"]))
+    fresh = made(kind).get_submodule(name_of(model))
+    assert recalled("here", fresh, kept).reading == kept
+    for other in ({}, {"way": 1}, kept | {"calls": []}, kept | {"calls": [{"args": 3}]}, kept | {"calls": [{"args": [], "kwargs": 0, "values": 0}]}):
+        with pytest.raises(InputError, match=r"damaged|could not be|no call was kept|does not fit"):
+            recalled("here", fresh, other)

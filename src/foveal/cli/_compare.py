@@ -15,6 +15,7 @@ from ._stopped import Stopped
 __all__ = ["compare"]
 
 _DEFAULT = "cluttered-digits-mean"
+_Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class _Compare:
     and -linear too. Five by default. The baseline is always among them: softmax in a vision transformer, none in a convolutional network."""
     seeds: int | None = None
     """Runs of each attention; if not given, 6 of the comparison that needs no options, else 3. Intervals need at least 2; use 5 or more for conclusions."""
-    until: bool = False
+    until: _Flag = False
     """Look after 4, 8 and 12 seeds, and end when the primary comparison is better, worse or equal. All looks together err in one report of twenty."""
     primary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
     """The comparison that decides: an attention, and what it is held against, the baseline if that is left out. If not given the first that has a softmax of
@@ -40,10 +41,10 @@ class _Compare:
     margin: float | None = None
     """Differences below it do not matter, in the unit of the report, and what is shown to lie within is called equal. If not given 1 point of a percentage,
     else a twentieth of what the baseline has."""
-    tune: bool = False
+    tune: _Flag = False
     """Choose each attention's learning rate among half, one and two times the recipe's, at full length on validation, with two seeds that are not judged.
     Six more runs of each attention."""
-    same_data: bool = False
+    same_data: _Flag = False
     """Give all seeds the same data. By default each draws its own split, training and test samples, where the set draws any."""
     steps: int | None = None
     """Training steps of every run; the recipe's if not given."""
@@ -70,7 +71,7 @@ def compare(words: list[str]) -> None:
 
         compare_model(words)
         return
-    chosen: _Compare = parse(_Compare, "compare", words)
+    chosen: _Compare = parse(_Compare, "compare", words, flags=True)
     from ..lab.compare import Plan, make_plan, measure_resolution, run_plan, steps_for_minutes, write_report, write_results, write_summary
     from ..lab.compare.plan import LOOKS
     from ..lab.compare.resolution import check_sides

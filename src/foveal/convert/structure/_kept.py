@@ -26,6 +26,7 @@ from ._exchange import kept_in
 from ._kept_place import Kept, kept_place
 from ._larger import larger
 from ._probe import Given, aside, given_at_place, in_several_places
+from ._reading import cannot_be_read
 from ._seen import run, stirred
 from ._text import refuse_text
 from ._trace import Unread
@@ -69,7 +70,9 @@ def kept_of(model: nn.Module, modules: Mapping[str, nn.Module], inputs: Any = No
 def kept_again(module: nn.Module, kept: dict[str, Any]) -> Host | str:
     """The host of a module that was traced before: traced again, since code is not kept, on calls of the shapes that there were; or why it is another."""
     device = next((value.device for value in module.parameters()), torch.device("cpu"))
-    calls = [call_again(call, device) for call in kept["calls"]]
+    calls = [call_again(call, device) for call in kept.get("calls") or ()]
+    if not calls:
+        return "no call was kept to prove it on"
     with aside(module):
         found = _found(module, calls)
     if isinstance(found, str):
@@ -93,6 +96,8 @@ def _host(found: Kept, reading: dict[str, Any] | str) -> Host:
 
 def _found(module: nn.Module, given: list[Given]) -> Kept | str:
     """Read from one form in which it is called, and proven on all."""
+    if reason := cannot_be_read(module):
+        return reason
     calls = [bound(module, one) for one in given]
     if failed := [one for one in calls if isinstance(one, str)]:
         return failed[0]

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 
 from ..._errors import InputError
 from .._host import Host, Place
@@ -17,7 +16,7 @@ from ._packed import one_image
 from ._place import place_of
 from ._probe import Given, aside, given_at_place, in_several_places
 from ._proof import holds, or_why, proven
-from ._reading import Reading, one_for_all
+from ._reading import Reading, cannot_be_read, one_for_all
 from ._seen import stirred
 from ._shell import shell
 from ._shown import shown, tokens_of
@@ -93,10 +92,8 @@ def _host(reading: Reading) -> Host:
 
 def _read(module: nn.Module, given: Given) -> Reading | str:
     """What was found and holds, or why nothing is believed."""
-    if not any(value.is_floating_point() for value in module.parameters()):
-        return "it has no weights"
-    if any(is_parametrized(part) for part in module.modules()):
-        return "it carries a parametrization, which is no part of a structure"
+    if reason := cannot_be_read(module):
+        return reason
     as_given = bound(module, given)
     if isinstance(as_given, str):
         return as_given

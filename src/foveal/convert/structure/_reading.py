@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
 from ._arguments import Call
 from ._plan import Plan
 
-__all__ = ["Reading", "one_for_all"]
+__all__ = ["Reading", "cannot_be_read", "one_for_all"]
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,13 @@ class Reading:
     plan: Plan
     calls: tuple[tuple[Call, frozenset[str]], ...]
     """Each with the names of its arguments that are tokens."""
+
+
+def cannot_be_read(module: nn.Module) -> str:
+    """Why nothing of a module is looked at; empty where it can be."""
+    if not any(value.is_floating_point() for value in module.parameters()):
+        return "it has no weights"
+    return "it carries a parametrization, which is no part of a structure" if any(is_parametrized(part) for part in module.modules()) else ""
 
 
 def one_for_all(readings: list[Reading | str], holds: Callable[[Plan, Reading], str]) -> Reading | str:

@@ -74,11 +74,13 @@ def sisters_in(model: nn.Module, inner: Mapping[str, nn.Module], inputs: Any = N
 
 def sister_again(parent: nn.Module, kept: dict[str, Any]) -> Host | str:
     """The host of a parent that was read before, as it was kept, proven again; or why it does not hold here."""
-    where = _Where(*kept["beside"])
+    where = _Where(*map(str, kept["beside"]))
     if absent := [path for path in (where.inner, where.outer) if path not in dict(parent.named_modules())]:
         return f"it has no part {' and no part '.join(absent)}"
     device = next((value.device for value in parent.parameters()), torch.device("cpu"))
-    reading, calls = unpacked(kept, device), [call_again(call, device) for call in kept["above"]]
+    reading, calls = unpacked(kept, device), [call_again(call, device) for call in kept.get("above") or ()]
+    if not calls:
+        return "no call was kept to prove it on"
     with aside(parent):
         reason = holds(_pair(parent, where), reading.plan, reading)
         return reason or or_why(lambda: _believed(parent, calls, reading, where))

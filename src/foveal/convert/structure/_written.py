@@ -7,6 +7,8 @@ import base64
 import math
 import sys
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -47,15 +49,13 @@ def unpacked(kept: dict[str, Any], device: torch.device) -> Reading:
     Raises:
         ValueError: it is damaged, or of a version that reads otherwise.
     """
-    try:
+    with _or_damaged():
         plan, calls = _unpacked(kept["plan"], {}, device), []
         for index, one in enumerate(kept["calls"]):
             drawn: dict[Any, Any] = {"": torch.Generator().manual_seed(11 + index)}
             values = {name: _unpacked(value, drawn, device) for name, value in one["values"].items()}
             defaults = {name: _unpacked(value, drawn, device) for name, value in one["defaults"].items()}
             calls.append((Call(tuple(one["names"]), defaults, values), frozenset(one["tokens"])))
-    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, ValueError, zlib.error) as error:
-        raise InputError(f"what was kept of its structure is damaged, or was written by another version ({type(error).__name__}: {error})") from None
     if not isinstance(plan, Plan) or not calls:
         raise InputError("what was kept of its structure is damaged: there is no plan in it, or no call to prove it on")
     return Reading(plan, tuple(calls))
@@ -71,10 +71,23 @@ def call_kept(given: Given) -> dict[str, Any] | str:
 
 
 def call_again(kept: dict[str, Any], device: torch.device) -> Given:
-    """What :func:`call_kept` wrote, with numbers drawn anew."""
+    """What :func:`call_kept` wrote, with numbers drawn anew.
+
+    Raises:
+        ValueError: it is damaged, or of a version that reads otherwise.
+    """
     drawn: dict[Any, Any] = {"": torch.Generator().manual_seed(11)}
-    args = tuple(_unpacked(value, drawn, device) for value in kept["args"])
-    return Given(args, {name: _unpacked(value, drawn, device) for name, value in kept["kwargs"].items()})
+    with _or_damaged():
+        args = tuple(_unpacked(value, drawn, device) for value in kept["args"])
+        return Given(args, {name: _unpacked(value, drawn, device) for name, value in kept["kwargs"].items()})
+
+
+@contextmanager
+def _or_damaged() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, ValueError, zlib.error) as error:
+        raise InputError(f"what was kept of its structure is damaged, or was written by another version ({type(error).__name__}: {error})") from None
 
 
 def values_kept(found: Any, without: tuple[str, ...]) -> dict[str, Any]:
