@@ -14,7 +14,7 @@ from foveal import DenoisingAttention, InputError, SoftmaxAttention
 from foveal.convert._steps import steps_of
 from foveal.convert.structure import _kept, _read, _sister, recalled
 from tests.convert.kept import GridAttention, LatentAttention, One, PooledKeysAttention
-from tests.convert.test_bias import BesideAttention, DecomposedAttention, LateAttention, NetworkAttention, Packed, TableAttention, Windowed
+from tests.convert.test_bias import BesideAttention, DecomposedAttention, Inner, LateAttention, NetworkAttention, Packed, TableAttention, Windowed
 
 pytest.importorskip("safetensors")
 
@@ -93,12 +93,26 @@ def test_no_code_is_kept(kind) -> None:
     assert "\\n" not in text
 
 
+class DeafInner(Inner):
+    """Ignores its mask, which its model does not give."""
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, None]:
+        return super().forward(hidden)
+
+
+def deaf() -> nn.Module:
+    model = Windowed(BesideAttention())
+    model.attention.inner = DeafInner()
+    return model
+
+
 @pytest.mark.parametrize(
     ("kind", "other"),
     [
         ("table", lambda: Windowed(TableAttention(heads=2, heads_first=True))),
         ("network", lambda: Windowed(TableAttention())),
         ("map beside", lambda: Windowed(LateAttention())),
+        ("map beside", deaf),
         ("traced, keys pooled", lambda: One(PooledKeysAttention(heads=4), "rows")),
         ("traced, windows", lambda: One(PooledKeysAttention(), "rows")),
     ],
