@@ -29,7 +29,7 @@ def rows() -> Iterator[Row]:
         softmax = SoftmaxAttention(768, 12, qkv_bias=True).eval()
         softmax.load_state_dict(timm.state_dict())
         check_equal(inference(softmax, x), inference(timm, x))
-        maps = Materialised(ours)
+        maps = Materialized(ours)
         check_equal(inference(ours, x), inference(maps, x))
         cost = ours.cost(tokens).macs / softmax.cost(tokens).macs
         if against_timm:
@@ -49,7 +49,7 @@ def rows() -> Iterator[Row]:
     )
 
 
-class Materialised(nn.Module):
+class Materialized(nn.Module):
     """The authors' formulation of a layer with plain linear maps: one projection to 5 C, both maps in memory. It has copies of the layer's weights."""
 
     def __init__(self, layer: DenoisingAttention) -> None:

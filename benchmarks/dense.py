@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from foveal.functional import efficient_attention_reference, external_attention_reference, linear_attention_reference
 from foveal.lab.compare import cost_against_resolution
-from foveal.lab.compare.resolution import MATERIALISED
+from foveal.lab.compare.resolution import MATERIALIZED
 from foveal.models import make_feature_mixer
 
 from ._harness import Row, check_equal, faster, inference
@@ -39,7 +39,7 @@ def rows() -> Iterator[Row]:
             nn.init.ones_(block.gamma)  # type: ignore[arg-type]
         check_equal(inference(block, small), lambda block=block, name=name: FORMULAS[name](block, small))  # type: ignore[misc]
         yield faster(f"{name} block / softmax block (another function)", SETTING, inference(block, x), softmax, 20)
-    whole, how = _materialised()
+    whole, how = _materialized()
     for point in cost_against_resolution(NAMES, (SIDE,), channels=CHANNELS):
         assert point.bytes is not None, f"{point.name} was not measured: {point.stopped}"
         ratio = point.bytes / whole
@@ -47,15 +47,15 @@ def rows() -> Iterator[Row]:
         yield Row(what, SETTING, f"{point.bytes / 1e6:.0f} MB", f"{whole / 1e6:.0f} MB {how}", ratio, "≤ 0.05 ×", ratio <= 0.05)
 
 
-def _materialised() -> tuple[float, str]:
+def _materialized() -> tuple[float, str]:
     """Peak bytes of a softmax block with its map in memory, and how they are known."""
     tokens = SIDE**2
     # the logits and their softmax, float32
     maps = 2 * 4 * tokens**2
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     side = SIDE if free > 2 * maps else SIDE // 2
-    (point,) = cost_against_resolution((MATERIALISED,), (side,), channels=CHANNELS, most_seconds=600)
-    assert point.bytes is not None, f"{MATERIALISED} was not measured: {point.stopped}"
+    (point,) = cost_against_resolution((MATERIALIZED,), (side,), channels=CHANNELS, most_seconds=600)
+    assert point.bytes is not None, f"{MATERIALIZED} was not measured: {point.stopped}"
     if side == SIDE:
         return point.bytes, "measured"
     part = 2 * 4 * side**4

@@ -29,7 +29,7 @@ def rows() -> Iterator[Row]:
             return F.linear(F.linear(x, memory_k), memory_v.mT)
 
     check_equal(ours, reference)
-    yield at_most("external / its two linear maps without the normalisation", "(2, 4096, 512), 64 slots", ours, bare, 1.15)
+    yield at_most("external / its two linear maps without the normalization", "(2, 4096, 512), 64 slots", ours, bare, 1.15)
 
     yield _block()
     lengths = [4096, 16384, 65536]
@@ -55,7 +55,7 @@ def rows() -> Iterator[Row]:
 
 
 def _block() -> Row:
-    """The block on maps against what it has of linear maps; its normalisation, batch norm, residual and ReLU are what may be added."""
+    """The block on maps against what it has of linear maps; its normalization, batch norm, residual and ReLU are what may be added."""
     block = ExternalAttention2d(512).eval()
     maps, small = torch.randn(1, 512, 128, 128), torch.randn(1, 512, 6, 7)
     check_equal(inference(block, small), lambda: FORMULAS["external_2d"](block, small))

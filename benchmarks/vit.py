@@ -16,7 +16,7 @@ import foveal.timm  # noqa: F401  # registers fov_dna_vit
 from foveal.analysis import cost
 
 from ._harness import Row, at_most, check_equal, faster, inference
-from .denoising import Materialised, plain
+from .denoising import Materialized, plain
 
 
 def rows() -> Iterator[Row]:
@@ -27,7 +27,7 @@ def rows() -> Iterator[Row]:
         setting = f"({batch}, 3, {side}, {side}), maps are {attended:.0%} of the multiply-adds"
         maps = copy.deepcopy(ours)
         for block in maps.blocks:
-            block.attn, block.mlp = Materialised(block.attn), plain(block.mlp)
+            block.attn, block.mlp = Materialized(block.attn), plain(block.mlp)
         check_equal(inference(ours, x), inference(maps, x))
         if side == 224:
             theirs = timm.create_model("vit_base_patch16_224").eval()

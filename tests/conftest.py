@@ -11,7 +11,7 @@ def _seeded() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _poisoned() -> None:
-    # uninitialised memory becomes NaN, so that reading it fails loudly
+    # uninitialized memory becomes NaN, so that reading it fails loudly
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)

@@ -107,8 +107,8 @@ def test_sheets_show_samples_with_their_truth(tmp_path, data, rows) -> None:
     with Image.open(png) as sheet:
         pixels = np.asarray(sheet.convert("RGB")).astype(int)
     assert sheet.height > rows * 140
-    coloured = (np.ptp(pixels, axis=-1) > 30).any()
-    assert coloured == (rows == 2), "truth is drawn in colours over grey images; labels are written"
+    colored = (np.ptp(pixels, axis=-1) > 30).any()
+    assert colored == (rows == 2), "truth is drawn in colors over gray images; labels are written"
 
 
 def test_from_the_command_line(tmp_path, capsys, monkeypatch) -> None:

@@ -21,7 +21,7 @@ Draw = Callable[[], Figure]
 FIGURES: dict[str, Draw] = {}
 
 INK, MUTED, FAINT = "#24292f", "#57606a", "#d0d7de"
-# Okabe and Ito's palette, which colour-blind readers can tell apart
+# Okabe and Ito's palette, which color-blind readers can tell apart
 BLUE, RED, GREEN, PINK, AMBER, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 STYLE: dict[str, Any] = {
     "figure.facecolor": "white",
@@ -79,11 +79,11 @@ def photograph() -> Tensor:
 
 @cache
 def patches(side: int = PATCH) -> Tensor:
-    """What the photograph's patches look like, ``(1, 1, N, 10)``: colour, its spread, and how strong edges of four directions are; each of variance 1."""
+    """What the photograph's patches look like, ``(1, 1, N, 10)``: color, its spread, and how strong edges of four directions are; each of variance 1."""
     image = photograph().permute(2, 0, 1)
-    grey = F.pad(image.mean(0), (1, 1, 1, 1), mode="constant", value=0.5)
-    centre = grey[1:-1, 1:-1]
-    edges = torch.stack([grey[1:-1, 2:] - centre, grey[2:, 1:-1] - centre, grey[2:, 2:] - centre, grey[2:, :-2] - centre]).abs()
+    gray = F.pad(image.mean(0), (1, 1, 1, 1), mode="constant", value=0.5)
+    center = gray[1:-1, 1:-1]
+    edges = torch.stack([gray[1:-1, 2:] - center, gray[2:, 1:-1] - center, gray[2:, 2:] - center, gray[2:, :-2] - center]).abs()
     cut = torch.cat([image, edges]).unflatten(-1, (-1, side)).unflatten(-3, (-1, side))
     found = torch.cat([cut.mean((-3, -1)), cut[:3].std((-3, -1))]).flatten(1).mT
     return ((found - found.mean(0)) / found.std(0))[None, None]
@@ -111,10 +111,10 @@ def show_map(axes: Axes, values: Tensor, title: str = "", *, signed: bool = Fals
     return drawn
 
 
-def mark(axes: Axes, row: float, column: float, height: float = 1, width: float = 1, colour: str = MARKED, **style: Any) -> None:
+def mark(axes: Axes, row: float, column: float, height: float = 1, width: float = 1, color: str = MARKED, **style: Any) -> None:
     """A frame around a place, in the units of the picture."""
     style = {"linewidth": 1.8} | style
-    axes.add_patch(Rectangle((column - 0.5, row - 0.5), width, height, fill=False, edgecolor=colour, **style))
+    axes.add_patch(Rectangle((column - 0.5, row - 0.5), width, height, fill=False, edgecolor=color, **style))
 
 
 def _bare(axes: Axes, title: str) -> None:

@@ -12,9 +12,9 @@ QUERY = (21, 19)
 
 @figure
 def differential() -> Figure:
-    """The first pair reads all that is known of a patch, the second its mean colour alone; the difference is what colour does not explain."""
-    x, colour = patches(), patches()[..., :3]
-    q, q_neg = sharp(x), sharp(colour)
+    """The first pair reads all that is known of a patch, the second its mean color alone; the difference is what color does not explain."""
+    x, color = patches(), patches()[..., :3]
+    q, q_neg = sharp(x), sharp(color)
     maps = differential_attention_maps(q, q, q_neg=q_neg, k_neg=q_neg, lambdas=torch.tensor(0.5))
     drawing, axes = panels(1, 4)
     show_image(axes[0, 0], photograph(), "a query")

@@ -33,8 +33,8 @@ def efficient() -> Figure:
     show_map(signed, scaling.unflatten(0, (GRID, GRID)), "its map under scaling", signed=True)
     for ax in (shown, signed):
         mark(ax, *QUERY)
-    for values, colour, name in ((softmax_attention_map(x, x)[0, 0], MUTED, "softmax"), (attention, RED, "efficient")):
-        spectrum.semilogy(range(1, 31), torch.linalg.svdvals(values.double())[:30], color=colour, marker=".", markersize=3, linewidth=1, label=name)
+    for values, color, name in ((softmax_attention_map(x, x)[0, 0], MUTED, "softmax"), (attention, RED, "efficient")):
+        spectrum.semilogy(range(1, 31), torch.linalg.svdvals(values.double())[:30], color=color, marker=".", markersize=3, linewidth=1, label=name)
     spectrum.set(title="singular values", xticks=[1, 10, 20, 30], ylim=(1e-8, 40))
     spectrum.legend()
     return drawing

@@ -16,7 +16,7 @@ CHANGED = (slice(17, 24), slice(14, 24))
 
 @figure
 def external() -> Figure:
-    """Above: what three of the slots hold. Below: some patches are taken away, and how much the maps of all other patches change, by normalisation."""
+    """Above: what three of the slots hold. Below: some patches are taken away, and how much the maps of all other patches change, by normalization."""
     x = sharp(patches())
     slots = x[0, 0, torch.randperm(x.shape[-2])[:SLOTS]] / x.shape[-1] ** 0.5
     drawing, axes = panels(2, 4)

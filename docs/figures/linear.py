@@ -27,9 +27,9 @@ def linear() -> Figure:
         show_map(ax, maps[name][0][0, 0, place].unflatten(0, (GRID, GRID)), f"its map: {name}")
         mark(ax, *QUERY)
     curves = axes[0, 3]
-    for name, (attention, colour) in maps.items():
+    for name, (attention, color) in maps.items():
         weights = tokens * attention[0, 0, place].sort(descending=True).values
-        curves.semilogy(weights, color=colour, linewidth=1.6, label=f"{name}, ≤ {float(weights[0]):.1f}")
+        curves.semilogy(weights, color=color, linewidth=1.6, label=f"{name}, ≤ {float(weights[0]):.1f}")
     direction = x[0, 0] / x[0, 0].norm(dim=-1, keepdim=True)
     bound = 2 / (1 + direction[place] @ direction.mean(0))
     curves.axhline(bound, color=RED, linestyle=":", linewidth=1)

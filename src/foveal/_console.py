@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Output", "console", "lasting_output", "plain", "table"]
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(0x80, 0xA0))}
-"""What moves the cursor or colours a terminal. A line break, too, has no place inside a name."""
+"""What moves the cursor or colors a terminal. A line break, too, has no place inside a name."""
 
 
 def plain(text: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import foveal
 from foveal import InputError
-from foveal.analysis import chance_angles, lambdas, neighbour_angles, principal_angles, value_angles, value_overlap
+from foveal.analysis import chance_angles, lambdas, neighbor_angles, principal_angles, value_angles, value_overlap
 
 
 def rotated(angles: list[float], space: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -107,9 +107,9 @@ def test_value_angles_are_those_of_each_heads_weights() -> None:
         assert (row.smallest, row.mean) == pytest.approx((math.degrees(want[-1]), math.degrees(want.mean())))
 
 
-def test_neighbour_angles_are_those_of_one_head_and_the_next() -> None:
+def test_neighbor_angles_are_those_of_one_head_and_the_next() -> None:
     module = foveal.SoftmaxAttention(24, 3).double()
-    got = neighbour_angles(nn.Sequential(module, layer()))
+    got = neighbor_angles(nn.Sequential(module, layer()))
     assert [(row.layer, row.head) for row in got] == [("0", 0), ("0", 1)]
     for row in got:
         one, other = (module.qkv.weight[48 + 8 * head : 56 + 8 * head].detach().numpy().T for head in (row.head, row.head + 1))

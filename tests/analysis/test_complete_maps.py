@@ -200,7 +200,7 @@ class DeformedAttention(Linear):
 
 
 @pytest.mark.case("C12")
-@pytest.mark.parametrize(("kind", "reason"), [(Linear, "it sums tokens up by channel"), (DeformedAttention, "rows were normalised in it, and no product")])
+@pytest.mark.parametrize(("kind", "reason"), [(Linear, "it sums tokens up by channel"), (DeformedAttention, "rows were normalized in it, and no product")])
 def test_attention_without_a_map_beside_one_with(kind, reason) -> None:
     torch.manual_seed(0)
     # as many tokens as a head has channels
@@ -343,9 +343,9 @@ def test_no_softmax_elsewhere_is_taken_for_attention() -> None:
         def forward(self, x):
             x = self.conv(x)
             x = x * x.softmax(1)
-            centre = x.flatten(2).softmax(-1) @ self.places
+            center = x.flatten(2).softmax(-1) @ self.places
             tokens = x.flatten(2).transpose(1, 2)
-            return self.attn(tokens + tokens * tokens.softmax(1)), centre
+            return self.attn(tokens + tokens * tokens.softmax(1)), center
 
     maps = attention_maps(Other().eval(), torch.randn(IMAGES))
     assert list(maps) == ["attn"]

@@ -122,11 +122,11 @@ def test_pixels_are_stretched_to_the_full_range() -> None:
 
 
 def test_an_image_alone_is_shown_as_it_is() -> None:
-    grey = np.random.default_rng(0).integers(0, 255, (12, 18, 1))
-    picture = decode(overlay(grey))
+    gray = np.random.default_rng(0).integers(0, 255, (12, 18, 1))
+    picture = decode(overlay(gray))
     assert min(picture.shape[:2]) >= 108
     scale = picture.shape[0] // 12
-    np.testing.assert_array_equal(picture[::scale, ::scale], np.broadcast_to(grey, (12, 18, 3)))
+    np.testing.assert_array_equal(picture[::scale, ::scale], np.broadcast_to(gray, (12, 18, 3)))
 
 
 def test_attention_brightens_the_patch_it_lies_on() -> None:
@@ -140,7 +140,7 @@ def test_attention_brightens_the_patch_it_lies_on() -> None:
 
 def test_signed_attention_is_red_for_and_blue_against() -> None:
     picture = decode(overlay(np.full((12, 12, 1), 128), np.array([[1.0, -1.0]]), signed=True))
-    # 0.35 of the grey image, and 0.65 of the ends of the scale, (103, 0, 31) and (5, 48, 97)
+    # 0.35 of the gray image, and 0.65 of the ends of the scale, (103, 0, 31) and (5, 48, 97)
     left, right = picture[:, : picture.shape[1] // 2], picture[:, picture.shape[1] // 2 :]
     np.testing.assert_allclose(left, np.broadcast_to([112, 45, 65], left.shape), atol=1)
     np.testing.assert_allclose(right, np.broadcast_to([48, 76, 108], right.shape), atol=1)

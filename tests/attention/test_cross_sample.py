@@ -150,8 +150,8 @@ def test_fast_path_equals_the_reference(dictionaries) -> None:
 
 def blobs(clusters: int = 5, each: int = 200, dim: int = 6, spread: float = 0.05) -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
-    centres = 4 * torch.randn(clusters, 1, dim, generator=generator)
-    return (centres + spread * torch.randn(clusters, each, dim, generator=generator)).flatten(0, 1)
+    centers = 4 * torch.randn(clusters, 1, dim, generator=generator)
+    return (centers + spread * torch.randn(clusters, each, dim, generator=generator)).flatten(0, 1)
 
 
 def error(dictionary: CrossSampleDictionary, tokens: torch.Tensor) -> float:

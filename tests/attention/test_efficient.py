@@ -119,7 +119,7 @@ class TestEfficientAttention(AttentionContract):
         with pytest.raises(ValueError, match="causal"):
             self.build(torch.float32)(torch.randn(2, 9, DIM), context=torch.randn(2, 9, DIM), is_causal=True)
 
-    def test_normalised_queries_and_keys_under_autocast(self) -> None:
+    def test_normalized_queries_and_keys_under_autocast(self) -> None:
         """Norms give float32 there and the values are half: the function takes both."""
         module, x = self.build(torch.float32, qk_norm=True), torch.randn(2, 9, DIM)
         with torch.autocast("cpu", torch.bfloat16):

@@ -85,8 +85,8 @@ def test_masks_causality_context_and_rotary_positions(shared_values) -> None:
         {"is_causal": True},
         {"is_causal": True, "attn_mask": keys},
         {"context": tokens(5)},
-        {"context": tokens(5), "rotate": lambda heads: heads @ turn},
-        {"rotate": lambda heads: heads @ turn},
+        {"context": tokens(5), "rope": lambda heads: heads @ turn},
+        {"rope": lambda heads: heads @ turn},
     ):
         assert_same(fused(x, **options), module(x, **options))
 

@@ -77,7 +77,7 @@ class GridContract(AttentionContract):
         assert torch.autograd.gradcheck(module, (torch.randn(1, self.fit(options, 2), DIM, dtype=torch.float64, requires_grad=True),))
 
     def test_tokens_have_no_order(self, options) -> None:
-        """Cannot hold: a grid token's neighbours and offsets are its place. What does hold: prefix tokens have no order, and places matter."""
+        """Cannot hold: a grid token's neighbors and offsets are its place. What does hold: prefix tokens have no order, and places matter."""
         module, x = self.build(**options), torch.randn(2, 9, DIM, dtype=torch.float64)
         prefix = module.core.num_prefix_tokens
         order = torch.cat([torch.randperm(prefix), torch.arange(prefix, 9)])

@@ -32,7 +32,7 @@ def one_head(q: Tensor, k: Tensor, v: Tensor, here: Tensor) -> Tensor:
 
 
 def legacy_channels(v: Tensor, eps: float) -> Tensor:
-    """What the official code computes of (C, N): normalised over channels, divided by N, ⟨v, k̂⟩ q̂ where the formula has ⟨q̂, k̂⟩ v."""
+    """What the official code computes of (C, N): normalized over channels, divided by N, ⟨v, k̂⟩ q̂ where the formula has ⟨q̂, k̂⟩ v."""
     hat = torch.stack([pixel / pixel.norm() for pixel in v.T], dim=1)
     out = []
     for c in range(len(v)):
@@ -278,7 +278,7 @@ class TestLinearFunction:
 
 class TestChannelFunction:
     def test_equals_brute_force(self) -> None:
-        """The formula, channel by channel: normalised over positions, divided by C and not by N."""
+        """The formula, channel by channel: normalized over positions, divided by C and not by N."""
         x = torch.randn(2, 1, 5, 30, dtype=torch.float64, requires_grad=True)
         want = torch.stack([one_head(sample, sample, sample, torch.ones(5, dtype=torch.bool)) for sample in x[:, 0]])[:, None]
         got = channel_linear_attention(x)

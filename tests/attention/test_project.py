@@ -1,4 +1,4 @@
-"""Projections use weights without calling the layer, for speed. Whatever hangs on a layer is honoured all the same: with gradients, without, and for slices."""
+"""Projections use weights without calling the layer, for speed. Whatever hangs on a layer is honored all the same: with gradients, without, and for slices."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def subclassed(layer):
     return other
 
 
-def parametrised(layer):
+def parametrized(layer):
     parametrize.register_parametrization(layer, "weight", Negated())
     return layer
 
@@ -56,7 +56,7 @@ EXTRAS = {
     "forward pre-hook": (with_pre_hook, lambda x, w, b: F.linear(x + 1, w, b)),
     "another forward on the layer": (with_forward, lambda x, w, b: F.linear(x, w, b) + 1),
     "subclass": (subclassed, lambda x, w, b: 2 * F.linear(x, w, b)),
-    "parametrisation": (parametrised, lambda x, w, b: F.linear(x, -w, b)),
+    "parametrization": (parametrized, lambda x, w, b: F.linear(x, -w, b)),
     "weight norm": (parametrizations.weight_norm, lambda x, w, b: F.linear(x, w, b)),
     "spectral norm": (parametrizations.spectral_norm, lambda x, w, b: F.linear(x, w / torch.linalg.matrix_norm(w, 2), b)),
     "pruned": (lambda layer: prune.custom_from_mask(layer, "weight", MASK), lambda x, w, b: F.linear(x, w * MASK, b)),
@@ -66,7 +66,7 @@ MASK = (torch.arange(60).view(12, 5) % 3 > 0).float()
 
 @pytest.mark.parametrize("extra", list(EXTRAS))
 @pytest.mark.parametrize("rows", [None, slice(4, None)])
-def test_what_hangs_on_a_layer_is_honoured(extra, rows, monkeypatch) -> None:
+def test_what_hangs_on_a_layer_is_honored(extra, rows, monkeypatch) -> None:
     # small maps take the fast path too
     monkeypatch.setattr(_linear, "_CONVOLUTION_PAYS", 1)
     make, want = EXTRAS[extra]

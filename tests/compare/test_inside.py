@@ -38,7 +38,7 @@ def test_regions_are_judged_by_their_interval(shares, says) -> None:
 
 def turned(start: list[float], end: list[float], chance: float = 48.0, arms: int = 1) -> dict[str, Any]:
     angles = {"by_seed": {"initial": start, "trained": end}, "chance": {"smallest": chance}}
-    return {"arms": [{"name": f"arm{n}", "angles": angles, "neighbour_angles": []} for n in range(arms)]}
+    return {"arms": [{"name": f"arm{n}", "angles": angles, "neighbor_angles": []} for n in range(arms)]}
 
 
 @pytest.mark.case("R2")

@@ -32,7 +32,7 @@ def alarms(variants: int, seeds: int, reports: int = REPORTS, *, generator: np.r
         table = 0.8 + generator.choice(residuals, (variants, seeds)) + 0.02 * generator.standard_normal(seeds)
         pool, found = compare_pairs(dict(zip(names, table, strict=True)), pairs, margin=MARGIN)
         rows = _comparisons(Judged(pairs, found, pool, None, MARGIN, Rates(), []))
-        words = verdict_words(rows, arms, seeds, Classification.headline, 0.1, MARGIN)
+        words = verdict_words(rows, arms, seeds, Classification.primary_metric, 0.1, MARGIN)
         claims["headline"] += bool(re.search(r"is (better|worse) than|\d (better|worse)", words["headline"]))
         claims["verdicts"] += any(re.search(r"is (better|worse) than", line["text"]) or line["mark"] in "▲▼" for line in words["lines"])
         claims["json"] += any(row["verdict"] in ("better", "worse") for row in rows)

@@ -12,7 +12,7 @@ from foveal.lab.compare.sampling import Sampling
 from foveal.lab.compare.statistics import Estimate, compare_pairs, estimate, paired_difference, pool_residuals, verdict
 from foveal.lab.compare.together import bounds
 from foveal.lab.compare.words import verdict_words
-from foveal.lab.tasks import Classification, Headline
+from foveal.lab.tasks import Classification, PrimaryMetric
 
 accuracies = st.lists(st.floats(0, 1), min_size=2, max_size=8)
 
@@ -83,7 +83,9 @@ def compared(kind: str, arm: str = "arm0", against: str = "softmax", **more: Any
     return {"arm": arm, "against": against, "difference": difference, "verdict": kind, "likely": None, "seeds_to_settle": None} | more
 
 
-def words_of(*kinds: str, seeds: int = 3, headline: Headline = Classification.headline, accuracy: float = 0.8, against: str = "softmax") -> dict[str, Any]:
+def words_of(
+    *kinds: str, seeds: int = 3, headline: PrimaryMetric = Classification.primary_metric, accuracy: float = 0.8, against: str = "softmax"
+) -> dict[str, Any]:
     """Of softmax, and others that did as the words say."""
     arms = [{"name": name, "metrics": {"accuracy": {"mean": accuracy}}} for name in (against, *(f"arm{n}" for n in range(len(kinds))))]
     return verdict_words([compared(kind, f"arm{n}", against) for n, kind in enumerate(kinds)], arms, seeds, headline, 0.1, MARGIN)
@@ -130,7 +132,7 @@ def test_lines_say_how_much_how_sure_and_with_a_mark() -> None:
 def test_what_is_likely_is_said_where_it_is_not_settled() -> None:
     one = compared("not settled", likely={"better": 0.1, "equal": 0.2, "worse": 0.7}, seeds_to_settle=7)
     one["difference"]["by_seed"] = [-0.001, -0.002, -0.05]
-    (line,) = verdict_words([one], [{"name": "softmax", "metrics": {"accuracy": {"mean": 0.8}}}], 3, Classification.headline, 0.1, MARGIN)["lines"]
+    (line,) = verdict_words([one], [{"name": "softmax", "metrics": {"accuracy": {"mean": 0.8}}}], 3, Classification.primary_metric, 0.1, MARGIN)["lines"]
     assert line["text"] == (
         "arm0 against softmax: not settled (+0.5 points, interval −2.0 to +3.0); all 3 seeds were below; most likely worse by more than 1.0 points "
         "(70% by itself); 7 seeds would settle it in four cases of five, were it as large as it looks."
@@ -165,7 +167,7 @@ def test_a_large_loss_is_never_no_difference() -> None:
         compared("not settled", *pair) | {"difference": vars(one.difference) | {"by_seed": one.by_seed}, "verdict": one.verdict}
         for pair, one in zip(PAIRS, found, strict=True)
     ]
-    assert "external at −24.7 points" in verdict_words(rows, arms, 3, Classification.headline, 0.1, MARGIN)["headline"]
+    assert "external at −24.7 points" in verdict_words(rows, arms, 3, Classification.primary_metric, 0.1, MARGIN)["headline"]
     wide = judged({"softmax": [0.84, 0.85, 0.83], "bad": [0.59, 0.61, 0.57]}, [("bad", "softmax")])[1][0]
     assert wide.verdict == "worse", "and a steady one is settled"
 
@@ -261,7 +263,7 @@ def test_a_test_set_in_common_widens_the_interval() -> None:
 
 
 def test_where_smaller_is_better_below_is_better() -> None:
-    error = Headline("accuracy", "error", larger_is_better=False, scale=1.0, unit="px", step="px", decimals=3)
+    error = PrimaryMetric("accuracy", "error", larger_is_better=False, scale=1.0, unit="px", step="px", decimals=3)
     assert verdict(Estimate(-0.2, -0.3, -0.1), larger_is_better=False) == "better"
     assert verdict(Estimate(0.2, 0.1, 0.3), larger_is_better=False) == "worse"
     assert verdict(Estimate(0.0, -0.1, 0.1), larger_is_better=False) == "not settled"

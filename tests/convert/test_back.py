@@ -42,7 +42,7 @@ def test_weights_that_were_loaded_since_come_back(host) -> None:
     model.load_state_dict(loaded, assign=True)
     want = run(model, images)
     if host in ("timm EVA02", "timm EVA, biases apart", "timm Swin V2", "torchvision Swin V2", "transformers DINOv3"):
-        # they have no bias of keys, or set it to zero, and one was loaded; where keys are turned or normalised it counts
+        # they have no bias of keys, or set it to zero, and one was loaded; where keys are turned or normalized it counts
         if host != "timm EVA, biases apart":
             before = everything(model)
             with pytest.raises(InputError, match="has a bias of keys by now"):
@@ -151,7 +151,7 @@ CHANGES = {
     "fewer layers": lambda model: setattr(model, "blocks", model.blocks[:2]),
     "other order": lambda model: setattr(model, "blocks", nn.Sequential(*reversed(list(model.blocks)))),
     "pruned": lambda model: THINGS["pruning"](model, "head"),
-    "parametrised": lambda model: THINGS["weight_norm"](model.blocks[0], "mlp.fc1"),
+    "parametrized": lambda model: THINGS["weight_norm"](model.blocks[0], "mlp.fc1"),
     "half": lambda model: model.half(),
     "a name": lambda model: (setattr(model, "classifier", model.head), delattr(model, "head")),
     "reverted by hand": lambda model: setattr(model.blocks[0], "attn", timm_vit().blocks[0].attn),

@@ -146,7 +146,7 @@ def test_everything_else_stays() -> None:
     assert {"blocks.0.attn.memory.memory_k", "blocks.1.attn.proj.weight"} <= changed
     assert all(name.startswith(("blocks.0.attn.", "blocks.1.attn.")) and not name.startswith("blocks.0.attn.proj") for name in changed)
     assert {name: (p.requires_grad, p.dtype) for name, p in model.named_parameters()} == flags
-    assert {id(p): name for name, p in model.named_parameters()} == names, "optimisers hold the very parameters"
+    assert {id(p): name for name, p in model.named_parameters()} == names, "optimizers hold the very parameters"
     assert {name: module.training for name, module in model.named_modules()} == modes
     assert all(p.grad is None for p in model.parameters())
     assert not model.blocks[0].attn._forward_pre_hooks
@@ -163,8 +163,8 @@ def test_half_precision_is_fitted_in_single() -> None:
 def test_batches_of_every_kind() -> None:
     plain, report = external()
     want = calibrate_(plain, report, images(), steps=3)
-    labelled, report = external()
-    assert calibrate_(labelled, report, ((batch, torch.zeros(8)) for batch in images()), steps=3) == want
+    labeled, report = external()
+    assert calibrate_(labeled, report, ((batch, torch.zeros(8)) for batch in images()), steps=3) == want
     tower, report = external(lambda: transformers_tower("ViT"))
     named = [{"pixel_values": batch, "labels": torch.zeros(8), "output_attentions": False} for batch in images()]
     assert calibrate_(tower, report, named, steps=3).layers[0].by != "unchanged"

@@ -81,7 +81,7 @@ def test_halo_is_told_its_grid() -> None:
 
 
 def test_what_is_the_hosts_stays_the_hosts() -> None:
-    """Parameters, hooks of its layers, parametrisations, dtype, mode and ``requires_grad``."""
+    """Parameters, hooks of its layers, parametrizations, dtype, mode and ``requires_grad``."""
     model = timm_vit().double().train()
     attn = model.blocks[1].attn
     attn.qkv.weight.requires_grad_(False)
@@ -191,7 +191,7 @@ def test_attentions_that_are_not_known_are_named() -> None:
         convert_(model, DENOISING, where="attn")
 
 
-def test_compiled_and_quantised_models_are_refused() -> None:
+def test_compiled_and_quantized_models_are_refused() -> None:
     model = timm_vit()
     model.blocks[1] = torch.compile(model.blocks[1])
     with pytest.raises(ValueError, match=r"blocks\.1 is compiled"):

@@ -38,7 +38,7 @@ def whole(model: nn.Module, inputs: Any, places: int, config: Any = SOFTMAX, **o
     assert all(torch.equal(now[name], value) for name, value in state.items())
     assert {name: type(module) for name, module in model.named_modules()} == kinds
     assert torch.equal(model(*give), want)
-    # in training what is normalised by the batch counts it once, and gradients are those of before
+    # in training what is normalized by the batch counts it once, and gradients are those of before
     foveal.convert_(model, config, inputs=inputs, **options)
     for one in (model, twin):
         one.train()
@@ -124,7 +124,7 @@ def test_dropout_stays_where_it_was() -> None:
 
 
 class HalfNormedAttention(PreNormAttention):
-    """Values are not normalised: the norm is none of the whole attention."""
+    """Values are not normalized: the norm is none of the whole attention."""
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         (q, k, _), (_, _, v) = (self.inner(one).unflatten(-1, (3, 4, 6)).permute(2, 0, 3, 1, 4) for one in (self.before(x), x))

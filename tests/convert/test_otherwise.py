@@ -151,7 +151,7 @@ class Halved(nn.Module):
 
 
 @pytest.mark.case("C10", "H8")
-@pytest.mark.parametrize("how", ["subclass", "parametrised"])
+@pytest.mark.parametrize("how", ["subclass", "parametrized"])
 @pytest.mark.parametrize("host", ["timm ViT", "timm BEiT", "torchvision ViT", "transformers CLIP", "nn.MultiheadAttention"])
 def test_a_subclass_of_a_known_host_is_left_and_said(host, how) -> None:
     model, name, images = built(host)

@@ -176,7 +176,7 @@ def test_what_was_not_reached_is_said() -> None:
         foveal.convert_(model, SoftmaxAttention.Config(), inputs=torch.randn(1, 5, 16, 16))
 
 
-def test_a_mask_that_comes_later_is_honoured() -> None:
+def test_a_mask_that_comes_later_is_honored() -> None:
     """It was never given when the attention was read."""
     model, images = _model(PositionsAttention())
     tokens, mask = torch.randn(2, 4, 16), torch.randn(2, 1, 4, 4)

@@ -154,6 +154,6 @@ def test_torchscript_says_what_to_do_instead() -> None:
 @pytest.mark.parametrize("name", ["halo_2d", "external_2d"])
 def test_networks_that_give_back_the_size_of_the_image(name) -> None:
     """Traced at one size, run at another: sides are read when the graph runs."""
-    for config, shape in ((SmallFCN(attention=name, stride=2), (3, 21, 30)), (MAResUNet(attention=name).miniature(), (3, 40, 50))):
+    for config, shape in ((SmallFCN(attention=name, stride=2), (3, 21, 30)), (MAResUNet(attention=name).smoke_model(), (3, 40, 50))):
         model = stirred(config.build(img_size=32, in_chans=3, num_classes=2)).eval()
         agrees(torch.fx.symbolic_trace(model), model, shape)

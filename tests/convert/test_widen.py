@@ -136,7 +136,7 @@ def test_what_cannot_be_widened_is_refused_and_left_alone() -> None:
     refused("to more than these; got 0", times=0.0)
     refused("give at most 8 heads", num_heads=9)
     refused("no whole number", times=1.3)
-    refused("normalises over all heads", timm_vit(scale_attn_norm=True), times=1.5)
+    refused("normalizes over all heads", timm_vit(scale_attn_norm=True), times=1.5)
     refused("no module is chosen", times=1.5, where="none.*")
     refused("bias of pairs", timm.create_model("beit_base_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=4), times=1.5)
     refused("lambdas, what softmax attention makes", ViT(options={"center": True}).build(img_size=16, in_chans=3, num_classes=2), times=1.5)

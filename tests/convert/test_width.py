@@ -137,7 +137,7 @@ def test_a_delta_of_narrow_heads_is_the_model(tmp_path) -> None:
 
 
 def test_what_belongs_to_the_hosts_width_is_refused() -> None:
-    for options, says in (({"qk_norm": True}, "q_norm normalises"), ({"scale_attn_norm": True}, "norm normalises")):
+    for options, says in (({"qk_norm": True}, "q_norm normalizes"), ({"scale_attn_norm": True}, "norm normalizes")):
         with pytest.raises(ValueError, match=says):
             convert_(timm_vit(**options), SoftmaxAttention.Config(attn_head_dim=3))
     model = timm_vit()

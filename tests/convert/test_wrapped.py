@@ -113,15 +113,15 @@ def test_compiled_models() -> None:
 @pytest.mark.case("C17")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("host", [timm_vit, torchvision_vit, lambda: transformers_tower("ViT")], ids=["timm", "torchvision", "transformers"])
-def test_quantised_models_have_a_reason(host) -> None:
+def test_quantized_models_have_a_reason(host) -> None:
     model = torch.ao.quantization.quantize_dynamic(host().eval(), {nn.Linear}, dtype=torch.qint8)
-    with pytest.raises(InputError, match=r"is quantised .*convert first and quantise then"):
+    with pytest.raises(InputError, match=r"is quantized .*convert first and quantize then"):
         convert_(model, SOFTMAX)
     model = host().train()
     layer = next(module for module in model.modules() if type(module) is nn.Linear)
     layer.qconfig = torch.ao.quantization.get_default_qat_qconfig("fbgemm")
     prepared = torch.ao.quantization.prepare_qat(nn.Sequential(model))
-    with pytest.raises(InputError, match="is quantised or prepared for it"):
+    with pytest.raises(InputError, match="is quantized or prepared for it"):
         convert_(prepared, SOFTMAX)
 
 

@@ -88,14 +88,14 @@ def test_masks_are_where_the_ink_is(bundle) -> None:
 
 def test_noise_has_the_stated_spread_and_changes_nothing_else(bundle) -> None:
     noisy = NOISY.load()
-    grey = replace(EXACT, noise=0.1, distractors=0).load()
+    gray = replace(EXACT, noise=0.1, distractors=0).load()
     spread = []
     for index in range(30):
         assert noisy.test[index][1] == bundle.test[index][1]
         assert torch.equal(noisy.test.masks(index)["target"], bundle.test.masks(index)["target"])
-        scene = pixels(grey.test, index)
+        scene = pixels(gray.test, index)
         # of what lies in the dark only the upper half of the noise survives
-        dark = ~torch.nn.functional.max_pool2d(grey.test.masks(index)["target"][None].float(), 17, 1, 8)[0].bool().numpy()
+        dark = ~torch.nn.functional.max_pool2d(gray.test.masks(index)["target"][None].float(), 17, 1, 8)[0].bool().numpy()
         spread.append(scene[dark])
     values = np.concatenate(spread)
     assert np.sqrt(2 * np.mean(values**2)) == pytest.approx(0.1, rel=0.05)

@@ -49,15 +49,15 @@ def test_parts_of_the_test_are_its_scenes_by_context(digits) -> None:
 
 
 def test_the_context_can_be_read_off_the_background_and_the_class_cannot(digits) -> None:
-    """Mean colour tells the context: it is what a lazy network reads. In the test it says nothing of the class."""
+    """Mean color tells the context: it is what a lazy network reads. In the test it says nothing of the class."""
 
-    def colours(split) -> tuple[torch.Tensor, np.ndarray]:
+    def colors(split) -> tuple[torch.Tensor, np.ndarray]:
         return torch.stack([split[i][0].mean((1, 2)) for i in range(len(split))]), (split.labels + split.offsets) % 10
 
-    seen, contexts = colours(digits.train)
-    centres = torch.stack([seen[contexts == c].mean(0) for c in range(10)])
-    tested, truth = colours(digits.test)
-    read = torch.cdist(tested, centres).argmin(1).numpy()
+    seen, contexts = colors(digits.train)
+    centers = torch.stack([seen[contexts == c].mean(0) for c in range(10)])
+    tested, truth = colors(digits.test)
+    read = torch.cdist(tested, centers).argmin(1).numpy()
     assert (read == truth).mean() > 0.9
     assert (read == digits.test.labels).mean() < 0.15
 

@@ -18,18 +18,18 @@ from foveal.lab.training import Recipe
 
 @pytest.fixture
 def stamps(tmp_path: Path) -> Path:
-    """Discs, each class in a colour of its own; and what is to be left out."""
+    """Discs, each class in a color of its own; and what is to be left out."""
     rows, columns = np.mgrid[:40, :60]
     disc = ((rows - 20) ** 2 + (columns - 30) ** 2 < 15**2).astype(np.uint8) * 255
     for label, below in enumerate(CLASSES.values()):
         for n in range(8):
-            colour = np.full((40, 60, 3), 20 * label + n, np.uint8)
+            color = np.full((40, 60, 3), 20 * label + n, np.uint8)
             path = tmp_path / below / "kind" / f"{n}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.dstack([colour, disc])).save(path)
+            Image.fromarray(np.dstack([color, disc])).save(path)
         (tmp_path / below / "cartoon").mkdir()
         for name in ("cartoon/drawn.png", "kind/0_mirror.png"):
-            Image.fromarray(np.dstack([colour, disc])).save(tmp_path / below / name)
+            Image.fromarray(np.dstack([color, disc])).save(tmp_path / below / name)
     return tmp_path
 
 
@@ -42,8 +42,8 @@ def test_files_are_told_apart(stamps) -> None:
         list_cutouts(stamps / "elsewhere")
 
 
-def colours(bundle: DataBundle, split: str) -> set[int]:
-    """Which files a split shows: each has a colour of its own."""
+def colors(bundle: DataBundle, split: str) -> set[int]:
+    """Which files a split shows: each has a color of its own."""
     return {round(float(cutout[0][cutout[3] == 1].mean()) * 255) for cutout in getattr(bundle, split)._cutouts}
 
 
@@ -51,11 +51,11 @@ def test_no_file_is_in_two_splits(stamps) -> None:
     bundle = Cutouts(folder=str(stamps), img_size=24, views=2).load()
     sizes = {"train": 50, "val": 10, "test": 20}
     assert {split: len(getattr(bundle, split)) // 2 for split in sizes} == sizes
-    shown = [colours(bundle, split) for split in sizes]
+    shown = [colors(bundle, split) for split in sizes]
     assert [len(part) for part in shown] == list(sizes.values())
     assert len(set.union(*shown)) == 80
     other = Cutouts(folder=str(stamps), img_size=24, seed=1).load()
-    assert colours(other, "test") != shown[2]
+    assert colors(other, "test") != shown[2]
 
 
 def test_scenes_show_the_thing_on_a_background(stamps) -> None:
@@ -72,11 +72,11 @@ def test_scenes_show_the_thing_on_a_background(stamps) -> None:
     assert not torch.equal(bundle.train[0][0], first), "scenes to learn from are drawn anew"
     torch.manual_seed(0)
     assert torch.equal(bundle.train[0][0], first)
-    grey = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) + torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * image
-    assert 0 <= grey.min() <= grey.max() <= 1 + 1e-6
+    gray = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) + torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * image
+    assert 0 <= gray.min() <= gray.max() <= 1 + 1e-6
     cutout = bundle.test._cutouts[5]
-    colour = cutout[0][cutout[3] == 1].mean()
-    assert ((grey - colour).abs().amax(0) < 1e-3).float().mean() > 0.03, "the disc is there, without a rim of what lay under transparency"
+    color = cutout[0][cutout[3] == 1].mean()
+    assert ((gray - color).abs().amax(0) < 1e-3).float().mean() > 0.03, "the disc is there, without a rim of what lay under transparency"
     assert bundle.prepare(Image.new("RGB", (70, 30))).shape == (3, 48, 48)
 
 

@@ -75,6 +75,6 @@ def test_few_train_and_the_rest_stays() -> None:
         image, label = few.train[n]
         assert any(torch.equal(image, other) and label == its for other, its in every), "out of the training split"
     assert torch.equal(few.train[3][0], Digits(train_digits=16).load().train[3][0])
-    assert Digits().stand_in() == Digits(train_digits=16) == Digits(train_digits=16).stand_in()
+    assert Digits().smoke_data() == Digits(train_digits=16) == Digits(train_digits=16).smoke_data()
     with pytest.raises(InputError, match="train_digits of Digits must be at least 1"):
         Digits(train_digits=0)

@@ -14,9 +14,9 @@ from foveal.lab.data import ImageFolder
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
 
-def put(path: Path, colour: tuple[int, ...] = RED, size: tuple[int, int] = (20, 16), mode: str = "RGB") -> Path:
+def put(path: Path, color: tuple[int, ...] = RED, size: tuple[int, int] = (20, 16), mode: str = "RGB") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.new("RGB", size, colour)
+    image = Image.new("RGB", size, color)
     (image.quantize() if mode == "P" else image.convert(mode)).save(path)
     return path
 
@@ -53,7 +53,7 @@ def test_train_val_and_test_are_what_lies_there(tmp_path) -> None:
     assert all(file.is_relative_to(tmp_path / "test") for file in files)
 
 
-def test_evaluation_is_a_centre_crop_standardised(tmp_path) -> None:
+def test_evaluation_is_a_center_crop_standardized(tmp_path) -> None:
     """Brightness ramps from left to right; the middle of it stays, and nothing is random."""
     ramp = np.tile(np.arange(40, dtype=np.uint8) * 6, (20, 1))
     for name in ("train", "val"):
@@ -151,9 +151,9 @@ def test_all_kinds_of_images_become_three_channels(tmp_path, mode) -> None:
     assert len(odd) == 2
     for image in odd:
         assert image.shape == (3, 8, 8)
-        grey = image * torch.tensor([0.229, 0.224, 0.225])[:, None, None] + torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+        gray = image * torch.tensor([0.229, 0.224, 0.225])[:, None, None] + torch.tensor([0.485, 0.456, 0.406])[:, None, None]
         if mode != "1":
-            assert (grey - 128 / 255).abs().max() < 0.02, "middle grey stays middle grey"
+            assert (gray - 128 / 255).abs().max() < 0.02, "middle gray stays middle gray"
 
 
 def test_a_palette_with_transparency_does_not_warn(tmp_path) -> None:

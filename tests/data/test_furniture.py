@@ -167,6 +167,6 @@ def test_what_is_fetched_is_stood_in_for_by_what_need_not(monkeypatch, tmp_path)
     monkeypatch.setattr("foveal.lab.data._fetch.find.__defaults__", (tmp_path,))
     with pytest.raises(InputError, match="foveal data fetch sweethome3d-furniture"):
         Furniture().load()
-    small = Furniture(normals=False).stand_in()
+    small = Furniture(normals=False).smoke_data()
     assert isinstance(small, Solids)
-    assert (small.num_points, small.normals, small.stand_in()) == (64, False, small)
+    assert (small.num_points, small.normals, small.smoke_data()) == (64, False, small)

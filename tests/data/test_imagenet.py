@@ -295,9 +295,9 @@ def test_a_split_travels_to_other_processes(root) -> None:
 @pytest.mark.parametrize("kind", ["CMYK", "L", "P", "RGBA", "I;16", "1", "LA"])
 def test_odd_images_become_three_channels(root, kind) -> None:
     folders(root)
-    grey = Image.new("RGB", (40, 30), (128, 128, 128))
+    gray = Image.new("RGB", (40, 30), (128, 128, 128))
     form = "JPEG" if kind in ("CMYK", "L") else "PNG"
-    odd = Image.fromarray(np.full((30, 40), 128 * 257, np.uint16)) if kind == "I;16" else grey.quantize() if kind == "P" else grey.convert(kind)
+    odd = Image.fromarray(np.full((30, 40), 128 * 257, np.uint16)) if kind == "I;16" else gray.quantize() if kind == "P" else gray.convert(kind)
     odd.save(root / "val" / "n02" / "n02_9.png", form)
     bundle = load(root)
     image, label = bundle.val[len(bundle.val) - 1]
@@ -512,7 +512,7 @@ def test_what_cannot_be_used_says_why(root, make, says) -> None:
         ({"random_erasing": -0.1}, "shares between 0 and 1"),
         ({"hold_out": -1}, "hold_out"),
         ({"hold_out": 6}, "must leave images to train on, got 6 of 6"),
-        ({"color_jitter": 0.4}, "jitters no colours beside"),
+        ({"color_jitter": 0.4}, "jitters no colors beside"),
         ({"auto_augment": "rand-q9"}, "cannot read auto_augment 'rand-q9'"),
         ({"auto_augment": "rand-mnine"}, "cannot read auto_augment"),
         ({"auto_augment": "sharper"}, "cannot read auto_augment 'sharper'"),
@@ -553,7 +553,7 @@ def test_a_cache_that_cannot_be_written_to_says_so(root, monkeypatch) -> None:
 
 def test_the_stand_in_is_the_same_pipeline_on_digits(cache) -> None:
     data = ImageNet(root=Path("imagenet"), img_size=224, auto_augment="rand-m7-mstd0.5-inc1", random_erasing=0.25, crop_pct=0.95, hold_out=10_000)
-    small = data.stand_in()
+    small = data.smoke_data()
     assert (small.img_size, small.hold_out, small.auto_augment, small.crop_pct) == (32, 4, data.auto_augment, 0.95)
     bundle = small.load()
     assert (len(bundle.train), len(bundle.val), len(bundle.test)) == (16, 4, 20)
@@ -561,7 +561,7 @@ def test_the_stand_in_is_the_same_pipeline_on_digits(cache) -> None:
     assert bundle.train[0][0].shape == (3, 32, 32)
     made = {path: path.stat().st_mtime_ns for path in small.root.iterdir()}
     assert len(made) == 5
-    assert data.stand_in() == small
-    assert small.stand_in() is small
+    assert data.smoke_data() == small
+    assert small.smoke_data() is small
     assert {path: path.stat().st_mtime_ns for path in small.root.iterdir()} == made, "written once"
     assert list(small.root.parent.iterdir()) == [small.root]

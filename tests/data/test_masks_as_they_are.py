@@ -70,7 +70,7 @@ def test_the_command_line_refuses_them_and_takes_the_remedy(tmp_path, capsys) ->
 
 MASKS = {
     "one bit": lambda path: one_bit(SHOWN).save(path),
-    "grey": lambda path: Image.fromarray(SHOWN).save(path),
+    "gray": lambda path: Image.fromarray(SHOWN).save(path),
     "16 bits": lambda path: Image.fromarray(SHOWN.astype(np.uint16)).save(path),
     "palette": lambda path: Image.fromarray(SHOWN).convert("P").save(path) or palette(path),
     "whole floats": lambda path: tifffile.imwrite(path.with_suffix(".tif"), SHOWN.astype(np.float32)),
@@ -111,8 +111,8 @@ WRONG = {
         r"masks/1\.png holds the value 2; expected 0 to 1 for bg, fg, or 255; say with --data\.values",
     ),
     "an index beyond the classes": (marked, r"masks/1\.png holds the value 7"),
-    "colours": (lambda path: Image.fromarray(np.stack([SHOWN * 255] * 3, -1)).save(path), r"masks/1\.png is a mask of shape .*save it as grey"),
-    "transparency": (lambda path: Image.fromarray(SHOWN).convert("LA").save(path), r"masks/1\.png is a mask of shape .*save it as grey"),
+    "colors": (lambda path: Image.fromarray(np.stack([SHOWN * 255] * 3, -1)).save(path), r"masks/1\.png is a mask of shape .*save it as gray"),
+    "transparency": (lambda path: Image.fromarray(SHOWN).convert("LA").save(path), r"masks/1\.png is a mask of shape .*save it as gray"),
     "floats between": (lambda path: tifffile.imwrite(path.with_suffix(".tif"), SHOWN * np.float32(0.7)), r"masks/1\.tif is a mask of floats and holds 0\.69"),
     "nan": (lambda path: tifffile.imwrite(path.with_suffix(".tif"), SHOWN * np.float32("nan")), r"masks/1\.tif is a mask of floats and holds nan"),
     "inf": (lambda path: tifffile.imwrite(path.with_suffix(".tif"), np.where(SHOWN, np.inf, 0).astype(np.float32)), r"floats and holds inf"),

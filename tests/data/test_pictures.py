@@ -12,7 +12,7 @@ from PIL import Image
 
 from foveal import InputError
 from foveal.lab.data import ImageFolder, ImageNet, MaskFolder
-from foveal.lab.data._bundle import grey_digit
+from foveal.lab.data._bundle import gray_digit
 from foveal.lab.data._image import Unreadable, Unscaled, open_picture, open_rgb, rgb
 from foveal.lab.data.video._reader import open_clip
 
@@ -39,7 +39,7 @@ def save(path: Path, pixels: np.ndarray, orientation: int = 1, **options) -> Pat
 
 
 def png(path: Path, pixels: np.ndarray) -> Path:
-    """PNG of 16 bits, which Pillow does not write in colour."""
+    """PNG of 16 bits, which Pillow does not write in color."""
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width, channels = pixels.shape
     raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
@@ -64,7 +64,7 @@ def bomb(path: Path, side: int = 60_000) -> Path:
     return path
 
 
-def grey(path: Path) -> np.ndarray:
+def gray(path: Path) -> np.ndarray:
     return np.asarray(open_rgb(path))[..., 0]
 
 
@@ -73,7 +73,7 @@ def grey(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_is_shown_as_it_was_taken(tmp_path, orientation, form) -> None:
     path = save(tmp_path / f"a.{form}", STORED[orientation], orientation, **({"lossless": True} if form == "webp" else {}))
-    assert np.array_equal(grey(path), SHOWN)
+    assert np.array_equal(gray(path), SHOWN)
     opened = open_picture(path)
     assert opened.orientation == orientation
     assert np.array_equal(np.asarray(opened.rgb())[..., 0], STORED[orientation]), "as it is stored, also where Pillow turns by itself"
@@ -139,10 +139,10 @@ DEEP = {
     "12-bit pgm that says so": (lambda p: pgm(p / "a.pgm", 4095, 0x812), 0x81),
     "16-bit png": (lambda p: png(p / "a.png", RAMP[..., None]), RAMP >> 8),
     "16-bit png with alpha": (lambda p: png(p / "a.png", np.stack([RAMP, 0 * RAMP], -1)), RAMP >> 8),
-    "16-bit png in colour": (lambda p: png(p / "a.png", np.stack([RAMP] * 3, -1)), RAMP >> 8),
+    "16-bit png in color": (lambda p: png(p / "a.png", np.stack([RAMP] * 3, -1)), RAMP >> 8),
     "16-bit tiff": (lambda p: tif(p / "a.tif", RAMP), RAMP >> 8),
     "16-bit tiff, big endian": (lambda p: tif(p / "a.tif", RAMP.astype(">u2"), byteorder=">"), RAMP >> 8),
-    "16-bit tiff in colour": (lambda p: tif(p / "a.tif", np.stack([RAMP] * 3, -1), photometric="rgb"), RAMP >> 8),
+    "16-bit tiff in color": (lambda p: tif(p / "a.tif", np.stack([RAMP] * 3, -1), photometric="rgb"), RAMP >> 8),
     "32-bit tiff of 16": (lambda p: tif(p / "a.tif", RAMP.astype(np.int32)), RAMP >> 8),
     "float tiff": (lambda p: tif(p / "a.tif", np.linspace(0, 1, 24, dtype=np.float32).reshape(4, 6)), np.rint(np.linspace(0, 255, 24)).reshape(4, 6)),
     "black": (lambda p: tif(p / "a.tif", 0 * RAMP), 0),
@@ -153,12 +153,12 @@ DEEP = {
 @pytest.mark.parametrize("name", DEEP)
 def test_deep_pictures_keep_their_shades(tmp_path, name) -> None:
     make, want = DEEP[name]
-    assert np.array_equal(grey(make(tmp_path)), np.broadcast_to(want, (4, 6)))
+    assert np.array_equal(gray(make(tmp_path)), np.broadcast_to(want, (4, 6)))
 
 
 UNSCALED = {
     "12 bits in a png of 16": lambda p: png(p / "a.png", np.full((4, 6, 1), 4000)),
-    "12 bits in a png of 16, in colour": lambda p: png(p / "a.png", np.full((4, 6, 3), 4000)),
+    "12 bits in a png of 16, in color": lambda p: png(p / "a.png", np.full((4, 6, 3), 4000)),
     "12 bits in a pgm that says 16": lambda p: pgm(p / "a.pgm", 65535, 4000),
     "12 bits in a tiff": lambda p: tif(p / "a.tif", np.full((4, 6), 4095, np.uint16)),
     "8 bits in a tiff of 32": lambda p: tif(p / "a.tif", np.full((4, 6), 200, np.int32)),
@@ -208,11 +208,11 @@ def test_shades_hold_in_every_task(tmp_path) -> None:
     image, _ = ImageNet(root=tmp_path / "net", img_size=16).load().val[0]
     assert image[0].sub(want).abs().max() < 1e-5
     with Image.open(tmp_path / "video" / "0.tif") as image:
-        assert grey_digit(8)(image).sub((0x81 / 255 - 0.13) / 0.25).abs().max() < 1e-5
+        assert gray_digit(8)(image).sub((0x81 / 255 - 0.13) / 0.25).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK"])
-def test_modes_of_eight_bits_keep_their_colour_and_drop_transparency(tmp_path, mode) -> None:
+def test_modes_of_eight_bits_keep_their_color_and_drop_transparency(tmp_path, mode) -> None:
     picture = Image.new("RGB", (4, 3), (255, 255, 255))
     picture = picture.convert("P").convert("PA") if mode == "PA" else picture.convert("L").convert(mode) if mode == "LA" else picture.convert(mode)
     if "A" in mode:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from foveal.analysis.clouds import CloudView, cloud_picture, cloud_sheet, confusion_picture, weight_colors
 
-RED, GREY = (255, 0, 0), (190, 190, 190)
+RED, GRAY = (255, 0, 0), (190, 190, 190)
 
 
 def place_of(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
@@ -43,7 +43,7 @@ def test_the_nearer_point_hides_the_farther() -> None:
         assert len(place_of(left, (0, 0, 255))) == 0
 
 
-def test_weights_are_grey_to_red_and_blue_below_none() -> None:
+def test_weights_are_gray_to_red_and_blue_below_none() -> None:
     colors = weight_colors(np.array([0.0, 0.5, 1.0, -1.0]))
     assert np.ptp(colors[0]) == 0
     assert colors[2, 0] > 2 * colors[2, 1:].max()

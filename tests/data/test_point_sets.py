@@ -37,7 +37,7 @@ def _cached(tmp_path_factory):
 
 def copied(cls: type, tmp_path: Path) -> Data:
     """The set on files that may be broken."""
-    small = cls(root=NOWHERE).stand_in()
+    small = cls(root=NOWHERE).smoke_data()
     shutil.copytree(small.root, tmp_path / "set")
     return replace(small, root=tmp_path / "set")
 
@@ -49,7 +49,7 @@ def unit(cloud: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("cls", SETS)
 def test_files_come_back_as_they_were_written(cls) -> None:
-    bundle = cls(root=NOWHERE).stand_in().load()
+    bundle = cls(root=NOWHERE).smoke_data().load()
     parts = cls.targets == "parts"
     assert (len(bundle.train), len(bundle.test), bundle.in_chans, bundle.num_points) == (16, 6, 3, 64)
     assert bundle.classes == ([f"{name} {n}" for name, own in PARTS_OF.items() for n in range(len(own))] if parts else bundle.classes)
@@ -78,14 +78,14 @@ def test_files_come_back_as_they_were_written(cls) -> None:
 
 @pytest.mark.parametrize("cls", SETS)
 def test_splits_are_the_official_ones(cls) -> None:
-    bundle = cls(root=NOWHERE).stand_in().load()
+    bundle = cls(root=NOWHERE).smoke_data().load()
     if cls.targets == "shapes":
         assert bundle.val is bundle.test
         assert "no validation split" in bundle.notes[0]
         return
     assert len(bundle.val) == 6
     assert bundle.val is not bundle.test
-    both = replace(cls(root=NOWHERE).stand_in(), train_on="trainval").load()
+    both = replace(cls(root=NOWHERE).smoke_data(), train_on="trainval").load()
     assert len(both.train) == 16 + 6
     assert both.val is both.test
     assert "validation is the test split" in both.notes[0]
@@ -159,7 +159,7 @@ def test_a_cut_off_writing_leaves_nothing(tmp_path, monkeypatch) -> None:
 
 
 def test_training_moves_points_and_labels_together() -> None:
-    settings = replace(ShapeNetPartTxt(root=NOWHERE).stand_in(), **STILL)
+    settings = replace(ShapeNetPartTxt(root=NOWHERE).smoke_data(), **STILL)
     train = settings.load().train
     assert isinstance(train, Clouds)
     torch.manual_seed(0)
@@ -179,7 +179,7 @@ def test_training_moves_points_and_labels_together() -> None:
 
 
 def test_training_stretches_and_moves_within_bounds() -> None:
-    settings = replace(ModelNet40Txt(root=NOWHERE).stand_in(), normals=True, point_dropout=0.0, scale=(0.5, 2.0), shift=0.3)
+    settings = replace(ModelNet40Txt(root=NOWHERE).smoke_data(), normals=True, point_dropout=0.0, scale=(0.5, 2.0), shift=0.3)
     train = settings.load().train
     plain = torch.from_numpy(train.stored.points[:64]).double()
     torch.manual_seed(0)
@@ -203,7 +203,7 @@ def test_training_stretches_and_moves_within_bounds() -> None:
 
 @pytest.mark.parametrize(("turn", "axis"), [("z", "y"), ("z", "z"), ("so3", "y")])
 def test_evaluation_is_turned_the_same_each_time(turn, axis) -> None:
-    settings = replace(ModelNet40Txt(root=NOWHERE).stand_in(), test_rotation=turn, up_axis=axis)
+    settings = replace(ModelNet40Txt(root=NOWHERE).smoke_data(), test_rotation=turn, up_axis=axis)
     plain, turned = replace(settings, test_rotation="none").load().test, settings.load().test
     for index in range(2):
         before, after = plain[index][0], turned[index][0]

@@ -18,7 +18,7 @@ from foveal.lab.training.order import Seeded
 from foveal.models import SmallFCN
 
 RNG = np.random.default_rng(0)
-COLOURS = {"road": (255, 255, 255), "building": (0, 0, 255), "low": (0, 255, 255), "tree": (0, 255, 0), "car": (255, 255, 0), "clutter": (255, 0, 0)}
+COLORS = {"road": (255, 255, 255), "building": (0, 0, 255), "low": (0, 255, 255), "tree": (0, 255, 0), "car": (255, 255, 0), "clutter": (255, 0, 0)}
 
 
 def photo(path: Path, height: int, width: int) -> np.ndarray:
@@ -28,13 +28,13 @@ def photo(path: Path, height: int, width: int) -> np.ndarray:
     return pixels
 
 
-def grey(path: Path, values: np.ndarray) -> None:
+def gray(path: Path, values: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(values).save(path)
 
 
 def palette(path: Path, values: np.ndarray) -> None:
-    """As VOC stores masks: indices, and colours that mean nothing."""
+    """As VOC stores masks: indices, and colors that mean nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(values.astype(np.uint8), mode=None).convert("P")
     image.putdata(values.flatten().tolist())
@@ -59,7 +59,7 @@ def ade(root: Path) -> tuple[Data, np.ndarray, np.ndarray]:
     stored = RNG.choice(np.array([0, 1, 42, 150], np.uint8), (17, 25))
     for part in ("training", "validation"):
         photo(root / f"images/{part}/ADE_{part}_1.jpg", 17, 25)
-        grey(root / f"annotations/{part}/ADE_{part}_1.png", stored)
+        gray(root / f"annotations/{part}/ADE_{part}_1.png", stored)
     heads = "Idx\tRatio\tTrain\tVal\tStuff\tName\n"
     (root / "objectInfo150.txt").write_text(heads + "".join(f"{n}\t0.1\t1\t1\t0\tthing {n}, object {n}\n" for n in range(1, 151)))
     return ADE20K(root=root, img_size=16), stored, np.where(stored == 0, IGNORE, stored.astype(np.int64) - 1)
@@ -70,18 +70,18 @@ def cityscapes(root: Path) -> tuple[Data, np.ndarray, np.ndarray]:
     stored = RNG.choice(np.array(list(ids), np.uint8), (16, 32))
     for part in ("train", "val"):
         photo(root / f"leftImg8bit/{part}/aachen/aachen_000000_000019_leftImg8bit.png", 16, 32)
-        grey(root / f"gtFine/{part}/aachen/aachen_000000_000019_gtFine_labelIds.png", stored)
-        grey(root / f"gtFine/{part}/aachen/aachen_000000_000019_gtFine_instanceIds.png", stored)
+        gray(root / f"gtFine/{part}/aachen/aachen_000000_000019_gtFine_labelIds.png", stored)
+        gray(root / f"gtFine/{part}/aachen/aachen_000000_000019_gtFine_instanceIds.png", stored)
     return Cityscapes(root=root, img_size=16), stored, np.vectorize(ids.get)(stored)
 
 
 def isprs(root: Path) -> tuple[Data, np.ndarray, np.ndarray]:
     want = RNG.integers(0, 6, (24, 20))
     want[:2] = IGNORE
-    stored = np.array([*COLOURS.values(), *[(0, 0, 0)] * 250], np.uint8)[want]
+    stored = np.array([*COLORS.values(), *[(0, 0, 0)] * 250], np.uint8)[want]
     for tile in (1, 30, 38):
         photo(root / f"images/top_mosaic_09cm_area{tile}.tif", 24, 20)
-        grey(root / f"masks/top_mosaic_09cm_area{tile}_noBoundary.tif", stored)
+        gray(root / f"masks/top_mosaic_09cm_area{tile}_noBoundary.tif", stored)
     return ISPRS(root=root, img_size=16), stored, want
 
 
@@ -89,7 +89,7 @@ def folder(root: Path) -> tuple[Data, np.ndarray, np.ndarray]:
     stored = RNG.choice(np.array([0, 1, 2, 65535], np.uint16), (19, 23))
     for name in ("one", "two.b", "three"):
         photo(root / f"images/{name}.png", 19, 23)
-        grey(root / f"masks/{name}.png", stored)
+        gray(root / f"masks/{name}.png", stored)
     return MaskFolder(root=root, img_size=16, classes=("a", "b", "c"), ignore=(65535,)), stored, np.where(stored == 65535, IGNORE, stored.astype(np.int64))
 
 
@@ -130,8 +130,8 @@ def test_images_and_masks_move_together(tmp_path) -> None:
     bright = np.zeros((40, 40), bool)
     bright[8:30, 5:17] = True
     for name in ("one", "two"):
-        grey(tmp_path / f"images/{name}.png", np.where(bright, 255, 0).astype(np.uint8))
-        grey(tmp_path / f"masks/{name}.png", bright.astype(np.uint8))
+        gray(tmp_path / f"images/{name}.png", np.where(bright, 255, 0).astype(np.uint8))
+        gray(tmp_path / f"masks/{name}.png", bright.astype(np.uint8))
     bundle = MaskFolder(root=tmp_path, img_size=32, classes=("dark", "bright")).load()
     agree, known = 0, 0
     for n in range(20):
@@ -145,7 +145,7 @@ def test_images_and_masks_move_together(tmp_path) -> None:
 def test_broken_images_are_left_out_and_named(tmp_path) -> None:
     settings, _, _ = folder(tmp_path)
     photo(tmp_path / "images/half.png", 19, 23)
-    grey(tmp_path / "masks/half.png", np.zeros((19, 23), np.uint8))
+    gray(tmp_path / "masks/half.png", np.zeros((19, 23), np.uint8))
     whole = (tmp_path / "images/half.png").read_bytes()
     (tmp_path / "images/half.png").write_bytes(whole[: len(whole) // 2])
     bundle = settings.load()
@@ -161,8 +161,8 @@ def test_numbers_of_a_folder_are_named_where_they_mean_nothing(tmp_path) -> None
 
 BAD = [
     (lambda root: (root / "masks/one.png").unlink(), r"images/one\.png has no mask"),
-    (lambda root: grey(root / "masks/one.png", np.zeros((5, 6), np.uint8)), r"masks/one\.png is 6×5, but .* is 23×19"),
-    (lambda root: grey(root / "masks/one.png", np.zeros((19, 23, 3), np.uint8)), r"masks/one\.png is a mask of shape \(19, 23, 3\)"),
+    (lambda root: gray(root / "masks/one.png", np.zeros((5, 6), np.uint8)), r"masks/one\.png is 6×5, but .* is 23×19"),
+    (lambda root: gray(root / "masks/one.png", np.zeros((19, 23, 3), np.uint8)), r"masks/one\.png is a mask of shape \(19, 23, 3\)"),
     (lambda root: (root / "masks").rename(root / "labels"), r"masks is no folder; expected"),
     (lambda root: (root / "images").rename(root / "train"), r"has train/ but no val/"),
 ]
@@ -192,11 +192,11 @@ def test_a_set_that_is_not_there_says_what_it_looks_like(settings, says, tmp_pat
         settings(tmp_path).load()
 
 
-def test_a_colour_that_means_nothing_is_named(tmp_path) -> None:
+def test_a_color_that_means_nothing_is_named(tmp_path) -> None:
     settings, stored, _ = isprs(tmp_path)
     stored[5, 5] = (1, 2, 3)
-    grey(tmp_path / "masks/top_mosaic_09cm_area1_noBoundary.tif", stored)
-    with pytest.raises(InputError, match=r"area1_noBoundary\.tif holds the colour \(1, 2, 3\)"):
+    gray(tmp_path / "masks/top_mosaic_09cm_area1_noBoundary.tif", stored)
+    with pytest.raises(InputError, match=r"area1_noBoundary\.tif holds the color \(1, 2, 3\)"):
         settings.load()
 
 
@@ -212,7 +212,7 @@ def test_training_from_files_with_images_of_unlike_sizes(tmp_path) -> None:
     """From files to metrics: crops in training, each image in its own size in evaluation."""
     for n in range(4):
         photo(tmp_path / f"data/images/{n}.png", 20 + n, 30)
-        grey(tmp_path / f"data/masks/{n}.png", RNG.integers(0, 2, (20 + n, 30)).astype(np.uint8))
+        gray(tmp_path / f"data/masks/{n}.png", RNG.integers(0, 2, (20 + n, 30)).astype(np.uint8))
     data = MaskFolder(root=tmp_path / "data", img_size=16, classes=("a", "b"), val_fraction=0.5)
     recipe = Recipe(
         data=data, model=SmallFCN(width=4), task=Segmentation(window=16), optim=Optim(lr=1e-3), steps=2, batch_size=2, eval_every=1, trackers=(), workers=0

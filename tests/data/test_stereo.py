@@ -99,7 +99,7 @@ def test_a_piece_is_a_part_of_its_photograph(seed: int) -> None:
 
 
 @NEEDS_PHOTOS
-def test_a_sample_is_its_pair_with_noise_standardised() -> None:
+def test_a_sample_is_its_pair_with_noise_standardized() -> None:
     """Each step written out, bit for bit."""
     bundle = ShiftStereo(crop=(32, 48), noise=0.02, train_pairs=2, val_pairs=6).load()
     for n in range(6):
@@ -229,7 +229,7 @@ def test_shrinking_takes_means_of_images_and_middles_of_disparities() -> None:
 
 
 def test_pairs_of_images_are_prepared_and_single_ones_refused() -> None:
-    images = [Image.new("RGB", (9, 5), colour) for colour in ("red", "blue")]
+    images = [Image.new("RGB", (9, 5), color) for color in ("red", "blue")]
     pair = prepare_pair(images)
     assert pair.shape == (6, 5, 9)
     assert pair[0].mean() > pair[3].mean()
@@ -248,7 +248,7 @@ def photo(path: Path, height: int, width: int) -> None:
 
 
 def pfm(path: Path, values: np.ndarray, *, big: bool = False) -> None:
-    """Grey PFM: rows from below, a negative scale for little endian."""
+    """Gray PFM: rows from below, a negative scale for little endian."""
     path.parent.mkdir(parents=True, exist_ok=True)
     head = f"Pf\n{values.shape[1]} {values.shape[0]}\n{1.0 if big else -1.0}\n".encode()
     path.write_bytes(head + values[::-1].astype(">f4" if big else "<f4").tobytes())
@@ -342,7 +342,7 @@ def test_files_of_the_true_format_are_read(make: Callable, tmp_path) -> None:
         assert images.shape == (6, *want.shape)
         assert np.array_equal(truth.numpy(), want.astype(np.float32), equal_nan=True)
         with Image.open(path) as stored:
-            # the first channel of the left image, standardised
+            # the first channel of the left image, standardized
             assert images[0].numpy() == pytest.approx((np.asarray(stored)[..., 0] / 255 - 0.485) / 0.229, abs=1e-5)
     # crops of one size, whatever the size of the image; padding is of unknown disparity, and there the image is the mean
     for n in range(len(bundle.train)):
@@ -399,7 +399,7 @@ def test_truth_of_eight_bits_is_refused(tmp_path) -> None:
     bundle = settings.load()
     path = bundle.test.pairs[0].disparity
     Image.fromarray(RNG.integers(0, 255, (15, 37), dtype=np.uint8)).save(path)
-    with pytest.raises(InputError, match="expected a grey image of 16 bits, got the mode L"):
+    with pytest.raises(InputError, match="expected a gray image of 16 bits, got the mode L"):
         bundle.test[0]
 
 

@@ -418,10 +418,10 @@ def test_published_numbers_are_the_defaults() -> None:
 
 def test_a_stand_in_is_real_video_read_in_the_same_way(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("FOVEAL_CACHE", str(tmp_path / "cache"))
-    folders = VideoFolder(root=tmp_path / "none").stand_in()
-    lists = VideoFolder(root=tmp_path / "none", lists=Path("CS"), test_crops=1).stand_in()
+    folders = VideoFolder(root=tmp_path / "none").smoke_data()
+    lists = VideoFolder(root=tmp_path / "none", lists=Path("CS"), test_crops=1).smoke_data()
     assert (folders.lists, lists.lists, lists.test_crops) == (None, Path("lists"), 1)
-    assert folders.stand_in() is folders
+    assert folders.smoke_data() is folders
     first, second = folders.load(), lists.load()
     assert sorted(first.classes) == sorted(second.classes) == sorted(DIRECTIONS)
     assert (len(first.train), len(first.val)) == (24, 8)
@@ -478,7 +478,7 @@ def test_a_frame_alone_says_nothing_of_the_direction() -> None:
         for index in range(len(bundle.test)):
             clip, label = bundle.test[index]
             frame = clip[0, time] - clip[0, time].min()
-            # where the digit is on a square without a border: the angle of its centre
+            # where the digit is on a square without a border: the angle of its center
             rows[label, place(frame.sum(1))] += 1
             columns[label, place(frame.sum(0))] += 1
         for counts in (rows, columns):

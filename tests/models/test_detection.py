@@ -28,7 +28,7 @@ def small(**options) -> SmallDetectorNet:
 
 
 def told(net: SmallDetectorNet) -> dict[str, Tensor]:
-    """Maps of a network that knows the objects above: centres, distances, and a prototype each for the masks."""
+    """Maps of a network that knows the objects above: centers, distances, and a prototype each for the masks."""
     heat = torch.full((2, 3, 8, 8), -9.0)
     sides = torch.zeros(2, 4, 8, 8)
     weights, prototypes = torch.zeros(2, 2, 8, 8), torch.full((2, 2, 16, 16), -9.0)
@@ -63,7 +63,7 @@ def test_one_that_knows_has_hardly_a_loss_and_finds_all(monkeypatch) -> None:
     assert second["masks"].shape == (0, 32, 32)
 
 
-def test_the_loss_of_centres_by_hand() -> None:
+def test_the_loss_of_centers_by_hand() -> None:
     """Zhou et al., equation 1, in a slow loop."""
     net, images = small(), torch.randn(2, 1, 32, 32)
     got = net(images, objects())["heat"]

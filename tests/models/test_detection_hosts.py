@@ -157,7 +157,7 @@ def test_every_host_trains_finds_and_counts(host) -> None:
     task.update(metrics, found, targets())
     assert all(name in found[0] for name in ("boxes", "labels", "scores"))
     assert ("masks" in found[0]) == ("mask" in host)
-    assert 0 <= task.summarise(metrics, bundle)["ap"] <= 1
+    assert 0 <= task.summarize(metrics, bundle)["ap"] <= 1
     counted = task.cost(net, bundle)
     assert counted.parameters == count(net)
     assert counted.macs > 1e8

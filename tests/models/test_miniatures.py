@@ -27,7 +27,7 @@ SIZES |= {"max_disparity", "start"}
     ids=lambda large: type(large).__name__,
 )
 def test_only_sizes_and_weights_differ(large) -> None:
-    small = large.miniature()
+    small = large.smoke_model()
     assert type(small) is type(large)
     assert {item.name for item in fields(large) if getattr(large, item.name) != getattr(small, item.name)} <= SIZES
     assert not getattr(small, "pretrained", False)
@@ -36,7 +36,7 @@ def test_only_sizes_and_weights_differ(large) -> None:
     with torch.device("meta"):
         net = small.build(**needs)
     assert sum(parameter.numel() for parameter in net.parameters()) < 26e6
-    assert small.miniature() == small
+    assert small.smoke_model() == small
 
 
 def test_a_narrow_pyramid_is_narrow_everywhere() -> None:

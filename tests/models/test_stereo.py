@@ -147,7 +147,7 @@ def test_attention_is_all_that_arms_differ_in() -> None:
         ({"max_disparity": 0}, "multiple of 16"),
         ({"blocks": (1, 1)}, "blocks of four stages"),
         ({"pools": ()}, "pools of at least 1"),
-        ({"place": "volume", "attention": "halo_2d"}, "halo attention has neighbours in height and width alone"),
+        ({"place": "volume", "attention": "halo_2d"}, "halo attention has neighbors in height and width alone"),
     ],
 )
 def test_settings_that_make_no_network_are_refused(options, message) -> None:

@@ -75,6 +75,6 @@ def test_what_cannot_be_built_is_explained(config, says) -> None:
 
 
 def test_the_miniature_is_named_and_untrained() -> None:
-    config = TimmModel(name="fov_dna_vit_base_patch16_224", pretrained=True, drop_path=0.15, miniature_name="test_fov_dna_vit")
-    assert config.miniature() == TimmModel(name="test_fov_dna_vit", drop_path=0.15, miniature_name="test_fov_dna_vit")
-    assert not TimmModel(name="test_vit", pretrained=True).miniature().pretrained
+    config = TimmModel(name="fov_dna_vit_base_patch16_224", pretrained=True, drop_path=0.15, smoke_name="test_fov_dna_vit")
+    assert config.smoke_model() == TimmModel(name="test_fov_dna_vit", drop_path=0.15, smoke_name="test_fov_dna_vit")
+    assert not TimmModel(name="test_vit", pretrained=True).smoke_model().pretrained

@@ -29,7 +29,7 @@ def test_the_defaults_are_the_published_network(attention, name) -> None:
 
 
 def test_a_miniature_is_the_registered_one() -> None:
-    ours = VideoTransformer(attention="denoising", start="none").miniature().build(img_size=32, in_chans=3, num_classes=10, num_frames=3)
+    ours = VideoTransformer(attention="denoising", start="none").smoke_model().build(img_size=32, in_chans=3, num_classes=10, num_frames=3)
     assert shapes(ours) == shapes(timm.create_model("test_fov_dna_timesformer"))
 
 

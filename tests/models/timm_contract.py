@@ -174,7 +174,7 @@ class TimmContract:
         model = meta.to_empty(device="cpu")
         model.init_weights()
         plain = self.create()
-        # uninitialised memory is NaN in these tests
+        # uninitialized memory is NaN in these tests
         assert all(value.isfinite().all() for value in model.state_dict().values())
         assert model.eval()(self.samples()).isfinite().all()
         for (name, got), want in zip(model.state_dict().items(), plain.state_dict().values(), strict=True):

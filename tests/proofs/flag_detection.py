@@ -65,7 +65,7 @@ def train(seed: int, attention: str | None, norm: str | None = None) -> tuple[fl
             TASK.update(judged, found, targets)
             one = [{"boxes": target["boxes"], "labels": torch.zeros_like(target["labels"])} for target in targets]
             TASK.update(located, [_best(entry) for entry in found], one)
-    return TASK.summarise(judged, bundle)["ap50"], TASK.summarise(located, bundle)["ap50"]
+    return TASK.summarize(judged, bundle)["ap50"], TASK.summarize(located, bundle)["ap50"]
 
 
 def _best(found: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -96,7 +96,7 @@ PROOF = Proof(
     title="Flag swap, as detection",
     about=f"""\
 The scenes of flag swap, to be found as boxes of two classes by the small detector without anchors: {DEPTH} convolutions of width 32 at stride {STRIDE}, the
-block, one convolution and the heads; without mixing a centre sees 15 pixels across. Adam, {STEPS:,} steps on 4,000 scenes, learning rate {LR}, batch
+block, one convolution and the heads; without mixing a center sees 15 pixels across. Adam, {STEPS:,} steps on 4,000 scenes, learning rate {LR}, batch
 {BATCH}, every arm; tested on 500 other scenes. The claim: one external attention block before a detector's heads gives boxes the context of the
 whole image, which its 1×1 convolutions alone do not (Guo et al. 2021 put one behind stage 5 of a ResNet).""",
     figure="AP50 of boxes with their labels, about 0.5 = labels guessed. With labels left out every run is held to 0.95",

@@ -48,7 +48,7 @@ def train(seed: int, attention: str | None, options: dict[str, Any] | None = Non
     with torch.no_grad():
         for n in range(0, len(images), 100):
             TASK.update(metrics, TASK.predict(model, images[n : n + 100]), masks[n : n + 100])
-    return float(TASK.summarise(metrics, bundle)["miou"])
+    return float(TASK.summarize(metrics, bundle)["miou"])
 
 
 ARMS = (

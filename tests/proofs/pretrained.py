@@ -160,7 +160,7 @@ def run(name: str, seed: int, choice: Choice) -> tuple[Outcome, float]:
         report = foveal.convert_(model, config)
         converted, head = measured(VIT, model, images, before, choice.ridge)
         calibrated = converted
-        fits = foveal.calibrate_(model, report, images.unlabelled.split(BATCH), steps=CALIBRATION_STEPS, lr=CALIBRATION_LR, seed=seed).layers
+        fits = foveal.calibrate_(model, report, images.unlabeled.split(BATCH), steps=CALIBRATION_STEPS, lr=CALIBRATION_LR, seed=seed).layers
         layers = (mean(fit.before for fit in fits), mean(fit.after for fit in fits))
         if any(fit.by != "unchanged" for fit in fits):
             calibrated, head = measured(VIT, model, images, before, choice.ridge)

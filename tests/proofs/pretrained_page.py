@@ -115,7 +115,7 @@ Inserted by `insert_`, which begins as the identity. Features are what the head'
 - *Drift*: norm of the change of all features on test images, over their norm. 0 is no change.
 - *Accuracy*: a linear probe on features averaged over the map, fitted anew behind the insertion; then of the tuned classifier.
 """
-        + f"""- *Tuned*: {TUNING_STEPS} steps of AdamW on batches of {TUNING_BATCH}, on all weights, from the probe on, normalisation as in evaluation;
+        + f"""- *Tuned*: {TUNING_STEPS} steps of AdamW on batches of {TUNING_BATCH}, on all weights, from the probe on, normalization as in evaluation;
   inserted weights at the rate {NEW_LR:g}. The first row is the network tuned as it is.
 - *Gamma*: the absolute value of the factor that leads into the block, which starts at 0.
 
@@ -130,7 +130,7 @@ Features are all tokens behind the last norm.
 - *Error of a layer*: relative error of an attention's outputs on held-out images, mean over layers; as converted → calibrated.
 - *Drift* as above; *cosine* between tokens before and after, 1 is no change.
 - *Accuracy*: a linear probe on the class token, fitted anew at each stage.
-- *Calibrated*: `calibrate_` on {CALIBRATION_BATCHES} batches of {BATCH} unlabelled training images, a quarter of them held out;
+- *Calibrated*: `calibrate_` on {CALIBRATION_BATCHES} batches of {BATCH} unlabeled training images, a quarter of them held out;
   {CALIBRATION_STEPS} steps a layer, learning rate {CALIBRATION_LR:g}.
 - *Tuned*: as above, from the calibrated model and its probe.
 """,

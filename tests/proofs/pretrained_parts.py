@@ -27,24 +27,24 @@ Head = tuple[Tensor, Tensor]
 
 @dataclass
 class Images:
-    """Of one seed: the split by file, the unlabelled views to calibrate on and the views to tune on, both of training files."""
+    """Of one seed: the split by file, the unlabeled views to calibrate on and the views to tune on, both of training files."""
 
     side: int
     seed: int
-    unlabelled_count: int = 0
+    unlabeled_count: int = 0
     convert: Callable[[Tensor], Tensor] = lambda image: image
-    """From what is standardised as for ImageNet to what the network was trained on."""
+    """From what is standardized as for ImageNet to what the network was trained on."""
     parts: dict[str, tuple[Tensor, Tensor]] = field(init=False)
-    unlabelled: Tensor = field(init=False)
+    unlabeled: Tensor = field(init=False)
     tuning: list[tuple[Tensor, Tensor]] = field(init=False)
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
         bundle = Cutouts(img_size=self.side, views=1, seed=self.seed).load()
         self.parts = {name: self._taken(getattr(bundle, name), range(len(getattr(bundle, name)))) for name in PARTS}
-        order = torch.randint(len(bundle.train), (self.unlabelled_count + TUNING_STEPS * TUNING_BATCH,)).tolist()
-        self.unlabelled = self._taken(bundle.train, order[: self.unlabelled_count])[0] if self.unlabelled_count else torch.empty(0)
-        rest = order[self.unlabelled_count :]
+        order = torch.randint(len(bundle.train), (self.unlabeled_count + TUNING_STEPS * TUNING_BATCH,)).tolist()
+        self.unlabeled = self._taken(bundle.train, order[: self.unlabeled_count])[0] if self.unlabeled_count else torch.empty(0)
+        rest = order[self.unlabeled_count :]
         self.tuning = [self._taken(bundle.train, rest[at : at + TUNING_BATCH]) for at in range(0, len(rest), TUNING_BATCH)]
 
     def _taken(self, split: Sequence[tuple[Tensor, int]], places: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -65,12 +65,12 @@ class Kind:
 
 
 def probe(features: Tensor, labels: Tensor, ridge: float) -> Head:
-    """Ridge regression of the classes on standardised features, as weight and bias of a linear layer."""
-    centre, scale = features.mean(0), features.std(0) + 1e-6
-    x = (features - centre) / scale
+    """Ridge regression of the classes on standardized features, as weight and bias of a linear layer."""
+    center, scale = features.mean(0), features.std(0) + 1e-6
+    x = (features - center) / scale
     y = F.one_hot(labels, 10).float()
     weight = torch.linalg.solve(x.T @ x + ridge * len(x) * torch.eye(x.shape[1]), x.T @ (y - y.mean(0))).T / scale
-    return weight, y.mean(0) - weight @ centre
+    return weight, y.mean(0) - weight @ center
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -127,7 +127,7 @@ approximates it (Li et al. 2020). This is the negative control.""",
 What differs from the pilot, and which is right:
 
 - **Efficient attention, 0.61 and 0.40 (softmax), 0.875 and 0.785 (scaling)**, was read as a limit of 8 or 16 key channels. It is none: weights that
-  solve the task with 8 channels exist for both normalisations, and `tests/proofs/test_recall.py` writes them down (error below 1e-6). The pilot's figures
+  solve the task with 8 channels exist for both normalizations, and `tests/proofs/test_recall.py` writes them down (error below 1e-6). The pilot's figures
   look like an earlier point of training. At learning rate 0.001 ours passes them too: seed 1 with 8 channels is at 0.89, 0.74 and 0.25 after 500, 1000 and
   4000 steps with softmax, at 0.87, 0.76 and 0.001 with scaling. Ours are nearer to the end, and scaling is the better of the two, not the worse.
   What remains is an obstacle of training: types without a channel of their own, an eighth of the error for each. Softmax attention loses none.

@@ -18,7 +18,7 @@ from foveal.lab.training.order import Order, Seeded
 def stands_in(name: str) -> bool:
     """Whether its data, or what stands in for them, come without a folder of the user's."""
     data = get_recipe(name).data
-    return not hasattr(data, "root") or data.stand_in() is not data
+    return not hasattr(data, "root") or data.smoke_data() is not data
 
 
 SMOKED = [name for name in list_recipes() if stands_in(name)]
@@ -62,7 +62,7 @@ def losses(recipe: Recipe, run: Path) -> tuple[float, float]:
 def test_every_recipe_runs_and_learns(name, tmp_path) -> None:
     recipe = smoke(get_recipe(name), steps=8, batch_size=8)
     metrics = fit(recipe, tmp_path / "run", quiet=True)
-    assert math.isfinite(metrics[recipe.task.headline.name])
+    assert math.isfinite(metrics[recipe.task.primary_metric.name])
     assert metrics["step"] == 8
     before, after = losses(recipe, tmp_path / "run")
     assert after < most(recipe, 0.995) * before
@@ -85,7 +85,7 @@ def test_a_smoke_keeps_what_makes_the_training(name) -> None:
     lowest, highest = {"adamw": (3e-3, 1e-2), "adam": (1e-3, 1e-2), "lamb": (5e-3, 1e-2), "sgd": (1e-2, 1e-2)}[tried.optim.optimizer]
     assert tried.optim.lr == (recipe.optim.lr if lowest <= recipe.optim.lr <= highest else lowest if recipe.optim.lr < lowest else highest)
     assert tried.optim.clip_grad is not None
-    assert tried.data.stand_in() == tried.data, "a stand-in needs no other"
+    assert tried.data.smoke_data() == tried.data, "a stand-in needs no other"
     assert (tried.workers, tried.trackers) == (0, ())
 
 

@@ -39,12 +39,12 @@ def test_the_published_training(name) -> None:
 
 @pytest.mark.parametrize(("name", "headline"), [("k400", "accuracy"), ("ntu", "class_accuracy"), ("smarthome", "class_accuracy")])
 def test_what_it_is_judged_by(name, headline) -> None:
-    assert get_recipe(f"dna-timesformer-{name}").task.headline.name == headline
+    assert get_recipe(f"dna-timesformer-{name}").task.primary_metric.name == headline
 
 
 def test_the_optimizer_looks_ahead_and_decays_everything() -> None:
     recipe = get_recipe("dna-timesformer-k400")
-    model = recipe.model.miniature().build(img_size=32, in_chans=3, num_classes=8, num_frames=3)
+    model = recipe.model.smoke_model().build(img_size=32, in_chans=3, num_classes=8, num_frames=3)
     optimizer = make_optimizer(model, recipe)
     (group,) = (group for group in optimizer.param_groups if group["params"])
     assert isinstance(optimizer, torch.optim.SGD)

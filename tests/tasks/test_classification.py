@@ -45,7 +45,7 @@ def test_top_five_is_counted_where_there_are_many_classes() -> None:
     logits, labels = torch.randn(200, 30, generator=torch.Generator().manual_seed(0)), torch.arange(200) % 30
     task.update(metrics, logits[:120], labels[:120])
     task.update(metrics, logits[120:], labels[120:])
-    found = task.summarise(metrics, many)
+    found = task.summarize(metrics, many)
     among = [label in row.topk(5).indices.tolist() for row, label in zip(logits, labels.tolist(), strict=True)]
     assert found["top5_accuracy"] == pytest.approx(sum(among) / 200)
     assert found["accuracy"] == pytest.approx((logits.argmax(-1) == labels).double().mean().item())

@@ -109,7 +109,7 @@ def test_numbers_and_results_are_those_of_pycocotools(tmp_path) -> None:
     metrics = task.metrics(data)
     task.update(metrics, found[:2], targets[:2])
     task.update(metrics, found[2:], targets[2:])
-    got = task.summarise(metrics, data)
+    got = task.summarize(metrics, data)
     results = task.results(found, targets, data)
     for kind, before in (("bbox", ""), ("segm", "mask_")):
         want = coco_numbers(targets, results, tmp_path, kind)
@@ -126,12 +126,12 @@ def test_nothing_there_is_no_number_and_nothing_found_is_zero() -> None:
     nothing = {"boxes": boxes(), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
     metrics = task.metrics(data)
     task.update(metrics, [nothing], [truth])
-    got = task.summarise(metrics, data)
+    got = task.summarize(metrics, data)
     assert (got["ap"], got["per_class"]["class 1"]["ap50"]) == (0.0, 0.0)
     assert got["per_class"]["class 0"] == {"ap": None, "ap50": None, "ap75": None}
     metrics = task.metrics(data)
     task.update(metrics, [nothing], [{"boxes": boxes(), "labels": torch.zeros(0, dtype=torch.int64)}])
-    got = task.summarise(metrics, data)
+    got = task.summarize(metrics, data)
     assert (got["ap"], got["ap50"]) == (0.0, None)
 
 

@@ -115,10 +115,10 @@ SMALL = {"train_clouds": 12, "val_clouds": 4, "test_clouds": 5, "num_points": 32
 def test_a_run_from_data_to_metrics(name, data, model, tmp_path: Path) -> None:
     recipe = replace(get_recipe(name), data=data, model=model, steps=3, eval_every=3, checkpoint_every=3, batch_size=4)
     metrics = fit(recipe, tmp_path / "run", quiet=True)
-    assert metrics[recipe.task.headline.name] == read_json(tmp_path / "run" / "metrics.json")[recipe.task.headline.name]
+    assert metrics[recipe.task.primary_metric.name] == read_json(tmp_path / "run" / "metrics.json")[recipe.task.primary_metric.name]
     recipe, bundle, network = load_run(tmp_path / "run")
     again = evaluate(network, bundle.test, recipe, bundle)
-    assert again[recipe.task.headline.name] == pytest.approx(metrics[recipe.task.headline.name])
+    assert again[recipe.task.primary_metric.name] == pytest.approx(metrics[recipe.task.primary_metric.name])
     samples = [bundle.test[n] for n in range(2)]
     rows = recipe.task.draw_truth(samples, bundle) + recipe.task.shown(network, samples, bundle)
     assert all(cell.picture.shape[-1] == 3 and cell.picture.std() > 1 for row in rows for cell in row.cells)
@@ -179,8 +179,8 @@ def test_votes_are_means_of_probabilities_over_stretched_copies() -> None:
     want = torch.stack([model(scaled(cloud, one.double())).softmax(-1) for one in factors]).mean(0)
     torch.testing.assert_close(task.predict(model, cloud).softmax(-1).double(), want, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(task.predict(model, cloud[1:3]), task.predict(model, cloud)[1:3], msg="whatever the batch is")
-    assert task.headline.label == "accuracy, 3 votes"
-    assert PointClassification().headline.label == "accuracy"
+    assert task.primary_metric.label == "accuracy, 3 votes"
+    assert PointClassification().primary_metric.label == "accuracy"
     parts = PartSegmentation(votes=2)
     logits, shapes = parts.predict(model, (cloud, torch.zeros(4, dtype=torch.long)))
     factor = random_factors((0.7, 1.4), generator=torch.Generator().manual_seed(seed_of("vote", 1))).double()

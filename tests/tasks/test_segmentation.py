@@ -121,7 +121,7 @@ def test_images_of_unlike_sizes_are_a_list_and_are_judged_one_by_one() -> None:
     metrics = task.metrics(bundle)
     task.update(metrics, task.predict(net, inputs), targets)
     right = sum((net.conv(image[None])[0].argmax(0) == mask).sum().item() for image, mask in samples)
-    assert task.summarise(metrics, bundle)["accuracy"] == pytest.approx(right / sum(mask.numel() for _, mask in samples))
+    assert task.summarize(metrics, bundle)["accuracy"] == pytest.approx(right / sum(mask.numel() for _, mask in samples))
     with pytest.raises(InputError, match="training needs images of one size"):
         task.step(net, net, inputs, targets, bundle)
 

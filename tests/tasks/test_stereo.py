@@ -16,7 +16,7 @@ from foveal.cli import main
 from foveal.lab.data import ShiftStereo
 from foveal.lab.recipes import get_recipe, list_recipes
 from foveal.lab.tasks import StereoMatching
-from foveal.lab.tasks.stereo import StereoErrors, colour_disparity
+from foveal.lab.tasks.stereo import StereoErrors, color_disparity
 from foveal.lab.training import Optim, Recipe, evaluate, load_run, read_json
 from foveal.models import PSMNet
 from tests.tasks.contract import DenseContract
@@ -112,16 +112,16 @@ def test_scenes_are_scored_by_themselves() -> None:
     metrics = task.metrics(bundle)
     truth = torch.full((4, 4), 2.0)
     task.update(metrics, torch.full((2, 1, 4, 4), 3.0), [(truth, 1), (truth + 7, 0)])
-    got = task.summarise(metrics, bundle)
+    got = task.summarize(metrics, bundle)
     assert got["per_class"] == {"one": {"epe": 6.0, "over_3px": 1.0, "d1": 1.0}, "two": {"epe": 1.0, "over_3px": 0.0, "d1": 0.0}}
     assert got["epe"] == 6.0, "that of the first scene, and no mean"
     metrics = task.metrics(bundle)
     task.update(metrics, torch.full((1, 1, 4, 4), 3.0), [(truth, -1)])
-    assert task.summarise(metrics, bundle) == {"epe": 1.0, "over_3px": 0.0, "d1": 0.0}
+    assert task.summarize(metrics, bundle) == {"epe": 1.0, "over_3px": 0.0, "d1": 0.0}
     metrics = task.metrics(bundle)
     task.update(metrics, torch.full((1, 1, 4, 4), 3.0), [(0 * truth / 0, 0)])
     with pytest.raises(InputError, match="no pixel of known disparity"):
-        task.summarise(metrics, bundle)
+        task.summarize(metrics, bundle)
 
 
 def test_pairs_of_unlike_sizes_are_a_list() -> None:
@@ -136,8 +136,8 @@ def test_pairs_of_unlike_sizes_are_a_list() -> None:
         task.step(net, net, inputs, targets, None)
 
 
-def test_colours_tell_unknown_from_known() -> None:
-    picture = colour_disparity(torch.tensor([[0.0, 5.0, 10.0, float("nan"), 99.0]]), 0.0, 10.0)
+def test_colors_tell_unknown_from_known() -> None:
+    picture = color_disparity(torch.tensor([[0.0, 5.0, 10.0, float("nan"), 99.0]]), 0.0, 10.0)
     assert picture.shape == (1, 5, 3)
     assert picture[0, 3].tolist() == [90, 110, 200]
     assert picture[0, 0].sum() < picture[0, 1].sum() < picture[0, 2].sum()

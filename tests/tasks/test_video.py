@@ -62,20 +62,20 @@ def test_metrics_count_videos_and_not_views() -> None:
     metrics = task.metrics(bundle)
     logits = torch.randn(2, 8).log_softmax(-1)
     task.update(metrics, logits, torch.tensor([int(logits[0].argmax()), int(logits[1].argmin())]))
-    got = task.summarise(metrics, bundle)
+    got = task.summarize(metrics, bundle)
     assert got["accuracy"] == 0.5
     assert got["loss"] == pytest.approx(-(logits[0].max() + logits[1].min()).item() / 2)
 
 
 def test_a_run_is_judged_by_what_the_task_says() -> None:
-    assert VideoClassification().headline.name == "accuracy"
+    assert VideoClassification().primary_metric.name == "accuracy"
     judged = VideoClassification(judged_by="class_accuracy")
-    assert (judged.headline.name, judged.headline.label) == ("class_accuracy", "mean accuracy of classes")
+    assert (judged.primary_metric.name, judged.primary_metric.label) == ("class_accuracy", "mean accuracy of classes")
     bundle = DATA.load()
     metrics = judged.metrics(bundle)
     # three videos of one class are right, the one of another is wrong
     judged.update(metrics, torch.eye(8)[[0, 0, 0, 0]], torch.tensor([0, 0, 0, 1]))
-    got = judged.summarise(metrics, bundle)
+    got = judged.summarize(metrics, bundle)
     assert (got["accuracy"], got["class_accuracy"]) == (0.75, 0.5)
     recipe = replace(RECIPE, task=judged)
     assert Recipe.from_dict(recipe.to_dict()) == recipe
@@ -100,7 +100,7 @@ def test_videos_and_images_do_not_meet() -> None:
 
 
 def test_three_views_of_real_files_are_evaluated(tmp_path) -> None:
-    data = VideoFolder(root=tmp_path).stand_in()
+    data = VideoFolder(root=tmp_path).smoke_data()
     recipe = replace(RECIPE, data=data, model=replace(RECIPE.model, patch_size=16), steps=2, eval_every=2, checkpoint_every=2)
     metrics = fit(recipe, tmp_path / "run", quiet=True)
     recipe, bundle, model = load_run(tmp_path / "run")

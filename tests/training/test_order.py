@@ -28,7 +28,7 @@ def test_repeated_samples_come_so_many_times_each_as_a_draw_of_its_own(length, b
     assert sorted(walk) == sorted(want)
 
 
-def test_draws_of_one_sample_are_no_neighbours() -> None:
+def test_draws_of_one_sample_are_no_neighbors() -> None:
     indices = [index for _, index in Order(50, 12, 0, repeats=3).batch(0)]
     assert indices == indices[:4] * 3
     assert len(set(indices)) == 4

@@ -1,6 +1,6 @@
 """Looking and measuring: attention maps, rollout, principal angles, cost."""
 
-from .angles import HeadAngles, chance_angles, lambdas, neighbour_angles, principal_angles, value_angles, value_overlap
+from .angles import HeadAngles, chance_angles, lambdas, neighbor_angles, principal_angles, value_angles, value_overlap
 from .cost import cost, latency, peak_memory
 from .gradcam import reshape_transform_for, target_layers_for
 from .layout import Layout, fold_to_grid, look_from, token_layout, upsample
@@ -19,7 +19,7 @@ __all__ = [
     "latency",
     "look_from",
     "mass_on",
-    "neighbour_angles",
+    "neighbor_angles",
     "patch_mask",
     "peak_memory",
     "principal_angles",

@@ -1,6 +1,6 @@
 """What the axes of a tensor are, followed through the functions that a model calls: which come from channels, and over which one the rows of a map run.
 
-An attention that somebody wrote by hand is known by this alone: its map is what is multiplied with values over the axis that was normalised.
+An attention that somebody wrote by hand is known by this alone: its map is what is multiplied with values over the axis that was normalized.
 
 Shapes     B batch, H heads, Nq queries, Nk keys, D head width
 """
@@ -28,7 +28,7 @@ class Axes:
     labels: tuple[str, ...]
     key: int | None = None
     """The axis that rows of a map run over, where this is a map."""
-    normalised: bool = False
+    normalized: bool = False
     """Whether rows went through a softmax; if not, every query met every key and no more is known."""
     lead: tuple[tuple[int, ...], tuple[str, ...]] = ((), ())
     """Sizes and labels before queries and keys when heads were last seen apart from the batch."""

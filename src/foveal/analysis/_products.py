@@ -87,11 +87,11 @@ def _contracted(followed: Followed, out: Tensor, a: Tensor, b: Tensor, at: Seque
         if len(query) > 1:
             # heads that share their values ask no more than others
             query = tuple(place for place in query if axes.labels[place] != CHANNEL) or query
-        if len(query) and not (beside is not None and beside.normalised and beside.key is not None and ot[beside.key] in outcome):
+        if len(query) and not (beside is not None and beside.normalized and beside.key is not None and ot[beside.key] in outcome):
             return Product(x, axes, query, axes.key, other, list(ot).index(xt[axes.key]))
     for axes, xt in ((first, at), (second, bt)):
         if axes is not None and axes.key is not None and xt[axes.key] in outcome:
-            made = Axes(made.labels, list(outcome).index(xt[axes.key]), axes.normalised, axes.lead)
+            made = Axes(made.labels, list(outcome).index(xt[axes.key]), axes.normalized, axes.lead)
     if made.key is None and first is not None and second is not None and len(summed) == 1:
         of_channels = first.labels[list(at).index(summed[0])] == second.labels[list(bt).index(summed[0])] == CHANNEL
         asks, asked = ([place for place, t in enumerate(outcome) if t in own and t not in other] for own, other in ((at, bt), (bt, at)))

@@ -29,11 +29,11 @@ from ._products import BETWEEN_CHANNELS, PRODUCTS, Product, arranged, product
 __all__ = ["Found", "Watch", "is_ours"]
 
 _UNSEEN = (
-    "nothing was seen in it that makes a map: no scaled_dot_product_attention, no nn.MultiheadAttention, no product of normalised rows with values; so with "
+    "nothing was seen in it that makes a map: no scaled_dot_product_attention, no nn.MultiheadAttention, no product of normalized rows with values; so with "
     "kernels of other packages, gates on channels or pixels, and attention without a map"
 )
 _SCRIPT = "it is TorchScript, into which nobody can look; load the model as it was written"
-_LOST = "rows were normalised in it, and no product of them with values could be followed"
+_LOST = "rows were normalized in it, and no product of them with values could be followed"
 
 
 def is_ours(module: nn.Module) -> bool:
@@ -318,7 +318,7 @@ class Watch(TorchFunctionMode):
         if found is None or call is None:
             return out
         # elsewhere than in an attention only a softmax over what layers made is one: an expectation over fixed places is none
-        if call.module not in self._attends and not (found.axes.normalised and self._followed.get(found.values) is not None):
+        if call.module not in self._attends and not (found.axes.normalized and self._followed.get(found.values) is not None):
             return out
         if reason := found.refused(self._followed):
             self._refuse(call, reason)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..attention import DenoisingAttention, SoftmaxAttention
 
-__all__ = ["HeadAngles", "chance_angles", "lambdas", "neighbour_angles", "principal_angles", "value_angles", "value_overlap"]
+__all__ = ["HeadAngles", "chance_angles", "lambdas", "neighbor_angles", "principal_angles", "value_angles", "value_overlap"]
 
 
 def principal_angles(a: Tensor, b: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def value_angles(model: nn.Module) -> list[HeadAngles]:
     return out
 
 
-def neighbour_angles(model: nn.Module) -> list[HeadAngles]:
+def neighbor_angles(model: nn.Module) -> list[HeadAngles]:
     """Principal angles between the value row spaces of each head and the next, in every softmax attention: what ordinary heads show."""
     out = []
     for layer, module in model.named_modules():

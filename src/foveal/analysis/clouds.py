@@ -41,12 +41,12 @@ class CloudView:
     """A point that is marked."""
 
 
-def cloud_picture(points: Tensor, colours: Colors | None = None, *, size: float | None = None, up: Axis = "z") -> NDArray[np.uint8]:
+def cloud_picture(points: Tensor, colors: Colors | None = None, *, size: float | None = None, up: Axis = "z") -> NDArray[np.uint8]:
     """A cloud from two sides, side by side.
 
     Args:
         points: ``(N, 3 or more)``, coordinates first.
-        colours: of each point, ``(N, 3)`` of 0 to 255; by height if None.
+        colors: of each point, ``(N, 3)`` of 0 to 255; by height if None.
         size: of a point, in square points of print; by their number if None.
         up: the coordinate that points up.
 
@@ -54,7 +54,7 @@ def cloud_picture(points: Tensor, colours: Colors | None = None, *, size: float 
         ``(H, W, 3)``.
     """
     figure, canvas = _figure((_INCHES * len(_VIEWS), _INCHES))
-    _draw(figure.add_axes((0, 0, 1, 1)), CloudView(points, colours), size, up)
+    _draw(figure.add_axes((0, 0, 1, 1)), CloudView(points, colors), size, up)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -127,7 +127,7 @@ def confusion_picture(counts: NDArray[Any], names: Sequence[str], *, title: str,
 
 
 def weight_colors(weights: NDArray[Any], most: float | None = None) -> Colors:
-    """Colors ``(N, 3)`` of 0 to 255 for weights of points: grey to red up to ``most``, or the largest; blue below 0."""
+    """Colors ``(N, 3)`` of 0 to 255 for weights of points: gray to red up to ``most``, or the largest; blue below 0."""
     relative = np.clip(weights / max(float(np.abs(weights).max()) if most is None else most, 1e-12), -1, 1)
     stops = np.array([-1.0, -0.5, 0.0, 0.25, 0.6, 1.0])
     colors = np.array([(8, 48, 107), (66, 146, 198), (214, 214, 214), (253, 187, 108), (230, 75, 40), (120, 0, 20)], np.float64)

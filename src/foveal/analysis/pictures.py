@@ -67,7 +67,7 @@ def is_signed(name: str, maps: Collection[str]) -> bool:
 
 
 def to_pixels(image: Tensor) -> NDArray[np.uint8]:
-    """``(C, H, W)`` as a model takes it to ``(H, W, C)`` from 0 to 255, stretched: how the input was standardised does not matter for looking."""
+    """``(C, H, W)`` as a model takes it to ``(H, W, C)`` from 0 to 255, stretched: how the input was standardized does not matter for looking."""
     values = image.detach().double().cpu().numpy().transpose(1, 2, 0)
     low, high = values.min(), values.max()
     return ((values - low) / max(high - low, 1e-6) * 255).round().astype(np.uint8)
@@ -207,8 +207,8 @@ def _draw(image: Any, attention: Any, signed: bool) -> Picture:
     pixels = np.asarray(image, dtype=np.float64)[..., :3] / 255
     picture = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
     if attention is not None:
-        grey = picture.mean(-1, keepdims=True)
-        picture = 0.35 * grey + 0.65 * _enlarge(_shade(np.asarray(attention), signed), picture.shape)
+        gray = picture.mean(-1, keepdims=True)
+        picture = 0.35 * gray + 0.65 * _enlarge(_shade(np.asarray(attention), signed), picture.shape)
     scale = -(-_SMALLEST_SIDE // picture.shape[0])
     return np.kron(picture, np.ones((scale, scale, 1)))
 

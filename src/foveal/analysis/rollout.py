@@ -108,7 +108,7 @@ def gradient_rollout(model: nn.Module, images: Any, target: int | Sequence[int] 
         where: which layers.
 
     Returns:
-        ``(B, N, N)``, nothing but I where nothing spoke for the answer; not normalised. Compare columns of a row.
+        ``(B, N, N)``, nothing but I where nothing spoke for the answer; not normalized. Compare columns of a row.
 
     Raises:
         ValueError: as for :func:`rollout`; an attention whose maps have no gradient, by name; a model that was made in inference mode.

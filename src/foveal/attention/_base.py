@@ -26,8 +26,9 @@ __all__ = [
     "Cost",
     "NormLayer",
     "QKVAttention",
-    "Rotate",
+    "Rope",
     "TokenAttention",
+    "apply_rope",
     "check_channels",
     "check_maps",
     "check_mask",
@@ -35,11 +36,10 @@ __all__ = [
     "is_channels_last",
     "read_as",
     "timm_half",
-    "turned",
 ]
 
 NormLayer = Callable[..., nn.Module]
-Rotate = Callable[[Tensor], Tensor]
+Rope = Callable[[Tensor], Tensor]
 """Rotary positions: queries or keys ``(B, H, N, D)`` to the same, turned by where each token lies."""
 Context = Tensor | tuple[Tensor, Tensor]
 """Tokens that keys and values are made from, ``(B, Nk, C)``; two of them, for keys and for values, where only keys have positions added, as in DETR."""
@@ -118,8 +118,8 @@ def timm_half(given: dict[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in _TIMM_HALF}
 
 
-def turned(x: Tensor, rotate: Rotate | None) -> Tensor:
-    return x if rotate is None else rotate(x)
+def apply_rope(x: Tensor, rope: Rope | None) -> Tensor:
+    return x if rope is None else rope(x)
 
 
 class TokenAttention(AttentionModule, ABC):
@@ -128,7 +128,7 @@ class TokenAttention(AttentionModule, ABC):
     Config: ClassVar[type[AttentionConfig]]
 
     takes_rotary: ClassVar[bool] = False
-    """Whether ``forward`` takes ``rotate``, rotary positions of queries and keys."""
+    """Whether ``forward`` takes ``rope``, rotary positions of queries and keys."""
     takes_warm_start: ClassVar[Literal["", "exact", "any"]] = ""
     """Which ``warm_start`` means something to :meth:`adopt_`: none, ``"exact"`` alone, or a number too."""
 
@@ -245,16 +245,16 @@ class QKVAttention(TokenAttention):
         """Width of the tokens that keys and values are made from: ``dim``, but where the layers of a host say otherwise."""
         return getattr(getattr(self, "qkv", None), "context_features", self.dim)
 
-    def attend(self, x: Tensor, context: Context | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
+    def attend(self, x: Tensor, context: Context | None, rope: Rope | None, options: dict[str, Any]) -> Tensor:
         """``(B, H, Nq, D)`` from checked input; ``options`` are ``mask``, ``is_causal`` and ``dropout_p``."""
-        return self.core(*self._qkv(x, context, rotate), **options)
+        return self.core(*self._qkv(x, context, rope), **options)
 
     def attention_map(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rope: Rope | None = None
     ) -> dict[str, Tensor]:
         """``combined``: the map of the core, ``(B, H, Nq, Nk)``. Applied to the values it gives the output before ``proj``."""
         options = self._check(x, attn_mask, is_causal, context)
-        q, k, _ = self._qkv(x, context, rotate)
+        q, k, _ = self._qkv(x, context, rope)
         return {"combined": self.core.map(q, k, **options)}
 
     def macs(self, num_tokens: int) -> int:
@@ -263,9 +263,7 @@ class QKVAttention(TokenAttention):
     def no_weight_decay(self) -> set[str]:
         return {f"core.{name}" for name in self.core.no_weight_decay()}
 
-    def forward(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rope: Rope | None = None) -> Tensor:
         """Attend.
 
         Args:
@@ -274,7 +272,7 @@ class QKVAttention(TokenAttention):
                 A mask of keys alone is ``mask[:, None, None, :]``.
             is_causal: a token looks only at itself and those before it.
             context: tokens that keys and values are made from, ``(B, Nk, C)``, or a pair of them, for keys and for values; ``x`` if None.
-            rotate: rotary positions, applied to all queries and to the keys after their norms, ``(B, H, N, D)`` to the same.
+            rope: rotary positions, applied to all queries and to the keys after their norms, ``(B, H, N, D)`` to the same.
 
         Returns:
             ``(B, N, C)``. A query whose every key is masked attends to nothing: its output is that of a zero vector.
@@ -283,7 +281,7 @@ class QKVAttention(TokenAttention):
             ValueError: wrong width, shape or dtype; causality together with a context; rotary positions where heads are read in halves.
         """
         options = self._check(x, attn_mask, is_causal, context)
-        out = self.attend(x, context, rotate, options | {"dropout_p": self.attn_drop.p if self.training else 0.0})
+        out = self.attend(x, context, rope, options | {"dropout_p": self.attn_drop.p if self.training else 0.0})
         out = self.norm(rearrange(out, "b h n d -> b n (h d)"))
         return self.proj_drop(project(self.proj, out))
 
@@ -306,8 +304,8 @@ class QKVAttention(TokenAttention):
         self.core.check(name, x, attn_mask, is_causal, None if context is None else keys)
         return {"mask": attn_mask, "is_causal": is_causal}
 
-    def _qkv(self, x: Tensor, context: Context | None, rotate: Rotate | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries of ``x``, keys and values of ``context``, normalised and turned, each ``(B, H, N, D)``."""
+    def _qkv(self, x: Tensor, context: Context | None, rope: Rope | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of ``x``, keys and values of ``context``, normalized and turned, each ``(B, H, N, D)``."""
         if context is None:
             q, k, v = rearrange(project(self.qkv, x), "b n (t h d) -> t b h n d", t=3, h=self.num_heads)
         elif isinstance(context, tuple):
@@ -316,7 +314,7 @@ class QKVAttention(TokenAttention):
         else:
             q = self._heads(project(self.qkv, x, slice(self.inner_dim)))
             k, v = rearrange(project(self.qkv, context, slice(self.inner_dim, None)), "b n (t h d) -> t b h n d", t=2, h=self.num_heads)
-        return turned(self.q_norm(q), rotate), turned(self.k_norm(k), rotate), v
+        return apply_rope(self.q_norm(q), rope), apply_rope(self.k_norm(k), rope), v
 
     @leaf_method
     def values(self, x: Tensor) -> Tensor:

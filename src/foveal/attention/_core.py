@@ -45,7 +45,7 @@ class Core(Leaf, ABC):
         """Multiply-adds of its matrix multiplications for one sample."""
 
     def check(self, what: str, x: Tensor, attn_mask: Tensor | None, is_causal: bool, context: Tensor | None) -> None:
-        """Refuse what this core cannot honour; ``what`` names the layer.
+        """Refuse what this core cannot honor; ``what`` names the layer.
 
         Raises:
             ValueError: here, causality where a query cannot be kept from seeing later tokens; more in subclasses.

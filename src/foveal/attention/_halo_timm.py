@@ -1,4 +1,4 @@
-"""The geometry of timm's ``HaloAttn`` in our layer: no masked border, queries of stride 2 counted as neighbours, long tables. Its state dict fits as it is."""
+"""The geometry of timm's ``HaloAttn`` in our layer: no masked border, queries of stride 2 counted as neighbors, long tables. Its state dict fits as it is."""
 
 from typing import Any
 

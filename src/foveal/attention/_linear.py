@@ -24,7 +24,7 @@ _ONEDNN = torch.backends.mkldnn.is_available()
 def is_plain(layer: nn.Module, kind: type[Layer]) -> TypeGuard[Layer]:
     """Whether calling a layer is what its class says on its weights, and nothing more, so that the weights can be used without calling it.
 
-    Adapters (LoRA), parametrisations and quantised layers are of another class or have a packed weight; hooks of the layer see calls; offloading
+    Adapters (LoRA), parametrizations and quantized layers are of another class or have a packed weight; hooks of the layer see calls; offloading
     (accelerate) puts another ``forward`` on the layer itself. None of these may be lost. Hooks on all modules at once are not asked for here: counters set
     them, and must count what is computed without them; :func:`project` shows them every call that costs nothing more.
     """

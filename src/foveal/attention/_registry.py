@@ -30,7 +30,7 @@ __all__ = [
     "register",
 ]
 
-Family = Literal["pairs", "signed pairs", "memory", "summary", "neighbourhood"]
+Family = Literal["pairs", "signed pairs", "memory", "summary", "neighborhood"]
 Form = Literal["tokens", "2d"]
 """What an attention takes: ``tokens``, ``(B, N, C)``, or feature maps, ``2d``, ``(B, C, H, W)``."""
 FAMILIES: dict[str, str] = {
@@ -38,7 +38,7 @@ FAMILIES: dict[str, str] = {
     "signed pairs": "every pair of tokens meets twice, for and against",
     "memory": "tokens meet through learned slots",
     "summary": "tokens meet through a small summary of all values",
-    "neighbourhood": "tokens meet only nearby",
+    "neighborhood": "tokens meet only nearby",
 }
 """How tokens meet, by family."""
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from .._fx import Leaf, leaf_method
 from ..functional import causal_attention, causal_attention_maps
-from ._base import Context, Cost, NormLayer, QKVAttention, Rotate, check_maps, timm_half
+from ._base import Context, Cost, NormLayer, QKVAttention, Rope, check_maps, timm_half
 from ._linear import project
 from ._registry import AttentionConfig, register
 from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, rest_is_new
@@ -34,8 +34,8 @@ class CausalAttention(QKVAttention):
         dim: width C of the tokens.
         num_heads: heads.
         qkv_bias: bias in ``qkv``.
-        qk_norm: normalise queries and keys per head.
-        scale_norm: normalise before ``proj``.
+        qk_norm: normalize queries and keys per head.
+        scale_norm: normalize before ``proj``.
         proj_bias: bias in ``proj``.
         attn_drop: dropout on both maps, drawn apart, in training.
         proj_drop: dropout on the output, in training.
@@ -83,29 +83,29 @@ class CausalAttention(QKVAttention):
     def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
         return rest_is_new(self, adopt_layers(self, place))
 
-    def attend(self, x: Tensor, context: Context | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
-        cause, complement = causal_attention(*self._qkv(x, context, rotate), core=self.core, **options)
+    def attend(self, x: Tensor, context: Context | None, rope: Rope | None, options: dict[str, Any]) -> Tensor:
+        cause, complement = causal_attention(*self._qkv(x, context, rope), core=self.core, **options)
         return cause + complement
 
     @leaf_method
     def pair(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rope: Rope | None = None
     ) -> tuple[Tensor, Tensor]:
         """Cause and complement, each ``(B, N, C)``, each through ``proj``; the arguments are those of ``forward``.
 
         Without ``scale_norm`` and ``proj_bias`` their sum is what ``forward`` gives; there a bias of ``proj`` is added once.
         """
         options = self._check(x, attn_mask, is_causal, context)
-        streams = causal_attention(*self._qkv(x, context, rotate), core=self.core, dropout_p=self.attn_drop.p if self.training else 0.0, **options)
+        streams = causal_attention(*self._qkv(x, context, rope), core=self.core, dropout_p=self.attn_drop.p if self.training else 0.0, **options)
         cause, complement = (self.proj_drop(project(self.proj, self.norm(rearrange(out, "b h n d -> b n (h d)")))) for out in streams)
         return cause, complement
 
     def attention_map(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rope: Rope | None = None
     ) -> dict[str, Tensor]:
         """``positive``, ``negative`` and ``combined``, their sum. ``combined`` applied to the values gives the output before ``proj``."""
         options = self._check(x, attn_mask, is_causal, context)
-        q, k, _ = self._qkv(x, context, rotate)
+        q, k, _ = self._qkv(x, context, rope)
         return causal_attention_maps(q, k, core_map=self.core.map, **options)
 
     def macs(self, num_tokens: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from .._fx import leaf_method
 from ..functional import cross_sample_attention, cross_sample_attention_maps
-from ._base import Context, NormLayer, QKVAttention, Rotate, check_mask, turned
+from ._base import Context, NormLayer, QKVAttention, Rope, apply_rope, check_mask
 from ._linear import project
 from ._registry import AttentionConfig, register
 from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, rest_is_new
@@ -82,7 +82,7 @@ class CrossSamplePair(QKVAttention):
         is_causal: bool = False,
         dictionary_mask: Tensor | None = None,
         context: Context | None = None,
-        rotate: Rotate | None = None,
+        rope: Rope | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Both streams.
 
@@ -93,7 +93,7 @@ class CrossSamplePair(QKVAttention):
             is_causal: a token looks only at itself and those before it, and at all of the dictionary.
             dictionary_mask: of the entries, broadcastable to ``(B, H, N, K)``, bool (True takes part) or float (added to the logits).
             context: tokens that keys and values of the sample are made from; ``x`` if None.
-            rotate: rotary positions of the sample; the dictionary lies nowhere.
+            rope: rotary positions of the sample; the dictionary lies nowhere.
 
         Returns:
             In-sample and cross-sample, each ``(B, N, C)``, projected.
@@ -105,8 +105,8 @@ class CrossSamplePair(QKVAttention):
             full = (x.shape[0], self.num_heads, x.shape[1], dictionary.shape[1])
             dictionary_mask = check_mask(type(self).__name__, "dictionary_mask", dictionary_mask, full, q.dtype)
         own, cross = cross_sample_attention(
-            turned(q, rotate),
-            turned(k, rotate),
+            apply_rope(q, rope),
+            apply_rope(k, rope),
             v,
             dictionary_k=entries_k,
             dictionary_v=entries_v,
@@ -144,8 +144,8 @@ class CrossSampleAttention(CrossSamplePair):
         dim: width C of the tokens.
         num_heads: heads.
         qkv_bias: bias in ``qkv``.
-        qk_norm: normalise queries and keys per head, those of the dictionary too.
-        scale_norm: normalise before ``proj``.
+        qk_norm: normalize queries and keys per head, those of the dictionary too.
+        scale_norm: normalize before ``proj``.
         proj_bias: bias in ``proj`` and ``fuse``.
         attn_drop: dropout on both maps, drawn apart, in training.
         proj_drop: dropout on both streams, in training.
@@ -232,9 +232,7 @@ class CrossSampleAttention(CrossSamplePair):
     def unfit_for(self, place: HostLayers) -> str:
         return "it changes the width of its tokens, at which cross-sample attention fuses its streams" if place.weight.shape[0] != place.dim else ""
 
-    def forward(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rope: Rope | None = None) -> Tensor:
         """Attend to the sample and to the dictionary.
 
         Args:
@@ -242,7 +240,7 @@ class CrossSampleAttention(CrossSamplePair):
             attn_mask: of the sample's tokens, as in :class:`~foveal.SoftmaxAttention`; the dictionary is seen always.
             is_causal: a token looks only at itself and those before it, and at all of the dictionary.
             context: tokens that keys and values of the sample are made from, ``(B, Nk, C)``; ``x`` if None.
-            rotate: rotary positions of the sample; the dictionary lies nowhere.
+            rope: rotary positions of the sample; the dictionary lies nowhere.
 
         Returns:
             ``(B, N, C)``. A token whose every key is masked still has its cross-sample half.
@@ -251,11 +249,11 @@ class CrossSampleAttention(CrossSamplePair):
             ValueError: wrong width, shape or dtype; causality together with a context; a dictionary that was to be fitted and was not.
         """
         self._check_tokens(x)
-        streams = self.pair(x, self.dictionary(x), attn_mask, is_causal, self.dictionary.mask, context, rotate)
+        streams = self.pair(x, self.dictionary(x), attn_mask, is_causal, self.dictionary.mask, context, rope)
         return project(self.fuse, torch.cat(streams, dim=-1))
 
     def attention_map(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rope: Rope | None = None
     ) -> dict[str, Tensor]:
         """``combined``: the in-sample map, all that tokens learn of each other. ``dictionary``: over its entries, ``(B, H, N, K)``. Rows sum to one.
 
@@ -265,7 +263,7 @@ class CrossSampleAttention(CrossSamplePair):
         q, k, _ = self._qkv(x, context)
         q_cross, entries, _ = self._entries(x, q, self.dictionary(x))
         return cross_sample_attention_maps(
-            turned(q, rotate), turned(k, rotate), dictionary_k=entries, q_cross=q_cross, dictionary_mask=self.dictionary.mask, **options
+            apply_rope(q, rope), apply_rope(k, rope), dictionary_k=entries, q_cross=q_cross, dictionary_mask=self.dictionary.mask, **options
         )
 
     def macs(self, num_tokens: int) -> int:

@@ -14,7 +14,7 @@ from .._fx import leaf_method
 from ..functional import denoising_attention, denoising_attention_maps
 from ..functional.pair import pair
 from ..functional.softmax import AttentionFunction
-from ._base import Context, NormLayer, QKVAttention, Rotate, read_as, timm_half, turned
+from ._base import Context, NormLayer, QKVAttention, Rope, apply_rope, read_as, timm_half
 from ._core import FunctionCore
 from ._linear import is_plain, project
 from ._registry import AttentionConfig, register
@@ -34,8 +34,8 @@ class DenoisingAttention(QKVAttention):
         dim: width C of the tokens.
         num_heads: heads.
         qkv_bias: bias in ``qkv``, ``q_neg`` and ``v_neg``.
-        qk_norm: normalise both queries and the keys per head. The negative query is normalised first and negated then.
-        scale_norm: normalise before ``proj``.
+        qk_norm: normalize both queries and the keys per head. The negative query is normalized first and negated then.
+        scale_norm: normalize before ``proj``.
         proj_bias: bias in ``proj``.
         attn_drop: dropout on both maps, drawn apart, in training.
         proj_drop: dropout on the output, in training.
@@ -140,15 +140,15 @@ class DenoisingAttention(QKVAttention):
             out.function = "kept" if warm_start == "exact" else "nearly kept"
         return rest_is_new(self, out)
 
-    def attend(self, x: Tensor, context: Context | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
+    def attend(self, x: Tensor, context: Context | None, rope: Rope | None, options: dict[str, Any]) -> Tensor:
         if self.fused:
-            return self._attend_fused(x, context, rotate, options)
-        q, k, v = self._qkv(x, context, rotate)
+            return self._attend_fused(x, context, rope, options)
+        q, k, v = self._qkv(x, context, rope)
         v_neg = None if self.v_neg is None else self._heads(project(self.v_neg, read_as(x, context)[1]))
-        return denoising_attention(q, k, v, q_neg=self._negative_query(x, rotate), v_neg=v_neg, lambdas=self.lambdas, core=self.core, **options)
+        return denoising_attention(q, k, v, q_neg=self._negative_query(x, rope), v_neg=v_neg, lambdas=self.lambdas, core=self.core, **options)
 
     def attention_map(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rope: Rope | None = None
     ) -> dict[str, Tensor]:
         """``positive``, ``negative`` and ``combined`` = positive − λ · negative.
 
@@ -156,10 +156,10 @@ class DenoisingAttention(QKVAttention):
         """
         options = self._check(x, attn_mask, is_causal, context)
         if self.fused:
-            q, k, _, other, _ = self._fused_heads(x, context, rotate)
+            q, k, _, other, _ = self._fused_heads(x, context, rope)
             q_neg = -other
         else:
-            (q, k, _), q_neg = self._qkv(x, context, rotate), self._negative_query(x, rotate)
+            (q, k, _), q_neg = self._qkv(x, context, rope), self._negative_query(x, rope)
         return denoising_attention_maps(q, k, q_neg=q_neg, lambdas=self.lambdas, core_map=self.core.map, **options)
 
     def macs(self, num_tokens: int) -> int:
@@ -258,16 +258,16 @@ class DenoisingAttention(QKVAttention):
             self.negates = True
         return 1
 
-    def _attend_fused(self, x: Tensor, context: Context | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
+    def _attend_fused(self, x: Tensor, context: Context | None, rope: Rope | None, options: dict[str, Any]) -> Tensor:
         if self.training:
             raise InputError("this denoising attention was fused for inference and cannot train; call .eval(), or train the original")
-        q, k, v, other, v_other = self._fused_heads(x, context, rotate)
+        q, k, v, other, v_other = self._fused_heads(x, context, rope)
         positive, negative = pair(q, k, v, q_other=other, v_other=v_other, core=self.core, **options)
         if self.fuses_lambdas:
             return positive + negative
         return positive - self.lambdas.to(negative.dtype).view(-1, 1, 1) * negative
 
-    def _fused_heads(self, x: Tensor, context: Context | None, rotate: Rotate | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    def _fused_heads(self, x: Tensor, context: Context | None, rope: Rope | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """Q⁺, K, V⁺, −Q⁻ and, where values are apart, V⁻ with its factor."""
         if context is None:
             other, q, k, v, *rest = rearrange(project(self.projections, x), "b n (t h d) -> t b h n d", h=self.num_heads, d=self.head_dim)
@@ -276,13 +276,13 @@ class DenoisingAttention(QKVAttention):
             other, q = self._rows(x, 0, 2)
             k, v, *rest = self._rows(context, 2, None) if isinstance(context, Tensor) else (*self._rows(keys, 2, 3), *self._rows(values, 3, None))
         other = self.q_neg_norm(other)
-        other = turned(-other if self.negates else other, rotate)
-        return turned(self.q_norm(q), rotate), turned(self.k_norm(k), rotate), v, other, rest[0] if rest else None
+        other = apply_rope(-other if self.negates else other, rope)
+        return apply_rope(self.q_norm(q), rope), apply_rope(self.k_norm(k), rope), v, other, rest[0] if rest else None
 
     def _rows(self, x: Tensor, first: int, last: int | None) -> Iterable[Tensor]:
         """Some of the projections' parts of ``x``, each ``(B, H, N, D)``."""
         rows = slice(first * self.inner_dim, None if last is None else last * self.inner_dim)
         return rearrange(project(self.projections, x, rows), "b n (t h d) -> t b h n d", h=self.num_heads, d=self.head_dim)
 
-    def _negative_query(self, x: Tensor, rotate: Rotate | None) -> Tensor:
-        return turned(self.q_neg_norm(self._heads(project(self.q_neg, x))), rotate)
+    def _negative_query(self, x: Tensor, rope: Rope | None) -> Tensor:
+        return apply_rope(self.q_neg_norm(self._heads(project(self.q_neg, x))), rope)

@@ -15,7 +15,7 @@ from .._fx import Leaf
 __all__ = ["CrossSampleDictionary", "DictionaryInit", "fit_dictionaries_"]
 
 DictionaryInit = Literal["normal", "uniform", "kmeans"]
-"""``normal`` is N(0, 1), the size of normalised tokens; ``uniform`` is the official code's U(0, 1) / 100; ``kmeans`` is the paper's, and has to be fitted."""
+"""``normal`` is N(0, 1), the size of normalized tokens; ``uniform`` is the official code's U(0, 1) / 100; ``kmeans`` is the paper's, and has to be fitted."""
 
 
 class CrossSampleDictionary(Leaf):
@@ -76,7 +76,7 @@ class CrossSampleDictionary(Leaf):
 
     @torch.no_grad()
     def fit(self, tokens: Tensor | Iterable[Tensor], *, seed: int = 0, max_tokens: int = 262_144) -> Tensor:
-        """Put the entries at the centres of K clusters of the tokens.
+        """Put the entries at the centers of K clusters of the tokens.
 
         Args:
             tokens: of the whole training set, ``(…, C)``, or batches of them; read once.
@@ -101,15 +101,15 @@ class CrossSampleDictionary(Leaf):
                 f"a dictionary of {self.size} entries needs as many different tokens, got {len(distinct)}; give more tokens or a smaller dictionary"
             )
         clusters = MiniBatchKMeans(self.size, batch_size=max(1024, 4 * self.size), max_iter=10, n_init=1, random_state=seed)
-        centres = torch.from_numpy(clusters.fit(sample.numpy()).cluster_centers_).to(sample)
-        counts = _counts(sample, centres)
+        centers = torch.from_numpy(clusters.fit(sample.numpy()).cluster_centers_).to(sample)
+        counts = _counts(sample, centers)
         while (empty := (counts == 0).nonzero().flatten()).numel():
             # an entry that lies on a token keeps that token, so there is one more of these each time round, and an end
-            distance = _distances(distinct, centres, lambda distances: distances.amin(-1))
+            distance = _distances(distinct, centers, lambda distances: distances.amin(-1))
             farthest = distance.topk(min(len(empty), int((distance > 0).sum()))).indices
-            centres[empty[: len(farthest)]] = distinct[farthest]
-            counts = _counts(sample, centres)
-        self.entries.copy_(centres)
+            centers[empty[: len(farthest)]] = distinct[farthest]
+            counts = _counts(sample, centers)
+        self.entries.copy_(centers)
         if self.log_prior is not None:
             self.log_prior.copy_((counts / counts.sum()).log())
         self.fitted = True
@@ -194,11 +194,11 @@ def _sample(batches: Iterable[Tensor], dim: int, limit: int, generator: torch.Ge
     return kept
 
 
-def _counts(tokens: Tensor, centres: Tensor) -> Tensor:
-    """How many tokens are nearest to each centre."""
-    return _distances(tokens, centres, lambda distances: distances.argmin(-1)).bincount(minlength=len(centres))
+def _counts(tokens: Tensor, centers: Tensor) -> Tensor:
+    """How many tokens are nearest to each center."""
+    return _distances(tokens, centers, lambda distances: distances.argmin(-1)).bincount(minlength=len(centers))
 
 
-def _distances(tokens: Tensor, centres: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
-    """Something of the distances of every token from all centres. Without the faster product, which loses what is near: a token must be at 0 from itself."""
-    return torch.cat([of(torch.cdist(piece, centres, compute_mode="donot_use_mm_for_euclid_dist")) for piece in tokens.split(8192)])
+def _distances(tokens: Tensor, centers: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """Something of the distances of every token from all centers. Without the faster product, which loses what is near: a token must be at 0 from itself."""
+    return torch.cat([of(torch.cdist(piece, centers, compute_mode="donot_use_mm_for_euclid_dist")) for piece in tokens.split(8192)])

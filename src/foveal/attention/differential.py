@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..functional import differential_attention, differential_attention_maps
 from ..functional._precision import wide
-from ._base import Context, NormLayer, QKVAttention, Rotate
+from ._base import Context, NormLayer, QKVAttention, Rope
 from ._linear import project
 from ._registry import AttentionConfig, register
 from ._transfer import HostLayers, Transfer, WarmStart, make_the_rest, names_in, rest_is_new
@@ -30,8 +30,8 @@ class DifferentialAttention(QKVAttention):
         dim: width C of the tokens.
         num_heads: heads, of even width.
         qkv_bias: bias in ``qkv``.
-        qk_norm: normalise queries and keys per half head.
-        scale_norm: normalise before ``proj``.
+        qk_norm: normalize queries and keys per half head.
+        scale_norm: normalize before ``proj``.
         proj_bias: bias in ``proj``.
         attn_drop: dropout on both maps, drawn apart, in training.
         proj_drop: dropout on the output, in training.
@@ -120,8 +120,8 @@ class DifferentialAttention(QKVAttention):
         first, second = (wide(q) * wide(k) for q, k in ((self.lambda_q1, self.lambda_k1), (self.lambda_q2, self.lambda_k2)))
         return first.sum().exp() - second.sum().exp() + self.lambda_init
 
-    def attend(self, x: Tensor, context: Context | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
-        q, k, v, q_neg, k_neg = self._halves(x, context, rotate)
+    def attend(self, x: Tensor, context: Context | None, rope: Rope | None, options: dict[str, Any]) -> Tensor:
+        q, k, v, q_neg, k_neg = self._halves(x, context, rope)
         out = differential_attention(q, k, v, q_neg=q_neg, k_neg=k_neg, lambdas=self.current_lambda(), **options)
         # under autocast the head norm stays in the precision of its weight
         return self._normed(out.to(self.sub_norm.weight.dtype)) * (1 - self.lambda_init)
@@ -134,11 +134,11 @@ class DifferentialAttention(QKVAttention):
         return out * (out.square().mean(-1, keepdim=True) + norm.eps).rsqrt() * norm.weight
 
     def attention_map(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rope: Rope | None = None
     ) -> dict[str, Tensor]:
         """``positive``, ``negative`` and ``combined`` = positive − λ · negative. ``combined`` applied to the values gives the output before the head norm."""
         options = self._check(x, attn_mask, is_causal, context)
-        q, k, _, q_neg, k_neg = self._halves(x, context, rotate)
+        q, k, _, q_neg, k_neg = self._halves(x, context, rope)
         return differential_attention_maps(q, k, q_neg=q_neg, k_neg=k_neg, lambdas=self.current_lambda(), **options)
 
     def macs(self, num_tokens: int) -> int:
@@ -147,8 +147,8 @@ class DifferentialAttention(QKVAttention):
     def no_weight_decay(self) -> set[str]:
         return {"lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"}
 
-    def _halves(self, x: Tensor, context: Context | None, rotate: Rotate | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        if rotate is not None:
+    def _halves(self, x: Tensor, context: Context | None, rope: Rope | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        if rope is not None:
             raise InputError("differential attention reads each head in halves, and rotary positions are made for whole heads; use denoising attention")
         if context is None:
             q, k, v = project(self.qkv, x).chunk(3, dim=-1)

@@ -66,8 +66,8 @@ class EfficientAttention(QKVAttention):
         dim: width C of the tokens.
         num_heads: heads.
         qkv_bias: bias in ``qkv``.
-        qk_norm: normalise queries and keys per head.
-        scale_norm: normalise before ``proj``.
+        qk_norm: normalize queries and keys per head.
+        scale_norm: normalize before ``proj``.
         proj_bias: bias in ``proj``.
         attn_drop: dropout on what a query takes from each row of the summary, in training.
         proj_drop: dropout on the output, in training.
@@ -80,7 +80,7 @@ class EfficientAttention(QKVAttention):
         ``(B, N, dim) -> (B, N, dim)``.
 
     Raises:
-        ValueError: ``num_heads`` does not divide ``dim`` and no ``attn_head_dim`` is given; a head of width 1 under ``softmax``; an unknown normalisation;
+        ValueError: ``num_heads`` does not divide ``dim`` and no ``attn_head_dim`` is given; a head of width 1 under ``softmax``; an unknown normalization;
             ``chunk`` below 1. In ``forward``: causality; a mask per query, or under ``scaling`` of other floats than 0 and -inf.
 
     Example:
@@ -141,7 +141,7 @@ class EfficientAttention2d(SummaryAttention2d):
         ``(B, C, H, W) -> (B, C, H, W)``, any H and W; channels-last stays channels-last.
 
     Raises:
-        ValueError: ``num_heads`` does not divide a width; keys of width 1 per head under ``softmax``; an unknown normalisation; ``chunk`` below 1.
+        ValueError: ``num_heads`` does not divide a width; keys of width 1 per head under ``softmax``; an unknown normalization; ``chunk`` below 1.
 
     Example:
         >>> EfficientAttention2d(32, num_heads=4)(torch.randn(2, 32, 7, 9)).shape

@@ -118,8 +118,8 @@ class ExternalAttention(TokenAttention):
         dim: width C of the tokens.
         num_heads: heads before expansion. All heads share the memories, as in the paper.
         qkv_bias: bias of the query projection ``q``.
-        qk_norm: normalise queries per head; the memory keys are free parameters already.
-        scale_norm: normalise before ``proj``.
+        qk_norm: normalize queries per head; the memory keys are free parameters already.
+        scale_norm: normalize before ``proj``.
         proj_bias: bias in ``proj``.
         attn_drop: dropout on the map, in training.
         proj_drop: dropout on the output, in training.

@@ -135,7 +135,7 @@ class HaloCore(Core):
         return q_grid, k_grid, v_grid, options
 
 
-@register("halo", family="neighbourhood")
+@register("halo", family="neighborhood")
 class HaloAttention(QKVAttention):
     """Halo attention on the grid of a vision transformer, a drop-in for timm's ``attn_layer``, linear in the number of grid tokens.
 
@@ -147,8 +147,8 @@ class HaloAttention(QKVAttention):
         dim: width C of the tokens.
         num_heads: heads.
         qkv_bias: bias in ``qkv``.
-        qk_norm: normalise queries and keys per head.
-        scale_norm: normalise before ``proj``.
+        qk_norm: normalize queries and keys per head.
+        scale_norm: normalize before ``proj``.
         proj_bias: bias in ``proj``.
         attn_drop: dropout on the map, in training.
         proj_drop: dropout on the output, in training.

@@ -48,7 +48,7 @@ class HaloPositions(nn.Module):
         return f"rows={self.height_rel.shape[0]}, dim={self.height_rel.shape[1]}"
 
 
-@register("halo_2d", family="neighbourhood", form="2d")
+@register("halo_2d", family="neighborhood", form="2d")
 class HaloAttention2d(FeatureMapAttention):
     """Halo attention on maps: timm's ``HaloAttn`` for any size, with a masked border and right offsets under stride. It takes the place of a 3×3 convolution.
 

@@ -60,8 +60,8 @@ class LinearAttention(QKVAttention):
         dim: width C of the tokens.
         num_heads: heads.
         qkv_bias: bias in ``qkv``.
-        qk_norm: normalise queries and keys per head, before their length is divided out.
-        scale_norm: normalise before ``proj``.
+        qk_norm: normalize queries and keys per head, before their length is divided out.
+        scale_norm: normalize before ``proj``.
         proj_bias: bias in ``proj``.
         attn_drop: dropout on what a query takes from each row of the summary, in training.
         proj_drop: dropout on the output, in training.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..functional import centered_attention, centered_attention_maps, softmax_attention, softmax_attention_map
-from ._base import Context, NormLayer, QKVAttention, Rotate, head_width, timm_half
+from ._base import Context, NormLayer, QKVAttention, Rope, head_width, timm_half
 from ._core import Core, register_core
 from ._registry import AttentionConfig, register
 from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, rest_is_new
@@ -40,8 +40,8 @@ class SoftmaxAttention(QKVAttention):
         dim: width C of the tokens.
         num_heads: heads.
         qkv_bias: bias in ``qkv``.
-        qk_norm: normalise queries and keys per head.
-        scale_norm: normalise before ``proj``.
+        qk_norm: normalize queries and keys per head.
+        scale_norm: normalize before ``proj``.
         proj_bias: bias in ``proj``.
         attn_drop: dropout on the map, in training.
         proj_drop: dropout on the output, in training.
@@ -123,20 +123,20 @@ class SoftmaxAttention(QKVAttention):
         out.function = "kept"
         return out
 
-    def attend(self, x: Tensor, context: Context | None, rotate: Rotate | None, options: dict[str, Any]) -> Tensor:
+    def attend(self, x: Tensor, context: Context | None, rope: Rope | None, options: dict[str, Any]) -> Tensor:
         if self.lambdas is None:
-            return super().attend(x, context, rotate, options)
-        return centered_attention(*self._qkv(x, context, rotate), lambdas=self.lambdas, **options)
+            return super().attend(x, context, rope, options)
+        return centered_attention(*self._qkv(x, context, rope), lambdas=self.lambdas, **options)
 
     def attention_map(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rotate: Rotate | None = None
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rope: Rope | None = None
     ) -> dict[str, Tensor]:
         """``combined``, ``(B, H, Nq, Nk)``: applied to the values it gives the output before ``proj``. Centered it is ``positive`` − λ · ``negative``, of
         which the second is 1/N for every key that a query may look at."""
         if self.lambdas is None:
-            return super().attention_map(x, attn_mask, is_causal, context, rotate)
+            return super().attention_map(x, attn_mask, is_causal, context, rope)
         options = self._check(x, attn_mask, is_causal, context)
-        q, k, _ = self._qkv(x, context, rotate)
+        q, k, _ = self._qkv(x, context, rope)
         return centered_attention_maps(q, k, lambdas=self.lambdas, **options)
 
     def no_weight_decay(self) -> set[str]:

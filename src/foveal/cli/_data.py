@@ -59,8 +59,8 @@ def _data_list(words: list[str]) -> None:
     kinds: Any = ((kind.name, kind.targets, kind.comes_from, here[kind.here], plain_words(kind.about)) for kind in list_kinds())
     head: tuple[str, ...] = ("kind", "targets", "from", "here", "what it is")
     shown.print(table(head, kinds, title="Kinds of data: foveal data show NAME", title_justify="left"))
-    lines: Any = ((line.name, line.client, f"{line.megabytes:g}", here[line.here is not None], line.licence, line.about) for line in list_packages())
-    head = ("package", "by", "MB", "here", "licence", "what it is")
+    lines: Any = ((line.name, line.client, f"{line.megabytes:g}", here[line.here is not None], line.license, line.about) for line in list_packages())
+    head = ("package", "by", "MB", "here", "license", "what it is")
     shown.print(table(head, lines, title="Packages: foveal data fetch NAME", title_justify="left"))
 
 

@@ -122,7 +122,7 @@ def _fit(recipe: Any, run: Path, *, resume: bool) -> None:
 
         finish(run)
     elif _first_process():
-        headline = recipe.task.headline
+        headline = recipe.task.primary_metric
         loss = f", loss {metrics['loss']:.3f}" if "loss" in metrics else ""
         print(f"{metrics['split']}: {headline.label} {headline.show(metrics[headline.name])}{loss}\n{run}")
 

@@ -20,7 +20,7 @@ from ._savers import guard_savers
 from ._sources import linked, parameters_outside, refuse_mixtures, refuse_outer, settled
 from ._transfer import Transfer, WarmStart, build, check_warm_start
 from ._where import Where
-from ._wrapped import refuse_quantised, refuse_wrapped
+from ._wrapped import refuse_quantized, refuse_wrapped
 from .report import OUTPUT, ConversionReport, Swap
 
 __all__ = ["convert", "convert_", "convert_as"]
@@ -59,7 +59,7 @@ def convert_(
 
     Raises:
         ValueError: nothing matches, or nothing that is known; a host's setting that the attention cannot have; something that hangs on a layer and would be
-            lost; a quantised, compiled, sharded or otherwise wrapped model; a warm start that is none, or means nothing; a module that was converted to another
+            lost; a quantized, compiled, sharded or otherwise wrapped model; a warm start that is none, or means nothing; a module that was converted to another
             attention before.
 
     Example:
@@ -96,7 +96,7 @@ def convert_as(
         read: what was read of attentions of classes that nobody declared, by the names of their places; they are proven again, and not read anew.
     """
     refuse_wrapped(model)
-    refuse_quantised(model)
+    refuse_quantized(model)
     for one in config.values() if isinstance(config, Mapping) else [config]:
         if isinstance(one, AttentionConfig) and type(one).module.form != "tokens":  # type: ignore[attr-defined]
             raise InputError(f"{one.attention} attention takes maps, and these places give tokens; foveal.insert_ puts it behind a stage")
@@ -167,6 +167,8 @@ def convert(
 def _goes_on(module: nn.Module, wanted: AttentionConfig) -> bool:
     """Whether one attention in the place of another of its class is a change that is meant: of plain softmax, which all else can be made of."""
     return isinstance(module, SoftmaxAttention) and (module.lambdas is None or not getattr(wanted, "center", False))
+
+
 def _reading(module: nn.Module, host: Host, inputs: Any) -> dict[str, Any] | str | None:
     """What is kept of a class that nobody declared. Where there is nothing to be kept it is read anew, which no fresh model can do without the user's batch."""
     if host.reading is None and inputs is not None and find_host(module) is None:

@@ -101,7 +101,7 @@ def _read(module: Any, model: nn.Module, name: str) -> Place | None:
     norms = {"q_norm": module.norm_q, "k_norm": module.norm_k}
     for norm in norms.values():
         if norm is not None and getattr(norm, "normalized_shape", getattr(norm, "dim", (width,))) not in ((width,), torch.Size([width]), width, -1):
-            raise InputError(f"{name}: its queries and keys are normalised over all heads together")
+            raise InputError(f"{name}: its queries and keys are normalized over all heads together")
     qkv, copied = joined([module.to_q, module.to_k, module.to_v])
     proj, dropout = module.to_out[0], module.to_out[1]
     if module.query_dim != module.out_dim:

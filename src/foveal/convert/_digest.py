@@ -22,7 +22,7 @@ def digests(state: Mapping[str, Any]) -> dict[str, int]:
     """One number for each tensor; another for other bits, another order, dtype or shape. What is no tensor has none.
 
     Raises:
-        ValueError: tensors on the meta device, or that are more than numbers in a row: sparse, quantised, sharded.
+        ValueError: tensors on the meta device, or that are more than numbers in a row: sparse, quantized, sharded.
     """
     refuse_empty(state)
     return {name: _digest(_plain(name, value)) for name, value in state.items() if isinstance(value, Tensor)}
@@ -43,7 +43,7 @@ def refuse_empty(state: Mapping[str, Any]) -> None:
 def _plain(name: str, value: Tensor) -> Tensor:
     value = value.detach()
     if is_traceable_wrapper_subclass(value) or value.is_quantized or value.layout is not torch.strided:
-        raise InputError(f"{name} is a {type(value).__name__} of {value.dtype} ({value.layout}), no plain tensor; convert first, and quantise or shard then")
+        raise InputError(f"{name} is a {type(value).__name__} of {value.dtype} ({value.layout}), no plain tensor; convert first, and quantize or shard then")
     # subclasses that only carry attributes are read as what they are
     return value.as_subclass(Tensor)
 

@@ -101,7 +101,7 @@ def relative_error(student: Student, calls: Calls, batches: Sequence[int]) -> fl
 def least_squares(student: Student, calls: Calls, batches: Sequence[int], ridges: Sequence[float], how: str) -> list[Student]:
     """Copies, one a ridge, with the best ``proj`` there is on what goes into it; near the one it was where the tokens do not say.
 
-    Minimises Σ |W z + b − y|² / n + ridge · s · |W − W₀|², s the mean square of z. What is summed is (I + 1)² numbers, however many tokens there are.
+    Minimizes Σ |W z + b − y|² / n + ridge · s · |W − W₀|², s the mean square of z. What is summed is (I + 1)² numbers, however many tokens there are.
     """
     proj = student.attention.proj
     assert type(proj) is nn.Linear, "checked by the caller"

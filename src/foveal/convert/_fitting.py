@@ -85,7 +85,7 @@ def _fit(name: str, module: nn.Module, host: Host, wanted: AttentionConfig, mode
     """The place of a module that can be converted, or why it cannot be.
 
     Raises:
-        ValueError: quantised weights, which are no matter of one place.
+        ValueError: quantized weights, which are no matter of one place.
     """
     try:
         place = _read(host, module, model, name)
@@ -124,7 +124,7 @@ def _read(host: Host, module: nn.Module, model: nn.Module, name: str) -> Place |
         return host.read(module, model, name)
     except (AttributeError, TypeError) as error:
         raise InputError(
-            f"{name} cannot be read as a {host_key(module)}: {error}; where a part of it was exchanged (quantised, pruned, wrapped), convert first and do so "
+            f"{name} cannot be read as a {host_key(module)}: {error}; where a part of it was exchanged (quantized, pruned, wrapped), convert first and do so "
             "then, or leave it out of `where`"
         ) from error
 
@@ -153,7 +153,7 @@ _MAPS = ("qkv", "to_qkv", "q_proj", "to_q", "query", "qk", "in_proj_weight")
 
 
 def looks_like_attention(module: nn.Module) -> bool:
-    """By the name of its class, or by a map to queries of its own; what has no weights only drops, normalises, or is the inner part of one that has."""
+    """By the name of its class, or by a map to queries of its own; what has no weights only drops, normalizes, or is the inner part of one that has."""
     if next(module.parameters(), None) is None:
         return False
     return _NAMED.search(type(module).__name__) is not None or any(isinstance(getattr(module, name, None), nn.Module) for name in _MAPS)
@@ -171,7 +171,7 @@ def unknown_attentions(model: nn.Module, chosen: Callable[[str, nn.Module], bool
     """The innermost modules that look like attentions, are chosen, and belong to no known one."""
     ours = {id(part) for module in done for part in module.modules()}
     known = {id(part) for module in model.modules() if find_host(module) is not None or isinstance(module, TokenAttention) for part in module.modules()}
-    # a parametrised module holds its weights in a child
+    # a parametrized module holds its weights in a child
     named = [(name, module) for name, module in model.named_modules() if name and "parametrizations" not in name.split(".")]
     found = [
         (name, module) for name, module in named if id(module) not in known and id(module) not in ours and looks_like_attention(module) and chosen(name, module)

@@ -15,7 +15,7 @@ __all__ = ["Called", "is_ours", "made_by_user", "taken_of"]
 
 
 def is_ours(cls: type[nn.Module]) -> bool:
-    """Whether a class can be made without memory and initialised afterwards, as all of ours can."""
+    """Whether a class can be made without memory and initialized afterwards, as all of ours can."""
     return cls.__module__.startswith("foveal.attention.")
 
 
@@ -80,7 +80,7 @@ def taken_of(cls: type[nn.Module], options: dict[str, Any]) -> dict[str, Any]:
 
 
 def made_by_user(config: AttentionConfig, dim: int, num_heads: int, options: dict[str, Any], device: torch.device) -> TokenAttention:
-    """With values from the start: whether such a class can be initialised later is not known. Of the options of a host it is given those that it takes.
+    """With values from the start: whether such a class can be initialized later is not known. Of the options of a host it is given those that it takes.
 
     Raises:
         ValueError: it cannot be made so.

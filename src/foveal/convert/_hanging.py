@@ -58,7 +58,7 @@ def hangs_on(module: nn.Module, library: str = "torch", calls: str = "any") -> l
             hooks = [hook for hook in hooks if not _is_its_own(module, hook, library)]
         found += [what] if hooks else []
     if parametrize.is_parametrized(module):
-        found.append(f"a parametrisation of {', '.join(module.parametrizations)}")  # type: ignore[arg-type]
+        found.append(f"a parametrization of {', '.join(module.parametrizations)}")  # type: ignore[arg-type]
     elif isinstance(module, _OF_TORCH) and not type(module).__module__.startswith(("torch.nn.", f"{library}." if library != "torch" else "torch.nn.")):
         found.append(f"a forward of its own ({type(module).__module__}.{type(module).__qualname__})")
     if "forward" in module.__dict__:

@@ -34,13 +34,13 @@ def with_extra_heads(place: Place, extra: int, name: str) -> Place:
     if extra > heads:
         reason = f"two further heads of one would learn the same; give at most {2 * heads} heads"
     elif not isinstance(place.norm, nn.Identity):
-        reason = "norm normalises over all heads, and more of them change what it gives"
+        reason = "norm normalizes over all heads, and more of them change what it gives"
     elif place.position is not None or place.given_bias:
         reason = "it has a bias of pairs for each of its heads, and none for more"
     for part in ("qkv", "proj"):
         layer = getattr(place, part)
         if type(layer) is not nn.Linear or layer._forward_hooks or layer._forward_pre_hooks:
-            reason = reason or f"its {part} is more than a plain linear map, such as an adapter, a parametrisation or a hook"
+            reason = reason or f"its {part} is more than a plain linear map, such as an adapter, a parametrization or a hook"
     if reason:
         raise InputError(f"{name} attention with {heads + extra} heads cannot be made from {heads}: {reason}")
     qkv, proj = place.qkv, place.proj

@@ -137,7 +137,7 @@ def known_hosts() -> list[str]:
 
 
 def refuse_what_cannot_be_read(name: str, parts: Iterator[tuple[str, nn.Module]]) -> None:
-    """Weights that are not plain floating point, as those of quantised layers, cannot be carried over.
+    """Weights that are not plain floating point, as those of quantized layers, cannot be carried over.
 
     Raises:
         ValueError: there are such.
@@ -145,10 +145,10 @@ def refuse_what_cannot_be_read(name: str, parts: Iterator[tuple[str, nn.Module]]
     for part, module in parts:
         for key, value in module.named_parameters():
             if not value.is_floating_point() or type(value.data) is not Tensor:
-                raise InputError(f"{name}: {part}.{key} is {type(value.data).__name__} of {value.dtype}, quantised or packed; convert first and quantise then")
+                raise InputError(f"{name}: {part}.{key} is {type(value.data).__name__} of {value.dtype}, quantized or packed; convert first and quantize then")
         for layer in module.layers if isinstance(module, Apart) else [module]:
             if part in ("qkv", "proj") and not isinstance(getattr(layer, "weight", None), Tensor):
-                raise InputError(f"{name}: {part} is a {type(layer).__name__} without a plain weight, quantised or packed; convert first and quantise then")
+                raise InputError(f"{name}: {part} is a {type(layer).__name__} without a plain weight, quantized or packed; convert first and quantize then")
 
 
 def _as_it_is(module: nn.Module, ours: nn.Module) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from .._fx import Leaf
 from ..attention import TokenAttention
-from ..attention._base import Rotate
+from ..attention._base import Rope
 from ..attention._grid import set_grid_
 
 __all__ = ["SHIFTED", "Bias", "Placed", "WindowPlaced"]
@@ -48,14 +48,14 @@ class Placed(Leaf):
         self.dim, self.num_heads = attn.dim, attn.num_heads
 
     def options(
-        self, mask: Tensor | None = None, bias: Tensor | None = None, rotate: Rotate | None = None, context: Tensor | None = None, is_causal: bool = False
+        self, mask: Tensor | None = None, bias: Tensor | None = None, rope: Rope | None = None, context: Tensor | None = None, is_causal: bool = False
     ) -> dict[str, Any]:
         """How the attention is called.
 
         Args:
-            mask: of the host's caller, as ours are. It is honoured or refused, never dropped.
+            mask: of the host's caller, as ours are. It is honored or refused, never dropped.
             bias: of the host's model, ``(H, N, N)`` or ``(B, H, N, N)``, added to the logits; without pairs it is dropped, as the report says.
-            rotate: rotary positions, dropped where there are neither queries nor keys to turn.
+            rope: rotary positions, dropped where there are neither queries nor keys to turn.
             context: what is read, if not the tokens that ask.
             is_causal: a token looks only at itself and those before it.
         """
@@ -70,8 +70,8 @@ class Placed(Leaf):
             options["attn_mask"] = mask
         if is_causal:
             options["is_causal"] = True
-        if rotate is not None and self.attn.takes_rotary:
-            options["rotate"] = rotate
+        if rope is not None and self.attn.takes_rotary:
+            options["rope"] = rope
         if context is not None:
             options["context"] = context
         return options

@@ -20,7 +20,7 @@ from ._parts import Copied, joined_parameters
 __all__ = ["Links", "linked", "parameters_outside", "refuse_mixtures", "refuse_outer", "settled"]
 
 _REMEDY = (
-    "take it off and put it on again after the conversion (adapters: merge_and_unload; pruning: prune.remove; parametrisations: remove_parametrizations), "
+    "take it off and put it on again after the conversion (adapters: merge_and_unload; pruning: prune.remove; parametrizations: remove_parametrizations), "
     "or leave the module out of `where`"
 )
 
@@ -181,7 +181,7 @@ def linked(name: str, module: nn.Module, replacement: nn.Module, place: Place, o
             elif buffer is not None:
                 lost.append(path)
     first = next(replacement.parameters(), place.weight)
-    # added to all keys alike, a bias is not seen by softmax, unless keys are turned or normalised behind it
+    # added to all keys alike, a bias is not seen by softmax, unless keys are turned or normalized behind it
     counts = place.rotary or not isinstance(place.k_norm, nn.Identity)
     return Links(tuple(modules), tuple(tensors), tuple(rows), _bare(replacement, rows) if counts else (), first.dtype), lost
 

@@ -25,8 +25,8 @@ class RotaryPlaced(Placed):
         self.num_prefix_tokens = module.num_prefix_tokens
 
     def forward(self, x: Tensor, rope: Tensor | None = None, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        rotate = None if rope is None else PrefixRotary(partial(self.apply_rotary, emb=rope, half=self.rotate_half), self.num_prefix_tokens)
-        return self.attn(x, **self.options(mask=attn_mask, rotate=rotate, is_causal=is_causal))
+        rotary = None if rope is None else PrefixRotary(partial(self.apply_rotary, emb=rope, half=self.rotate_half), self.num_prefix_tokens)
+        return self.attn(x, **self.options(mask=attn_mask, rope=rotary, is_causal=is_causal))
 
 
 def _read_rotary(module: Any, model: nn.Module, name: str) -> Place:

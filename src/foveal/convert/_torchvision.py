@@ -42,7 +42,7 @@ class ShiftedPlaced(Placed):
         return out[:, :height, :width].contiguous()
 
     def _mask(self, size: Any, shift: list[int], like: Tensor) -> Tensor:
-        """−100 between what was no neighbour before the shift, ``(windows, N, N)``."""
+        """−100 between what was no neighbor before the shift, ``(windows, N, N)``."""
         regions = []
         for side, window, by in zip(size, self.window_size, shift, strict=True):
             place = torch.arange(side, device=like.device)

@@ -57,7 +57,7 @@ class ShiftedPlaced3d(Placed):
         return out[:, : sizes[0], : sizes[1], : sizes[2]].contiguous()
 
     def _mask(self, padded: Any, window: list[int], shift: list[int], like: Tensor) -> Tensor:
-        """−100 between what was no neighbour before the shift, ``(windows, N, N)``."""
+        """−100 between what was no neighbor before the shift, ``(windows, N, N)``."""
         regions = []
         for side, cut, by in zip(padded, window, shift, strict=True):
             place = torch.arange(side, device=like.device)

@@ -41,14 +41,14 @@ def _forward(
     self: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, position_embeddings: tuple[Tensor, Tensor] | None = None, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
     """``(B, N, C)`` and the ``combined`` map, ``(B, H, N, N)``, where attentions were asked for: by ``attn_implementation="eager"``, as ever."""
-    rotate = None
+    rope = None
     if position_embeddings is not None:
         cos, sin = position_embeddings
-        rotate = PrefixRotary(
+        rope = PrefixRotary(
             lambda x: x * cos + torch.cat([-x[..., x.shape[-1] // 2 :], x[..., : x.shape[-1] // 2]], dim=-1) * sin, hidden_states.shape[1] - len(cos)
         )
     masks = {"bias" if self.given_bias else "mask": _of_keys(self.attn, attention_mask)}
-    options = self.options(**masks, rotate=rotate, is_causal=bool(kwargs.get("is_causal") or False))
+    options = self.options(**masks, rope=rope, is_causal=bool(kwargs.get("is_causal") or False))
     out = self.attn(hidden_states, **options)
     weights = self.attn.attention_map(hidden_states, **options)["combined"] if self.config._attn_implementation == "eager" else None
     return out, weights

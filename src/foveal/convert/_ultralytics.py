@@ -108,7 +108,7 @@ class _MapPlaced(Placed):
 
 
 def _checked(name: str, layer: Any) -> Any:
-    """A convolution of single pixels, normalised, and no more."""
+    """A convolution of single pixels, normalized, and no more."""
     conv, act = layer.conv, layer.act
     plain = conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.groups == 1
     if not plain or not isinstance(act, nn.Identity):

@@ -2,7 +2,7 @@
 
 Per head, the host's logits are x̃ᵀ W̃_Qᵀ W_K y and what it gives is W_O W_V y: two maps of rank D. A singular value decomposition of each, cut at the new width
 and split as Σ^½ on both sides, is the nearest map of that rank (Eckart and Young), in the mean over directions of the tokens.
-Queries and keys are factorised together: each for itself, as rjccv/DnA does for its half-width variant, has two bases that do not fit, and its logits are
+Queries and keys are factorized together: each for itself, as rjccv/DnA does for its half-width variant, has two bases that do not fit, and its logits are
 all but unrelated to the host's.
 
 Biases     exact at every width where they can be. What the bias of keys adds is the same for all keys of a query, which softmax does not see: it goes. That of
@@ -51,13 +51,13 @@ def of_width(place: Place, width: int, name: str) -> Widened:
     """
     for part in ("q_norm", "k_norm", "norm"):
         if not isinstance(getattr(place, part), nn.Identity):
-            raise InputError(_refusal(place, width, name, f"{part} normalises over the host's width"))
+            raise InputError(_refusal(place, width, name, f"{part} normalizes over the host's width"))
     if place.rotary:
         raise InputError(_refusal(place, width, name, "its rotary positions turn heads of the host's width"))
     for part in ("qkv", "proj"):
         layer = getattr(place, part)
         if type(layer) is not nn.Linear or layer._forward_hooks or layer._forward_pre_hooks:
-            raise InputError(_refusal(place, width, name, f"its {part} is more than a plain linear map, such as an adapter, a parametrisation or a hook"))
+            raise InputError(_refusal(place, width, name, f"its {part} is more than a plain linear map, such as an adapter, a parametrization or a hook"))
     qkv, proj = place.qkv, place.proj
     assert isinstance(qkv, nn.Linear), "checked above"
     assert isinstance(proj, nn.Linear), "checked above"

@@ -8,7 +8,7 @@ from torch import nn
 
 from .._errors import InputError
 
-__all__ = ["refuse_quantised", "refuse_wrapped"]
+__all__ = ["refuse_quantized", "refuse_wrapped"]
 
 _WRAPPERS = {
     "OptimizedModule": "compiled, and would go on with what it was compiled from; {} first and compile then",
@@ -53,8 +53,8 @@ def refuse_wrapped(model: nn.Module, what: str = "convert") -> None:
         raise InputError(f"the model is {how.format(what)}")
 
 
-def refuse_quantised(model: nn.Module) -> None:
-    """Refuse PyTorch's quantised modules, whose weights are packed, wherever in the model they are.
+def refuse_quantized(model: nn.Module) -> None:
+    """Refuse PyTorch's quantized modules, whose weights are packed, wherever in the model they are.
 
     Raises:
         ValueError: there is one.
@@ -62,7 +62,7 @@ def refuse_quantised(model: nn.Module) -> None:
     for name, module in model.named_modules():
         kind = f"{type(module).__module__}."
         if kind.startswith(("torch.ao.", "torch.nn.quantized.", "torch.nn.quantizable.", "torch.nn.qat.")):
-            raise InputError(f"{name or 'the model'} is quantised or prepared for it ({kind}{type(module).__qualname__}); convert first and quantise then")
+            raise InputError(f"{name or 'the model'} is quantized or prepared for it ({kind}{type(module).__qualname__}); convert first and quantize then")
 
 
 def _how(module: object) -> str | None:

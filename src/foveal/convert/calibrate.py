@@ -1,4 +1,4 @@
-"""Fit what a conversion put in to what it replaced, layer by layer, on unlabelled images."""
+"""Fit what a conversion put in to what it replaced, layer by layer, on unlabeled images."""
 
 import copy
 import json

@@ -13,7 +13,7 @@ from ._host import Place
 from ._record import places_of
 from ._steps import literally
 from ._where import Where
-from ._wrapped import refuse_quantised, refuse_wrapped
+from ._wrapped import refuse_quantized, refuse_wrapped
 from .report import ConversionReport
 
 __all__ = ["widen_"]
@@ -56,7 +56,7 @@ def widen_(model: nn.Module, num_heads: int | None = None, where: Where = "*", *
     if num_heads is not None and (isinstance(num_heads, bool) or not isinstance(num_heads, int)):
         raise InputError(f"num_heads must be a whole number, got {num_heads!r}")
     refuse_wrapped(model)
-    refuse_quantised(model)
+    refuse_quantized(model)
     plain = SoftmaxAttention.Config()
     found, reasons = find(model, chooser(model, plain, where), inputs)
     if not found:

@@ -1,7 +1,7 @@
 """Halo attention through PyTorch's ``flex_attention``, which compiles a kernel of its own for it. For GPUs: the map is never held, and heads stay narrow.
 
 Windows lie end to end in one sequence of keys, as blocks do in that of queries. So a tile of queries sees one stretch of keys, and keys that are seen by all
-behind it. Neighbouring blocks in the place of windows would need no copies, but cover nine blocks where a window has the area of three.
+behind it. Neighboring blocks in the place of windows would need no copies, but cover nine blocks where a window has the area of three.
 
 Shapes     as in :mod:`foveal.functional.halo`; G = n·m blocks, L = G·Q queries and S = G·K + P keys in a sequence
 """

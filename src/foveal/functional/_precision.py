@@ -1,4 +1,4 @@
-"""Half precision: what a softmax or a normalisation reads is float32, as in PyTorch's fused kernels. What is stored and what maps are applied to stays half.
+"""Half precision: what a softmax or a normalization reads is float32, as in PyTorch's fused kernels. What is stored and what maps are applied to stays half.
 
 Logits that were rounded before they are widened are as wrong as if they never had been: bfloat16 moves a logit of 30 by up to 0.06, and its weight by 6 %.
 float16 has no room for a logit beyond 65504.

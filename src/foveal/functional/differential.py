@@ -2,7 +2,7 @@
 
 Paper      Ye et al., "Differential Transformer", 2024 (arXiv 2410.05258), eq. 1-3.
 Official   microsoft/unilm, Diff-Transformer
-Formula    Y_h = (softmax(Q₁ K₁ᵀ) − λ softmax(Q₂ K₂ᵀ)) V; the layer then normalises each head and multiplies by 1 − λ_init
+Formula    Y_h = (softmax(Q₁ K₁ᵀ) − λ softmax(Q₂ K₂ᵀ)) V; the layer then normalizes each head and multiplies by 1 − λ_init
 Differs    λ may also be one number per head; the paper has one per layer.
 Status     outputs equal to timm's ``DiffAttention``
 

@@ -47,7 +47,7 @@ def efficient_attention(
     normalization: EfficientNorm = "softmax",
     chunk: int | None = None,
 ) -> Tensor:
-    """Summarise the values once, let every query read the summary: time linear in positions, nothing ``Nq × Nk`` is formed.
+    """Summarize the values once, let every query read the summary: time linear in positions, nothing ``Nq × Nk`` is formed.
 
     Args:
         q: queries, ``(B, H, Nq, D)``.
@@ -65,7 +65,7 @@ def efficient_attention(
         ``(B, H, Nq, Dv)`` in the dtype of ``v``; zeros where every key is masked.
 
     Raises:
-        ValueError: an unknown normalisation; a mask per query, or under ``scaling`` of other floats than 0 and -inf; ``chunk`` below 1.
+        ValueError: an unknown normalization; a mask per query, or under ``scaling`` of other floats than 0 and -inf; ``chunk`` below 1.
     """
     norm = _find(normalization)
     keep, scale = key_mask("efficient attention", mask, k, floats=norm.floats), 1.0 if scale is None else scale

@@ -54,7 +54,7 @@ def external_attention(
         bias_v: ``(Dv,)``, added to the output.
         mask: bool, ``(B, N)``, True where a token takes part. Others neither send nor receive: their output is zero.
         dropout_p: dropout on the map; applies whenever it is not 0.
-        normalization: how the map is normalised, see :data:`ExternalNorm`.
+        normalization: how the map is normalized, see :data:`ExternalNorm`.
         eps: added to the divisor over slots. 0 is the paper; the official code has 1e-9.
 
     Returns:
@@ -120,7 +120,7 @@ def external_attention_reference(
 def _wide_map(q: Tensor, memory_k: Tensor, bias_k: Tensor | None, mask: Tensor | None, normalization: str, eps: float) -> Tensor:
     if normalization not in _NORMS:
         raise unknown("normalization of external attention", normalization, _NORMS)
-    # half precision would lose the small differences that the two normalisations live on
+    # half precision would lose the small differences that the two normalizations live on
     logits = wide(q) @ wide(memory_k).transpose(-2, -1)
     if bias_k is not None:
         logits = logits + bias_k

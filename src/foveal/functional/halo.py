@@ -1,4 +1,4 @@
-"""Halo attention: a block of pixels meets its neighbourhood, the block dilated by a halo, with relative positions.
+"""Halo attention: a block of pixels meets its neighborhood, the block dilated by a halo, with relative positions.
 
 Paper      Vaswani et al., "Scaling Local Self-Attention for Parameter Efficient Visual Backbones", CVPR 2021 (arXiv 2103.12731).
 Official   none; timm's ``HaloAttn`` and lucidrains/halonet-pytorch are the references
@@ -7,7 +7,7 @@ Differs    Any height and width: blocks that overhang the map are padded, masked
            Pixels outside the map get no weight; in timm they are zero keys that take a share (``mask_border=False``).
            With stride s the relative offset of query i is y − h − s·i; timm forgets the s (``rel_stride=1``).
            Tables hold only the 2b + 2h − s offsets that occur; longer ones (timm, halonet-pytorch) have dead rows at their start.
-Note       Block and halo make the mechanism equivariant to shifts by whole blocks, not by pixels. Block 1 is the pixel-centred window of SASA.
+Note       Block and halo make the mechanism equivariant to shifts by whole blocks, not by pixels. Block 1 is the pixel-centered window of SASA.
 Status     outputs and gradients equal to timm's HaloAttn and to halonet-pytorch 0.0.5
 
 Shapes     B batch, H heads, (height, width) of the map, D head width, Dv value width, P keys without a place,
@@ -182,7 +182,7 @@ def halo_attention_reference(
     batch, heads, query_rows, query_columns = q.shape[:4]
     height, width = k.shape[2:4]
     num_global = 0 if global_k is None else global_k.shape[2]
-    centre = [len(table) - block_size - halo_size for table in (rel_height, rel_width)]
+    center = [len(table) - block_size - halo_size for table in (rel_height, rel_width)]
     out = q.new_zeros(*q.shape[:-1], v.shape[-1])
     for b, n, row, column in product(range(batch), range(heads), range(query_rows), range(query_columns)):
         query = q[b, n, row, column]
@@ -195,7 +195,7 @@ def halo_attention_reference(
                 logits.append(scale * (query @ global_k[b, n, g]))  # type: ignore[index]
                 values.append(global_v[b, n, g])  # type: ignore[index]
         for y, x in product(range(-halo_size, block_size + halo_size), repeat=2):
-            relative = rel_scale * (query @ (rel_height[y - i + centre[0]] + rel_width[x - j + centre[1]]))
+            relative = rel_scale * (query @ (rel_height[y - i + center[0]] + rel_width[x - j + center[1]]))
             at_row, at_column = top + y, left + x
             if 0 <= at_row < height and 0 <= at_column < width:
                 if mask is None or mask[b, num_global + at_row * width + at_column]:

@@ -3,11 +3,11 @@
 Paper      Li et al., "Linear Attention Mechanism: An Efficient Attention for Semantic Segmentation", 2020 (arXiv 2007.14902).
 Official   lironui/Linear-Attention-Mechanism
 Formula    q̂ = q / ‖q‖, k̂ = k / ‖k‖;  Y_i = (v̄ + q̂_i G) / (1 + q̂_i · k̄), the means v̄ of v, k̄ of k̂ and G of k̂ᵀ v over the keys
-           channels: tokens are the C channels, q = k = v = x of length N, so Y = A X with A the row-normalised 1 + X̂ X̂ᵀ
+           channels: tokens are the C channels, q = k = v = x of length N, so Y = A X with A the row-normalized 1 + X̂ X̂ᵀ
 Differs    Means in place of the official sums, in float32 at least: N = 65536 overflows the official divisor in float16, and the branch is silently 0.
            A zero vector has no direction and counts as one at right angles to all. Officially one such pixel makes the whole map NaN.
            The divisor is kept ≥ 1e-4. Keys can be masked. ``eps`` reproduces the official 1e-6 on the sum of k̂.
-           The official channel operator is not its formula: it normalises over channels, divides by N for C and swaps the roles of Q and V.
+           The official channel operator is not its formula: it normalizes over channels, divides by N for C and swaps the roles of Q and V.
            Ours is the formula; ``legacy=True`` is theirs.
 Note       What is convex: weights 1 + cos ≥ 0 divided by their sum, so for ``eps=0`` an output is a convex combination of the values (for channels, of
            the channels), up to the floor of the divisor, below which rows sum to less than one. A weight is at most 2 / (Nk (1 + q̂ · k̄)), so the map is

@@ -1,4 +1,4 @@
-"""Offset attention's map: self-attention of one tensor with itself, normalised twice.
+"""Offset attention's map: self-attention of one tensor with itself, normalized twice.
 
 Paper      Guo et al., "PCT: Point Cloud Transformer", 2021 (arXiv 2012.09688), Eq. 6 to 8.
 Official   MenghaoGuo/PCT

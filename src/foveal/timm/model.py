@@ -40,7 +40,7 @@ class TimmModel(ModelConfig):
     """Put in the places of the network's own attention by :func:`foveal.convert_`; out of ``foveal list``, on tokens."""
     attention_options: dict[str, Any] | None = None
     """Of that attention, as in its ``Config``."""
-    miniature_name: str | None = None
+    smoke_name: str | None = None
     """Of a small network of the same kind, for smoke runs."""
 
     def build(self, *, img_size: int, in_chans: int, num_classes: int) -> nn.Module:
@@ -72,10 +72,10 @@ class TimmModel(ModelConfig):
         for block, name in places:
             setattr(block, name, DropPath(self.drop_path) if self.drop_path else nn.Identity())
 
-    def miniature(self) -> "TimmModel":
-        if self.miniature_name is None:
+    def smoke_model(self) -> "TimmModel":
+        if self.smoke_name is None:
             return replace(self, pretrained=False)
-        return replace(self, name=self.miniature_name, pretrained=False)
+        return replace(self, name=self.smoke_name, pretrained=False)
 
     def arms(self) -> dict[str, Arm]:
         """The network as it is, and with every attention on tokens, and some with options, in the places of its own."""

@@ -82,7 +82,7 @@ _SAYS: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Published]
 }
 
 _HOST: dict[str, Any] = {"module": __name__, "filter_fn": checkpoint_filter_fn, "feature_cfg": {"out_indices": 3, "feature_cls": "getter"}}
-_MINIATURE: dict[str, Any] = {"embed_dim": 24, "depth": 3, "num_heads": 2, "token_dim": 16}
+_SMOKE: dict[str, Any] = {"embed_dim": 24, "depth": 3, "num_heads": 2, "token_dim": 16}
 
 for _name, (_small, _options, _paper, _sizes) in _SAYS.items():
     for _size, _about in _sizes.items():
@@ -90,4 +90,4 @@ for _name, (_small, _options, _paper, _sizes) in _SAYS.items():
         enter(_name.format(_size), T2TViT, published=_about, cfg=_paper | _FIRST, embed_dim=_dial.pop("dim"), **_HOST, **_options, **_dial)
     # without dropout, so that a miniature in training is a function of its input
     _quiet: dict[str, Any] = {name: value for name, value in _options.items() if name != "token_drop"}
-    enter(_small, T2TViT, cfg=_FIRST | {"input_size": (3, 32, 32), "num_classes": 10}, **_HOST, **_quiet, **_MINIATURE)
+    enter(_small, T2TViT, cfg=_FIRST | {"input_size": (3, 32, 32), "num_classes": 10}, **_HOST, **_quiet, **_SMOKE)

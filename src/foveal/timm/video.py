@@ -19,7 +19,7 @@ from .timesformer import checkpoint_filter_fn
 
 __all__ = ["VideoTransformer"]
 
-_MINIATURE = 24
+_SMOKE = 24
 """Width of what smoke runs train; that of ``test_fov_timesformer``."""
 
 
@@ -108,8 +108,8 @@ class VideoTransformer(ModelConfig):
             _load(net, Path(self.start))
         return net
 
-    def miniature(self) -> "VideoTransformer":
-        return replace(self, embed_dim=_MINIATURE, depth=3, num_heads=2, patch_size=min(self.patch_size, 16), num_frames=None, start=None)
+    def smoke_model(self) -> "VideoTransformer":
+        return replace(self, embed_dim=_SMOKE, depth=3, num_heads=2, patch_size=min(self.patch_size, 16), num_frames=None, start=None)
 
     def arms(self) -> dict[str, Arm]:
         """Every attention on tokens in both places, and in one beside softmax in the other; softmax with more heads; and no attention over time."""

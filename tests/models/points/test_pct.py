@@ -1,4 +1,4 @@
-"""Point networks: published counts, loops for sampling and neighbours, permutations, and the identity that offset attention rests on."""
+"""Point networks: published counts, loops for sampling and neighbors, permutations, and the identity that offset attention rests on."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_farthest_points_are_those_of_a_loop(seed, number, copies, skip, origin)
     assert got.tolist() == [farthest_by_loop(one, n, skip) for one in cloud]
 
 
-def test_neighbours_by_brute_force() -> None:
+def test_neighbors_by_brute_force() -> None:
     generator = np.random.default_rng(0)
     queries, points = generator.normal(size=(2, 7, 3)), generator.normal(size=(2, 30, 3))
     got = nearest_points(torch.from_numpy(queries), torch.from_numpy(points), 5)
@@ -68,7 +68,7 @@ def test_neighbours_by_brute_force() -> None:
             assert got[b, q].tolist() == np.argsort(((points[b] - queries[b, q]) ** 2).sum(1))[:5].tolist()
 
 
-def test_neighbours_are_found_in_chunks_and_in_half_precision(monkeypatch) -> None:
+def test_neighbors_are_found_in_chunks_and_in_half_precision(monkeypatch) -> None:
     """Far from the origin half precision would merge points a tenth apart; distances are taken in float32, also under autocast."""
     points = torch.randn(1, 50, 3, dtype=torch.float64)
     whole = nearest_points(points, points, 4)
@@ -83,7 +83,7 @@ def test_neighbours_are_found_in_chunks_and_in_half_precision(monkeypatch) -> No
     ("call", "says"),
     [
         (lambda: farthest_points(torch.zeros(1, 4, 3), 5), "5 points cannot be chosen from clouds of 4"),
-        (lambda: nearest_points(torch.zeros(1, 4, 3), torch.zeros(1, 4, 3), 5), "5 neighbours cannot be found among 4"),
+        (lambda: nearest_points(torch.zeros(1, 4, 3), torch.zeros(1, 4, 3), 5), "5 neighbors cannot be found among 4"),
         (lambda: farthest_points(torch.zeros(4, 3), 2), r"expected xyz \(B, N, 3\)"),
         (lambda: farthest_points(torch.zeros(1, 4, 3), 2, start="second"), "start must be"),
         (lambda: PointMixer(8, "halo"), "attention of points"),

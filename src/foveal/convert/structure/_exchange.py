@@ -81,7 +81,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     heads, width = q.heads, v.width
     parts = [Made(str(one.seed.target), one.behind, _rows(split, heads, width), one.norm) for one, split in zip(moved, splits, strict=True)]
     if q.width < width and (parts[0].norm or parts[1].norm):
-        raise Unread("its queries are narrower than its values, and normalised")
+        raise Unread("its queries are narrower than its values, and normalized")
     factor = (core.factor if core.factor is not None else q.width**-0.5) * moved[0].factor * moved[1].factor
     takes: list[Any] = [one.seed.args[0] for one in moved]
     if core.bias is not None:

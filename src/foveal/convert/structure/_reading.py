@@ -25,7 +25,7 @@ def cannot_be_read(module: nn.Module) -> str:
     """Why nothing of a module is looked at; empty where it can be."""
     if not any(value.is_floating_point() for value in module.parameters()):
         return "it has no weights"
-    return "it carries a parametrisation, which is no part of a structure" if any(is_parametrized(part) for part in module.modules()) else ""
+    return "it carries a parametrization, which is no part of a structure" if any(is_parametrized(part) for part in module.modules()) else ""
 
 
 def one_for_all(readings: list[Reading | str], holds: Callable[[Plan, Reading], str]) -> Reading | str:

@@ -87,8 +87,8 @@ def answer(
     asked = plan.returns is not None and ({"weights", "folded"} & set(plan.returns) or (weights and {"none", "each"} & set(plan.returns)))
 
     def attend(x: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor | None]:
-        rotate = None if turn is None else PrefixRotary(lambda part: rotated(part, *turn, plan.rotation), 0)
-        given = Placed.options(_NoPosition(attn), mask=mask, bias=bias, rotate=rotate, is_causal=causal)  # type: ignore[arg-type]
+        rope = None if turn is None else PrefixRotary(lambda part: rotated(part, *turn, plan.rotation), 0)
+        given = Placed.options(_NoPosition(attn), mask=mask, bias=bias, rope=rope, is_causal=causal)  # type: ignore[arg-type]
         return attn(x, **options, **given), attn.attention_map(x, **options, **given)["combined"] if asked else None
 
     if plan.ends:

@@ -1,4 +1,4 @@
-"""Attentions whose output map lies in a sister, behind which their parent goes on, as BERT's family adds what came in and normalises.
+"""Attentions whose output map lies in a sister, behind which their parent goes on, as BERT's family adds what came in and normalizes.
 
 The parent's own code goes on: its attention is replaced by ours, which has the output map, and in the map's place nothing is done.
 """

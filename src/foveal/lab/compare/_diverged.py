@@ -46,6 +46,6 @@ def _said(plan: Plan, run: Path) -> str:
         return ""
     # of before such numbers were refused
     metrics = read_object(run / "metrics.json", (), f"remove {run}, and the same command trains it again")
-    names = [name for name in (plan.recipe.task.headline.name, "loss") if name in metrics]
+    names = [name for name in (plan.recipe.task.primary_metric.name, "loss") if name in metrics]
     wrong = [name for name in names if isinstance(metrics[name], float) and not math.isfinite(metrics[name])]
     return f"its {wrong[0]} is {metrics[wrong[0]]}" if wrong else ""

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ._colours import ARM_COLOURS
+from ._colors import ARM_COLORS
 
 __all__ = ["ARM_DARK", "GRID", "INK", "LINE", "SOFT", "STYLE", "VERDICT_COLORS", "css_colors", "svg"]
 
@@ -43,7 +43,7 @@ STYLE: dict[Any, Any] = {
 
 
 def _pairs() -> dict[str, str]:
-    return {**_DARK, **dict(zip(ARM_COLOURS, ARM_DARK, strict=True))}
+    return {**_DARK, **dict(zip(ARM_COLORS, ARM_DARK, strict=True))}
 
 
 def css_colors(*, dark: bool) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ._colours import ARM_COLOURS
+from ._colors import ARM_COLORS
 from ._theme import INK, LINE, STYLE, svg
 from .gain import gain_panels
 from .intervals import interval_plot
@@ -53,7 +53,7 @@ def _values(results: dict[str, Any]) -> Figure:
     axes = figure.subplots()
     scale, found = metric["scale"], [arm["metrics"][metric["name"]] for arm in arms]
     for place, value in enumerate(found):
-        _estimate(axes, place, value, _colour(place), scale)
+        _estimate(axes, place, value, _color(place), scale)
     if metric["chance"] is not None:
         axes.axvline(scale * metric["chance"], color=LINE, linestyle=":")
     _rows(axes, [arm["name"] for arm in arms])
@@ -73,10 +73,10 @@ def _rates(results: dict[str, Any]) -> Figure:
         found = tuning["arms"][arm["name"]]
         rows = [[metric["scale"] * value for value in seeds if value is not None] for seeds in found["values"]]
         means = [sum(row) / len(row) if row else float("nan") for row in rows]
-        axes.plot(tuning["rates"], means, "-", color=_colour(place), label=arm["name"])
+        axes.plot(tuning["rates"], means, "-", color=_color(place), label=arm["name"])
         for rate, row in zip(tuning["rates"], rows, strict=True):
-            axes.plot([rate] * len(row), row, "o", color=_colour(place), markersize=3.5, alpha=0.6)
-        axes.plot([found["chosen"]], [means[tuning["rates"].index(found["chosen"])]], "D", color=_colour(place), markersize=8)
+            axes.plot([rate] * len(row), row, "o", color=_color(place), markersize=3.5, alpha=0.6)
+        axes.plot([found["chosen"]], [means[tuning["rates"].index(found["chosen"])]], "D", color=_color(place), markersize=8)
     axes.set_xscale("log")
     axes.set_xticks(tuning["rates"], [f"{rate:g}" for rate in tuning["rates"]])
     axes.minorticks_off()
@@ -96,8 +96,8 @@ def _curves(results: dict[str, Any]) -> list[Figure]:
         for place, arm in enumerate(results["arms"]):
             values = factor * np.array([[entry[key] for entry in curve] for curve in arm["curves"]])
             steps = [entry["step"] for entry in arm["curves"][0]]
-            axes.plot(steps, values.mean(0), color=_colour(place), label=arm["name"])
-            axes.fill_between(steps, values.min(0), values.max(0), color=_colour(place), alpha=0.14, linewidth=0)
+            axes.plot(steps, values.mean(0), color=_color(place), label=arm["name"])
+            axes.fill_between(steps, values.min(0), values.max(0), color=_color(place), alpha=0.14, linewidth=0)
         axes.set(xlabel="step", ylabel=label)
         axes.legend(fontsize=8.5)
         panels.append(figure)
@@ -118,7 +118,7 @@ def _regions(results: dict[str, Any]) -> list[Figure]:
             found = next(entry for entry in arm["regions"] if entry["map"] == name and entry["region"] == region)
             chance = found["chance"]
             masses = 100 * np.array(found["by_seed"])
-            axes.barh(row, masses.mean(), color=_colour(place), height=0.6, alpha=0.45 if name == "negative" else 0.9)
+            axes.barh(row, masses.mean(), color=_color(place), height=0.6, alpha=0.45 if name == "negative" else 0.9)
             axes.plot(masses, [row] * len(masses), "o", color=_INK, markersize=3, clip_on=False)
         axes.axvline(100 * chance, color=_INK, linestyle="--", linewidth=1)
         axes.axvline(0, color=LINE, linewidth=1)
@@ -140,7 +140,7 @@ def _lambdas(results: dict[str, Any]) -> list[Figure]:
         for number, layer in enumerate(layers):
             values = np.array([seed[layer] for seed in arm["lambdas"]])
             heads = number + np.linspace(-0.28, 0.28, values.shape[1])
-            axes.plot(np.tile(heads, (len(values), 1)), values, "o", color=_colour(place), markersize=4, alpha=0.7)
+            axes.plot(np.tile(heads, (len(values), 1)), values, "o", color=_color(place), markersize=4, alpha=0.7)
         axes.axhline(0.5, color=_INK, linestyle="--", linewidth=1)
         axes.set_xticks(range(len(layers)), [f"layer {n}" for n in range(len(layers))])
         axes.set_title(arm["name"], fontsize=10.5)
@@ -158,8 +158,8 @@ def _angles(results: dict[str, Any]) -> list[Figure]:
         for column, (when, kind) in enumerate((w, k) for k in ("smallest", "mean") for w in ("initial", "trained")):
             values = [row[kind] for row in arm["angles"][when]]
             spread = np.linspace(-0.25, 0.25, len(values))
-            axes.plot(column + spread, values, "o", color=_colour(place), markersize=3, alpha=0.35 if when == "initial" else 0.8)
-            axes.plot([column - 0.35, column + 0.35], [np.mean(values)] * 2, color=_colour(place), linewidth=2)
+            axes.plot(column + spread, values, "o", color=_color(place), markersize=3, alpha=0.35 if when == "initial" else 0.8)
+            axes.plot([column - 0.35, column + 0.35], [np.mean(values)] * 2, color=_color(place), linewidth=2)
         for kind, (start, end) in (("smallest", (-0.45, 1.45)), ("mean", (1.55, 3.45))):
             axes.plot([start, end], [arm["angles"]["chance"][kind]] * 2, color=_INK, linestyle="--", linewidth=1)
         axes.set_xticks(range(4), ["smallest,\nat the start", "smallest,\ntrained", "mean,\nat the start", "mean,\ntrained"], fontsize=9)
@@ -170,11 +170,11 @@ def _angles(results: dict[str, Any]) -> list[Figure]:
     return panels
 
 
-def _estimate(axes: Axes, row: int, value: dict[str, Any], colour: str, scale: float) -> None:
+def _estimate(axes: Axes, row: int, value: dict[str, Any], color: str, scale: float) -> None:
     if value["low"] is not None:
-        axes.plot([scale * value["low"], scale * value["high"]], [row, row], color=colour, linewidth=2.5, solid_capstyle="round")
-    axes.plot([scale * seed for seed in value["by_seed"]], [row] * len(value["by_seed"]), "o", color=colour, markersize=3.5, alpha=0.5)
-    axes.plot([scale * value["mean"]], [row], "o", color=colour, markersize=8)
+        axes.plot([scale * value["low"], scale * value["high"]], [row, row], color=color, linewidth=2.5, solid_capstyle="round")
+    axes.plot([scale * seed for seed in value["by_seed"]], [row] * len(value["by_seed"]), "o", color=color, markersize=3.5, alpha=0.5)
+    axes.plot([scale * value["mean"]], [row], "o", color=color, markersize=8)
 
 
 def _rows(axes: Axes, names: list[str], top: float = -0.6) -> None:
@@ -183,5 +183,5 @@ def _rows(axes: Axes, names: list[str], top: float = -0.6) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _colour(place: int) -> str:
-    return ARM_COLOURS[place % len(ARM_COLOURS)]
+def _color(place: int) -> str:
+    return ARM_COLORS[place % len(ARM_COLORS)]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ._colours import ARM_COLOURS
+from ._colors import ARM_COLORS
 from ._theme import INK, SOFT
 from .intervals import reach
 
@@ -29,12 +29,12 @@ def _panel(arms: list[dict[str, Any]], against: dict[str, dict[str, Any]], key: 
     figure = Figure(figsize=(4.6, 3.0), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color=INK, linewidth=1)
-    axes.plot([0], [0], "s", color=ARM_COLOURS[0], markersize=7, label=arms[0]["name"])
+    axes.plot([0], [0], "s", color=ARM_COLORS[0], markersize=7, label=arms[0]["name"])
     for place, arm in enumerate(arms):
         if arm["name"] not in against:
             continue
         difference = against[arm["name"]]["difference"]
-        cost, color = 100 * (arm[key] / arms[0][key] - 1), ARM_COLOURS[place % len(ARM_COLOURS)]
+        cost, color = 100 * (arm[key] / arms[0][key] - 1), ARM_COLORS[place % len(ARM_COLORS)]
         gain = metric["scale"] * difference["mean"]
         if difference["low"] is not None:
             axes.plot([cost, cost], np.clip([metric["scale"] * difference[side] for side in ("low", "high")], -end, end), color=color, linewidth=2)

@@ -44,8 +44,8 @@ def _against_chance(found: Estimate, chance: float) -> str:
 
 def angle_words(results: dict[str, Any]) -> list[str]:
     """What became of the angle between the value spaces."""
-    neighbours = [row["smallest"] for row in results["arms"][0]["neighbour_angles"]]
-    ordinary = f"; between neighbouring heads of the softmax baseline it is {_mean(neighbours):.0f}° on average" if neighbours else ""
+    neighbors = [row["smallest"] for row in results["arms"][0]["neighbor_angles"]]
+    ordinary = f"; between neighboring heads of the softmax baseline it is {_mean(neighbors):.0f}° on average" if neighbors else ""
     arms = [arm for arm in results["arms"] if arm["angles"]]
     # two statements an arm: the change, and the distance from chance
     return [f"{arm['name']}: {_moved(arm['angles'], 2 * len(arms))}{ordinary}." for arm in arms]

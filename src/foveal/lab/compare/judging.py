@@ -41,7 +41,7 @@ def judge(plan: Plan, folder: Path, seeds: int | None = None) -> Judged:
         ValueError: runs are not done, or their files are damaged.
     """
     plan, notes = without_diverged(replace(plan, seeds=plan.seeds[:seeds]), folder)
-    headline, again = plan.recipe.task.headline, "remove {0}, and the same command makes it again"
+    headline, again = plan.recipe.task.primary_metric, "remove {0}, and the same command makes it again"
     runs = {arm.name: [folder / arm.name / f"seed-{seed}" for seed in plan.seeds] for arm in plan.arms}
     values = {
         name: [float(read_object(run / "metrics.json", [headline.name], again.format(run))[headline.name]) for run in paths] for name, paths in runs.items()

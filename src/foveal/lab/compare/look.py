@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...analysis import attention_maps, lambdas, look_from, mass_on, neighbour_angles, patch_mask, token_layout, value_angles
+from ...analysis import attention_maps, lambdas, look_from, mass_on, neighbor_angles, patch_mask, token_layout, value_angles
 from ...analysis.maps import between_tokens
 from ...analysis.pictures import overlay, to_pixels
 from ...attention import TokenAttention
@@ -38,7 +38,7 @@ def look(recipe: Recipe, model: Any, initial: nn.Module, bundle: DataBundle) -> 
         "head_dim": getattr(heads[0], "head_dim", None) if heads else None,
         "angles": [asdict(angles) for angles in value_angles(model)],
         "initial_angles": [asdict(angles) for angles in value_angles(initial)],
-        "neighbour_angles": [asdict(angles) for angles in neighbour_angles(model)],
+        "neighbor_angles": [asdict(angles) for angles in neighbor_angles(model)],
         "pictures": [],
         "drawn": _rows(recipe.task.shown(model, _samples(bundle), bundle)),
     }

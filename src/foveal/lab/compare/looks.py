@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..tasks import Headline
+from ..tasks import PrimaryMetric
 from ..training import read_json, write_json
 from ..training.reading import Damaged
 from .judging import Judged
@@ -41,7 +41,7 @@ class Look:
     def settled(self) -> bool:
         return self.verdict in _ENDS or self.verdict == "nothing to compare"
 
-    def words(self, headline: Headline) -> str:
+    def words(self, headline: PrimaryMetric) -> str:
         numbers = [f"{headline.scale * value:+.{headline.decimals}f}" for value in (self.mean, self.low, self.high)]
         return f"look at {self.seeds} seeds: {self.verdict} ({numbers[0]} {headline.step}, {numbers[1]} to {numbers[2]}, at p < {self.rate:.3f})"
 

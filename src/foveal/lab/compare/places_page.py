@@ -7,7 +7,7 @@ import jinja2
 import matplotlib
 from matplotlib.figure import Figure
 
-from ._colours import ARM_COLOURS
+from ._colors import ARM_COLORS
 from ._theme import INK, STYLE, svg
 from .places import AT, Variant, answer, has_places, interval, order_words, ranked, shown, variants
 
@@ -57,11 +57,11 @@ def how_trained(results: dict[str, Any]) -> str:
 def _figure(found: list[Variant], metric: dict[str, Any]) -> Figure:
     """A row a variant: its gain, and beside it what it costs."""
     attentions = list(dict.fromkeys(one.attention for one in found))
-    colors = {name: ARM_COLOURS[1 + place % (len(ARM_COLOURS) - 1)] for place, name in enumerate(attentions)}
+    colors = {name: ARM_COLORS[1 + place % (len(ARM_COLORS) - 1)] for place, name in enumerate(attentions)}
     figure = Figure(figsize=(9, 0.34 * len(found) + 1.1), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2.2, 1))
     for row, one in enumerate(found):
-        color = ARM_COLOURS[0] if one.control else colors[one.attention]
+        color = ARM_COLORS[0] if one.control else colors[one.attention]
         if one.gain.low is not None and one.gain.high is not None:
             left.plot([metric["scale"] * one.gain.low, metric["scale"] * one.gain.high], [row, row], color=color, linewidth=2.5, solid_capstyle="round")
         left.plot([metric["scale"] * value for value in one.by_seed], [row] * len(one.by_seed), "o", color=color, markersize=3.5, alpha=0.5)

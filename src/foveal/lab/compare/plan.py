@@ -73,7 +73,7 @@ class Plan:
 
     def margin_of(self, baseline: float) -> float:
         """The margin, in the unit of the metric: as given, else one point of a percentage, else a twentieth of what the baseline has."""
-        headline = self.recipe.task.headline
+        headline = self.recipe.task.primary_metric
         if self.margin is not None:
             return self.margin / headline.scale
         return 1 / headline.scale if headline.unit == "%" else abs(baseline) / 20

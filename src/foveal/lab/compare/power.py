@@ -25,7 +25,7 @@ def stored_residuals() -> dict[str, Any]:
 
 def expected_spread(plan: Plan) -> tuple[float, str] | None:
     """The residual spread that is to be expected, in the unit of the metric, and where that is from; None where nobody knows."""
-    headline, stored = plan.recipe.task.headline, stored_residuals()
+    headline, stored = plan.recipe.task.primary_metric, stored_residuals()
     if (type(plan.recipe.data).__name__, headline.name) == (stored["data"], stored["metric"]):
         return float(stored["deviation"]), f"of {stored['about']}"
     return (_ASSUMED / headline.scale, "an assumption") if headline.unit == "%" else None
@@ -33,7 +33,7 @@ def expected_spread(plan: Plan) -> tuple[float, str] | None:
 
 def power_lines(plan: Plan) -> list[str]:
     """One line for each look, or for the plan; none where there is one seed or nothing to compare."""
-    pairs, headline = plan.pairs(), plan.recipe.task.headline
+    pairs, headline = plan.pairs(), plan.recipe.task.primary_metric
     looks = [seeds for seeds in plan.looks or (len(plan.seeds),) if seeds > 1]
     if not pairs or not looks:
         return []

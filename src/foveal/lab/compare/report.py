@@ -9,7 +9,7 @@ import numpy as np
 
 from ...analysis.pictures import is_signed, overlay
 from ..training.checkpoint import replace_file
-from ._colours import ARM_COLOURS
+from ._colors import ARM_COLORS
 from ._theme import css_colors
 from .figures import figures
 from .inside import angle_words, branch_words
@@ -47,7 +47,7 @@ def render_report(results: dict[str, Any]) -> str:
         recipe=recipe,
         metric=metric,
         label=_label(metric),
-        arms=[arm | {"color": f"var(--c{ARM_COLOURS[place % len(ARM_COLOURS)][1:]})"} for place, arm in enumerate(results["arms"])],
+        arms=[arm | {"color": f"var(--c{ARM_COLORS[place % len(ARM_COLORS)][1:]})"} for place, arm in enumerate(results["arms"])],
         baseline=results["arms"][0],
         figures={name: [jinja2.filters.Markup(panel) for panel in panels] for name, panels in figures(results).items()},
         pictures=_pictures(results),

@@ -19,11 +19,11 @@ from ...analysis import peak_memory
 from ...models import list_feature_mixers, make_feature_mixer
 from ..training import read_json, write_json
 from ..training.reading import Damaged
-from ._colours import ARM_COLOURS
+from ._colors import ARM_COLORS
 
-__all__ = ["MATERIALISED", "ResolutionPoint", "check_sides", "cost_against_resolution", "measure_resolution", "read_points", "resolution_figure"]
+__all__ = ["MATERIALIZED", "ResolutionPoint", "check_sides", "cost_against_resolution", "measure_resolution", "read_points", "resolution_figure"]
 
-MATERIALISED = "softmax-materialised"
+MATERIALIZED = "softmax-materialized"
 """Softmax attention whose map of pixels by pixels lies in memory, as it did before fused kernels."""
 _MOST_ROUNDS, _ENOUGH_SECONDS = 5, 1.0
 
@@ -43,7 +43,7 @@ class ResolutionPoint:
 
 
 def cost_against_resolution(
-    names: Sequence[str] = (MATERIALISED, "softmax", "external_2d", "efficient_2d", "linear_2d"),
+    names: Sequence[str] = (MATERIALIZED, "softmax", "external_2d", "efficient_2d", "linear_2d"),
     sides: Sequence[int] = (64, 128, 256, 512, 1024),
     *,
     channels: int = 64,
@@ -55,7 +55,7 @@ def cost_against_resolution(
     """Time and memory of a block on square maps, in growing sizes. What would take too much is not tried: it is foreseen from the smaller sizes.
 
     Args:
-        names: out of :func:`foveal.models.list_feature_mixers`, and ``softmax-materialised``.
+        names: out of :func:`foveal.models.list_feature_mixers`, and ``softmax-materialized``.
         sides: of the maps, growing.
         channels: of the maps.
         most_seconds: a forward pass that is foreseen to take longer is not tried.
@@ -103,7 +103,7 @@ def measure_resolution(arms: Sequence[str], sides: Sequence[int], folder: Path) 
     path = folder / "resolution.json"
     if path.exists() and {point["side"] for point in read_points(path)} == set(sides):
         return
-    names = [MATERIALISED, *(name for name in arms if name in list_feature_mixers())]
+    names = [MATERIALIZED, *(name for name in arms if name in list_feature_mixers())]
     write_json(path, [asdict(point) for point in cost_against_resolution(names, sides)])
 
 
@@ -127,14 +127,14 @@ def resolution_figure(points: Sequence[ResolutionPoint]) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
     for place, name in enumerate(names):
-        colour = ARM_COLOURS[place % len(ARM_COLOURS)]
+        color = ARM_COLORS[place % len(ARM_COLORS)]
         own = [point for point in points if point.name == name and not point.stopped]
         stopped = any(point.name == name and point.stopped for point in points)
         measured: tuple[list[float], list[float]] = ([point.seconds or 0 for point in own], [(point.bytes or 0) / 1e6 for point in own])
         for axes, values in zip(panels, measured, strict=True):
-            axes.plot([point.side for point in own], values, "o-", color=colour, label=name, markersize=4)
+            axes.plot([point.side for point in own], values, "o-", color=color, label=name, markersize=4)
             if stopped and own:
-                axes.plot([own[-1].side], values[-1:], "x", color=colour, markersize=11, markeredgewidth=2.5)
+                axes.plot([own[-1].side], values[-1:], "x", color=color, markersize=11, markeredgewidth=2.5)
     sides = sorted({point.side for point in points})
     for axes, what in zip(panels, ("seconds a forward pass", "peak MB beyond weights and input"), strict=True):
         axes.set(xscale="log", yscale="log", xlabel="side of the map, pixels (×: the next size would take too much)", ylabel=what)
@@ -147,7 +147,7 @@ def resolution_figure(points: Sequence[ResolutionPoint]) -> Figure:
 
 
 def _block(name: str, channels: int) -> Any:
-    return make_feature_mixer("softmax" if name == MATERIALISED else name, channels).eval()
+    return make_feature_mixer("softmax" if name == MATERIALIZED else name, channels).eval()
 
 
 def _prepare(name: str, side: int, channels: int) -> Callable[[], None]:
@@ -156,7 +156,7 @@ def _prepare(name: str, side: int, channels: int) -> Callable[[], None]:
     block, x = _block(name, channels), torch.randn(1, channels, side, side)
 
     def call(maps: torch.Tensor = x) -> None:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH) if name == MATERIALISED else nullcontext():
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH) if name == MATERIALIZED else nullcontext():
             block(maps)
 
     call(x[..., :8, :8].contiguous())

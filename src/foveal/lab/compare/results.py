@@ -18,7 +18,7 @@ import torch
 from ..._errors import InputError
 from ..._machine import processor
 from ...analysis import chance_angles
-from ..tasks import Headline
+from ..tasks import PrimaryMetric
 from ..training import Recipe, load_data, scalars
 from ..training.checkpoint import replace_file
 from ..training.reading import Damaged, read_history, read_object
@@ -36,8 +36,8 @@ from .words import verdict_words
 __all__ = ["check_results", "collect", "write_results"]
 
 _NOT_METRICS = ("step", "parameters")
-_LISTS = ("regions", "angles", "initial_angles", "neighbour_angles", "pictures", "drawn")
-_LOOK = ("regions", "lambdas", "dim", "head_dim", "angles", "initial_angles", "neighbour_angles", "pictures", "drawn")
+_LISTS = ("regions", "angles", "initial_angles", "neighbor_angles", "pictures", "drawn")
+_LOOK = ("regions", "lambdas", "dim", "head_dim", "angles", "initial_angles", "neighbor_angles", "pictures", "drawn")
 
 
 def write_results(folder: Path) -> Path:
@@ -70,7 +70,7 @@ def collect(folder: Path) -> dict[str, Any]:
     again = "remove {0}, and the same command makes it again"
     costs = read_object(folder / "costs.json", [arm.name for arm in plan.arms], again.format(folder / "costs.json"))
     runs = {arm.name: [folder / arm.name / f"seed-{seed}" for seed in plan.seeds] for arm in plan.arms}
-    headline, model = plan.recipe.task.headline, plan.recipe.model
+    headline, model = plan.recipe.task.primary_metric, plan.recipe.model
     _check(costs, folder / "costs.json", {arm.name: dict for arm in plan.arms})
     metrics = {name: [read_object(run / "metrics.json", [headline.name], again.format(run)) for run in paths] for name, paths in runs.items()}
     for name, paths in runs.items():
@@ -98,7 +98,7 @@ def collect(folder: Path) -> dict[str, Any]:
                 "regions": _mean_regions([look["regions"] for look in looks]),
                 "lambdas": [look["lambdas"] for look in looks],
                 "angles": _angles(looks),
-                "neighbour_angles": [row for look in looks for row in look["neighbour_angles"]],
+                "neighbor_angles": [row for look in looks for row in look["neighbor_angles"]],
                 "pictures": looks[0]["pictures"],
                 "drawn": looks[0]["drawn"],
             }
@@ -228,7 +228,7 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _history(path: Path, headline: Headline) -> list[dict[str, Any]]:
+def _history(path: Path, headline: PrimaryMetric) -> list[dict[str, Any]]:
     entries = read_history(path, (f"val_{headline.name}", "train_loss"))
     recipe = Recipe.from_dict(read_object(path.with_name("recipe.json")))
     due = [step for step in range(1, recipe.steps + 1) if step % recipe.eval_every == 0 or step == recipe.steps]

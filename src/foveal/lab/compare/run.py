@@ -135,7 +135,7 @@ def _settled(plan: Plan, folder: Path, seeds: int, console: Console) -> bool:
     found = known[0] if known else Look.of(judge(plan, folder, seeds), seeds)
     if not known:
         add_look(folder, found)
-    console.print(found.words(plan.recipe.task.headline))
+    console.print(found.words(plan.recipe.task.primary_metric))
     return found.settled
 
 
@@ -195,7 +195,7 @@ def _train_and_look(recipe: Recipe, run: Path, looked_at: bool = True) -> str:
         if recipe.model.brings_weights:
             # it is never gone on with, and checkpoints of large networks fill disks
             drop_checkpoints(run)
-    headline = recipe.task.headline
+    headline = recipe.task.primary_metric
     return f"{headline.label} {headline.show(metrics[headline.name])}"
 
 

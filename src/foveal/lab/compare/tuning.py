@@ -31,7 +31,7 @@ def write_tuned(plan: Plan, folder: Path) -> None:
     Raises:
         ValueError: every rate of a variant diverged.
     """
-    headline = plan.recipe.task.headline
+    headline = plan.recipe.task.primary_metric
     sign = 1 if headline.larger_is_better else -1
     arms: dict[str, Any] = {}
     for arm in plan.arms:
@@ -76,5 +76,5 @@ def _value(plan: Plan, run: Path) -> float | None:
     """The last validation of a run."""
     if (run / DIVERGED).exists():
         return None
-    name = f"val_{plan.recipe.task.headline.name}"
+    name = f"val_{plan.recipe.task.primary_metric.name}"
     return float(read_history(run / "history.jsonl", (name,))[-1][name])

@@ -67,13 +67,13 @@ class Watch:
 
     @staticmethod
     def _shown(job: Job, entry: dict[str, Any]) -> str:
-        headline = job.recipe.task.headline
+        headline = job.recipe.task.primary_metric
         return headline.show(entry[f"val_{headline.name}"])
 
     @staticmethod
     def _last(job: Job) -> dict[str, Any] | None:
         try:
-            entries = read_history(job.run / "history.jsonl", (f"val_{job.recipe.task.headline.name}",))
+            entries = read_history(job.run / "history.jsonl", (f"val_{job.recipe.task.primary_metric.name}",))
         except Damaged:
             # the run itself says so, and ends; this only looks on
             return None

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..tasks import Headline
+from ..tasks import PrimaryMetric
 
 __all__ = ["MARKS", "Words", "verdict_words"]
 
@@ -17,7 +17,7 @@ _LARGE = 3.0
 class Words:
     """Numbers of one report in its own unit."""
 
-    def __init__(self, headline: Headline, margin: float) -> None:
+    def __init__(self, headline: PrimaryMetric, margin: float) -> None:
         self.headline, self.margin = headline, margin
 
     def signed(self, value: float) -> str:
@@ -57,7 +57,7 @@ class Words:
 
 
 def verdict_words(
-    compared: list[dict[str, Any]], arms: list[dict[str, Any]], seeds: int, headline: Headline, chance: float | None, margin: float
+    compared: list[dict[str, Any]], arms: list[dict[str, Any]], seeds: int, headline: PrimaryMetric, chance: float | None, margin: float
 ) -> dict[str, Any]:
     """``headline``, ``lines`` (one a comparison) and ``resolution`` (the half-width of the primary comparison's interval).
 

@@ -88,7 +88,7 @@ class Data(ABC):
             ValueError: it is not there, or cannot be used.
         """
 
-    def stand_in(self) -> "Data":
+    def smoke_data(self) -> "Data":
         """A small set with the same targets out of a package, with which a training is tried out where this one is not at hand; itself if it is such a one.
 
         Of sets that are made, the same with few samples: so few that a network which learns shows it within some steps.
@@ -124,16 +124,16 @@ def seed_of(*parts: Any) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
 
 
-def grey_digit(side: int) -> Callable[[Any], Tensor]:
-    """Prepares images for the sets of digits: grey, ``side × side``, standardised."""
+def gray_digit(side: int) -> Callable[[Any], Tensor]:
+    """Prepares images for the sets of digits: gray, ``side × side``, standardized."""
 
     def prepare(image: Any) -> Tensor:
         small = rgb(image).convert("L").resize((side, side))
-        return standardise(torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).view(1, side, side))
+        return standardize(torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).view(1, side, side))
 
     return prepare
 
 
-def standardise(image: Tensor) -> Tensor:
-    """uint8 grey digits to floats of about zero mean and unit deviation; the two numbers are MNIST's, rounded."""
+def standardize(image: Tensor) -> Tensor:
+    """uint8 gray digits to floats of about zero mean and unit deviation; the two numbers are MNIST's, rounded."""
     return (image.to(torch.float32) / 255 - 0.13) / 0.25

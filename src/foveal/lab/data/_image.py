@@ -1,8 +1,8 @@
 """The one place that opens a picture: images, masks, frames and views, of every task.
 
-Modes      8 bits stay as they are. 16 bits, grey or colour, are taken by their full range, v // 256; data that fill 12 bits or fewer are refused, since nobody
+Modes      8 bits stay as they are. 16 bits, gray or color, are taken by their full range, v // 256; data that fill 12 bits or fewer are refused, since nobody
            says what white is. Whole numbers of 32 bits count as 16 if they fit. Floats are shares, 0 to 1. What is negative, larger or no number is refused.
-           Transparency is dropped: what lies under it keeps its colour. Palettes become their colours. Of animations and stacks the first picture is read.
+           Transparency is dropped: what lies under it keeps its color. Palettes become their colors. Of animations and stacks the first picture is read.
 Upright    A camera says in EXIF how it was held, in one of eight orientations. Pixels are turned accordingly unless the caller wants them as stored.
 """
 
@@ -62,7 +62,7 @@ class Opened:
     orientation: int
     name: str
     depth: str = ""
-    """``cut`` if its colours have more than eight bits and Pillow took the upper eight, ``signed`` if its grey is so."""
+    """``cut`` if its colors have more than eight bits and Pillow took the upper eight, ``signed`` if its gray is so."""
     pictures: int = 1
     """How many the file holds; this is the first."""
 
@@ -162,7 +162,7 @@ def _turned(image: Any, orientation: int, *, back: bool = False) -> Any:
 
 
 def _depth(image: Any) -> str:
-    """What of its depth is lost as it is decoded: the lower bits of deep colours, the sign of 16 bits."""
+    """What of its depth is lost as it is decoded: the lower bits of deep colors, the sign of 16 bits."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         if any(";16S" in str(tile[3]) for tile in image.tile):
             return "signed"
@@ -193,7 +193,7 @@ def _three(image: Any, name: str, depth: str = "") -> Any:
 
 
 def _bytes(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Grey of more than eight bits by the rules in the head of this file."""
+    """Gray of more than eight bits by the rules in the head of this file."""
     low, high = (values.min(), values.max()) if values.size else (0, 0)
     if values.dtype.kind == "f":
         # a NaN is neither

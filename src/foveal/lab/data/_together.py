@@ -27,7 +27,7 @@ def vision(purpose: str) -> tuple[Any, Any]:
 
 
 class Together:
-    """What changes an image and its target, and standardises the image then. It can be sent to another process.
+    """What changes an image and its target, and standardizes the image then. It can be sent to another process.
 
     Args:
         steps: of torchvision's transforms, or functions of an image and a target.
@@ -36,9 +36,9 @@ class Together:
 
     def __init__(self, steps: Sequence[Callable[..., Any]] = (), jitter: float = 0.0) -> None:
         v2, tv_tensors = vision("a set of image files")
-        colours = [v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter)] if jitter else []
+        colors = [v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter)] if jitter else []
         finish = [v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True), v2.Normalize(_MEAN, _STD)]
-        self._transform = v2.Compose([*steps, *colours, *finish])
+        self._transform = v2.Compose([*steps, *colors, *finish])
 
     def __call__(self, image: Any, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Of a PIL image and what lies on it: ``boxes`` as corners, ``masks`` (…, H, W), and whatever else, which stays as it is."""

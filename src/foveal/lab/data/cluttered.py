@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..._errors import InputError
-from ._bundle import Data, DataBundle, grey_digit, register_data, seed_of, standardise
+from ._bundle import Data, DataBundle, gray_digit, register_data, seed_of, standardize
 from .digits import Images, Labels, load_digits, split_by_class
 
 __all__ = ["ClutteredDigits"]
@@ -69,7 +69,7 @@ class ClutteredDigits(Data):
         splits = {name: Scenes(self, name, count, images[part], labels[part]) for (name, count), part in zip(counts.items(), parts, strict=True)}
         side = self.cells * self.digit
         return DataBundle(
-            splits["train"], splits["val"], splits["test"], classes=[str(n) for n in range(10)], img_size=side, in_chans=1, prepare=grey_digit(side)
+            splits["train"], splits["val"], splits["test"], classes=[str(n) for n in range(10)], img_size=side, in_chans=1, prepare=gray_digit(side)
         )
 
 
@@ -90,7 +90,7 @@ class Scenes:
         return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return standardise(self._images[index]).unsqueeze(0), self._labels[index]
+        return standardize(self._images[index]).unsqueeze(0), self._labels[index]
 
     def masks(self, index: int) -> dict[str, Tensor]:
         """Where the target's and the distractors' ink is, ``(H, W)`` bool each."""

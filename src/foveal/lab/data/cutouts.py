@@ -1,4 +1,4 @@
-"""Photographs of ten kinds of things, cut out, on backgrounds of smooth colour: Tux Paint's stamps (Debian: tuxpaint-stamps-default, GPL-2).
+"""Photographs of ten kinds of things, cut out, on backgrounds of smooth color: Tux Paint's stamps (Debian: tuxpaint-stamps-default, GPL-2).
 
 The things are real, the scenes composed. 229 files are few: give several seeds, and the spread. Splits are by file, so no thing is in two of them.
 """
@@ -66,11 +66,11 @@ def split_cutouts(folder: str | None, seed: int) -> dict[str, tuple[list[Path], 
 
 
 def square_photo(side: int) -> Callable[[Any], Tensor]:
-    """Prepares images for the sets of cut-outs: colour, ``side × side``, standardised."""
+    """Prepares images for the sets of cut-outs: color, ``side × side``, standardized."""
 
     def prepare(image: Any) -> Tensor:
         small = rgb(image).resize((side, side))
-        return _standardise(torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1))
+        return _standardize(torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1))
 
     return prepare
 
@@ -112,10 +112,10 @@ class Cutouts(Data):
             img_size=self.img_size,
             in_chans=3,
             prepare=square_photo(self.img_size),
-            notes=["scenes are composed: cut-out photographs on smooth colour"],
+            notes=["scenes are composed: cut-out photographs on smooth color"],
         )
 
-    def stand_in(self) -> Data:
+    def smoke_data(self) -> Data:
         """Digits: cut-outs are fetched."""
         return Digits()
 
@@ -134,11 +134,11 @@ class _Scenes:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         seed = int(torch.randint(2**62, ())) if self.augments else seed_of("scene", self._settings.seed, self._split, index)
         file = index % len(self._labels)
-        return _standardise(_compose(self._cutouts[file], self._settings.img_size, np.random.default_rng(seed))), self._labels[file]
+        return _standardize(_compose(self._cutouts[file], self._settings.img_size, np.random.default_rng(seed))), self._labels[file]
 
 
 def _read(path: Path, side: int) -> Tensor:
-    """Colour and alpha, ``(4, h, w)`` in 0 to 1, cut to what is seen, the longer side ``side``."""
+    """Color and alpha, ``(4, h, w)`` in 0 to 1, cut to what is seen, the longer side ``side``."""
     image = open_picture(path, hint="fetch it again").image.convert("RGBA")
     image = image.crop(image.getchannel("A").getbbox())
     scale = side / max(image.size)
@@ -147,10 +147,10 @@ def _read(path: Path, side: int) -> Tensor:
 
 
 def fitted(cutout: Tensor, longest: int, *, mirrored: bool) -> Tensor:
-    """Colour weighted by alpha, and alpha, ``(4, h, w)``: what lies under full transparency has any colour, and would bleed into the rim.
+    """Color weighted by alpha, and alpha, ``(4, h, w)``: what lies under full transparency has any color, and would bleed into the rim.
 
     Args:
-        cutout: colour and alpha.
+        cutout: color and alpha.
         longest: its longer side then.
         mirrored: left and right exchanged.
     """
@@ -173,5 +173,5 @@ def _compose(cutout: Tensor, side: int, rng: np.random.Generator) -> Tensor:
     return scene.clamp(0, 1)
 
 
-def _standardise(image: Tensor) -> Tensor:
+def _standardize(image: Tensor) -> Tensor:
     return (image - torch.tensor(_MEAN).view(3, 1, 1)) / torch.tensor(_STD).view(3, 1, 1)

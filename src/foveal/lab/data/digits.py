@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..._errors import missing_extra, unknown
 from ..._ranges import Range
-from ._bundle import Data, DataBundle, grey_digit, register_data, seed_of, standardise
+from ._bundle import Data, DataBundle, gray_digit, register_data, seed_of, standardize
 from ._fetch import packaged
 
 __all__ = ["Digits", "list_digit_sources", "load_digits", "split_by_class"]
@@ -99,9 +99,9 @@ class Digits(Data):
             drawn = np.random.default_rng(seed_of("few", self.source, self.seed)).permutation(parts[0])
             parts = (drawn[: self.train_digits], *parts[1:])
         train, val, test = (_DigitSplit(images[part], labels[part]) for part in parts)
-        return DataBundle(train=train, val=val, test=test, classes=[str(n) for n in range(10)], img_size=side, in_chans=1, prepare=grey_digit(side))
+        return DataBundle(train=train, val=val, test=test, classes=[str(n) for n in range(10)], img_size=side, in_chans=1, prepare=gray_digit(side))
 
-    def stand_in(self) -> "Digits":
+    def smoke_data(self) -> "Digits":
         """So few to train on that a network which learns shows it within some steps."""
         return self if self.train_digits == _FEW else replace(self, train_digits=_FEW)
 
@@ -116,4 +116,4 @@ class _DigitSplit:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return standardise(self._images[index]).unsqueeze(0), int(self._labels[index])
+        return standardize(self._images[index]).unsqueeze(0), int(self._labels[index])

@@ -81,7 +81,7 @@ class ImageFolder(Data):
             notes=notes,
         )
 
-    def stand_in(self) -> "ImageFolder":
+    def smoke_data(self) -> "ImageFolder":
         """A folder of handwritten digits."""
         return replace(self, root=image_folder(), img_size=32)
 

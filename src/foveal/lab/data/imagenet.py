@@ -41,9 +41,9 @@ from .digits import load_digits
 
 __all__ = ["ImageNet"]
 
-_COLOURS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+_NORMALIZATION: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "0.5": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 """Mean and deviation."""
 _CLASSNAMES = "classnames.txt"
@@ -83,7 +83,7 @@ class ImageNet(Data):
     """How often a rectangle is replaced by noise."""
     crop_pct: float = 0.875
     """Share of the shorter side that evaluation shows, in the middle."""
-    colours: Literal["imagenet", "half"] = "imagenet"
+    normalization: Literal["imagenet", "0.5"] = "imagenet"
     """Mean and deviation that are taken off, those of ImageNet or 0.5 and 0.5."""
     hold_out: int = 0
     """Images of ``train``, drawn once, that validate in the place of ``val``, which is then for the end alone."""
@@ -97,7 +97,7 @@ class ImageNet(Data):
         if self.auto_augment is not None and not _AUGMENT.fullmatch(self.auto_augment):
             raise InputError(f"cannot read auto_augment {self.auto_augment!r}; {_AUGMENT_EXAMPLES}")
         if self.color_jitter and self.auto_augment not in (None, "3a"):
-            raise InputError(f"timm jitters no colours beside auto_augment {self.auto_augment!r}; leave color_jitter at 0, or set auto_augment to None")
+            raise InputError(f"timm jitters no colors beside auto_augment {self.auto_augment!r}; leave color_jitter at 0, or set auto_augment to None")
 
     def load(self) -> DataBundle:
         train, evaluate = self._transforms()
@@ -120,7 +120,7 @@ class ImageNet(Data):
             notes=notes,
         )
 
-    def stand_in(self) -> "ImageNet":
+    def smoke_data(self) -> "ImageNet":
         """Forty digits out of a wheel in shards of 32 pixels, which are written once; everything else stays."""
         made = _digit_shards()
         return self if Path(self.root) == made else replace(self, root=made, img_size=32, hold_out=min(self.hold_out, 4))
@@ -130,7 +130,7 @@ class ImageNet(Data):
             from timm.data.transforms_factory import transforms_imagenet_eval, transforms_imagenet_train
         except ImportError as error:
             raise missing_extra("timm", "train", "the augmentation of ImageNet") from error
-        mean, std = _COLOURS[self.colours]
+        mean, std = _NORMALIZATION[self.normalization]
         try:
             train = transforms_imagenet_train(
                 self.img_size,

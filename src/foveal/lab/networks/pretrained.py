@@ -154,7 +154,7 @@ class Pretrained(ModelConfig):
             found[CONTROL] = Arm(CONTROL, "two 1×1 convolutions in its place", replace(self, attention=CONTROL, attention_options=None))
         return found
 
-    def miniature(self) -> "Pretrained":
+    def smoke_model(self) -> "Pretrained":
         """timm's smallest vision transformer, or its smallest convolutional network where something is inserted."""
         after = ("layer4",) if self.insert_after else ()
         return replace(self, library="timm", name="test_resnet" if after else "test_vit", weights="random", digest="", where="*", insert_after=after)

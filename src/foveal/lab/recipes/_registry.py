@@ -49,8 +49,8 @@ def smoke(recipe: Recipe, *, steps: int = 20, batch_size: int = 8) -> Recipe:
     lowest, highest = _RATES[recipe.optim.optimizer]
     return replace(
         recipe,
-        data=recipe.data.stand_in(),
-        model=recipe.model.miniature(),
+        data=recipe.data.smoke_data(),
+        model=recipe.model.smoke_model(),
         optim=replace(
             recipe.optim,
             accumulate=accumulate,

@@ -51,8 +51,8 @@ __all__ = [
     "nico_erm_resnet18",
 ]
 
-_RESNET = TimmModel(name="fov_caam_resnet18", options={"num_environments": 4}, miniature_name="test_fov_caam_resnet")
-_T2T = TimmModel(name="fov_caam_t2t_vit_7", options={"num_environments": 4}, miniature_name="test_fov_caam_t2t_vit")
+_RESNET = TimmModel(name="fov_caam_resnet18", options={"num_environments": 4}, smoke_name="test_fov_caam_resnet")
+_T2T = TimmModel(name="fov_caam_t2t_vit_7", options={"num_environments": 4}, smoke_name="test_fov_caam_t2t_vit")
 _NICO_EPOCHS, _NICO_STEPS = 199, 46
 _IN9_EPOCHS, _IN9_STEPS = 119, 415
 
@@ -141,7 +141,7 @@ def nico_caam_t2t_vit_7(root: Path = Path("NICO")) -> Recipe:
 @recipe
 def nico_erm_resnet18(root: Path = Path("NICO")) -> Recipe:
     """NICO's animals by cross-entropy, with the budget of nico_caam_resnet18: its control."""
-    return _nico(root, TimmModel(name="resnet18", miniature_name="test_resnet"), Classification(), _NICO_SGD)
+    return _nico(root, TimmModel(name="resnet18", smoke_name="test_resnet"), Classification(), _NICO_SGD)
 
 
 def _in9(root: Path, model: TimmModel, task: CausalLearning, optim: Optim) -> Recipe:
@@ -161,12 +161,12 @@ def _in9(root: Path, model: TimmModel, task: CausalLearning, optim: Optim) -> Re
 @recipe
 def in9_caam_resnet18(root: Path = Path("IN9")) -> Recipe:
     """ImageNet-9 by CaaM, ResNet-18 from scratch, split at stage 3."""
-    model = TimmModel(name=_RESNET.name, options={"split_stage": 3, "num_environments": 4}, miniature_name="test_fov_caam_resnet_4")
+    model = TimmModel(name=_RESNET.name, options={"split_stage": 3, "num_environments": 4}, smoke_name="test_fov_caam_resnet_4")
     return _in9(root, model, _learned("imagenet9_resnet18", _IN9_EPOCHS, 10), _optim(_IN9_EPOCHS, (50, 80, 100), 2, **_SGD, lr=0.1))
 
 
 @recipe
 def in9_caam_t2t_vit_7(root: Path = Path("IN9")) -> Recipe:
     """ImageNet-9 by CaaM, T2T-ViT-7 from scratch."""
-    model = TimmModel(name=_T2T.name, options={"complement_norm": True, "num_environments": 4}, miniature_name=_T2T.miniature_name)
+    model = TimmModel(name=_T2T.name, options={"complement_norm": True, "num_environments": 4}, smoke_name=_T2T.smoke_name)
     return _in9(root, model, _learned("imagenet9_t2t_vit_7", _IN9_EPOCHS, 20), _optim(_IN9_EPOCHS, (50, 80, 100), 3, **_ADAMW))

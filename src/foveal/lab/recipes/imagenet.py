@@ -124,14 +124,14 @@ def _dna(root: Path, model: TimmModel) -> Recipe:
 @recipe
 def dna_vit_base(root: Path = ROOT) -> Recipe:
     """ImageNet: DnA ViT-B, denoising attention in every block."""
-    return _dna(root, TimmModel(name="fov_dna_vit_base_patch16_224", miniature_name="test_fov_dna_vit"))
+    return _dna(root, TimmModel(name="fov_dna_vit_base_patch16_224", smoke_name="test_fov_dna_vit"))
 
 
 @recipe
 def vit_base(root: Path = ROOT) -> Recipe:
     """ImageNet: ViT-B with softmax attention, the baseline of DnA ViT-B, trained alike."""
     # positions of the patches alone, as in the network it is the baseline of
-    return _dna(root, TimmModel(name="vit_base_patch16_224", options={"no_embed_class": True}, miniature_name="test_vit"))
+    return _dna(root, TimmModel(name="vit_base_patch16_224", options={"no_embed_class": True}, smoke_name="test_vit"))
 
 
 def _t2t(
@@ -147,7 +147,7 @@ def _t2t(
     """T2T-ViT's training, which is EAMLP's too: 300 epochs of a cosine, and ten at its end."""
     return _recipe(
         ImageNet(root=root, img_size=img_size, interpolation="random", random_erasing=0.25, crop_pct=0.9),
-        TimmModel(name=name, drop_path=0.1, miniature_name=miniature),
+        TimmModel(name=name, drop_path=0.1, smoke_name=miniature),
         MIXED,
         Optim(lr=lr, min_lr=1e-5, warmup_lr=1e-6, warmup=5 / 310, cooldown=10 / 310, weight_decay=weight_decay, clip_grad=None, ema=0.99996),
         epochs=310,
@@ -198,7 +198,7 @@ def resnet50_efficient(root: Path = ROOT) -> Recipe:
     """ImageNet: ResNet-50 with two efficient attentions, trained as ResNets are."""
     return _recipe(
         ImageNet(root=root, auto_augment=None, interpolation="bilinear"),
-        TimmModel(name="fov_resnet50_ea2", miniature_name="test_fov_resnet_ea"),
+        TimmModel(name="fov_resnet50_ea2", smoke_name="test_fov_resnet_ea"),
         Classification(),
         Optim(optimizer="sgd", lr=0.1, schedule="steps", milestones=(1 / 3, 2 / 3), warmup=0.0, weight_decay=1e-4, decay_all=True, clip_grad=None),
         epochs=90,
@@ -211,7 +211,7 @@ def _strikes_back(root: Path, name: str, *, miniature: str, crop_pct: float, epo
     """The training of "ResNet strikes back" at 256 pixels, where these networks are at home: LAMB, binary cross-entropy, every image three times in a row."""
     return _recipe(
         ImageNet(root=root, img_size=256, auto_augment="rand-m7-mstd0.5-inc1", crop_pct=crop_pct),
-        TimmModel(name=name, drop_path=0.05, miniature_name=miniature),
+        TimmModel(name=name, drop_path=0.05, smoke_name=miniature),
         Classification(bce=True, mixup=mixup, cutmix=1.0),
         # timm's LAMB bounds the gradient itself
         Optim(optimizer="lamb", lr=5e-3, min_lr=1e-6, warmup=5 / epochs, weight_decay=weight_decay, clip_grad=None),

@@ -3,7 +3,7 @@
 solids        foveal train solids
               two CPU cores, minutes; which of six solids a cloud is
 solid_pairs   foveal train solid-pairs
-              two CPU cores, minutes; the kind of a point's own solid and whether its neighbour is round. Without a meeting of points the second half is
+              two CPU cores, minutes; the kind of a point's own solid and whether its neighbor is round. Without a meeting of points the second half is
               unknowable, and so half of the answers wrong
 furniture     foveal data fetch sweethome3d-furniture; foveal train furniture
               two CPU cores, a quarter of an hour; which of ten kinds a piece of furniture is, on meshes out of a package of Debian, by labels of ours

@@ -66,7 +66,7 @@ def nuclei() -> Recipe:
 
 @recipe
 def brain() -> Recipe:
-    """Grey and white matter in slices of a brain, out of a wheel."""
+    """Gray and white matter in slices of a brain, out of a wheel."""
     return Recipe(
         data=BrainSlabs(),
         model=SmallFCN(attention="linear_2d", width=24, depth=4, stride=2),

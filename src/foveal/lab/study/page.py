@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..._files import replace_file
-from ..compare._colours import ARM_COLOURS
+from ..compare._colors import ARM_COLORS
 from .results import mean_of
 
 __all__ = ["blocks", "to_html", "to_markdown", "write_page"]
@@ -147,7 +147,7 @@ def _by_rank(part: dict[str, Any]) -> str:
             means = np.array([mean_of(values) for values in rows])
             spread = np.abs([[min(values) for values in rows] - means, [max(values) for values in rows] - means])
             aside = [rank + 0.15 * (place - len(names) / 2) for rank in ranks]
-            looks: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 2, "linewidth": 1.2, "color": ARM_COLOURS[place % len(ARM_COLOURS)]}
+            looks: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 2, "linewidth": 1.2, "color": ARM_COLORS[place % len(ARM_COLORS)]}
             axes.errorbar(aside, means, yerr=spread, label=arm, **looks)
         for share, words in ((0.5, "C/2: softmax"), (0.75, "3C/4: 1.5 × the heads")):
             axes.axvline(share * width, color="#8c959f", linestyle=":", linewidth=1)

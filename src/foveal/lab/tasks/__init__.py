@@ -5,11 +5,11 @@ How a task enters the library, so that ``foveal train``, ``eval``, ``compare`` a
 1. **Data**: a frozen keyword-only dataclass under ``foveal.lab.data``, subclass of ``Data``, decorated with ``@register_data``. Its class variable
    ``targets`` is the task's word (``labels``, ``masks``, ``boxes``, ``disparity``). ``load()`` returns a ``DataBundle``, or a subclass of it where the task
    must know more of its data. A split gives ``(input, target)`` of any form; ``augments`` says whether an item is drawn anew each time from torch's random
-   numbers, which are then seeded by seed, epoch and index. ``stand_in()`` gives a small set out of a package for a smoke run.
+   numbers, which are then seeded by seed, epoch and index. ``smoke_data()`` gives a small set out of a package for a smoke run.
 2. **Model**: a frozen keyword-only dataclass under ``foveal.models``, subclass of ``ModelConfig``, decorated with ``@register_model``:
-   ``build(**model_kwargs)`` makes the network, ``miniature()`` a small one of its kind for a smoke run, ``arms()`` says by name what a comparison may put in
+   ``build(**model_kwargs)`` makes the network, ``smoke_model()`` a small one of its kind for a smoke run, ``arms()`` says by name what a comparison may put in
    the place of its attention, ``baseline`` which of them is the plain one.
-3. **Task**: a frozen keyword-only dataclass here, subclass of ``Task``, decorated with ``@register_task``. Its ``headline`` is the number that runs are
+3. **Task**: a frozen keyword-only dataclass here, subclass of ``Task``, decorated with ``@register_task``. Its ``primary_metric`` is the number that runs are
    judged by, and whether larger is better. :class:`Task` lists the other answers; nearly all have defaults:
 
    ===================  =============================================================================================
@@ -21,7 +21,7 @@ How a task enters the library, so that ``foveal train``, ``eval``, ``compare`` a
                         data at the steps that ``refresh_steps`` names, to be saved with the weights, and
                         ``export_state`` writes it down
    ``predict``          outputs in evaluation mode
-   ``metrics``          fresh torchmetrics; ``update`` counts a batch, ``summarise`` makes plain numbers, and by class
+   ``metrics``          fresh torchmetrics; ``update`` counts a batch, ``summarize`` makes plain numbers, and by class
                         ``per_class: {class: {name: number}}``
    ``chance``           the headline of guessing, or None
    ``cost``             multiply-adds of one sample, where an image alone does not drive the network
@@ -40,7 +40,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from . import _extra  # noqa: F401  # the first: it says which package is missing
-from ._task import TASKS, Cell, Headline, Row, SampleOrder, State, Task, register_task
+from ._task import TASKS, Cell, PrimaryMetric, Row, SampleOrder, State, Task, register_task
 from .causal_learning import CausalLearning
 from .classification import Classification
 from .detection import Detection
@@ -66,10 +66,10 @@ __all__ = [
     "Cell",
     "Classification",
     "Detection",
-    "Headline",
     "PartSegmentation",
     "Partition",
     "PointClassification",
+    "PrimaryMetric",
     "Row",
     "SampleOrder",
     "Segmentation",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...analysis.pictures import to_pixels
 from ..data import DataBundle
-from .segmentation import voc_colour
+from .segmentation import voc_color
 
 __all__ = ["drawn", "matched"]
 
@@ -21,7 +21,7 @@ def drawn(image: Tensor, objects: dict[str, Tensor] | None, bundle: DataBundle, 
 
     Args:
         image: ``(C, H, W)`` as the network takes it.
-        objects: ``boxes`` and ``labels``, and where there are ``masks``, ``scores``, ``iscrowd`` (dashed by nothing but a grey line); None for the image alone.
+        objects: ``boxes`` and ``labels``, and where there are ``masks``, ``scores``, ``iscrowd`` (dashed by nothing but a gray line); None for the image alone.
         bundle: names of classes.
         errors: objects have ``right``: blue for what is there and was missed, red for what was found and is wrong.
     """
@@ -32,33 +32,33 @@ def drawn(image: Tensor, objects: dict[str, Tensor] | None, bundle: DataBundle, 
     if objects is not None and "masks" in objects:
         pixels = pixels.astype(np.float64)
         for place, (mask, label) in enumerate(zip(objects["masks"].numpy(), objects["labels"].tolist(), strict=True)):
-            pixels[mask] = 0.5 * pixels[mask] + 0.5 * np.array(_colour(label, place, bundle))
+            pixels[mask] = 0.5 * pixels[mask] + 0.5 * np.array(_color(label, place, bundle))
     large: NDArray[np.uint8] = pixels.astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
     if objects is None:
         return large
     picture = Image.fromarray(large)
     pen = ImageDraw.Draw(picture)
     for place, (box, label) in enumerate(zip(objects["boxes"].tolist(), objects["labels"].tolist(), strict=True)):
-        colour = _colour(label, place, bundle)
+        color = _color(label, place, bundle)
         if errors:
-            colour = _WRONG if objects["right"][place] else _MISSED
+            color = _WRONG if objects["right"][place] else _MISSED
         if "iscrowd" in objects and objects["iscrowd"][place]:
-            colour = (150, 150, 150)
+            color = (150, 150, 150)
         left, top, right, bottom = (value * scale for value in box)
-        pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=2)
+        pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=color, width=2)
         name = bundle.classes[label]
         if "scores" in objects:
             name += f" {objects['scores'][place]:.0%}"
         if len(bundle.classes) > 1 or "scores" in objects:
             low = min(max(top - 11, 0), large.shape[0] - 11)
-            pen.rectangle((left, low, left + 6 * len(name) + 2, low + 11), fill=colour)
-            pen.text((left + 2, low), name, fill=(255, 255, 255) if sum(colour) < 450 else (0, 0, 0))
+            pen.rectangle((left, low, left + 6 * len(name) + 2, low + 11), fill=color)
+            pen.text((left + 2, low), name, fill=(255, 255, 255) if sum(color) < 450 else (0, 0, 0))
     return np.asarray(picture)
 
 
-def _colour(label: int, place: int, bundle: DataBundle) -> tuple[int, int, int]:
+def _color(label: int, place: int, bundle: DataBundle) -> tuple[int, int, int]:
     """Of its class; of its own where there is only one class."""
-    return voc_colour(1 + (label if len(bundle.classes) > 1 else place) % 254)
+    return voc_color(1 + (label if len(bundle.classes) > 1 else place) % 254)
 
 
 def matched(found: dict[str, Tensor], target: dict[str, Tensor], overlap: float = 0.5) -> tuple[Tensor, Tensor]:

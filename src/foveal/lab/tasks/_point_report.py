@@ -108,10 +108,10 @@ def draw_attention(model: nn.Module, inputs: Sequence[tuple[Tensor, tuple[Any, .
             slots.append((f"cloud {number + 1}, layer {last[0]}", _slot_views(last[1], last[2].double().cpu().numpy())))
     if not attention:
         return []
-    about = "star: the point that asks. Colors: how much it takes of each other (mean over heads), grey none, red most, blue against. 1 × is an even share"
+    about = "star: the point that asks. Colors: how much it takes of each other (mean over heads), gray none, red most, blue against. 1 × is an even share"
     files = [_put(folder / "attention.png", cloud_sheet(attention, title="Where one point looks", up=bundle.up_axis, about=about))]
     if slots:
-        about = f"how much each point takes of a slot: the {_SLOTS} that vary most over the cloud, grey none, red most"
+        about = f"how much each point takes of a slot: the {_SLOTS} that vary most over the cloud, gray none, red most"
         files.append(_put(folder / "slots.png", cloud_sheet(slots, title="Slots of the memory", up=bundle.up_axis, about=about)))
     return files
 

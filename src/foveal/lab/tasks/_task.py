@@ -20,7 +20,7 @@ from ...attention import Cost
 from ..data import DataBundle
 from ._old_names import accept_old_names
 
-__all__ = ["TASKS", "Cell", "Headline", "Row", "SampleOrder", "State", "Task", "register_task"]
+__all__ = ["TASKS", "Cell", "PrimaryMetric", "Row", "SampleOrder", "State", "Task", "register_task"]
 
 Metrics = dict[str, Any]
 """Numbers by name, and where there are classes ``per_class``: by class, numbers by name."""
@@ -41,7 +41,7 @@ class SampleOrder(Protocol):
 
 
 @dataclass(frozen=True)
-class Headline:
+class PrimaryMetric:
     """The one number that a run is judged by."""
 
     name: str
@@ -82,13 +82,13 @@ class Row:
 class Task(ABC):
     """A frozen dataclass of settings, with these answers. The samples of a split are ``(input, target)``; what both are is the task's affair.
 
-    A task that is like classification (images that stack, a network called with them alone) gives ``targets``, ``headline``, :meth:`loss`, :meth:`metrics`
+    A task that is like classification (images that stack, a network called with them alone) gives ``targets``, ``primary_metric``, :meth:`loss`, :meth:`metrics`
     and :meth:`update`; the rest has defaults. One whose network is trained in another way gives :meth:`step` and :meth:`predict`.
     """
 
     targets: ClassVar[str]
     """The same word as the data's and the model's, such as ``labels``, ``masks``, ``boxes``, ``disparity``."""
-    headline: ClassVar[Headline]
+    primary_metric: ClassVar[PrimaryMetric]
     train_metrics: ClassVar[tuple[str, ...]] = ()
     """Names of what :meth:`step` reports besides the loss; the first is shown while training."""
     eval_batch_size: ClassVar[int] = 256
@@ -184,7 +184,7 @@ class Task(ABC):
         """
         return None
 
-    def summarise(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
+    def summarize(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
         """Plain numbers; the headline's is among them."""
         return {name: value.item() for name, value in metrics.compute().items()}
 

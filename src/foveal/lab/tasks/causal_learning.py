@@ -25,7 +25,7 @@ from torchmetrics import MetricCollection
 from ..._errors import InputError
 from ...models import EnvironmentHeads, Streams
 from ..data import DataBundle, Split, seed_of
-from ._task import Headline, State, Task, register_task
+from ._task import PrimaryMetric, State, Task, register_task
 from .classification import Classification
 from .environments import Partition, complement_logits, environment_batches, environment_loss, learn_partition, random_partition
 
@@ -53,7 +53,7 @@ class CausalLearning(Task):
     """
 
     targets: ClassVar[str] = "labels"
-    headline: ClassVar[Headline] = Classification.headline
+    primary_metric: ClassVar[PrimaryMetric] = Classification.primary_metric
     train_metrics: ClassVar[tuple[str, ...]] = Classification.train_metrics
 
     environments: int = 4

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from ..._errors import InputError
 from ...analysis import value_overlap
 from ..data import DataBundle
-from ._task import Headline, Task, register_task
+from ._task import PrimaryMetric, Task, register_task
 
 __all__ = ["Classification"]
 
@@ -24,10 +24,10 @@ PRESENT = 0.2
 @register_task
 @dataclass(frozen=True, kw_only=True)
 class Classification(Task):
-    """Cross-entropy with the usual regularisers."""
+    """Cross-entropy with the usual regularizers."""
 
     targets: ClassVar[str] = "labels"
-    headline: ClassVar[Headline] = Headline("accuracy", "accuracy")
+    primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric("accuracy", "accuracy")
     train_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     label_smoothing: float = 0.0
@@ -75,7 +75,7 @@ class Classification(Task):
         return self.loss(model, logits, wanted), {"accuracy": (logits.detach().argmax(-1) == targets).sum()}
 
     def metrics(self, bundle: DataBundle) -> MetricCollection:
-        """``accuracy`` over images, ``class_accuracy`` averaged over classes, ``loss``, a cross-entropy without regularisers; shared among processes.
+        """``accuracy`` over images, ``class_accuracy`` averaged over classes, ``loss``, a cross-entropy without regularizers; shared among processes.
 
         Where there are more than 20 classes also ``top5_accuracy``: the truth is among the five likeliest.
         """
@@ -98,7 +98,7 @@ class Classification(Task):
 
     def per_sample(self, outputs: Any, targets: Any) -> Tensor | None:
         """1 where the likeliest class is the truth, if the accuracy over samples is what is judged."""
-        return (outputs.argmax(-1) == targets).float() if self.headline.name == "accuracy" else None
+        return (outputs.argmax(-1) == targets).float() if self.primary_metric.name == "accuracy" else None
 
     def chance(self, bundle: DataBundle) -> float | None:
         return 1 / len(bundle.classes)

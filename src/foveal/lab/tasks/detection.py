@@ -14,7 +14,7 @@ from ...analysis import cost
 from ...attention import Cost
 from ..data import DataBundle, DetectionBundle
 from ._boxes import drawn, matched
-from ._task import Cell, Headline, Metrics, Row, Task, register_task
+from ._task import Cell, Metrics, PrimaryMetric, Row, Task, register_task
 
 __all__ = ["Detection"]
 
@@ -31,7 +31,7 @@ class Detection(Task):
     """
 
     targets: ClassVar[str] = "boxes"
-    headline: ClassVar[Headline] = Headline("ap", "box AP")
+    primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric("ap", "box AP")
     eval_batch_size: ClassVar[int] = 8
 
     masks: bool = False
@@ -91,7 +91,7 @@ class Detection(Task):
         truth = [{name: value for name, value in target.items() if name in judged} for target in targets]
         metrics["average_precision"].update([{name: found[name] for name in names} for found in outputs], truth)
 
-    def summarise(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
+    def summarize(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
         """Average precision by name, and by class.
 
         ``ap`` (mean over IoU 0.5 to 0.95 and classes), ``ap50``, ``ap75``, ``ap_small``, ``ap_medium``, ``ap_large``, ``recall`` with 100 finds an image; the

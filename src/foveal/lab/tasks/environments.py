@@ -4,15 +4,15 @@ Paper      Wang et al., "Causal Attention for Unbiased Visual Recognition", ICCV
 Official   Wangt-CN/CaaM
 Formula    loss       mean_e CE(W_e c, y)  +  λ R(W)  +  CE(W_x u + b, y)
            variance   R = mean_e (‖W_e − W̄‖ / ‖W_e‖₁)²,  λ = λ_rel · K · C, so that λ R does not depend on the size of the heads
-           partition  the split of the data that makes a classifier on the complement s least the same everywhere: maximise over assignments w
+           partition  the split of the data that makes a classifier on the complement s least the same everywhere: maximize over assignments w
                       mean_e Σ_i w_ie CE_i + 10⁶ mean_e ‖Σ_i w_ie (p_i − y_i) ⊙ o_i‖²,  o the classifier's logits and p their softmax
-Differs    The paper writes IRM's gradient penalty into the loss; the code that was released penalises the variance of the heads, and so do we. The gradient
+Differs    The paper writes IRM's gradient penalty into the loss; the code that was released penalizes the variance of the heads, and so do we. The gradient
            penalty is in the partition alone, in closed form: the logits are fixed there, so nothing need pass through the network.
-           The official assignment is optimised by SGD with a step set by one noisy batch: the file that was shipped has entries of 10¹⁵, and two environments
+           The official assignment is optimized by SGD with a step set by one noisy batch: the file that was shipped has entries of 10¹⁵, and two environments
            with 92 % of the images. Ours is by Adam on all samples at once, with a floor under the size of an environment.
            The official partition is indexed by the order in which a folder happens to be listed. Ours is by file name.
 Note       R has no scale, so heads grow while they are tied; at the authors' λ they are one head within some tens of steps.
-           What the partition maximises is largest for a small environment of mistakes that are alike, not for a split that was planted in the data: with
+           What the partition maximizes is largest for a small environment of mistakes that are alike, not for a split that was planted in the data: with
            enough steps it ends at the floor. Few steps and the floor are what keeps environments large.
 
 Shapes     N samples, E environments, K classes, C width of the features
@@ -50,7 +50,7 @@ LAM_REL = {"nico_resnet18": 97.7, "nico_t2t_vit_7": 19.5, "imagenet9_resnet18": 
 """λ / (K · C) of the authors' four configurations."""
 
 GRADIENT_WEIGHT = 1e6
-"""Of the gradients in what the partition maximises."""
+"""Of the gradients in what the partition maximizes."""
 
 
 # -- the loss ------------------------------------------------------------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ def learn_partition(
 
 @torch.enable_grad()
 def complement_logits(features: Tensor, labels: Tensor, num_classes: int, *, steps: int = 200, lr: float = 0.05) -> Tensor:
-    """Logits ``(N, K)`` of a linear classifier that is fitted to features ``(N, C)``, standardised, by Adam on all at once.
+    """Logits ``(N, K)`` of a linear classifier that is fitted to features ``(N, C)``, standardized, by Adam on all at once.
 
     It starts from torch's random numbers.
     """

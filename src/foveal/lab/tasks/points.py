@@ -21,7 +21,7 @@ from ...analysis.clouds import cloud_picture
 from ...attention import Cost
 from ..data import DataBundle, PointBundle
 from ._point_report import WRONG_COLOR, draw_attention, draw_confusion, draw_parts, draw_shapes, first_of_each, part_colors
-from ._task import Cell, Headline, Metrics, Row, Task, register_task
+from ._task import Cell, Metrics, PrimaryMetric, Row, Task, register_task
 from ._voting import Voting
 from .classification import Classification
 
@@ -49,8 +49,8 @@ class PointClassification(Voting, Classification):
             raise InputError(f"mixup and cutmix are of images, and clouds have no place in common; leave them at 0, got {self.mixup} and {self.cutmix}")
 
     @property
-    def headline(self) -> Headline:  # type: ignore[override]
-        return Headline("accuracy", self.voted("accuracy"))
+    def primary_metric(self) -> PrimaryMetric:  # type: ignore[override]
+        return PrimaryMetric("accuracy", self.voted("accuracy"))
 
     def model_kwargs(self, bundle: DataBundle) -> dict[str, Any]:
         return {"in_channels": bundle.in_chans, "num_classes": len(bundle.classes), "num_points": _points(bundle).num_points}
@@ -65,7 +65,7 @@ class PointClassification(Voting, Classification):
         found.add_metrics({"confusion": MulticlassConfusionMatrix(len(bundle.classes))})
         return found
 
-    def summarise(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
+    def summarize(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
         values = metrics.compute()
         confusion = values.pop("confusion")
         counts = confusion.sum(1).tolist()
@@ -130,10 +130,10 @@ class PartSegmentation(Voting, Task):
             raise InputError(f"expected 0 ≤ label_smoothing < 1, got {self.label_smoothing}")
 
     @property
-    def headline(self) -> Headline:  # type: ignore[override]
+    def primary_metric(self) -> PrimaryMetric:  # type: ignore[override]
         among = "the class's parts" if self.restrict else "all parts"
         label = {"instance_miou": f"instance mIoU among {among}", "class_miou": f"class mIoU among {among}", "accuracy": "accuracy of points"}
-        return Headline(self.judged_by, self.voted(label[self.judged_by]))
+        return PrimaryMetric(self.judged_by, self.voted(label[self.judged_by]))
 
     def model_kwargs(self, bundle: DataBundle) -> dict[str, Any]:
         return {"in_channels": bundle.in_chans, "num_classes": len(bundle.classes), "num_shapes": _points(bundle).num_shapes}
@@ -170,7 +170,7 @@ class PartSegmentation(Voting, Task):
         losses = F.cross_entropy(logits.float().mT, targets, label_smoothing=self.label_smoothing, reduction="none").mean(-1)
         metrics["loss"].update(losses)
 
-    def summarise(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
+    def summarize(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
         """The numbers; ``per_class``, where classes of clouds have names, the mean IoU of the clouds of each; ``confusion`` of points, truth by answer."""
         values = metrics.compute()
         by_shape, confusion = values.pop("by_shape").tolist(), values.pop("confusion")
@@ -197,9 +197,9 @@ class PartSegmentation(Voting, Task):
             found = _choose(cloud[None], shape[None], allowed if self.restrict else None)[0]
             right = (found == parts).float().mean().item()
             predicted.cells.append(Cell(cloud_picture(points, hues[found.cpu().numpy()], up=up), f"{right:.0%} of points"))
-            colours = np.full((len(parts), 3), 190, np.uint8)
-            colours[(found != parts).cpu().numpy()] = WRONG_COLOR
-            errors.cells.append(Cell(cloud_picture(points, colours, up=up)))
+            colors = np.full((len(parts), 3), 190, np.uint8)
+            colors[(found != parts).cpu().numpy()] = WRONG_COLOR
+            errors.cells.append(Cell(cloud_picture(points, colors, up=up)))
         return [predicted, errors]
 
     @torch.no_grad()

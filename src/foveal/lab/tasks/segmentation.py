@@ -17,7 +17,7 @@ from ..._errors import InputError
 from ..._ranges import Range
 from ...analysis.pictures import to_pixels
 from ..data import IGNORE, DataBundle, SegmentationBundle
-from ._task import Cell, Headline, Metrics, Row, Task, register_task
+from ._task import Cell, Metrics, PrimaryMetric, Row, Task, register_task
 
 __all__ = ["Segmentation", "segmentation_scores"]
 
@@ -34,7 +34,7 @@ class Segmentation(Task):
     """
 
     targets: ClassVar[str] = "masks"
-    headline: ClassVar[Headline] = Headline("miou", "mean IoU")
+    primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric("miou", "mean IoU")
     train_metrics: ClassVar[tuple[str, ...]] = ("pixel_accuracy",)
     eval_batch_size: ClassVar[int] = 8
 
@@ -124,7 +124,7 @@ class Segmentation(Task):
             metrics["confusion"].update(logits.argmax(1), mask[None])
             metrics["loss"].update(self.loss(nn.Identity(), logits, mask[None]))
 
-    def summarise(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
+    def summarize(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
         """``miou``, ``mean_f1``, ``accuracy`` over pixels, ``loss``, and ``iou`` and ``f1`` of every class; see :func:`segmentation_scores`."""
         values = metrics.compute()
         unscored = bundle.unscored if isinstance(bundle, SegmentationBundle) else ()
@@ -137,7 +137,7 @@ class Segmentation(Task):
 
     def draw_truth(self, samples: Sequence[tuple[Any, Any]], bundle: DataBundle) -> list[Row]:
         images = Row("image", [Cell(to_pixels(image)) for image, _ in samples])
-        return [images, Row("truth", [Cell(_colours(mask, bundle)) for _, mask in samples])]
+        return [images, Row("truth", [Cell(_colors(mask, bundle)) for _, mask in samples])]
 
     def draw(self, samples: Sequence[tuple[Any, Any]], outputs: Any, bundle: DataBundle) -> list[Row]:
         predicted, errors = Row("prediction"), Row("errors")
@@ -146,11 +146,11 @@ class Segmentation(Task):
             known = mask != IGNORE
             wrong = (classes != mask) & known
             right = 1 - wrong.sum().item() / max(known.sum().item(), 1)
-            predicted.cells.append(Cell(_colours(classes, bundle), f"{right:.0%} of pixels"))
-            grey = np.repeat(to_pixels(image).mean(-1, keepdims=True) * 0.6, 3, axis=-1)
-            grey[wrong.numpy()] = (235, 50, 40)
-            grey[~known.numpy()] = (90, 110, 200)
-            errors.cells.append(Cell(grey.astype(np.uint8)))
+            predicted.cells.append(Cell(_colors(classes, bundle), f"{right:.0%} of pixels"))
+            gray = np.repeat(to_pixels(image).mean(-1, keepdims=True) * 0.6, 3, axis=-1)
+            gray[wrong.numpy()] = (235, 50, 40)
+            gray[~known.numpy()] = (90, 110, 200)
+            errors.cells.append(Cell(gray.astype(np.uint8)))
         return [predicted, errors]
 
     def draw_prediction(self, inputs: Any, outputs: Any, bundle: DataBundle) -> list[Row]:
@@ -160,7 +160,7 @@ class Segmentation(Task):
         shade = (255 * sure.clamp(0, 1)).byte().numpy()[..., None]
         return [
             Row("image", [Cell(to_pixels(inputs))]),
-            Row("prediction", [Cell(_colours(classes, bundle), ", ".join(found))]),
+            Row("prediction", [Cell(_colors(classes, bundle), ", ".join(found))]),
             Row("probability of the class predicted", [Cell(shade, f"{sure.mean():.0%} on average")]),
         ]
 
@@ -205,18 +205,18 @@ def _starts(length: int, window: int, step: int) -> Iterator[int]:
     yield last
 
 
-def _colours(classes: Tensor, bundle: DataBundle) -> NDArray[np.uint8]:
+def _colors(classes: Tensor, bundle: DataBundle) -> NDArray[np.uint8]:
     palette = np.full((256, 3), 255, np.uint8)
     chosen = bundle.palette if isinstance(bundle, SegmentationBundle) else ()
     for number in range(len(bundle.classes)):
-        palette[number] = chosen[number] if number < len(chosen) else voc_colour(number)
+        palette[number] = chosen[number] if number < len(chosen) else voc_color(number)
     return palette[classes.cpu().numpy()]
 
 
-def voc_colour(number: int) -> tuple[int, int, int]:
-    """The colour of PASCAL VOC's palette: the bits of the number, spread over red, green and blue from the highest bit down."""
-    colour = [0, 0, 0]
+def voc_color(number: int) -> tuple[int, int, int]:
+    """The color of PASCAL VOC's palette: the bits of the number, spread over red, green and blue from the highest bit down."""
+    color = [0, 0, 0]
     for place in range(8):
         for channel in range(3):
-            colour[channel] |= (number >> (3 * place + channel) & 1) << (7 - place)
-    return colour[0], colour[1], colour[2]
+            color[channel] |= (number >> (3 * place + channel) & 1) << (7 - place)
+    return color[0], color[1], color[2]

@@ -17,17 +17,17 @@ from ...analysis import cost
 from ...analysis.pictures import to_pixels
 from ...attention import Cost
 from ..data import DataBundle, StereoBundle
-from ._task import Cell, Headline, Metrics, Row, Task, register_task
+from ._task import Cell, Metrics, PrimaryMetric, Row, Task, register_task
 
-__all__ = ["StereoErrors", "StereoMatching", "colour_disparity"]
+__all__ = ["StereoErrors", "StereoMatching", "color_disparity"]
 
 Targets = list[tuple[Tensor, int]]
 """Disparity ``(H, W)``, NaN where nobody knows, and the number of the scene, −1 for none."""
 
 UNKNOWN = (90, 110, 200)
-"""Colour of pixels of unknown disparity."""
+"""Color of pixels of unknown disparity."""
 WORST = 5.0
-"""End-point error, in pixels, that is drawn in the brightest colour."""
+"""End-point error, in pixels, that is drawn in the brightest color."""
 _SCALE = np.array([(20, 12, 60), (90, 25, 130), (185, 50, 110), (240, 110, 60), (250, 190, 60), (250, 250, 190)], np.float64)
 
 
@@ -44,7 +44,7 @@ class StereoMatching(Task):
     """
 
     targets: ClassVar[str] = "disparity"
-    headline: ClassVar[Headline] = Headline("epe", "end-point error", larger_is_better=False, scale=1.0, unit="px", step="px", decimals=2)
+    primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric("epe", "end-point error", larger_is_better=False, scale=1.0, unit="px", step="px", decimals=2)
     train_metrics: ClassVar[tuple[str, ...]] = ("within_3px", "epe")
     eval_batch_size: ClassVar[int] = 1
 
@@ -109,7 +109,7 @@ class StereoMatching(Task):
         pairs = zip(outputs, targets, strict=True)
         return torch.stack([(disparity[-1] - truth)[truth.isfinite()].abs().mean() for disparity, (truth, _) in pairs])
 
-    def summarise(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
+    def summarize(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
         """``epe``, ``over_3px`` and ``d1`` of :class:`StereoErrors`, means over images. Of named scenes they are the first one's, and ``per_class`` has all."""
         rows = metrics["errors"].compute().tolist()
         found: dict[str, dict[str, float | None]] = {}
@@ -135,18 +135,18 @@ class StereoMatching(Task):
             low, high = _range(truth)
             names = _scenes(bundle)
             rows[0].cells.append(Cell(to_pixels(pair[: len(pair) // 2]), names[scene] if scene >= 0 else ""))
-            rows[1].cells.append(Cell(colour_disparity(truth, low, high), f"{low:.1f} to {high:.1f} px"))
+            rows[1].cells.append(Cell(color_disparity(truth, low, high), f"{low:.1f} to {high:.1f} px"))
         return rows
 
     def draw(self, samples: Sequence[tuple[Any, Any]], outputs: Any, bundle: DataBundle) -> list[Row]:
-        """The prediction in the colours of the truth, and the error with its scale below it."""
+        """The prediction in the colors of the truth, and the error with its scale below it."""
         predicted, errors = Row("prediction"), Row("error")
         for (_, (truth, _)), disparity in zip(samples, outputs, strict=True):
             error = (disparity[-1] - truth).abs()
             known = error[error.isfinite()]
-            predicted.cells.append(Cell(colour_disparity(disparity[-1], *_range(truth)), f"EPE {known.mean():.2f} px" if len(known) else ""))
+            predicted.cells.append(Cell(color_disparity(disparity[-1], *_range(truth)), f"EPE {known.mean():.2f} px" if len(known) else ""))
             wrong = f"{(known > 3).float().mean():.0%} over 3 px; " if len(known) else ""
-            errors.cells.append(Cell(_with_bar(colour_disparity(error, 0.0, WORST)), f"{wrong}dark 0, bright {WORST:.0f}+ px"))
+            errors.cells.append(Cell(_with_bar(color_disparity(error, 0.0, WORST)), f"{wrong}dark 0, bright {WORST:.0f}+ px"))
         return [predicted, errors]
 
     def draw_prediction(self, inputs: Any, outputs: Any, bundle: DataBundle) -> list[Row]:
@@ -156,7 +156,7 @@ class StereoMatching(Task):
         return [
             Row("left image", [Cell(to_pixels(left))]),
             Row("right image", [Cell(to_pixels(right))]),
-            Row("disparity", [Cell(_with_bar(colour_disparity(disparity, low, high)), f"{low:.1f} (dark) to {high:.1f} px (bright)")]),
+            Row("disparity", [Cell(_with_bar(color_disparity(disparity, low, high)), f"{low:.1f} (dark) to {high:.1f} px (bright)")]),
         ]
 
 
@@ -195,7 +195,7 @@ class StereoErrors(Metric):
         return self.sums
 
 
-def colour_disparity(values: Tensor, low: float, high: float) -> NDArray[np.uint8]:
+def color_disparity(values: Tensor, low: float, high: float) -> NDArray[np.uint8]:
     """``(H, W)`` to a picture from dark at ``low`` to bright at ``high``; blue where it is not finite."""
     numbers = values.detach().cpu().double().numpy()
     known = np.isfinite(numbers)
@@ -207,10 +207,10 @@ def colour_disparity(values: Tensor, low: float, high: float) -> NDArray[np.uint
 
 
 def _with_bar(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The colours from least to most in a strip below the picture."""
+    """The colors from least to most in a strip below the picture."""
     height, width = picture.shape[:2]
     thick = max(4, height // 16)
-    bar = colour_disparity(torch.linspace(0, 1, width).expand(thick, width), 0.0, 1.0)
+    bar = color_disparity(torch.linspace(0, 1, width).expand(thick, width), 0.0, 1.0)
     gap = np.full((max(2, thick // 3), width, 3), 255, np.uint8)
     return np.concatenate([picture, gap, bar])
 

@@ -12,7 +12,7 @@ from ...analysis import cost
 from ...analysis.pictures import to_pixels
 from ...attention import Cost
 from ..data import DataBundle, VideoBundle
-from ._task import Cell, Headline, Row, register_task
+from ._task import Cell, PrimaryMetric, Row, register_task
 from .classification import Classification
 
 __all__ = ["VideoClassification"]
@@ -34,8 +34,8 @@ class VideoClassification(Classification):
     """``accuracy`` over videos, or ``class_accuracy``, the mean over classes, where classes are of very unequal size."""
 
     @property
-    def headline(self) -> Headline:  # type: ignore[override]
-        return Headline(self.judged_by, {"accuracy": "accuracy", "class_accuracy": "mean accuracy of classes"}[self.judged_by])
+    def primary_metric(self) -> PrimaryMetric:  # type: ignore[override]
+        return PrimaryMetric(self.judged_by, {"accuracy": "accuracy", "class_accuracy": "mean accuracy of classes"}[self.judged_by])
 
     def model_kwargs(self, bundle: DataBundle) -> dict[str, Any]:
         return {**super().model_kwargs(bundle), "num_frames": _video(bundle).num_frames}

@@ -21,7 +21,7 @@ class Early:
 
     def __init__(self, recipe: Recipe, run: Path, first: int) -> None:
         self._patience, self._run, self._steps = recipe.patience, run, recipe.steps
-        self._metric, self._sign = f"val_{recipe.task.headline.name}", 1 if recipe.task.headline.larger_is_better else -1
+        self._metric, self._sign = f"val_{recipe.task.primary_metric.name}", 1 if recipe.task.primary_metric.larger_is_better else -1
         self._best, self._at, self._since = (-math.inf, -math.inf), 0, 0
         if self._patience is not None and first and (run / "history.jsonl").exists():
             for entry in read_history(run / "history.jsonl", [self._metric]):

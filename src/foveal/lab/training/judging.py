@@ -86,8 +86,8 @@ def evaluate(
             pieces = gather_object([(number, send_to_device(piece, "cpu")) for number, piece in pieces])
             pieces = _joined([(number, send_to_device(piece, device)) for number, piece in sorted(pieces, key=lambda piece: piece[0])])
         _give(metrics, pieces)
-    found = task.summarise(metrics, bundle)
-    wrong = {name: found.get(name) for name in (task.headline.name, "loss") if isinstance(found.get(name), float) and not math.isfinite(found[name])}
+    found = task.summarize(metrics, bundle)
+    wrong = {name: found.get(name) for name in (task.primary_metric.name, "loss") if isinstance(found.get(name), float) and not math.isfinite(found[name])}
     if wrong:
         said = ", ".join(f"{name} is {value}" for name, value in wrong.items())
         raise Diverged(f"the network's answers are no numbers: {said} over {len(split)} samples; its weights are spoilt; train again with a lower --optim.lr")

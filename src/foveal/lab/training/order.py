@@ -27,7 +27,7 @@ class Order:
     def batch(self, step: int) -> list[Position]:
         """The samples of a step, over all processes."""
         draws = [divmod(p, self._repeats) for p in range(step * self._batch_size, (step + 1) * self._batch_size)]
-        # the draws of one sample lie far apart, so that mixing neighbours mixes samples, and processes share them
+        # the draws of one sample lie far apart, so that mixing neighbors mixes samples, and processes share them
         draws.sort(key=lambda draw: draw[1])
         return [self._position(*divmod(p, self._length), repeat) for p, repeat in draws]
 

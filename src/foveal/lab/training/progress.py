@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from ..._console import console, plain
-from ..tasks import Headline
+from ..tasks import PrimaryMetric
 from .recipe import Recipe
 
 __all__ = ["Progress"]
@@ -21,7 +21,7 @@ class Progress:
     """A bar with loss, what the task reports, images per second and time left, and a line per evaluation. Where there is no terminal, the lines alone."""
 
     def __init__(self, recipe: Recipe, first: int, quiet: bool, notes: list[str]) -> None:
-        self._headline: Headline = recipe.task.headline
+        self._headline: PrimaryMetric = recipe.task.primary_metric
         # what a task reports in training is a share, whatever its headline is
         self._train_metrics = recipe.task.train_metrics[:1]
         shown = console(quiet=quiet, soft_wrap=True)

@@ -5,7 +5,7 @@ Papers     Lin et al. 2017 (RetinaNet, arXiv 1708.02002), Ren et al. 2015 (1506.
            halo attention for the 3×3 convolutions of the last stages: Vaswani et al. 2021 (2103.12731)
 Official   torchvision's detectors; the papers' insertions are not released
 Differs    How the modules of efficient attention are counted on the pyramid is our reading: fpn1 to fpn5 are its five outputs, the finest first.
-           Images come standardised by the data, not by the network. Classes count from 0.
+           Images come standardized by the data, not by the network. Classes count from 0.
 Status     without attention equal to torchvision's networks with their weights; counts of published modules equal
 """
 
@@ -133,7 +133,7 @@ class PyramidDetector(FeatureMapConfig):
                 found[name] = Arm(name, about, replace(self, attention=None, options=None, halo_stages=stages))
         return found
 
-    def miniature(self) -> "PyramidDetector":
+    def smoke_model(self) -> "PyramidDetector":
         """For images of 48 pixels: narrow heads that learn from few regions, on a ResNet-18, or on the same network where only that has the places."""
         backbone = self.backbone if self.halo_stages or self.backbone.startswith("timm:") else "resnet18"
         return replace(self, backbone=backbone, min_size=48, max_size=96, anchor_scale=0.25, pyramid_width=32, regions=32, pretrained=False)
@@ -151,7 +151,7 @@ class PyramidDetector(FeatureMapConfig):
         common: dict[str, Any] = {
             "min_size": self.min_size,
             "max_size": self.max_size,
-            # the data are standardised already
+            # the data are standardized already
             "image_mean": [0.0] * in_chans,
             "image_std": [1.0] * in_chans,
         }

@@ -1,9 +1,9 @@
 """A small detector for laptops, with one map and no anchors.
 
-Papers     Zhou et al., "Objects as Points", 2019 (arXiv 1904.07850): a heat map of centres for each class, its loss, local maxima as objects;
+Papers     Zhou et al., "Objects as Points", 2019 (arXiv 1904.07850): a heat map of centers for each class, its loss, local maxima as objects;
            Tian et al., FCOS, 2019 (arXiv 1904.01355): the four distances to the sides of the box;
            Bolya et al., YOLACT, 2019 (arXiv 1904.02689): masks as sums of prototypes, cut by the box
-Differs    The bell around a centre has the box's own proportions, a sixth of each side; boxes are learned with generalised IoU, at the centre and the cells
+Differs    The bell around a center has the box's own proportions, a sixth of each side; boxes are learned with generalized IoU, at the center and the cells
            around it; overlapping finds of one class are suppressed.
 
 Shapes     B batch, C channels, K classes, n objects, (h, w) the map, P prototypes
@@ -27,11 +27,11 @@ from ..segmentation.small import stack
 __all__ = ["SmallDetector", "SmallDetectorNet"]
 
 _NEAR = torch.tensor([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)])
-"""The cells at and around a centre."""
+"""The cells at and around a center."""
 
 
 class SmallDetectorNet(nn.Module):
-    """3×3 convolutions, a place where pixels meet, one more convolution, and heads for centres, boxes and masks.
+    """3×3 convolutions, a place where pixels meet, one more convolution, and heads for centers, boxes and masks.
 
     Args:
         in_chans: channels of the images.
@@ -41,7 +41,7 @@ class SmallDetectorNet(nn.Module):
         stride: 1, 2, 4 …: how much smaller the map is than the image.
         mixer: ``(B, width, h, w)`` to the same.
         prototypes: P of masks; 0 for boxes alone.
-        box_weight: of the loss of boxes beside that of centres.
+        box_weight: of the loss of boxes beside that of centers.
         most: objects found in an image, at most.
         least_score: below it nothing counts as found.
 
@@ -73,11 +73,11 @@ class SmallDetectorNet(nn.Module):
         self.sides = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(width, 4, 1))
         self.weights = nn.Conv2d(width, prototypes, 1) if prototypes else None
         self.prototypes = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(width, prototypes, 1)) if prototypes else None
-        # a probability of a tenth to begin with: nearly all places are no centre
+        # a probability of a tenth to begin with: nearly all places are no center
         nn.init.constant_(self.heat[-1].bias, -2.19)  # type: ignore[arg-type]
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
-        """What the heads say everywhere, of images whose sides the stride divides: logits of centres, distances in pixels, and for masks weights and
+        """What the heads say everywhere, of images whose sides the stride divides: logits of centers, distances in pixels, and for masks weights and
         prototypes at twice the resolution of the map."""
         features = self.tail(self.mixer(self.body(x)))
         found = {"heat": self.heat(features), "sides": F.softplus(self.sides(features)) * self.stride}
@@ -95,7 +95,7 @@ class SmallDetectorNet(nn.Module):
         return [self._found({name: value[index] for name, value in found.items()}, size) for index, size in enumerate(sizes)]
 
     def _batch(self, images: Tensor | list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
-        """One tensor, padded on the right and below with zeros, the mean of standardised images."""
+        """One tensor, padded on the right and below with zeros, the mean of standardized images."""
         if isinstance(images, list):
             high, wide = (max(size[axis] for size in sizes) for axis in (0, 1))
             images = torch.stack([F.pad(image, (0, wide - image.shape[-1], 0, high - image.shape[-2])) for image in images])
@@ -113,36 +113,36 @@ class SmallDetectorNet(nn.Module):
         boxes = torch.cat([target["boxes"] for target in targets]).float()
         count = max(len(labels), 1)
         limit = torch.tensor([high, wide], device=logits.device) - 1
-        centres = ((boxes[:, [1, 0]] + boxes[:, [3, 2]]) / 2 / self.stride).long().clamp(min=torch.zeros_like(limit), max=limit)
+        centers = ((boxes[:, [1, 0]] + boxes[:, [3, 2]]) / 2 / self.stride).long().clamp(min=torch.zeros_like(limit), max=limit)
 
         truth = logits.new_zeros(len(targets) * classes, high, wide)
         spread = (boxes[:, 2:] - boxes[:, :2]).clamp_min(1) / (6 * self.stride)
         rows, columns = (torch.arange(length, device=logits.device) for length in (high, wide))
-        down = ((rows - centres[:, :1]) / spread[:, 1:]).square()
-        across = ((columns - centres[:, 1:]) / spread[:, :1]).square()
+        down = ((rows - centers[:, :1]) / spread[:, 1:]).square()
+        across = ((columns - centers[:, 1:]) / spread[:, :1]).square()
         bells = torch.exp(-(down[:, :, None] + across[:, None, :]) / 2)
         place = (owner * classes + labels).view(-1, 1, 1).expand_as(bells)
         truth = truth.scatter_reduce(0, place, bells, "amax").view_as(logits)
         right, wrong = F.logsigmoid(logits), F.logsigmoid(-logits)
-        centre = truth == 1
-        heat = torch.where(centre, right * wrong.exp().square(), wrong * right.exp().square() * (1 - truth).pow(4)).sum() / -count
+        center = truth == 1
+        heat = torch.where(center, right * wrong.exp().square(), wrong * right.exp().square() * (1 - truth).pow(4)).sum() / -count
 
-        near = (centres[:, None] + _NEAR.to(centres.device)).clamp(min=torch.zeros_like(limit), max=limit)
+        near = (centers[:, None] + _NEAR.to(centers.device)).clamp(min=torch.zeros_like(limit), max=limit)
         which = owner[:, None].expand(near.shape[:2])
         sides = found["sides"][which, :, near[..., 0], near[..., 1]]
         offered = _boxes(near, sides, self.stride)
         box = generalized_box_iou_loss(offered.flatten(0, 1), boxes[:, None].expand_as(offered).flatten(0, 1), reduction="sum") / (len(_NEAR) * count)
         losses = {"heat": heat, "box": self.box_weight * box}
         if self.weights is not None and len(labels):
-            losses["mask"] = self._mask_loss(found, targets, owner, centres, boxes)
+            losses["mask"] = self._mask_loss(found, targets, owner, centers, boxes)
         return losses
 
-    def _mask_loss(self, found: dict[str, Tensor], targets: list[dict[str, Tensor]], owner: Tensor, centres: Tensor, boxes: Tensor) -> Tensor:
+    def _mask_loss(self, found: dict[str, Tensor], targets: list[dict[str, Tensor]], owner: Tensor, centers: Tensor, boxes: Tensor) -> Tensor:
         """Cross-entropy inside each box, a mean over its pixels and over objects."""
         if any("masks" not in target for target in targets):
             raise InputError("this detector learns masks, and the targets have none; give the task masks=True, or the model masks=False")
         truth = torch.cat([F.pad(t["masks"].float(), self._rest(t["masks"], found["heat"])) for t in targets])
-        weights = found["weights"][owner, :, centres[:, 0], centres[:, 1]]
+        weights = found["weights"][owner, :, centers[:, 0], centers[:, 1]]
         logits = _summed(weights, found["prototypes"][owner], truth.shape[-2:])
         inside = _inside(boxes, truth.shape[-2:])
         each = F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * inside
@@ -211,7 +211,7 @@ class SmallDetector(FeatureMapConfig):
     prototypes: int = 0
     """Of masks; 0 for boxes alone."""
     box_weight: float = 0.1
-    """Of the loss of boxes beside that of centres, as in the first of the papers. With 1 the noise of boxes was seen to hide what labels depend on."""
+    """Of the loss of boxes beside that of centers, as in the first of the papers. With 1 the noise of boxes was seen to hide what labels depend on."""
 
     def build(self, *, img_size: int, in_chans: int, num_classes: int) -> SmallDetectorNet:
         """The network.

@@ -73,11 +73,11 @@ class PointTransformer(_Points):
     about: ClassVar[str] = "a point transformer"
 
     grouping: bool = True
-    """Sample the cloud down twice, each sample with its neighbourhood, before the layers; else every point goes through all of them."""
+    """Sample the cloud down twice, each sample with its neighborhood, before the layers; else every point goes through all of them."""
     npoints: tuple[int, int] = (512, 256)
     """Points that are left by the first and the second sampling."""
     neighbors: int = 32
-    """Nearest points that make a neighbourhood."""
+    """Nearest points that make a neighborhood."""
     position: bool = True
     """Add an embedding of the coordinates inside every layer."""
     drop_rate: float = 0.5
@@ -103,7 +103,7 @@ class PointTransformer(_Points):
             return SimplePCT(num_classes, **common)
         return PCT(num_classes, npoints=self.npoints, neighbors=self.neighbors, position=self.position, **common)
 
-    def miniature(self) -> "PointTransformer":
+    def smoke_model(self) -> "PointTransformer":
         return replace(self, width=8, npoints=(32, 16), neighbors=8)
 
 
@@ -121,7 +121,7 @@ class PartTransformer(_Points):
     def build(self, *, in_channels: int, num_classes: int, num_shapes: int) -> nn.Module:  # type: ignore[override]
         return PCTParts(num_classes, num_shapes, in_channels=in_channels, drop_rate=self.drop_rate, **self._mixing())
 
-    def miniature(self) -> "PartTransformer":
+    def smoke_model(self) -> "PartTransformer":
         return replace(self, width=8)
 
 

@@ -1,9 +1,9 @@
-"""Sampling a cloud down, each sample with its neighbourhood: the neighbour embedding of PCT.
+"""Sampling a cloud down, each sample with its neighborhood: the neighbor embedding of PCT.
 
 Paper      Guo et al., "PCT: Point Cloud Transformer", 2021 (arXiv 2012.09688), Sec. 3.3.
 Official   MenghaoGuo/PCT, ``sample_and_group`` and ``Local_op``
 
-Shapes     B batch, N points, n samples, k neighbours, D features, C channels
+Shapes     B batch, N points, n samples, k neighbors, D features, C channels
 """
 
 import torch
@@ -21,17 +21,17 @@ def sample_and_group(xyz: Tensor, features: Tensor, n: int, k: int, *, skip_orig
         xyz: ``(B, N, 3)``.
         features: ``(B, N, D)``.
         n: samples.
-        k: neighbours, of all N points and by coordinates, the sample itself among them.
+        k: neighbors, of all N points and by coordinates, the sample itself among them.
         skip_origin: see :func:`foveal.functional.points.farthest_points`.
 
     Returns:
-        The samples' coordinates, ``(B, n, 3)``, and ``[f_j − f_c, f_c]`` for each neighbour j of sample c, ``(B, n, k, 2D)``.
+        The samples' coordinates, ``(B, n, 3)``, and ``[f_j − f_c, f_c]`` for each neighbor j of sample c, ``(B, n, k, 2D)``.
     """
     index = farthest_points(xyz, n, skip_origin=skip_origin)
-    centres = gather_points(xyz, index)
-    neighbours = gather_points(features, nearest_points(centres, xyz, k))
-    own = gather_points(features, index).unsqueeze(2).expand_as(neighbours)
-    return centres, torch.cat([neighbours - own, own], -1)
+    centers = gather_points(xyz, index)
+    neighbors = gather_points(features, nearest_points(centers, xyz, k))
+    own = gather_points(features, index).unsqueeze(2).expand_as(neighbors)
+    return centers, torch.cat([neighbors - own, own], -1)
 
 
 def conv_norm(in_channels: int, out_channels: int, *, bias: bool = False) -> nn.Sequential:
@@ -40,7 +40,7 @@ def conv_norm(in_channels: int, out_channels: int, *, bias: bool = False) -> nn.
 
 
 class Local(nn.Module):
-    """Neighbourhoods to features: two maps of each neighbour, the largest of each channel.
+    """Neighborhoods to features: two maps of each neighbor, the largest of each channel.
 
     Shape:
         ``(B, n, k, D) -> (B, C, n)``.

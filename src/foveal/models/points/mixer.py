@@ -26,7 +26,7 @@ LayerForm = Literal["offset", "plain"]
 
 
 class OffsetMix(nn.Module):
-    """Queries and keys are one projection of a quarter of the channels. ``plain`` is the paper's self-attention row: softmax, scaled, normalised once."""
+    """Queries and keys are one projection of a quarter of the channels. ``plain`` is the paper's self-attention row: softmax, scaled, normalized once."""
 
     def __init__(self, channels: int, form: LayerForm, *, width: int | None = None, eps: float = 0.0) -> None:
         super().__init__()

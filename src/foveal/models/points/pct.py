@@ -26,7 +26,7 @@ _ACTIVATIONS = {"relu": lambda: nn.ReLU(), "leaky_relu_0.2": lambda: nn.LeakyReL
 
 
 class PCT(nn.Module):
-    """Classification of clouds, with neighbour embedding: 1,024 points, then 512, then 256, on which the layers work.
+    """Classification of clouds, with neighbor embedding: 1,024 points, then 512, then 256, on which the layers work.
 
     Args:
         num_classes: K.
@@ -103,7 +103,7 @@ class PCT(nn.Module):
 
 
 class SimplePCT(nn.Module):
-    """Classification without neighbourhoods: the layers see every point. Arguments as of :class:`PCT`; the layers have ``2 · width`` channels.
+    """Classification without neighborhoods: the layers see every point. Arguments as of :class:`PCT`; the layers have ``2 · width`` channels.
 
     Shape:
         ``(B, N, in_channels) -> (B, K)``, any N.

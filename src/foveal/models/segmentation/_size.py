@@ -10,7 +10,7 @@ __all__ = ["pad_to", "resize"]
 
 @leaf
 def pad_to(x: Tensor, multiple: int) -> Tensor:
-    """Zeros below and on the right, so that both sides are divisible. Zeros are the mean of standardised images."""
+    """Zeros below and on the right, so that both sides are divisible. Zeros are the mean of standardized images."""
     height, width = x.shape[-2:]
     return F.pad(x, (0, -width % multiple, 0, -height % multiple))
 

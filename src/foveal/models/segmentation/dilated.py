@@ -94,7 +94,7 @@ class DilatedResNet(FeatureMapConfig):
         make = {"eanet": self._eanet, "fcn": self._fcn, "deeplabv3": self._deeplab}[self.head]
         return DilatedNet(net, make(net.num_features, num_classes), align_corners=self.head == "eanet")
 
-    def miniature(self) -> "DilatedResNet":
+    def smoke_model(self) -> "DilatedResNet":
         return replace(self, backbone="resnet18", pretrained=False)
 
     def _eanet(self, channels: int, num_classes: int) -> nn.Module:

@@ -2,7 +2,7 @@
 
 Paper      Li, Zheng, Duan, Su, Zhang, "Multistage Attention ResU-Net for Semantic Segmentation of Fine-Resolution Remote Sensing Images", IEEE GRSL 2021
            (arXiv 2011.14302)
-Official   lironui/MAResU-Net, whose licence forbids taking from it; written from the formulas
+Official   lironui/MAResU-Net, whose license forbids taking from it; written from the formulas
 Differs    Rectangular images of any size (the official code needs squares, multiples of 32; we pad below and on the right, and crop). Any number of channels
            (there the first convolution has 3 whatever is asked for). The channel attention is computed in float32: its logits are sums over all pixels and
            overflow in half precision. Norms have a floor, so that a pixel of zeros does not turn the whole output into NaN.
@@ -143,7 +143,7 @@ class MAResUNet(FeatureMapConfig):
     pretrained: bool = False
     """Start the encoder from timm's ImageNet weights, which are downloaded."""
 
-    def miniature(self) -> "MAResUNet":
+    def smoke_model(self) -> "MAResUNet":
         return replace(self, encoder="resnet18", pretrained=False)
 
     def build(self, *, img_size: int, in_chans: int, num_classes: int) -> MultistageUNet:

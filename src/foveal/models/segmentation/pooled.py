@@ -53,7 +53,7 @@ class SmpConfig(FeatureMapConfig):
     weights: str | None = None
     """``imagenet`` or another name of the library; random if None."""
 
-    def miniature(self) -> "SmpConfig":
+    def smoke_model(self) -> "SmpConfig":
         return replace(self, encoder="resnet18", weights=None)
 
     def build(self, *, img_size: int, in_chans: int, num_classes: int) -> nn.Module:

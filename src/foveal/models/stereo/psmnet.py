@@ -153,7 +153,7 @@ class PyramidStereoNet(nn.Module):
         """Convolutions of features, volume and aggregation from N(0, 2 / (kernel volume · output channels)), the official code's; mixers keep their own."""
         for part in (self.features, self.enter, self.refine, self.aggregate):
             for module in part.modules():
-                # transposed convolutions keep PyTorch's initialisation there as well
+                # transposed convolutions keep PyTorch's initialization there as well
                 if isinstance(module, (nn.Conv2d, nn.Conv3d)):
                     fan = module.out_channels * module.weight[0, 0].numel()
                     nn.init.normal_(module.weight, std=(2 / fan) ** 0.5)
@@ -215,7 +215,7 @@ class PSMNet(FeatureMapConfig):
         if len(self.blocks) != 4 or not self.pools or min(self.width, *self.blocks, *self.pools) < 1:
             raise InputError(f"expected a width, blocks of four stages and pools of at least 1, got {self.width}, {self.blocks} and {self.pools}")
         if self.place == "volume" and self.attention == "halo_2d":
-            raise InputError("halo attention has neighbours in height and width alone, a volume has disparities too; place it on features, or choose another")
+            raise InputError("halo attention has neighbors in height and width alone, a volume has disparities too; place it on features, or choose another")
 
     def build(self, *, img_size: int, in_chans: int, num_classes: int) -> PyramidStereoNet:
         """The network.
@@ -235,7 +235,7 @@ class PSMNet(FeatureMapConfig):
             fill(net, read_weights(start), start, "attention, place and sizes must be those of its run")
         return net
 
-    def miniature(self) -> "PSMNet":
+    def smoke_model(self) -> "PSMNet":
         return replace(self, width=8, blocks=(1, 1, 1, 1), pools=(8, 4), max_disparity=32, start=None)
 
     def arms(self) -> dict[str, Arm]:

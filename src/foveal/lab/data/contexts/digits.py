@@ -22,7 +22,7 @@ __all__ = ["CONTEXTS", "ContextedDigits"]
 
 _SEEN, _RAREST = 7, 0.02
 """Contexts of a class in training, and how often the last of them comes for each of the first; as in the protocol for NICO."""
-_COLOURS = (
+_COLORS = (
     ((0.70, 0.15, 0.15), (0.45, 0.05, 0.10)),
     ((0.15, 0.55, 0.20), (0.05, 0.35, 0.10)),
     ((0.15, 0.25, 0.70), (0.05, 0.10, 0.45)),
@@ -35,7 +35,7 @@ _COLOURS = (
     ((0.65, 0.30, 0.45), (0.45, 0.15, 0.30)),
 )
 CONTEXTS = [f"{texture} {n}" for n, texture in enumerate(("stripes", "rings", "squares", "bars", "waves") * 2)]
-"""Names of the backgrounds: a texture, and two colours."""
+"""Names of the backgrounds: a texture, and two colors."""
 
 
 @register_data
@@ -101,7 +101,7 @@ class ContextedDigits(Data):
 
     def _prepare(self, image: Any) -> Tensor:
         small = image.convert("RGB").resize((self.side, self.side))
-        return _standardise(torch.from_numpy(np.array(small)).permute(2, 0, 1))
+        return _standardize(torch.from_numpy(np.array(small)).permute(2, 0, 1))
 
 
 class ContextedScenes:
@@ -122,7 +122,7 @@ class ContextedScenes:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return _standardise(self._images[index]), int(self.labels[index])
+        return _standardize(self._images[index]), int(self.labels[index])
 
     def _compose(self, index: int) -> tuple[Images, int, int]:
         s = self._settings
@@ -151,7 +151,7 @@ _FREQUENCIES /= _FREQUENCIES.sum()
 
 
 def _background(context: int, side: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """``(3, side, side)``: the context's two colours, mixed by its texture, which lies elsewhere in every scene."""
+    """``(3, side, side)``: the context's two colors, mixed by its texture, which lies elsewhere in every scene."""
     rows, columns = np.mgrid[0:side, 0:side] + rng.uniform(0, side, (2, 1, 1))
     pitch = 1.2 if context < 5 else 0.7
     match context % 5:
@@ -166,9 +166,9 @@ def _background(context: int, side: int, rng: np.random.Generator) -> NDArray[np
         case _:
             wave = np.sin(pitch * rows + np.sin(pitch * columns))
     share = ((1 + wave) / 2)[None]
-    light, dark = (np.array(colour)[:, None, None] for colour in _COLOURS[context])
+    light, dark = (np.array(color)[:, None, None] for color in _COLORS[context])
     return (share * light + (1 - share) * dark).astype(np.float32)
 
 
-def _standardise(image: Tensor) -> Tensor:
+def _standardize(image: Tensor) -> Tensor:
     return (image.to(torch.float32) / 255 - 0.4) / 0.25

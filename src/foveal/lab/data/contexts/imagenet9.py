@@ -89,8 +89,8 @@ class ImageNet9(Data):
             probes=probes,
         )
 
-    def stand_in(self) -> Data:
-        return ContextedDigits().stand_in()
+    def smoke_data(self) -> Data:
+        return ContextedDigits().smoke_data()
 
     def _split(self, pictures: list[Picture], transform: Any, root: Path, notes: list[str], *, augments: bool = False) -> Pictures:
         return Pictures(readable(pictures, notes) if self.check else pictures, list(NINE), transform, root, augments=augments)

@@ -120,8 +120,8 @@ class NICO(Data):
                 kept += random.Random(seed_of("nico", self.seed, label, context)).sample(found, count)
         return sorted(kept)
 
-    def stand_in(self) -> Data:
-        return ContextedDigits().stand_in()
+    def smoke_data(self) -> Data:
+        return ContextedDigits().smoke_data()
 
     def _order(self) -> dict[str, tuple[str, ...]]:
         if self.contexts is None:

@@ -39,10 +39,10 @@ def coco(train: int = 24, val: int = 6) -> Path:
             for index in range(len(split)):
                 image, target = split[index]
                 # the inverse of what the split did to the bytes
-                grey = ((image[0] * 0.25 + 0.13) * 255).round().clamp(0, 255).byte().numpy()
+                gray = ((image[0] * 0.25 + 0.13) * 255).round().clamp(0, 255).byte().numpy()
                 name, number = f"{index:012}.jpg", 1000 + index
-                save(root / part / name, np.stack([grey] * 3, -1))
-                images.append({"id": number, "file_name": name, "height": grey.shape[0], "width": grey.shape[1]})
+                save(root / part / name, np.stack([gray] * 3, -1))
+                images.append({"id": number, "file_name": name, "height": gray.shape[0], "width": gray.shape[1]})
                 for box, label, mask in zip(target["boxes"].tolist(), target["labels"].tolist(), target["masks"], strict=True):
                     left, top, right, bottom = box
                     objects.append(

@@ -114,7 +114,7 @@ class CocoFolder(Data):
             return entries
         return [entry for entry in entries if any(not one["iscrowd"] for one in entry.objects)]
 
-    def stand_in(self) -> "CocoFolder":
+    def smoke_data(self) -> "CocoFolder":
         """Scenes of digits in the same format."""
         # its files lie where COCO's own do
         return CocoFolder(root=coco(), img_size=64, masks=self.masks, flip=self.flip, jitter=self.jitter, keep_empty=self.keep_empty, check=self.check)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...._errors import InputError, missing_extra
 from .._bundle import Data, register_data, seed_of
 from .._fetch import packaged
-from ..cutouts import CLASSES, _read, _standardise, fitted, split_cutouts, square_photo
+from ..cutouts import CLASSES, _read, _standardize, fitted, split_cutouts, square_photo
 from ._bundle import DetectionBundle, instances_of
 from .digits import DigitScenes
 
@@ -81,9 +81,9 @@ class CutoutScenes(Data):
             notes=["scenes are composed: cut-out photographs on photographs"],
         )
 
-    def stand_in(self) -> Data:
+    def smoke_data(self) -> Data:
         """Scenes of digits: cut-outs are fetched."""
-        return DigitScenes().stand_in()
+        return DigitScenes().smoke_data()
 
 
 class _Scenes:
@@ -121,7 +121,7 @@ class _Scenes:
                     break
         target: dict[str, Any] = instances_of(numbers, [self._labels[file] for file in chosen], index)
         target["caption"] = " ".join(self._sentences[file] for file in reversed(chosen))
-        return _standardise(scene.clamp(0, 1)), target
+        return _standardize(scene.clamp(0, 1)), target
 
     def _all_seen(self, before: Tensor, after: Tensor, count: int) -> bool:
         """Whether the new thing leaves enough of each other one, by what was seen of it before, and is there itself."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...._errors import InputError
-from .._bundle import Data, grey_digit, register_data, seed_of, standardise
+from .._bundle import Data, gray_digit, register_data, seed_of, standardize
 from ..digits import Images, Labels, load_digits, split_by_class
 from ._bundle import DetectionBundle, Instances
 
@@ -78,7 +78,7 @@ class DigitScenes(Data):
             classes=[str(n) for n in range(10)],
             img_size=self.side,
             in_chans=1,
-            prepare=grey_digit(self.side),
+            prepare=gray_digit(self.side),
             notes=["scenes are composed of real digits"],
         )
 
@@ -100,7 +100,7 @@ class _Scenes:
         return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return standardise(self._images[index]).unsqueeze(0), self._numbers[index]
+        return standardize(self._images[index]).unsqueeze(0), self._numbers[index]
 
     def _compose(self, index: int) -> tuple[Images, NDArray[np.uint8], list[int]]:
         s, rng = self._settings, np.random.default_rng(seed_of(self._settings.seed, "digit scenes", self._split, index))

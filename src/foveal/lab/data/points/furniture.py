@@ -119,9 +119,9 @@ class Furniture(DrawnClouds):
             up_axis=self.up_axis,
         )
 
-    def stand_in(self) -> Data:
+    def smoke_data(self) -> Data:
         """Solids: furniture is fetched."""
-        return replace(Solids(num_points=64).stand_in(), normals=self.normals)  # type: ignore[type-var]
+        return replace(Solids(num_points=64).smoke_data(), normals=self.normals)  # type: ignore[type-var]
 
     def _clouds(self, folder: Path, models: "list[tuple[str, str, str, str]]") -> NDArray[np.float32]:
         """``(models, num_points, 3 or 6)``."""

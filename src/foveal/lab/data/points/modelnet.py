@@ -104,7 +104,7 @@ class ModelNet40H5(_ModelNet):
             parts[split] = Stored.of(clouds, labels) if clouds else Stored(np.empty((0, self.channels), np.float32), *[np.empty(0, np.int64)] * 2)
         return names, parts
 
-    def stand_in(self) -> "ModelNet40H5":
+    def smoke_data(self) -> "ModelNet40H5":
         """Solids in the same format."""
         return replace(self, root=_miniature.modelnet_h5(), num_points=_miniature.POINTS)
 
@@ -139,7 +139,7 @@ class ModelNet40Off(_ModelNet):
         rng = np.random.default_rng(seed_of("mesh", self.seed, *path.parts[-3:]))
         return sample_surface(vertices, triangles, self.num_points, rng, path=path)
 
-    def stand_in(self) -> "ModelNet40Off":
+    def smoke_data(self) -> "ModelNet40Off":
         """Boxes and pyramids in the same format."""
         return replace(self, root=_miniature.modelnet_off(), num_points=_miniature.POINTS)
 
@@ -171,6 +171,6 @@ class ModelNet40Txt(_ModelNet):
     def cloud(self, path: Path) -> np.ndarray:
         return read_cloud_txt(path, 6, delimiter=",", at_least=self.num_points, at_most=self.num_points)
 
-    def stand_in(self) -> "ModelNet40Txt":
+    def smoke_data(self) -> "ModelNet40Txt":
         """Solids in the same format."""
         return replace(self, root=_miniature.modelnet_txt(), num_points=_miniature.POINTS)

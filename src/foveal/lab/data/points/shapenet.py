@@ -33,7 +33,7 @@ PARTS_OF: dict[str, tuple[int, ...]] = {
 }
 """Numbers of the parts of each class, in the order of the classes."""
 _LEAST = 32
-"""Points: a file with fewer is no shape, and the published neighbourhoods have as many."""
+"""Points: a file with fewer is no shape, and the published neighborhoods have as many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class ShapeNetPartTxt(_ShapeNetPart):
         arrays = cached(f"ShapeNetPartTxt-{split}", paths, ("ShapeNetPartTxt", labels), make)
         return Stored(np.ascontiguousarray(arrays["points"][:, : self.channels]), arrays["ends"], np.asarray(labels, np.int64), arrays["parts"])
 
-    def stand_in(self) -> "ShapeNetPartTxt":
+    def smoke_data(self) -> "ShapeNetPartTxt":
         """Solids with parts from below to above, in the same format."""
         return replace(self, root=_miniature.shapenet_txt(), num_points=_miniature.POINTS)
 
@@ -145,7 +145,7 @@ class ShapeNetPartH5(_ShapeNetPart):
             return Stored(np.empty((0, 3), np.float32), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
         return Stored.of(clouds, labels, parts)
 
-    def stand_in(self) -> "ShapeNetPartH5":
+    def smoke_data(self) -> "ShapeNetPartH5":
         """Solids with parts from below to above, in the same format."""
         return replace(self, root=_miniature.shapenet_h5(), num_points=_miniature.POINTS)
 

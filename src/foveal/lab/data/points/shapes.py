@@ -69,8 +69,8 @@ def _torus(rng: np.random.Generator, n: int) -> Surface:
     chosen = _by_weight(rng, large + small * np.cos(across), n)
     around, across = around[chosen], across[chosen]
     normals = np.stack([np.cos(across) * np.cos(around), np.cos(across) * np.sin(around), np.sin(across)], 1)
-    centre = large * np.stack([np.cos(around), np.sin(around), np.zeros(n)], 1)
-    return centre + small * normals, normals
+    center = large * np.stack([np.cos(around), np.sin(around), np.zeros(n)], 1)
+    return center + small * normals, normals
 
 
 SOLIDS: dict[str, Callable[[np.random.Generator, int], Surface]] = {

@@ -15,7 +15,7 @@ class SegmentationBundle(DataBundle):
     """Splits of ``(image (C, H, W) float, mask (H, W) int64)``. In training all images are ``img_size`` squares; otherwise sizes are the images' own."""
 
     palette: tuple[tuple[int, int, int], ...] = ()
-    """Colours of classes; where there is none, PASCAL VOC's."""
+    """Colors of classes; where there is none, PASCAL VOC's."""
     unscored: tuple[str, ...] = ()
     """Classes that are no part of the mean scores, such as background or clutter."""
     chance: float | None = None

@@ -117,7 +117,7 @@ class MaskPairs(Data):
 
     def _transforms(self) -> tuple[Together, Together]:
         v2, tv_tensors = vision("segmentation of image files")
-        # padding has the colour of the mean, which is 0 behind the standardisation
+        # padding has the color of the mean, which is 0 behind the standardization
         fill = {tv_tensors.Image: [round(255 * value) for value in _MEAN], tv_tensors.Mask: IGNORE}
         crop = v2.RandomCrop(self.img_size, pad_if_needed=True, fill=fill)
         return Together([_Scaled(self.min_scale, self.max_scale), crop, v2.RandomHorizontalFlip()], self.jitter), Together()

@@ -71,8 +71,8 @@ def one_class(labels: Labels, name: str, where: object) -> InputError:
 
 
 def remedy(labels: Labels) -> str:
-    if labels.colours:
-        return "Look at the colours of the masks"
+    if labels.colors:
+        return "Look at the colors of the masks"
     unknown = "" if labels.closed else " where nobody knows"
     binary = ". Where the masks hold 0 and 255, give --data.values 0 255" if len(labels.classes) == 2 and not labels.closed else ""
     return f"Expected {labels.expected()}{unknown}{binary}"

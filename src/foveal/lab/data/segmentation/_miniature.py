@@ -24,7 +24,7 @@ Pixels = NDArray[Any]
 
 @dataclass(frozen=True)
 class Kinds:
-    """What is written for a pixel: of the background, of nuclei in turn, and of the rim of a nucleus, which nobody knows; numbers, or colours."""
+    """What is written for a pixel: of the background, of nuclei in turn, and of the rim of a nucleus, which nobody knows; numbers, or colors."""
 
     background: Any
     things: Sequence[Any]
@@ -52,8 +52,8 @@ def _pieces(count: int, left: int) -> Iterator[tuple[Pixels, Pixels]]:
     for index in range(count):
         top, start = (index // across) * HEIGHT, left + (index % across) * WIDTH
         place = np.s_[top : top + HEIGHT, start : start + WIDTH]
-        grey = (255 * image[place]).round().astype(np.uint8)
-        yield np.stack([grey] * 3, -1), numbers[place]
+        gray = (255 * image[place]).round().astype(np.uint8)
+        yield np.stack([gray] * 3, -1), numbers[place]
 
 
 def _write(root: Path, parts: dict[str, tuple[int, int]], kinds: Kinds, files: Callable[[str, int], Sequence[tuple[str, bool]]], palette: Any = None) -> None:
@@ -114,12 +114,12 @@ def cityscapes(ids: Sequence[int]) -> Path:
     return miniature("cityscapes", lambda root: _write(root, parts, Kinds(ids[0], ids[1:], 0), files))
 
 
-def isprs(city: str, colours: Sequence[tuple[int, int, int]], val: Sequence[str], test: Sequence[str]) -> Path:
+def isprs(city: str, colors: Sequence[tuple[int, int, int]], val: Sequence[str], test: Sequence[str]) -> Path:
     """Tiles of a city with masks of eroded borders.
 
     Args:
         city: ``vaihingen`` or ``potsdam``.
-        colours: of the classes.
+        colors: of the classes.
         val: tiles of the validation.
         test: tiles of the test.
     """
@@ -132,7 +132,7 @@ def isprs(city: str, colours: Sequence[tuple[int, int, int]], val: Sequence[str]
         return [(f"images/{name}.tif", False), (f"masks/{name}_noBoundary.tif", True)]
 
     def write(root: Path) -> None:
-        _write(root, {part: (len(names), 0 if part == "train" else 256) for part, names in tiles.items()}, Kinds(colours[0], colours[1:], (0, 0, 0)), files)
+        _write(root, {part: (len(names), 0 if part == "train" else 256) for part, names in tiles.items()}, Kinds(colors[0], colors[1:], (0, 0, 0)), files)
 
     return miniature(f"isprs-{city}", write)
 

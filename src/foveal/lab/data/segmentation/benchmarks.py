@@ -3,7 +3,7 @@
 ``PascalVOC``   VOCdevkit/VOC2012; with ``SegmentationClassAug`` and ``ImageSets/Segmentation/trainaug.txt`` the 10,582 images of Hariharan et al. 2011
 ``ADE20K``      ADEChallengeData2016, 150 classes
 ``Cityscapes``  leftImg8bit and gtFine, 19 classes
-``ISPRS``       Vaihingen or Potsdam tiles, coloured masks, with or without eroded borders
+``ISPRS``       Vaihingen or Potsdam tiles, colored masks, with or without eroded borders
 """
 
 import re
@@ -44,7 +44,7 @@ class PascalVOC(MaskPairs):
     def pairs(self, passed: Passed) -> dict[str, list[Pair]]:
         return {"train": self._listed(self.train_list), "val": self._listed("val")}
 
-    def stand_in(self) -> "PascalVOC":
+    def smoke_data(self) -> "PascalVOC":
         """Pieces of the image of nuclei in the same format."""
         return replace(self, root=_miniature.voc(), img_size=33)
 
@@ -64,7 +64,7 @@ class PascalVOC(MaskPairs):
 @register_data
 @dataclass(frozen=True, kw_only=True)
 class ADE20K(MaskPairs):
-    """ADE20K of the 2016 scene parsing challenge: value 0 is unlabelled, 1 to 150 are the classes."""
+    """ADE20K of the 2016 scene parsing challenge: value 0 is unlabeled, 1 to 150 are the classes."""
 
     def labels(self) -> Labels:
         file = Path(self.root) / "objectInfo150.txt"
@@ -81,7 +81,7 @@ class ADE20K(MaskPairs):
     def pairs(self, passed: Passed) -> dict[str, list[Pair]]:
         return {"train": self._part("training", passed), "val": self._part("validation", passed)}
 
-    def stand_in(self) -> "ADE20K":
+    def smoke_data(self) -> "ADE20K":
         """Pieces of the image of nuclei in the same format."""
         return replace(self, root=_miniature.ade20k(), img_size=32)
 
@@ -96,7 +96,7 @@ CITY_CLASSES = {
     **{"terrain": 22, "sky": 23, "person": 24, "rider": 25, "car": 26, "truck": 27, "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33},
 }
 """Those that are evaluated, with their ids in ``labelIds`` files."""
-CITY_COLOURS = (
+CITY_COLORS = (
     *((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35)),
     *((152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
 )
@@ -110,14 +110,14 @@ class Cityscapes(MaskPairs):
     img_size: int = 768
 
     def labels(self) -> Labels:
-        # ids run to 33, and −1, the licence plate, is stored as what is left of it in the file
+        # ids run to 33, and −1, the license plate, is stored as what is left of it in the file
         codes = dict.fromkeys((*range(34), 255), IGNORE) | {value: number for number, value in enumerate(CITY_CLASSES.values())}
-        return Labels(tuple(CITY_CLASSES), codes=codes, palette=CITY_COLOURS)
+        return Labels(tuple(CITY_CLASSES), codes=codes, palette=CITY_COLORS)
 
     def pairs(self, passed: Passed) -> dict[str, list[Pair]]:
         return {"train": self._part("train", passed), "val": self._part("val", passed)}
 
-    def stand_in(self) -> "Cityscapes":
+    def smoke_data(self) -> "Cityscapes":
         """Pieces of the image of nuclei in the same format."""
         return replace(self, root=_miniature.cityscapes(tuple(CITY_CLASSES.values())), img_size=32)
 
@@ -128,7 +128,7 @@ class Cityscapes(MaskPairs):
         return [(file, masks / file.parent.name / file.name.replace(ending, "_gtFine_labelIds.png")) for file in _visible(images.glob(f"*/*{ending}"), passed)]
 
 
-ISPRS_COLOURS = {
+ISPRS_COLORS = {
     "impervious surface": (255, 255, 255),
     "building": (0, 0, 255),
     "low vegetation": (0, 255, 255),
@@ -157,8 +157,8 @@ class ISPRS(MaskPairs):
     """Which of the two sets."""
 
     def labels(self) -> Labels:
-        colours = {colour: number for number, colour in enumerate(ISPRS_COLOURS.values())} | {(0, 0, 0): IGNORE}
-        return Labels(tuple(ISPRS_COLOURS), colours=colours, palette=tuple(ISPRS_COLOURS.values()), unscored=("clutter",))
+        colors = {color: number for number, color in enumerate(ISPRS_COLORS.values())} | {(0, 0, 0): IGNORE}
+        return Labels(tuple(ISPRS_COLORS), colors=colors, palette=tuple(ISPRS_COLORS.values()), unscored=("clutter",))
 
     def pairs(self, passed: Passed) -> dict[str, list[Pair]]:
         known = f"{self.root} with images/ and masks/, tiles named as the ISPRS names them"
@@ -172,9 +172,9 @@ class ISPRS(MaskPairs):
             out[part].append((images[tile], masks[tile]))
         return {name: part for name, part in out.items() if part or name != "test"}
 
-    def stand_in(self) -> "ISPRS":
+    def smoke_data(self) -> "ISPRS":
         """Pieces of the image of nuclei as tiles of the city."""
-        made = _miniature.isprs(self.city, tuple(ISPRS_COLOURS.values()), ISPRS_VAL[self.city], ISPRS_TEST[self.city])
+        made = _miniature.isprs(self.city, tuple(ISPRS_COLORS.values()), ISPRS_VAL[self.city], ISPRS_TEST[self.city])
         return replace(self, root=made, img_size=32)
 
     def _tiles(self, folder: Path, passed: Passed) -> dict[str, Path]:

@@ -1,7 +1,7 @@
 """Real images with masks that wheels carry. Nothing is downloaded when they are read.
 
 ``Nuclei``      a fluorescence image of 125 cell nuclei with instance masks, 512×512, in the ``stardist`` wheel (BSD-3)
-``BrainSlabs``  the MNI152 T1 brain template with maps of grey and white matter, 1 mm, in the ``nilearn`` wheel (code BSD; the template's licence is not stated:
+``BrainSlabs``  the MNI152 T1 brain template with maps of gray and white matter, 1 mm, in the ``nilearn`` wheel (code BSD; the template's license is not stated:
                 install it, do not pass it on)
 
 Each is one image. Parts of it that share no nucleus and no slice train and test, so numbers say how well a network learns it, and nothing of other cells or
@@ -46,9 +46,9 @@ def read_nuclei() -> tuple[Pixels, NDArray[np.int64]]:
 
 @lru_cache(maxsize=1)
 def read_brain() -> tuple[Pixels, Mask]:
-    """The T1 volume, 0 to 1, and tissue: 0 outside, 1 other, 2 grey, 3 white; ``(197, 233, 189)`` both, the last axis from below to above.
+    """The T1 volume, 0 to 1, and tissue: 0 outside, 1 other, 2 gray, 3 white; ``(197, 233, 189)`` both, the last axis from below to above.
 
-    Grey or white is what the larger of the two maps says where it is at least one half.
+    Gray or white is what the larger of the two maps says where it is at least one half.
 
     Raises:
         ValueError: a package that holds or reads them is not installed.
@@ -62,10 +62,10 @@ def read_brain() -> tuple[Pixels, Mask]:
         name = f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
         volume: Any = nibabel.load(packaged("nilearn", "datasets", "data", name, what="the brain template"))
         volumes.append(np.asarray(volume.dataobj, dtype=np.float32) / np.float32(255))
-    image, grey, white = volumes
+    image, gray, white = volumes
     tissue = (image > 0).astype(np.uint8)
-    tissue[(grey >= 0.5) & (grey >= white)] = 2
-    tissue[(white >= 0.5) & (white > grey)] = 3
+    tissue[(gray >= 0.5) & (gray >= white)] = 2
+    tissue[(white >= 0.5) & (white > gray)] = 3
     return image, tissue
 
 
@@ -122,7 +122,7 @@ class Nuclei(Data):
             classes=["background", "nucleus"],
             img_size=self.img_size,
             in_chans=1,
-            prepare=_grey(mean, deviation),
+            prepare=_gray(mean, deviation),
             notes=[
                 "train and test are parts of one image: the numbers say nothing of other cells",
                 f"{across} nuclei lie across the border of train and {over} across that of val and test: "
@@ -165,7 +165,7 @@ class BrainSlabs(Data):
         mean, deviation = 0.16, 0.26
 
         def slices(name: str) -> "_Slices":
-            # a square of 192 holds all of the brain but its outermost millimetres; lying so that the front is up
+            # a square of 192 holds all of the brain but its outermost millimeters; lying so that the front is up
             turned = [(np.rot90(image[3:195, 20:212, z]), np.rot90(tissue[3:195, 20:212, z])) for z in parts[name]]
             return _Slices([(picture - mean) / deviation for picture, _ in turned], [mask for _, mask in turned], augments=name == "train")
 
@@ -173,10 +173,10 @@ class BrainSlabs(Data):
             train=slices("train"),
             val=slices("val"),
             test=slices("test"),
-            classes=["outside", "fluid and other", "grey matter", "white matter"],
+            classes=["outside", "fluid and other", "gray matter", "white matter"],
             img_size=192,
             in_chans=1,
-            prepare=_grey(mean, deviation),
+            prepare=_gray(mean, deviation),
             notes=["slices of one averaged brain: the numbers say nothing of patients"],
             palette=((20, 20, 30), (70, 130, 200), (150, 150, 150), (240, 230, 200)),
         )
@@ -236,7 +236,7 @@ def _varied(image: Pixels, mask: NDArray[Any]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(varied)[None], torch.from_numpy(mask.astype(np.int64, order="C"))
 
 
-def _grey(mean: float, deviation: float) -> Callable[[Any], Tensor]:
+def _gray(mean: float, deviation: float) -> Callable[[Any], Tensor]:
     """Prepares an image of any size."""
 
     def prepare(image: Any) -> Tensor:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...._errors import InputError
-from .._bundle import Data, grey_digit, register_data, seed_of
+from .._bundle import Data, gray_digit, register_data, seed_of
 from ._bundle import SegmentationBundle
 
 __all__ = ["FlagSwap"]
@@ -27,7 +27,7 @@ FLAG = np.array([(0, 1), (1, 0), (1, 1), (1, 2), (2, 1)])
 @register_data
 @dataclass(frozen=True, kw_only=True)
 class FlagSwap(Data):
-    """Grey scenes with a square or a ring in each half, and in every second one a flag of five pixels.
+    """Gray scenes with a square or a ring in each half, and in every second one a flag of five pixels.
 
     Raises:
         ValueError: the numbers make no scene.
@@ -61,7 +61,7 @@ class FlagSwap(Data):
             classes=["background", "first", "second"],
             img_size=self.side,
             in_chans=1,
-            prepare=grey_digit(self.side),
+            prepare=gray_digit(self.side),
             palette=((20, 20, 30), (80, 170, 230), (240, 160, 50)),
             unscored=("background",),
             chance=1 / 3,

@@ -28,7 +28,7 @@ __all__ = ["MaskFolder"]
 @register_data
 @dataclass(frozen=True, kw_only=True)
 class MaskFolder(MaskPairs):
-    """Your own images and masks, matched by the name before the ending. Masks are grey or palette images of class numbers, 1, 8, 16 or 32 bits.
+    """Your own images and masks, matched by the name before the ending. Masks are gray or palette images of class numbers, 1, 8, 16 or 32 bits.
 
     Raises:
         ValueError: fewer than two classes; an image without a mask, or with two; see :class:`MaskPairs` for the rest.
@@ -89,7 +89,7 @@ class MaskFolder(MaskPairs):
         cut = min(max(1, round(self.val_fraction * len(found))), len(found) - 1)
         return sorted(order[cut:]), sorted(order[:cut])
 
-    def stand_in(self) -> "MaskFolder":
+    def smoke_data(self) -> "MaskFolder":
         """A folder with pieces of the image of nuclei: background is the first class, nuclei are the second."""
         named = self if len(self.classes) >= 2 else replace(self, classes=("background", "nucleus"), unscored=())
         return replace(named, root=_miniature.mask_folder(), img_size=32, ignore=(IGNORE,), values=())

@@ -35,7 +35,7 @@ class StereoBundle(DataBundle):
 
 
 def as_sample(left: Pixels, right: Pixels, disparity: Pixels, scene: int = -1) -> StereoSample:
-    """Images ``(H, W, 3)``, bytes or floats of 0 to 1, standardised; what is not finite in the disparity becomes NaN."""
+    """Images ``(H, W, 3)``, bytes or floats of 0 to 1, standardized; what is not finite in the disparity becomes NaN."""
     truth = np.where(np.isfinite(disparity), disparity, np.nan).astype(np.float32)
     return torch.cat([_standard(left), _standard(right)]), (torch.from_numpy(truth), scene)
 

@@ -27,7 +27,7 @@ def _pairs(count: int) -> Iterator[tuple[Pixels, Pixels, Pixels]]:
 
 
 def _pfm(path: Path, values: Pixels) -> None:
-    """Grey PFM: rows from below, a negative scale for little endian."""
+    """Gray PFM: rows from below, a negative scale for little endian."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(f"Pf\n{values.shape[1]} {values.shape[0]}\n-1.0\n".encode() + values[::-1].astype("<f4").tobytes())
 

@@ -225,7 +225,7 @@ class SceneFlow(StereoFiles):
         val, train = self._split([pair for pair in pairs if "TEST" not in pair.left.parts[below:]], self.val_pairs)
         return {"train": train, "val": val, "test": test}, ()
 
-    def stand_in(self) -> "SceneFlow":
+    def smoke_data(self) -> "SceneFlow":
         """Made pairs in the same format."""
         return replace(self, root=_miniature.scene_flow(self.variants, self.pass_name), crop=_miniature.CROP, shrink=1, val_pairs=2)
 
@@ -255,14 +255,14 @@ class KITTIStereo(StereoFiles):
         val, train = self._split(pairs, self.val_pairs)
         return {"train": train, "val": val, "test": val}, ()
 
-    def stand_in(self) -> "KITTIStereo":
+    def smoke_data(self) -> "KITTIStereo":
         """Made pairs in the same format."""
         return replace(self, root=_miniature.kitti(self.year), crop=_miniature.CROP, shrink=1, val_pairs=2)
 
     def truth(self, path: Path, reader: Any) -> Pixels:
         image = open_picture(path).image
         if not image.mode.startswith("I"):
-            raise ValueError(f"expected a grey image of 16 bits, got the mode {image.mode}")
+            raise ValueError(f"expected a gray image of 16 bits, got the mode {image.mode}")
         return np.asarray(image).astype(np.float32) / np.float32(256)
 
 
@@ -286,6 +286,6 @@ class MiddleburyStereo(StereoFiles):
         val, train = self._split(listed("additional"), self.val_pairs)
         return {"train": train, "val": val, "test": test}, tuple(pair.left.parent.name.removesuffix("-perfect") for pair in test)
 
-    def stand_in(self) -> "MiddleburyStereo":
+    def smoke_data(self) -> "MiddleburyStereo":
         """Made pairs in the same format."""
         return replace(self, root=_miniature.middlebury(), crop=_miniature.CROP, shrink=1, val_pairs=2)

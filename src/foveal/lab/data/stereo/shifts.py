@@ -238,7 +238,7 @@ class ShiftStereo(Data):
             scenes=self.scenes,
         )
 
-    def stand_in(self) -> "ShiftStereo":
+    def smoke_data(self) -> "ShiftStereo":
         """Small pairs, few of them, and the one scene that needs no fetching."""
         return replace(self, crop=(32, 64), train_pairs=min(16, self.train_pairs), val_pairs=min(2, self.val_pairs), scenes=("motorcycle",))
 

@@ -1,4 +1,4 @@
-"""Video: clips of labelled videos, as files, as folders of frames, and made of moving digits."""
+"""Video: clips of labeled videos, as files, as folders of frames, and made of moving digits."""
 
 from ._bundle import VideoBundle
 from ._reader import VideoClip, open_clip

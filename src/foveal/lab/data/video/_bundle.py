@@ -1,4 +1,4 @@
-"""What a set of labelled videos looks like from outside."""
+"""What a set of labeled videos looks like from outside."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -45,7 +45,7 @@ Videos = list[tuple[Path, int]]
 @register_data
 @dataclass(frozen=True, kw_only=True)
 class VideoFolder(Data):
-    """Labelled videos in class folders or list files: a clip of each, drawn anew in training, from the middle in evaluation.
+    """Labeled videos in class folders or list files: a clip of each, drawn anew in training, from the middle in evaluation.
 
     Raises:
         ValueError: numbers that make no clip. In ``load``: files, classes or lists that are missing or cannot be read.
@@ -119,7 +119,7 @@ class VideoFolder(Data):
             num_frames=self.num_frames,
         )
 
-    def stand_in(self) -> "VideoFolder":
+    def smoke_data(self) -> "VideoFolder":
         """Small videos of moving digits, written once into the cache and read like these, from lists or folders as these are."""
         folder = stand_in_folder()
         if Path(self.root) == folder:

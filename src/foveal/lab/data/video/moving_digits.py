@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...._errors import InputError
-from .._bundle import Data, register_data, seed_of, standardise
+from .._bundle import Data, register_data, seed_of, standardize
 from ..cluttered import _resize
 from ..digits import Images, load_digits, split_by_class
 from ._bundle import TARGETS, VideoBundle, no_single_image
@@ -111,7 +111,7 @@ class Clips:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         frames, label = self.compose(index)
-        return standardise(torch.from_numpy(frames)).unsqueeze(0), label
+        return standardize(torch.from_numpy(frames)).unsqueeze(0), label
 
     def compose(self, index: int) -> tuple[NDArray[np.uint8], int]:
         """Frames ``(T, side, side)`` and the number of the direction."""
