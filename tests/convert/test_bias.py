@@ -52,7 +52,7 @@ class NetworkAttention(TableAttention):
     def __init__(self, dim: int = 16, heads: int = 4, side: int = 4) -> None:
         super().__init__(dim, heads, side)
         self.table = None
-        self.mlp = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, heads, bias=False))
+        self.mlp = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, heads, bias=False), nn.Dropout(0.0))
         self.logit_scale = nn.Parameter(torch.randn(heads, 1, 1) + 1)
         self.register_buffer("coordinates", torch.linspace(-1, 1, 2 * (2 * side - 1) ** 2).sin().view(1, 2 * side - 1, 2 * side - 1, 2), persistent=False)
 

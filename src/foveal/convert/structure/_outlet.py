@@ -8,12 +8,14 @@ from ._seen import Run
 __all__ = ["drops_of", "returns_of"]
 
 
-def drops_of(seen: Run, proj: int) -> tuple[str, str] | None:
+def drops_of(seen: Run, proj: int, maker: str) -> tuple[str, str] | None:
     """Dropouts behind the softmax and behind the output map: none of it shows in evaluation. Another would be lost."""
-    if not seen.drops:
+    # those of a network that makes a bias go on in it
+    drops = [one for one in seen.drops if not (maker and one[0].startswith(f"{maker}."))]
+    if not drops:
         return None
     places = ["", ""]
-    for path, turn, shape in seen.drops:
+    for path, turn, shape in drops:
         of_map = seen.turns[0] < turn <= proj and shape == seen.logits[0].shape
         if not of_map and turn <= proj:
             raise InputError(f"its dropout {path} stands where no attention here has one")

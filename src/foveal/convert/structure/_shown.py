@@ -101,7 +101,7 @@ def shown(copy: nn.Module, call: Call, tokens: set[str], mask: str, ends: str) -
         ends=ends,
         returns=returns,
         harmless=harmless,
-        drops=drops_of(runs[0], behind[0].turn),
+        drops=drops_of(runs[0], behind[0].turn, table.path if table is not None and table.kind == "module" else ""),
     )
 
 
