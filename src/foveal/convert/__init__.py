@@ -1,6 +1,6 @@
 """Somebody else's model, with our attention in it and their weights kept."""
 
-from . import _diffusers, _own, _timm, _timm_class, _timm_rope, _timm_windows, _torch, _torchvision, _transformers, _transformers_video  # noqa: F401  # each enters its hosts
+from . import _diffusers, _own, _timm, _timm_class, _timm_rope, _timm_windows, _torch, _torchvision, _transformers, _transformers_packed, _transformers_video  # noqa: F401  # each enters its hosts
 from ._convert import convert, convert_
 from ._host import Place, find_host, host_key, known_hosts, register_host
 from ._interface import register_attention_functions

