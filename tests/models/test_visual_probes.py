@@ -216,7 +216,9 @@ def test_wider_heads_start_from_the_tower_too() -> None:
         (lambda model: setattr(model.blocks[2], "attn", type(model.blocks[2].attn)(DIM, 2, qkv_bias=True).double()), "layer 2 .*2 heads, wanted 4"),
         (lambda model: setattr(model.blocks[2], "attn", type(model.blocks[2].attn)(DIM, HEADS).double()), "layer 2 .*missing qkv.bias"),
         (
-            lambda model: setattr(model.blocks[2], "attn", type(model.blocks[2].attn)(DIM, HEADS, True, qk_norm=True, norm_layer=nn.LayerNorm).double()),
+            lambda model: setattr(
+                model.blocks[2], "attn", type(model.blocks[2].attn)(DIM, HEADS, qkv_bias=True, qk_norm=True, norm_layer=nn.LayerNorm).double()
+            ),
             "layer 2 .*left over q_norm",
         ),
         (lambda model: setattr(model.blocks[2], "norm1", nn.LayerNorm(DIM, eps=1e-5)), "norm_eps=1e-05"),

@@ -20,6 +20,7 @@ from .segmentation import DilatedNet, DilatedResNet, MAResUNet, MultistageUNet, 
 from .stereo import PSMNet, PyramidStereoNet
 from .t2t import T2T, T2T_SIZES, T2TViT, eamlp
 from .timesformer import TimeSformer
+from .video_language import VideoLanguageModel
 from .vit import SIZES, VisionTransformer, ViT, share_initial_weights_
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "TimeSformer",
     "TwoStreamBlock",
     "ViT",
+    "VideoLanguageModel",
     "VisionTransformer",
     "VisualProbes",
     "build_halonet",

@@ -251,6 +251,12 @@ class VisualProbes(Leaf):
             shadow(torch.empty(1, self.num_probes, self.dim, **place), context=torch.empty(1, num_tokens, self.dim, **place))
         return Cost(parameters=sum(p.numel() for p in self.parameters()), macs=len(self.layers) * counter.get_total_flops() // 2)
 
+    def settings(self) -> dict[str, Any]:
+        """How it was built, as values of JSON, but for device, dtype and what probes are drawn with."""
+        eps = self.norms[0].eps if self.norm else None
+        built = {"dim": self.dim, "num_heads": self.num_heads, "layers": list(self.layers), "num_probes": self.num_probes, "attention": self.config.to_dict()}
+        return built | {"norm": self.norm, "residual": self.residual, "norm_eps": eps, "time": self.time}
+
     def no_weight_decay(self) -> set[str]:
         return {"probes", "time_embed"}
 
