@@ -42,13 +42,19 @@ def language() -> nn.Module:
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, pad_token_id=0, bos_token_id=1, eos_token_id=None))
 
 
-def model(tower=siglip, tokens: str = "patches", probes: bool = True, seed: int = 0, **options: object) -> VideoLanguageModel:
+def gpt2() -> nn.Module:
+    """Its positions are absolute: those of padding on the left would be seen."""
+    sizes = {"n_embd": WIDTH, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": WORDS}
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, pad_token_id=0, bos_token_id=1, eos_token_id=None))
+
+
+def model(tower=siglip, tokens: str = "patches", probes: bool = True, seed: int = 0, words=language, **options: object) -> VideoLanguageModel:
     torch.manual_seed(0)
-    hosts = tower(), language()
+    hosts = tower(), words()
     torch.manual_seed(seed)
     reads = VisualProbes(DIM, 2, [0, 2], PROBES, **options) if probes else None
-    words = {"video_token": None if tokens == "none" else VIDEO, "probe_token": PROBE if probes else None}
-    return VideoLanguageModel(*hosts, DIM, probes=reads, tokens=tokens, **words).double().eval()
+    stand = {"video_token": None if tokens == "none" else VIDEO, "probe_token": PROBE if probes else None}
+    return VideoLanguageModel(*hosts, DIM, probes=reads, tokens=tokens, **stand).double().eval()
 
 
 def sample(question: list[int], frames: int = FRAMES, tokens: str = "patches", probes: bool = True) -> list[int]:
@@ -157,23 +163,25 @@ def test_every_trainable_parameter_is_in_one_group_and_moves() -> None:
 # -- padding and generation ---------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("words", [language, gpt2])
 @pytest.mark.parametrize("tokens", ["patches", "none"])
-def test_a_padded_batch_is_its_samples(tokens) -> None:
+def test_a_padded_batch_is_its_samples(tokens, words) -> None:
     """Words padded on the left, and a video of fewer frames."""
-    net, clips = model(tokens=tokens, time=FRAMES, time_std=1.0), videos()
-    rows = [sample([7, 8, 9], tokens=tokens), sample([9], 2, tokens=tokens)]
-    frames = torch.tensor([[True] * 3, [True, True, False]])
+    net, clips = model(tokens=tokens, words=words, time=FRAMES, time_std=1.0), videos()
+    rows = [sample([9], 2, tokens=tokens), sample([7, 8, 9], tokens=tokens)]
+    frames = torch.tensor([[True, True, False], [True] * 3])
     ids, mask = padded(*rows)
     got, said = net(ids, clips, mask, frames=frames).logits, net.generate(ids, clips, mask, frames, max_new_tokens=6, do_sample=False)
     assert said.shape == (2, 6)
-    for at, (row, count) in enumerate(zip(rows, (3, 2), strict=True)):
+    for at, (row, count) in enumerate(zip(rows, (2, 3), strict=True)):
         alone = torch.tensor([row]), clips[at : at + 1, :count]
         assert_close(got[at, -len(row) :], net(*alone).logits[0], 1e-6, "logits")
         assert torch.equal(said[at], net.generate(*alone, max_new_tokens=6, do_sample=False)[0])
 
 
-def test_generation_with_a_cache_is_the_loop_without() -> None:
-    net, clips = model(), videos()
+@pytest.mark.parametrize("words", [language, gpt2])
+def test_generation_with_a_cache_is_the_loop_without(words) -> None:
+    net, clips = model(words=words), videos()
     ids, mask = padded(sample([7, 8, 9]), sample([9]))
     want = ids
     for step in range(5):

@@ -119,6 +119,7 @@ class VisualProbes(Leaf):
         self.probes = nn.Parameter(torch.empty(1, num_probes, dim, **factory))
         self.time_embed = None if time is None else nn.Parameter(torch.empty(time, dim, **factory))
         self.attentions = nn.ModuleList(self.config.build(dim, num_heads, qkv_bias=qkv_bias, **factory) for _ in self.layers)
+        one: Any
         for layer, one in zip(self.layers, self.attentions, strict=True):
             if _needs_grid(one):
                 raise _reads_no_context(self.config.attention, "cuts windows out of a grid, and probes lie on none")
@@ -189,8 +190,8 @@ class VisualProbes(Leaf):
         chosen = self._chosen(hidden)
         probes = self.begin(len(chosen[0]), 1 if mask is None or mask.ndim != 3 else mask.shape[1] // self.num_probes)
         for at, (layer, tokens) in enumerate(zip(self.layers, chosen, strict=True)):
-            one: Any = self.attentions[at]
-            maps[layer] = one.attention_map(probes, **self._read_as(at, probes, tokens, mask, frame))
+            reader: Any = self.attentions[at]
+            maps[layer] = reader.attention_map(probes, **self._read_as(at, probes, tokens, mask, frame))
             probes = self.read(layer, probes, tokens, mask, frame)
         return maps
 
@@ -246,7 +247,7 @@ class VisualProbes(Leaf):
         from torch.utils.flop_counter import FlopCounterMode
 
         shadow = copy.deepcopy(self.attentions[0]).to("meta").eval().requires_grad_(False)
-        place = {"device": "meta", "dtype": next(shadow.parameters()).dtype}
+        place: dict[str, Any] = {"device": "meta", "dtype": next(shadow.parameters()).dtype}
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             shadow(torch.empty(1, self.num_probes, self.dim, **place), context=torch.empty(1, num_tokens, self.dim, **place))
         return Cost(parameters=sum(p.numel() for p in self.parameters()), macs=len(self.layers) * counter.get_total_flops() // 2)

@@ -72,7 +72,7 @@ class VideoLanguageModel(nn.Module):
         self.tokens: VisualTokens = tokens
         self.video_token, self.probe_token = video_token, probe_token
         like: Tensor = table.weight
-        factory = {"device": like.device, "dtype": like.dtype}
+        factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         width = table.embedding_dim
         projector = nn.Sequential(nn.Linear(vision_dim, width, **factory), nn.GELU(), nn.Linear(width, width, **factory))
         self.project_probes = None if probes is None else copy.deepcopy(projector)
