@@ -177,6 +177,8 @@ def test_a_padded_batch_is_its_samples(tokens, words) -> None:
         alone = torch.tensor([row]), clips[at : at + 1, :count]
         assert_close(got[at, -len(row) :], net(*alone).logits[0], 1e-6, "logits")
         assert torch.equal(said[at], net.generate(*alone, max_new_tokens=6, do_sample=False)[0])
+    turned = torch.tensor([[*row, *[0] * (ids.shape[1] - len(row))] for row in rows])
+    assert_close(net(turned, clips, turned != 0, frames=frames).logits[0, : len(rows[0])], got[0, -len(rows[0]) :], 1e-6, "padded on the right")
 
 
 @pytest.mark.parametrize("words", [language, gpt2])

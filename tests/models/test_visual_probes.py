@@ -288,7 +288,7 @@ def test_cost_is_counted() -> None:
     assert plain.parameters == sum(value.numel() for value in made("softmax").parameters())
 
 
-@pytest.mark.parametrize(("attention", "share"), [("softmax", 0.156), ("denoising", 0.236)])
+@pytest.mark.parametrize(("attention", "share"), [("softmax", 0.155), ("denoising", 0.234)])
 def test_share_of_the_published_tower(attention, share) -> None:
     """27 layers of width 1152, 1,024 tokens: one layer of VideoLLaMA 3's tower, counted, and what probes read of it. More than the 15 % that were hoped for."""
     pytest.importorskip("transformers")
@@ -303,7 +303,7 @@ def test_share_of_the_published_tower(attention, share) -> None:
         layer(torch.empty(1024, 1152, device="meta"), torch.tensor([0, 1024]), (turned, turned))
     tower = 27 * counter.get_total_flops() // 2
     probes = VisualProbes(1152, 16, range(27), attention=attention, device="meta")
-    assert probes.cost(1024).macs / tower == pytest.approx(share, abs=0.001)
+    assert probes.cost(1024).macs / tower == pytest.approx(share, abs=0.0006)
 
 
 def test_autocast_and_half() -> None:
