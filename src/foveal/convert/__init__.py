@@ -14,6 +14,7 @@ from . import (  # noqa: F401  # each enters its hosts
     _torchvision_maxvit,
     _torchvision_video,
     _transformers,
+    _transformers_packed,
     _transformers_video,
     _ultralytics,
 )

@@ -3,6 +3,7 @@
 A replacement is an instance of a subclass of the host's class: transformers finds what to record by class, and would else return no maps and say nothing.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +17,7 @@ from ._layouts import tokens_of
 from ._parts import PrefixRotary, joined
 from ._placed import Placed
 
-__all__ = ["converted"]
+__all__ = ["FORWARDS", "converted"]
 
 FAMILIES = {
     "vit.modeling_vit.ViTAttention": "o_proj",
@@ -35,6 +36,8 @@ FAMILIES = {
     "siglip2.modeling_siglip2.Siglip2Attention": "out_proj",
 }
 """Classes under ``transformers.models``, and the name of their output map."""
+FORWARDS: dict[str, Callable[..., Any]] = {}
+"""By class, how a replacement is called where its host is called in another way than those."""
 
 
 def _forward(
@@ -66,7 +69,8 @@ def _of_keys(attn: TokenAttention, mask: Tensor | None) -> Tensor | None:
 
 @lru_cache
 def _subclass(family: Any) -> Any:
-    return type(f"Converted{family.__name__}", (family,), {"forward": _forward, "options": Placed.options, "__module__": __name__, "__reduce_ex__": _reduce})
+    forward = FORWARDS.get(f"{family.__module__}.{family.__name__}", _forward)
+    return type(f"Converted{family.__name__}", (family,), {"forward": forward, "options": Placed.options, "__module__": __name__, "__reduce_ex__": _reduce})
 
 
 def _reduce(self: nn.Module, protocol: Any) -> Any:

