@@ -92,6 +92,9 @@ def test_every_arm_begins_by_answering_nothing_and_its_gradient_reaches_every_we
     assert torch.equal(model(x, t, y), torch.zeros_like(x))
     shaken(model)(x, t, y).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters()), "DistributedDataParallel would refuse it"
+    for place, layer in model.named_modules():
+        if place.endswith("adaLN_modulation.1"):
+            assert layer.weight.grad.any(1).all(), "each row is read"
 
 
 def test_arms_of_equal_weight_are_so() -> None:

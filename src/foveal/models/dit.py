@@ -11,7 +11,6 @@ Shapes     B batch, C channels of the image, D width, N patches, K classes
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -105,11 +104,13 @@ class DiffusionTransformer(nn.Module, Remembers):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
-        nn.init.zeros_(self.x_embedder.proj.bias)
-        for weight in (self.y_embedder.embedding_table.weight, self.t_embedder.mlp[0].weight, self.t_embedder.mlp[2].weight):
+        if self.x_embedder.proj.bias is not None:
+            nn.init.zeros_(self.x_embedder.proj.bias)
+        for weight in (self.y_embedder.embedding_table.weight, *(layer.weight for layer in self.t_embedder.maps())):
             nn.init.normal_(weight, std=0.02)
-        for block in (*self.blocks, self.final_layer):
-            nn.init.zeros_(block.adaLN_modulation[1].weight)
+        for block in self.modules():
+            if isinstance(block, _Modulated):
+                nn.init.zeros_(block.adaLN_modulation[1].weight)
         nn.init.zeros_(self.final_layer.linear.weight)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -141,20 +142,25 @@ class _Modulated(nn.Module):
 
     def __init__(self, dim: int, parts: int) -> None:
         super().__init__()
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, parts * dim))
+        self.adaLN_modulation: Any = nn.Sequential(nn.SiLU(), nn.Linear(dim, parts * dim))
         self._parts = parts
 
     def modulation(self, condition: Tensor) -> tuple[Tensor, ...]:
         return self.adaLN_modulation(condition).unsqueeze(1).chunk(self._parts, dim=-1)
 
 
+class _TanhGELU(nn.GELU):
+    def __init__(self) -> None:
+        super().__init__(approximate="tanh")
+
+
 class _Block(_Modulated):
     def __init__(self, dim: int, num_heads: int, config: AttentionConfig | None, mlp_ratio: float) -> None:
-        # without an attention it has no modulation either: parameters that no gradient reaches are refused by DistributedDataParallel
+        # without an attention nothing would read its part of the modulation
         super().__init__(dim, 3 if config is None else 6)
         self.norm = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.attn: Any = None if config is None else config.build(dim, num_heads=num_heads, qkv_bias=True)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=partial(nn.GELU, approximate="tanh"))
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=_TanhGELU)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         *first, shift, scale, gate = self.modulation(condition)
@@ -185,11 +191,14 @@ class _TimestepEmbedder(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(_FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
 
+    def maps(self) -> list[nn.Linear]:
+        return [layer for layer in self.mlp if isinstance(layer, nn.Linear)]
+
     def forward(self, t: Tensor) -> Tensor:
         half = _FREQUENCIES // 2
         frequencies = torch.exp(-math.log(_LONGEST) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
         angles = t.float()[:, None] * frequencies
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.mlp[0].weight.dtype))
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.maps()[0].weight.dtype))
 
 
 class _LabelEmbedder(nn.Module):
@@ -221,7 +230,7 @@ class DiT(ModelConfig):
     baseline: ClassVar[str] = "softmax"
     default_arms: ClassVar[tuple[str, ...]] = ("softmax", "softmax-wide", "denoising", "denoising-shared", "external", "none")
     rivals: ClassVar[dict[str, str]] = {"denoising": "softmax-wide"}
-    ranges: ClassVar[dict[str, Range]] = {"mlp_ratio": Range(above=0)}  # type: ignore[misc]
+    ranges: ClassVar[dict[str, Range]] = {"mlp_ratio": Range(above=0)}
 
     attention: str = "softmax"
     """Name of an attention on tokens, out of foveal list; or none (patches do not meet)."""
@@ -238,7 +247,7 @@ class DiT(ModelConfig):
     mlp_ratio: float = 4.0
     """Width of the MLPs over that of tokens."""
 
-    def build(self, *, img_size: int | tuple[int, int], in_chans: int, num_classes: int) -> DiffusionTransformer:  # type: ignore[override]
+    def build(self, *, img_size: int | tuple[int, int], in_chans: int, num_classes: int) -> DiffusionTransformer:
         """The network.
 
         Raises:

@@ -90,10 +90,10 @@ class Digits(Data):
     """At most so many train, drawn from the 70 %; all if not given. Validation and test stay."""
 
     def load(self) -> DataBundle:
-        images, labels, (train, val, test) = self.drawn()
+        images, labels, parts = self.drawn()
         side = images.shape[-1]
-        splits = (_DigitSplit(images[part], labels[part]) for part in (train, val, test))
-        return DataBundle(*splits, classes=[str(n) for n in range(10)], img_size=side, in_chans=1, prepare=gray_digit(side))
+        train, val, test = (_DigitSplit(images[part], labels[part]) for part in parts)
+        return DataBundle(train=train, val=val, test=test, classes=[str(n) for n in range(10)], img_size=side, in_chans=1, prepare=gray_digit(side))
 
     def drawn(self) -> tuple[Images, Labels, tuple[Labels, ...]]:
         """Padded images, labels, and which of them train, validate and test."""

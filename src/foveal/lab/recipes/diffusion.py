@@ -1,7 +1,8 @@
 """Images drawn by diffusion transformers. They need the extra ``diffusers``, whose schedulers add the noise and take it away.
 
 dit_digits     foveal train dit-digits
-               one CPU core, a quarter of an hour; real digits of 32×32 pixels, by class
+               an hour or more of a CPU core; real digits of 32×32 pixels, by class. We have run 1,200 of its steps, after which the pictures are no digits yet:
+               docs/generation.md
 color_match    foveal train color-match
                one CPU core, minutes; strips with two squares of one color. Without a meeting of patches the squares' colors are independent
 """
@@ -22,11 +23,11 @@ def dit_digits() -> Recipe:
         data=DigitImages(),
         model=DiT(),
         task=Diffusion(),
-        optim=Optim(lr=1e-3, weight_decay=0.0, ema=0.995),
+        optim=Optim(lr=1e-3, weight_decay=0.0, ema=0.999),
         batch_size=64,
-        steps=1200,
-        eval_every=150,
-        checkpoint_every=300,
+        steps=10_000,
+        eval_every=500,
+        checkpoint_every=1000,
     )
 
 

@@ -35,11 +35,12 @@ def draw_samples(draw: Draw, bundle: DataBundle, folder: Path, *, about: str) ->
     drawn = draw([kind for kind in rows for _ in range(_COLUMNS)]).unflatten(0, (len(rows), _COLUMNS))
     real = _of_classes(bundle.train, kinds, _COLUMNS // 2 * (len(rows) // len(kinds)))
     beside = [real[kind] for kind in kinds] if bundle.classes else [real[0][row * _COLUMNS // 2 : (row + 1) * _COLUMNS // 2] for row in range(len(rows))]
-    left, right = (mosaic([list(row) for row in grid], columns) for grid, columns in ((drawn, _COLUMNS), (beside, _COLUMNS // 2)))
     height, width = drawn.shape[-2:]
+    scale = _scale(height)
+    left, right = (mosaic([list(row) for row in grid], columns, scale=scale) for grid, columns in ((drawn, _COLUMNS), (beside, _COLUMNS // 2)))
     cell = 0.42 * max(1.0, width / height)
     figure = _figure((cell * (1.5 * _COLUMNS + 2), 0.42 * len(rows) + 1.0))
-    axes = figure.subplots(1, 2, width_ratios=(2, 1))
+    axes = figure.subplots(1, 2, width_ratios=(left.shape[1], right.shape[1]))
     for place, picture, title in zip(axes, (left, right), ("drawn", "training images"), strict=True):
         place.imshow(picture, interpolation="nearest", aspect="equal")
         place.set_title(title, fontsize=10, color=_INK, loc="left")
@@ -47,7 +48,7 @@ def draw_samples(draw: Draw, bundle: DataBundle, folder: Path, *, about: str) ->
         place.set_yticks([])
         place.spines[:].set_visible(False)
     if bundle.classes:
-        middles = [(height + GAP) * row + height / 2 for row in range(len(rows))]
+        middles = [(scale * height + GAP) * row + scale * height / 2 for row in range(len(rows))]
         axes[0].set_yticks(middles, [bundle.classes[kind] for kind in kinds], fontsize=9)
         axes[0].tick_params(length=0)
     left_out = f"; the first {len(kinds)} of {len(bundle.classes)} classes" if len(kinds) < len(bundle.classes) else ""
@@ -67,8 +68,9 @@ def draw_nearest(draw: Draw, bundle: DataBundle, folder: Path) -> Path:
     chosen = list(range(min(_NEAR, len(drawn))))
     figure = _figure((11, 3.2))
     axes = figure.subplots(1, 2, width_ratios=(3, 2))
-    height, width = drawn.shape[-2:]
-    axes[0].imshow(mosaic([[drawn[n] for n in chosen], [train[int(places[n])] for n in chosen]], len(chosen)), interpolation="nearest")
+    scale = _scale(drawn.shape[-2])
+    height, width = (scale * side for side in drawn.shape[-2:])
+    axes[0].imshow(mosaic([[drawn[n] for n in chosen], [train[int(places[n])] for n in chosen]], len(chosen), scale=scale), interpolation="nearest")
     axes[0].set_yticks([height / 2, 1.5 * height + GAP], ["drawn", "nearest"], fontsize=9)
     axes[0].set_xticks([(width + GAP) * n + width / 2 for n in chosen], [f"{own[n]:.2f}" for n in chosen], fontsize=9, color=_GRAY)
     axes[0].tick_params(length=0)
@@ -78,7 +80,7 @@ def draw_nearest(draw: Draw, bundle: DataBundle, folder: Path) -> Path:
     for distances, color, name in ((own, _DRAWN, "drawn"), (others, _TEST, "test images")):
         axes[1].hist(distances.numpy(), bins, color=color, alpha=0.55, label=name)
     axes[1].axvline(limit, color=_GRAY, linestyle=":", linewidth=1)
-    axes[1].set_xlabel("distance to the nearest training image (root mean square of pixels)", fontsize=9)
+    axes[1].set_xlabel("RMS distance to the nearest training image", fontsize=9)
     axes[1].set_ylabel("images", fontsize=9)
     axes[1].tick_params(labelsize=8)
     axes[1].spines[["top", "right"]].set_visible(False)
@@ -135,6 +137,11 @@ def _of_classes(split: Split, kinds: Sequence[int], count: int) -> dict[int, lis
         if all(len(images) == count for images in found.values()):
             break
     return found
+
+
+def _scale(height: int) -> int:
+    """Of small images, so that the gaps between them are narrow beside them."""
+    return max(1, 32 // height)
 
 
 def _figure(inches: tuple[float, float]) -> Any:
