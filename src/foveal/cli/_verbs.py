@@ -50,6 +50,13 @@ VERBS: dict[str, Verb] = {
         _TRAINING,
     ),
     "eval": Verb("_eval", "evaluate_run", "Print and write the metrics of a finished run: eval RUN", "foveal eval runs/first", _TRAINING),
+    "sample": Verb(
+        "_sample",
+        "sample",
+        "Draw images with a finished run that draws, into one picture: sample RUN",
+        "foveal sample runs/first -n 64 --classes 3 5 --out samples.png",
+        _TRAINING,
+    ),
     "compare": Verb(
         "_compare",
         "compare",

@@ -9,6 +9,7 @@ from .caam import CausalBlock, CausalResNet, EnvironmentHeads, GatedBlock, Split
 from .caam_classifiers import CausalResNetClassifier, CausalT2TViT
 from .catt import CattEncoder, CattLayer
 from .detection import EFFICIENT_PLACES, Detector, PyramidDetector, SmallDetector, SmallDetectorNet
+from .dit import DiffusionTransformer, DiT
 from .dna_vit import DenoisingViT
 from .efficient_resnet import EfficientResNet
 from .halonet import HALONETS, HaloBlock, HaloNet, HaloNetSize, build_halonet, build_timm_halonet
@@ -39,6 +40,8 @@ __all__ = [
     "CausalT2TViT",
     "DenoisingViT",
     "Detector",
+    "DiT",
+    "DiffusionTransformer",
     "DilatedNet",
     "DilatedResNet",
     "EfficientResNet",

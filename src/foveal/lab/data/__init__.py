@@ -9,6 +9,7 @@ from .cutouts import Cutouts
 from .detection import CocoFolder, CutoutScenes, DetectionBundle, DigitScenes, FlagSwapBoxes, NucleiInstances, instances_of
 from .digits import Digits, list_digit_sources, load_digits
 from .folder import ImageFolder
+from .generation import ColorMatch, DigitImages, ImageBundle
 from .imagenet import ImageNet
 from .photographs import Photographs
 from .points import Furniture, ModelNet40H5, ModelNet40Off, ModelNet40Txt, PointBundle, ShapeNetPartH5, ShapeNetPartTxt, SolidPairs, Solids
@@ -52,17 +53,20 @@ __all__ = [
     "Cityscapes",
     "ClutteredDigits",
     "CocoFolder",
+    "ColorMatch",
     "ContextedDigits",
     "CutoutScenes",
     "Cutouts",
     "Data",
     "DataBundle",
     "DetectionBundle",
+    "DigitImages",
     "DigitScenes",
     "Digits",
     "FlagSwap",
     "FlagSwapBoxes",
     "Furniture",
+    "ImageBundle",
     "ImageFolder",
     "ImageNet",
     "ImageNet9",

@@ -90,6 +90,13 @@ class Digits(Data):
     """At most so many train, drawn from the 70 %; all if not given. Validation and test stay."""
 
     def load(self) -> DataBundle:
+        images, labels, parts = self.drawn()
+        side = images.shape[-1]
+        train, val, test = (_DigitSplit(images[part], labels[part]) for part in parts)
+        return DataBundle(train=train, val=val, test=test, classes=[str(n) for n in range(10)], img_size=side, in_chans=1, prepare=gray_digit(side))
+
+    def drawn(self) -> tuple[Images, Labels, tuple[Labels, ...]]:
+        """Padded images, labels, and which of them train, validate and test."""
         images, labels = load_digits(self.source)
         side = -(-images.shape[-1] // 8) * 8
         before = (side - images.shape[-1]) // 2
@@ -98,8 +105,7 @@ class Digits(Data):
         if self.train_digits is not None:
             drawn = np.random.default_rng(seed_of("few", self.source, self.seed)).permutation(parts[0])
             parts = (drawn[: self.train_digits], *parts[1:])
-        train, val, test = (_DigitSplit(images[part], labels[part]) for part in parts)
-        return DataBundle(train=train, val=val, test=test, classes=[str(n) for n in range(10)], img_size=side, in_chans=1, prepare=gray_digit(side))
+        return images, labels, parts
 
     def smoke_data(self) -> "Digits":
         """So few to train on that a network which learns shows it within some steps."""

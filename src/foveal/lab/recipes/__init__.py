@@ -14,6 +14,7 @@ from .detection import (
     flag_detection,
     nuclei_detection,
 )
+from .diffusion import color_match, dit_digits
 from .environments import (
     contexted_digits,
     contexted_digits_erm,
@@ -56,11 +57,13 @@ __all__ = [
     "coco_halo",
     "coco_mask_rcnn",
     "coco_retinanet",
+    "color_match",
     "contexted_digits",
     "contexted_digits_erm",
     "cutout_detection",
     "digit_detection",
     "digits",
+    "dit_digits",
     "dna_timesformer_k400",
     "dna_timesformer_ntu",
     "dna_timesformer_smarthome",

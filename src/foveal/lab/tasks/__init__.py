@@ -40,10 +40,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..._renamed import moved_member
 from . import _extra  # noqa: F401  # the first: it says which package is missing
+from ._generation import Generation
+from ._image_grid import image_grid
 from ._task import TASKS, Cell, PrimaryMetric, Row, SampleOrder, State, Task, register_task
 from .causal_learning import CausalLearning
 from .classification import Classification
 from .detection import Detection
+from .diffusion import Diffusion
 from .environments import (
     Partition,
     complement_logits,
@@ -66,6 +69,8 @@ __all__ = [
     "Cell",
     "Classification",
     "Detection",
+    "Diffusion",
+    "Generation",
     "PartSegmentation",
     "Partition",
     "PointClassification",
@@ -82,6 +87,7 @@ __all__ = [
     "environment_batches",
     "environment_gradients",
     "environment_loss",
+    "image_grid",
     "learn_partition",
     "partition_objective",
     "random_partition",

@@ -1,0 +1,84 @@
+"""``foveal sample``."""
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from .._errors import InputError, unknown
+from .._files import check_folder, replace_file
+from ._options import parse
+
+__all__ = ["sample"]
+
+_MOST = 10_000
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Draw images with a finished run that draws, such as one of dit-digits, into one PNG: row by row, classes in order."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a finished run."""
+    n: Annotated[int, tyro.conf.arg(metavar="INT", aliases=("-n",))] = 64
+    """How many images."""
+    classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME …]")] = ()
+    """Names of classes that share the images; all classes if not given."""
+    guidance: float | None = None
+    """How far images go in the direction of their class; 1 is its plain answer, and the run's own if not given."""
+    steps: int | None = None
+    """Calls of the network that make an image; the run's own if not given."""
+    seed: int = 0
+    """Image number i follows from it and i."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("samples.png")
+    """The picture, a .png."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n <= _MOST:
+            raise InputError(f"n must be at least 1 and at most {_MOST}, got {self.n}")
+        if self.out.suffix.lower() != ".png":
+            raise InputError(f"--out must be a file that ends with .png, got {self.out}")
+        if self.out.is_dir():
+            raise InputError(f"--out must be a file, and {self.out} is a folder")
+        if self.guidance is not None and not 0 <= self.guidance < math.inf:
+            raise InputError(f"guidance must be at least 0 and finite, got {self.guidance}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise InputError(f"seed must have at most 63 bits, got {self.seed}")
+
+
+def sample(words: list[str]) -> None:
+    """Draw images with a finished run into one picture: sample RUN"""
+    chosen: _Sample = parse(_Sample, "sample", words)
+    import torch
+
+    from ..lab.inspect import resolve_model
+    from ..lab.tasks import Generation, image_grid
+    from ..lab.training import load_run
+
+    check_folder(chosen.out.absolute().parent)
+    found = resolve_model(str(chosen.run), accept=["run"])
+    recipe, bundle, model = load_run(Path(found.name))
+    task = recipe.task
+    if not isinstance(task, Generation):
+        raise InputError(f"{chosen.run} is a run of {type(task).__name__}, which draws no images; foveal sample is for runs such as those of dit-digits")
+    if not bundle.classes and (chosen.classes or chosen.guidance is not None):
+        raise InputError(f"{chosen.run} has no classes, so there is nothing to choose or to guide by; leave --classes and --guidance out")
+    for name in chosen.classes:
+        if name not in bundle.classes:
+            raise unknown("class", name, bundle.classes)
+    if len(set(chosen.classes)) < len(chosen.classes):
+        raise InputError(f"each class can be named once, got {' '.join(chosen.classes)}")
+    kinds = [bundle.classes.index(name) for name in chosen.classes] or list(range(max(len(bundle.classes), 1)))
+    labels = [kinds[place * len(kinds) // chosen.n] for place in range(chosen.n)]
+    if torch.accelerator.is_available():
+        model = model.to(torch.accelerator.current_accelerator())
+    images = task.sample(model, bundle, labels, seed=chosen.seed, guidance=chosen.guidance, steps=chosen.steps)
+    replace_file(chosen.out, image_grid(images))
+    if chosen.n < len(kinds):
+        print(f"{chosen.n} images are fewer than {len(kinds)} classes, so not every class is there", file=sys.stderr)
+    shown = dict.fromkeys(bundle.classes[label] for label in labels) if bundle.classes else ()
+    print(f"{chosen.n} images" + (f" of {', '.join(shown)}, in this order" if shown else ""))
+    print(chosen.out)
