@@ -38,7 +38,9 @@ _PLAN = ("attentions", "places", "seeds", "steps", "controls", "calibrate", "job
 
 def compare_model(words: list[str]) -> None:
     """Compose the fine-tuning, plan, say what begins, train, and write the report."""
-    chosen: _CompareModel = parse(_CompareModel, "compare", words)
+    chosen: _CompareModel = parse(
+        _CompareModel, "compare", words, example="foveal compare --model vit_small_patch16_224 --data photographs --places all last_stage"
+    )
     from ..lab.compare import make_network_plan
     from ..lab.compare.places import place_lines
     from ..lab.finetuning import fine_tune, opening

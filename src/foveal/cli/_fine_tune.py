@@ -38,7 +38,7 @@ def fine_tune(words: list[str]) -> None:
     from ..lab import finetuning
     from ..lab.training import Interrupted, fit
 
-    chosen = parse(_FineTune, "train fine-tune", words)
+    chosen = parse(_FineTune, "train fine-tune", words, example="foveal train fine-tune --model vit_small_patch16_224 --data photographs --attention denoising")
     options = {item.name: getattr(chosen, item.name) for item in fields(chosen) if item.name not in ("out", "model", "data")}
     options |= {"lora": rank(chosen.lora), "warm_start": _start(chosen.warm_start)}
     out = chosen.out or Path("runs") / f"fine-tune-{datetime.now():%Y%m%d-%H%M%S}"
