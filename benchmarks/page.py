@@ -50,7 +50,7 @@ PARTS = (
     ),
     Part(
         "maps",
-        "Attention on maps, by their pixels",
+        "Attention on feature maps, by their pixels",
         "One block on 128 channels, with the paper's own convolutions, norm and residual around it: float32, eager, one sample.",
         Settings(names=MAPS, tokens=(256, 1024, 4096, 16384), dim=128),
     ),

@@ -129,7 +129,7 @@ def measured(name: str) -> str:
 def compared(name: str) -> str:
     """What the page of the comparison says of a mechanism, in its own words."""
     lines = (PAGES.parent / "comparison.md").read_text(encoding="utf8").splitlines()
-    found = [line for line in lines if re.match(rf"- {name}\b", line)]
+    found = [line for line in lines if re.match(rf"- (?:\S )?{name}(?![\w-])", line)]
     return "\n".join(["From [the default comparison](/comparison.md), which says how it was made:", "", *found]) if found else ""
 
 

@@ -1,4 +1,4 @@
-"""What every attention on maps must do. A block inherits this class and says what is its own: its name, a slow oracle, and how its map gives its output."""
+"""What every attention on feature maps must do. A block inherits this class and says its own: name, a slow oracle, and how its map gives its output."""
 
 import copy
 import pickle

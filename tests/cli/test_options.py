@@ -266,3 +266,9 @@ def test_what_cannot_be_is_one_line_before_any_work(words, says, capsys, tmp_pat
     assert err.count("\n") == 1
     assert not re.search(r"None|<class", err)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["train fine-tune", "compare --model x", "compare", "eval"])
+def test_the_example_is_of_this_command(command: str, capsys, monkeypatch) -> None:
+    example = help_text(command.split(), capsys, monkeypatch).partition("Example: foveal ")[2]
+    assert example.startswith(command.removesuffix(" x")), example.splitlines()[0]

@@ -152,7 +152,7 @@ def test_the_report_names_every_attention_that_was_left() -> None:
     model = timm_vit(global_pool="map", class_token=False)
     report = convert_(model, DenoisingAttention.Config())
     assert [(one.name, one.was.rpartition(".")[2]) for one in report.left] == [("attn_pool", "AttentionPoolLatent")]
-    assert "left as it is: attn_pool (AttentionPoolLatent): is a cross-attention, which is converted only where it is named" in str(report)
+    assert "left as it is: attn_pool (AttentionPoolLatent): is cross-attention, which is converted only where it is named" in str(report)
     assert ConversionReport.from_json(report.to_json()) == report
     # where a part was meant, what lies outside of it is nobody's matter
     assert convert_(timm_vit(global_pool="map", class_token=False), DenoisingAttention.Config(), "blocks.*").left == []

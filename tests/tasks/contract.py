@@ -62,7 +62,7 @@ class DenseContract(RunContract):
         name, label = self.metric
         assert (results["metric"]["name"], results["metric"]["label"]) == (name, label)
         assert [arm["name"] for arm in results["arms"]] == ["none", self.attention]
-        assert [arm["difference"] is None for arm in results["arms"]] == [True, False]
+        assert [(one["arm"], one["against"]) for one in results["comparisons"]] == [(self.attention, "none")]
         for arm in results["arms"]:
             runs = [tmp_path / "out" / arm["name"] / f"seed-{seed}" for seed in range(self.seeds)]
             assert arm["metrics"][name]["by_seed"] == [read_json(run / "metrics.json")[name] for run in runs]

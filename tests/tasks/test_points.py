@@ -186,7 +186,7 @@ def test_votes_are_means_of_probabilities_over_stretched_copies() -> None:
     factor = random_factors((0.7, 1.4), generator=torch.Generator().manual_seed(seed_of("vote", 1))).double()
     want = (model(cloud, shapes).softmax(-1) + model(scaled(cloud, factor), shapes).softmax(-1)) / 2
     torch.testing.assert_close(logits.softmax(-1).double(), want, rtol=1e-5, atol=1e-6)
-    assert parts.headline.label.endswith(", 2 votes")
+    assert parts.primary_metric.label.endswith(", 2 votes")
 
 
 def test_votes_turn_about_the_axis_that_points_up() -> None:

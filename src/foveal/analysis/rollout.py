@@ -119,7 +119,7 @@ def gradient_rollout(model: nn.Module, images: Any, target: int | Sequence[int] 
 
     def refuse(module: nn.Module) -> InputError:
         return InputError(
-            f"{names[module] or 'the model'} is a {type(module).__name__}, whose map is off the path of gradients; leave it out of `where`, or if it is an "
+            f"{names[module] or 'the model'} is a {_shown(module)}, whose map is off the path of gradients; leave it out of `where`, or if it is an "
             "nn.MultiheadAttention, call foveal.convert_(model, foveal.SoftmaxAttention.Config()) first, which keeps the function"
         )
 
@@ -185,6 +185,11 @@ def _gradients(answer: Tensor, maps: list[Tensor]) -> Sequence[Tensor | None]:
     if not maps or not answer.requires_grad:
         return [None] * len(maps)
     return torch.autograd.grad(answer, maps, allow_unused=True)
+
+
+def _shown(module: nn.Module) -> str:
+    """With its options, where these decide: softmax attention that is centered is refused, and plain is not."""
+    return f"{type(module).__name__}({module.extra_repr()})" if isinstance(module, TokenAttention) else type(module).__name__
 
 
 def _has_gradient(module: nn.Module) -> bool:

@@ -1,6 +1,5 @@
 """``foveal compare``."""
 
-import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,9 +7,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from .._errors import InputError
-from .._extensions import named_extensions
+from ._comparing import run_and_report
 from ._options import parse
-from ._stopped import Stopped
 
 __all__ = ["compare"]
 
@@ -72,11 +70,11 @@ def compare(words: list[str]) -> None:
         compare_model(words)
         return
     chosen: _Compare = parse(_Compare, "compare", words, flags=True)
-    from ..lab.compare import Plan, make_plan, measure_resolution, run_plan, steps_for_minutes, write_report, write_results, write_summary
+    from ..lab.compare import Plan, make_plan, measure_resolution, steps_for_minutes
     from ..lab.compare.plan import LOOKS
     from ..lab.compare.resolution import check_sides
     from ..lab.recipes import get_recipe
-    from ..lab.training import Interrupted, read_json, write_json
+    from ..lab.training import read_json
 
     if chosen.resolutions:
         # before hours of training and not behind them
@@ -105,20 +103,8 @@ def compare(words: list[str]) -> None:
         old = Plan.from_dict(read_json(chosen.out / "plan.json")) if (chosen.out / "plan.json").exists() else None
         steps = old.recipe.steps if old else steps_for_minutes(recipe, plan, chosen.minutes_per_run)
         plan = replace(plan, recipe=replace(recipe, steps=steps, eval_every=max(1, steps // 10)))
-    imports = [word for name in named_extensions() for word in ("--import", name)]
-    again = shlex.join(["foveal", "compare", *words, *imports])
-    try:
-        run_plan(plan, chosen.out, jobs=chosen.jobs)
-    except Interrupted as stopped:
-        raise Stopped(f"stopped; what is done is kept; re-run the same command to resume: {again}") from stopped
-    write_json(chosen.out / "command.json", {"command": again})
-    if chosen.resolutions:
-        measure_resolution([arm.name for arm in plan.arms], chosen.resolutions, chosen.out)
-    results = read_json(write_results(chosen.out))
-    report = write_report(results, chosen.out / "report.html")
-    write_summary(results, chosen.out / "summary.md")
-    print("\n".join(["", results["verdict"]["headline"], *(f"  {line['mark']} {line['text']}" for line in results["verdict"]["lines"])]))
-    print(f"\nreport: {report.resolve()}\ndata:   {(chosen.out / 'results.json').resolve()}")
+    measure = (lambda: measure_resolution([arm.name for arm in plan.arms], chosen.resolutions, chosen.out)) if chosen.resolutions else None
+    run_and_report(plan, chosen.out, words, jobs=chosen.jobs, measure=measure)
 
 
 def _with(part: Any, changes: dict[str, Any]) -> Any:

