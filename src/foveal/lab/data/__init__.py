@@ -39,7 +39,7 @@ from .stereo import (
     read_scene,
     shifted_pair,
 )
-from .video import MovingDigits, VideoBundle, VideoFolder
+from .video import MocapClips, MovingDigits, VideoBundle, VideoFolder
 
 __all__ = [
     "ADE20K",
@@ -73,6 +73,7 @@ __all__ = [
     "KITTIStereo",
     "MaskFolder",
     "MiddleburyStereo",
+    "MocapClips",
     "ModelNet40H5",
     "ModelNet40Off",
     "ModelNet40Txt",

@@ -44,7 +44,7 @@ from .imagenet import (
 from .points import furniture, pct_modelnet40, pct_shapenet_part, solid_pairs, solids
 from .segmentation import ade20k, brain, cityscapes, flag_swap, mask_folder, nuclei, vaihingen, voc
 from .stereo import kitti_stereo, scene_flow, shift_stereo
-from .video import dna_timesformer_k400, dna_timesformer_ntu, dna_timesformer_smarthome, moving_digits, timesformer_k400
+from .video import dna_timesformer_k400, dna_timesformer_ntu, dna_timesformer_smarthome, mocap_actions, moving_digits, timesformer_k400
 
 __all__ = [
     "ade20k",
@@ -86,6 +86,7 @@ __all__ = [
     "kitti_stereo",
     "list_recipes",
     "mask_folder",
+    "mocap_actions",
     "moving_digits",
     "nico_caam_resnet18",
     "nico_caam_t2t_vit_7",

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
 
 from ...analysis import cost
 from ...analysis.pictures import to_pixels
@@ -39,6 +41,12 @@ class VideoClassification(Classification):
 
     def model_kwargs(self, bundle: DataBundle) -> dict[str, Any]:
         return {**super().model_kwargs(bundle), "num_frames": _video(bundle).num_frames}
+
+    def metrics(self, bundle: DataBundle) -> MetricCollection:
+        """Beside those of images ``NAME_accuracy`` for each aspect of the classes that the set names."""
+        metrics = super().metrics(bundle)
+        metrics.add_metrics({f"{name}_accuracy": _AspectAccuracy(numbers) for name, numbers in _video(bundle).aspects.items()})
+        return metrics
 
     def mix(self, images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
         if not (self.mixup or self.cutmix):
@@ -73,6 +81,17 @@ class VideoClassification(Classification):
             best, frames = int(logits.argmax()), _frames(clip)
             row.cells.append(Cell(frames[len(frames) // 2], bundle.classes[best], wrong=best != int(label)))
         return [row]
+
+
+class _AspectAccuracy(MeanMetric):
+    """Share of clips whose likeliest class is like the true one in an aspect: a number for each class."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("numbers", torch.tensor(numbers), persistent=False)
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:  # type: ignore[override]
+        super().update((self.numbers[logits.argmax(-1)] == self.numbers[labels]).float())
 
 
 def _video(bundle: DataBundle) -> VideoBundle:

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from ...._errors import InputError
 from .._bundle import Data, register_data, seed_of
+from .._cache import cached
 from .._fetch import find
 from ._bundle import SHAPES, PointBundle, no_picture
-from ._cache import cached
 from ._clouds import Clouds, DrawnClouds, Stored, in_unit_ball
 from .formats import read_obj, sample_surface
 from .solids import Solids

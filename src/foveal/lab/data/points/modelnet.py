@@ -15,11 +15,11 @@ import numpy as np
 
 from ...._errors import InputError
 from .._bundle import register_data, seed_of
+from .._cache import cached
 from .._foreign import few
 from .._walk import Passed, folders_in
 from . import _miniature
 from ._bundle import SHAPES, PointBundle, no_picture
-from ._cache import cached
 from ._clouds import CloudFiles, Clouds, Stored, in_unit_ball
 from ._lists import lines_of_list, need_folder, visible_files
 from .augment import Axis

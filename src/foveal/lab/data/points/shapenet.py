@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ...._errors import InputError
 from .._bundle import register_data
+from .._cache import cached
 from .._foreign import few, read_json
 from . import _miniature
 from ._bundle import PARTS, PointBundle, no_picture
-from ._cache import cached
 from ._clouds import CloudFiles, Clouds, Stored, in_unit_ball
 from ._lists import lines_of_list, need_folder
 from .formats import read_cloud_txt, read_parts_h5

@@ -1,6 +1,7 @@
 """What a set of labeled videos looks like from outside."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +21,8 @@ class VideoBundle(DataBundle):
 
     num_frames: int = 8
     """T."""
+    aspects: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """What a class says beside itself, by name, as a number for each class; a prediction of another class may be right in it."""
 
 
 def no_single_image(image: Any) -> Tensor:

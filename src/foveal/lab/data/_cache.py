@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...._errors import InputError
-from ...._files import check_folder, flush_folder
-from .._fetch import cache_folder
+from ..._errors import InputError
+from ..._files import check_folder, flush_folder
+from ._fetch import cache_folder
 
 __all__ = ["cached", "fingerprint"]
 
@@ -41,27 +41,28 @@ def fingerprint(sources: Sequence[Path], settings: Sequence[Any]) -> str:
     return digest.hexdigest()[:20]
 
 
-def cached(name: str, sources: Sequence[Path], settings: Sequence[Any], make: Callable[[], Arrays]) -> Arrays:
-    """Arrays out of ``clouds/NAME-FINGERPRINT.npz`` in the cache folder, made and put there whole where it is not there.
+def cached(name: str, sources: Sequence[Path], settings: Sequence[Any], make: Callable[[], Arrays], *, folder: str = "clouds") -> Arrays:
+    """Arrays out of ``FOLDER/NAME-FINGERPRINT.npz`` in the cache folder, made and put there whole where it is not there.
 
     Args:
         name: of the set and its part.
         sources: all files that decide the arrays.
         settings: all else that does.
         make: the arrays.
+        folder: below the cache folder.
 
     Raises:
         ValueError: a source is not there; the cache is a file or cannot be written to, which is said before anything is made.
     """
-    folder = cache_folder() / "clouds"
-    path = folder / f"{name}-{fingerprint(sources, settings)}.npz"
+    home = cache_folder() / folder
+    path = home / f"{name}-{fingerprint(sources, settings)}.npz"
     # what is damaged is made anew: it is a copy of what the sources say
     with suppress(OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile), path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         return {key: file[key] for key in file.files}
-    check_folder(folder)
+    check_folder(home)
     arrays = make()
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{path.name}.{os.getpid()}"
+    home.mkdir(parents=True, exist_ok=True)
+    partial = home / f".{path.name}.{os.getpid()}"
     try:
         with partial.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -71,5 +72,5 @@ def cached(name: str, sources: Sequence[Path], settings: Sequence[Any], make: Ca
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    flush_folder(folder)
+    flush_folder(home)
     return arrays
