@@ -11,15 +11,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
-
 from ..._machine import processor
-from ...models import ViT
 from ..training import write_json
+from .angles import WHEN
 from .judging import Found, holm, judge_claim, verdict_of
+from .kinds import KINDS
 from .registration import Claim, Hypothesis, Part, Registration
-from .run import chosen_rates, read_unit, units
-from .single_layer import limit, make_layer
+from .run import chosen_rates, units
+from .single_layer import limit
+from .unit import read_unit
 
 __all__ = ["collect", "write_results"]
 
@@ -70,13 +70,13 @@ def _part(study: Registration, part: Part, folder: Path) -> tuple[dict[str, Any]
     for unit in units(study, part, rates):
         found = read_unit(unit, folder)
         seconds += found["seconds"]
-        for metric in _metrics(part):
+        for metric in _measured(part):
             values[unit.setting, unit.arm, metric].append(found["values"].get(metric))
     rows = [
         {
             "setting": setting,
             "arm": arm,
-            "weights": _weights(study, part, arm),
+            "weights": _weights(study, part, arm, setting),
             "rate": rates[setting, arm],
             "tuning": {rate: list(of_rate) for rate, of_rate in tried[setting, arm].items()},
             "values": {metric: values[setting, arm, metric] for metric in _metrics(part)},
@@ -93,12 +93,13 @@ def _metrics(part: Part) -> list[str]:
     return [f"error at {tokens}" for tokens in part.test_tokens] or [part.metric]
 
 
-def _weights(study: Registration, part: Part, arm: str) -> int:
-    if part.kind == "images":
-        with torch.device("meta"):
-            net = ViT(global_pool="avg").arms()[arm].model.build(img_size=36, in_chans=1, num_classes=10)
-    else:
-        net = make_layer(study.arms[arm], part.width)
+def _measured(part: Part) -> list[str]:
+    """Values that are collected: what is judged, and what else claims are about."""
+    return [*_metrics(part), *(["turn", *(f"angle at {when}" for when in WHEN)] if part.angles else [])]
+
+
+def _weights(study: Registration, part: Part, arm: str, setting: str) -> int:
+    net = KINDS[part.kind].build(part, arm, study.arms_of(part)[arm], setting)
     return sum(parameter.numel() for parameter in net.parameters())
 
 
@@ -139,14 +140,23 @@ def _claims(study: Registration, hypothesis: Hypothesis, values: Values) -> list
 
 
 def _differences(claim: Claim, part: Part, values: Values) -> list[float] | None:
-    setting, metric = claim.at or part.settings[0], claim.metric or part.metric
-    own = values[setting, claim.arm, metric]
-    if claim.relation == "at limit":
-        least = limit(part.kind, int(metric.rpartition(" ")[2]) if part.test_tokens else part.tokens)
-        other: list[float | None] = [least] * len(own)
-    else:
-        other = values[setting, claim.against, metric]
-    pairs = list(zip(own, other, strict=True))
+    at, metric = claim.at or part.settings[0], claim.metric or part.metric
+    found = _less(values[at, claim.arm, metric], _other(claim, part, values, at, metric))
+    return _less(found, _less(values[claim.beyond, claim.arm, metric], values[claim.beyond, claim.against, metric])) if claim.beyond else found
+
+
+def _other(claim: Claim, part: Part, values: Values, at: str, metric: str) -> list[float | None]:
+    """What the arm is held against: another one, the limit, or zero."""
+    if claim.against:
+        return values[at, claim.against, metric]
+    tokens = int(metric.rpartition(" ")[2]) if part.test_tokens else part.count(at)
+    least = limit(part.kind, tokens) if claim.relation == "at limit" else 0.0
+    return [least] * len(values[at, claim.arm, metric])
+
+
+def _less(own: list[float | None] | None, other: list[float | None] | None) -> list[float | None] | None:
+    """Differences by seed; None where a run diverged."""
+    pairs = list(zip(own or [None], other or [None], strict=True))
     return None if any(a is None or b is None for a, b in pairs) else [a - b for a, b in pairs]  # type: ignore[operator]
 
 
