@@ -134,6 +134,8 @@ class Registration:
     """SHA-256 of the file."""
     follows: str = ""
     """The study that it goes on with, under its name but as a registration and a family of hypotheses of its own."""
+    titles: dict[str, str] = field(default_factory=dict)
+    """Of all parts that are registered, also of those that :meth:`of` left out."""
     smoke: bool = False
     """Whether this is a rehearsal of seconds, whose numbers mean nothing."""
 
@@ -208,7 +210,16 @@ def read_registration(content: bytes) -> Registration:
     parts = {name: _read(Part, f"part {name}", {"name": name, **part, "arms": _arms(part.get("arms", {}))}) for name, part in values.pop("parts").items()}
     hypotheses = tuple(_hypothesis(given) for given in values.pop("hypotheses"))
     out: Registration = _read(
-        Registration, "study", {**values, "arms": arms, "parts": parts, "hypotheses": hypotheses, "digest": hashlib.sha256(content).hexdigest()}
+        Registration,
+        "study",
+        {
+            **values,
+            "arms": arms,
+            "parts": parts,
+            "hypotheses": hypotheses,
+            "digest": hashlib.sha256(content).hexdigest(),
+            "titles": {name: part.title for name, part in parts.items()},
+        },
     )
     _check(out)
     return out

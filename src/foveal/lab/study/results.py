@@ -13,7 +13,7 @@ from typing import Any
 
 from ..._machine import processor
 from ..training import write_json
-from .angles import WHEN
+from .angles import WHEN, chance_of, correlated
 from .judging import Found, holm, judge_claim, verdict_of
 from .kinds import KINDS
 from .registration import Claim, Hypothesis, Part, Registration
@@ -22,6 +22,9 @@ from .single_layer import limit
 from .unit import read_unit
 
 __all__ = ["collect", "write_results"]
+
+RIVAL = "softmax-wide"
+"""What gains are counted over where angles are."""
 
 Values = dict[tuple[str, str, str], list[float | None]]
 """By setting, arm and metric: one a judged seed, None where the run diverged."""
@@ -46,6 +49,8 @@ def collect(study: Registration, folder: Path) -> dict[str, Any]:
     return {
         "format": 1,
         "study": study.name,
+        "follows": study.follows,
+        "titles": study.titles,
         "registered": study.registered,
         "registration": study.digest,
         "smoke": study.smoke,
@@ -86,7 +91,24 @@ def _part(study: Registration, part: Part, folder: Path) -> tuple[dict[str, Any]
     limits = {f"error at {tokens}": limit(part.kind, tokens) for tokens in part.test_tokens} or ({"error": 0.0} if part.metric == "error" else {})
     # as it is once it was written: JSON has no tuples
     about = json.loads(json.dumps({**asdict(part), "about": " ".join(part.about.split())}))
-    return {"registered": about, "limits": limits, "rows": rows, "judged_seconds": seconds}, values
+    out = {"registered": about, "limits": limits, "rows": rows, "judged_seconds": seconds}
+    return out | ({"angles": _angles(study, part, values)} if part.angles else {}), values
+
+
+def _angles(study: Registration, part: Part, values: Values) -> dict[str, Any]:
+    """Of arms with two value maps: angles as the runs went, those of random subspaces, the gain over the wider softmax; and how angle and gain go together."""
+    at = part.settings[0]
+    chance = {arm: chance_of(KINDS[part.kind].build(part, arm, layer, at)) for arm, layer in study.arms_of(part).items()}
+    arms = {arm: random for arm, random in chance.items() if random is not None}
+    sign = 1 if part.larger_is_better else -1
+    rows, whole = {}, {}
+    for arm, random in arms.items():
+        over = _less(values[at, arm, part.metric], values[at, RIVAL, part.metric])
+        gain = None if over is None else [sign * value for value in over]
+        rows[arm] = {"chance": random, "gain": gain, **{when: values[at, arm, f"angle at {when}"] for when in WHEN}}
+        if gain is not None:
+            whole[arm] = (rows[arm]["end"], gain)
+    return {"by_arm": rows, "correlation": correlated({arm: end for arm, (end, _) in whole.items()}, {arm: gain for arm, (_, gain) in whole.items()})}
 
 
 def _metrics(part: Part) -> list[str]:
@@ -142,7 +164,10 @@ def _claims(study: Registration, hypothesis: Hypothesis, values: Values) -> list
 def _differences(claim: Claim, part: Part, values: Values) -> list[float] | None:
     at, metric = claim.at or part.settings[0], claim.metric or part.metric
     found = _less(values[at, claim.arm, metric], _other(claim, part, values, at, metric))
-    return _less(found, _less(values[claim.beyond, claim.arm, metric], values[claim.beyond, claim.against, metric])) if claim.beyond else found
+    if not claim.beyond or found is None:
+        return found
+    there = _less(values[claim.beyond, claim.arm, metric], values[claim.beyond, claim.against, metric])
+    return None if there is None else [here - other for here, other in zip(found, there, strict=True)]
 
 
 def _other(claim: Claim, part: Part, values: Values, at: str, metric: str) -> list[float | None]:
@@ -154,9 +179,9 @@ def _other(claim: Claim, part: Part, values: Values, at: str, metric: str) -> li
     return [least] * len(values[at, claim.arm, metric])
 
 
-def _less(own: list[float | None] | None, other: list[float | None] | None) -> list[float | None] | None:
+def _less(own: list[float | None], other: list[float | None]) -> list[float] | None:
     """Differences by seed; None where a run diverged."""
-    pairs = list(zip(own or [None], other or [None], strict=True))
+    pairs = list(zip(own, other, strict=True))
     return None if any(a is None or b is None for a, b in pairs) else [a - b for a, b in pairs]  # type: ignore[operator]
 
 

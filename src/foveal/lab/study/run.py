@@ -29,7 +29,10 @@ from .kinds import KINDS
 from .registration import Part, Registration
 from .unit import Unit, read_unit
 
-__all__ = ["chosen_rates", "count_units", "is_done", "run_study", "units"]
+__all__ = ["chosen_rates", "count_units", "done_parts", "is_done", "run_study", "units"]
+
+STUDY_FILE = "study.json"
+"""Says which registration a folder is of."""
 
 
 def run_study(study: Registration, folder: Path, *, jobs: int | None = None, quiet: bool = False) -> None:
@@ -77,6 +80,18 @@ def count_units(study: Registration, part: Part) -> int:
     return len(part.settings) * len(study.arms_of(part)) * (len(part.tuning_seeds) * len(part.rates) + len(part.seeds))
 
 
+def done_parts(study: Registration, folder: Path) -> Registration:
+    """The registration with the parts alone all of whose runs lie in the folder.
+
+    Raises:
+        ValueError: the folder holds another study, or this one under another registration.
+    """
+    if not (folder / STUDY_FILE).exists():
+        return study.of(())
+    _check_same(study, folder)
+    return study.of([name for name, part in study.parts.items() if is_done(study, part, folder)])
+
+
 def is_done(study: Registration, part: Part, folder: Path) -> bool:
     """Whether all runs of a part are there, which is when it may be judged."""
     return all(unit.file(folder).exists() for unit in units(study, part, None)) and all(
@@ -109,11 +124,19 @@ def _run(unit: Unit, folder: Path) -> dict[str, float]:
 
 def _same(study: Registration, folder: Path) -> None:
     """One folder, one registration."""
-    path, here = folder / "study.json", {"study": study.name, "registration": study.digest, "smoke": study.smoke}
-    if path.exists() and (there := read_object(path)) != here:
+    _check_same(study, folder)
+    write_json(folder / STUDY_FILE, _identity(study))
+
+
+def _check_same(study: Registration, folder: Path) -> None:
+    path = folder / STUDY_FILE
+    if path.exists() and (there := read_object(path)) != _identity(study):
         what = "a rehearsal" if there.get("smoke") else f"the study {there.get('study')} as registered under {str(there.get('registration'))[:12]}"
         raise InputError(f"{folder} holds {what}, and its runs are no part of this one ({study.digest[:12]}); choose another folder with --out, or remove it")
-    write_json(path, here)
+
+
+def _identity(study: Registration) -> dict[str, Any]:
+    return {"study": study.name, "registration": study.digest, "smoke": study.smoke}
 
 
 class _Progress:
