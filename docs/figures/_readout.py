@@ -30,7 +30,7 @@ def proof_points(page: str, what: str = "contrast") -> Points:
 
 
 def study_points(data: Path) -> Points:
-    """Part S1 in the data beside the page of ``foveal study denoising``, arms that diverged left out; nothing where there is none, or where it was a rehearsal."""
+    """Part S1 in the data beside the page of ``foveal study denoising``, without arms that diverged; nothing where there is none, or of a rehearsal."""
     if not data.exists():
         return {}
     points: Points = {}

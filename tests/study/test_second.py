@@ -18,15 +18,16 @@ from foveal.cli import main
 from foveal.lab.data import ClutteredDigits
 from foveal.lab.data.cluttered import _distractors
 from foveal.lab.study import load_registration, load_study, run_study
-from foveal.lab.study.angles import cause_of, chance_of, correlated
+from foveal.lab.study.angles import cause_of, chance_of, correlated, mean_angle
 from foveal.lab.study.change import PHOTOS, ChangeHead, changed_scenes
-from foveal.lab.study.images import SMALL, image_recipe
+from foveal.lab.study.images import SMALL, angles_of_run, image_recipe
 from foveal.lab.study.kinds import KINDS
 from foveal.lab.study.registration import Claim, read_registration
 from foveal.lab.study.results import _differences
 from foveal.lab.study.retrofit import change_
 from foveal.lab.study.single_layer import judge_layer, make_layer, one_of_many, train_layer
 from foveal.lab.study.unit import Unit
+from foveal.lab.training.models import build_model, load_run
 
 STUDY = load_registration("denoising-second")
 FILE = Path(foveal.lab.study.__file__).with_name("denoising-second.toml")
@@ -223,6 +224,18 @@ def test_angles_of_a_run_and_the_penalty_that_opens_them(tmp_path) -> None:
     both = [(layer.qkv.weight[64 + 8 * head : 72 + 8 * head].T, layer.v_neg.weight[8 * head : 8 * head + 8].T) for head in range(4)]
     by_hand = np.mean([principal_angles(a.detach(), b.detach()).mean().item() for a, b in both])
     assert found["denoising"]["angle at end"] == pytest.approx(by_hand, abs=1e-3)
+
+
+def test_angles_are_read_from_what_runs_on_images_left(tmp_path) -> None:
+    part = replace(STUDY.rehearsal().parts["S4"], steps=6)
+    unit = Unit(part, "any", "denoising", part.arms["denoising"], 0.02, 7)
+    assert angles_of_run(unit, tmp_path) is None
+    KINDS[part.kind].run(unit, tmp_path)
+    recipe, bundle, trained = load_run(tmp_path / unit.place)
+    assert angles_of_run(unit, tmp_path) == {"start": pytest.approx(mean_angle(build_model(recipe, bundle))), "end": pytest.approx(mean_angle(trained))}
+    assert mean_angle(trained) != mean_angle(build_model(recipe, bundle))
+    for arm in ("softmax-wide", "denoising-shared"):
+        assert mean_angle(KINDS[part.kind].build(part, arm, part.arms[arm], "any")) is None
 
 
 def test_chance_is_that_of_the_sizes() -> None:

@@ -28,8 +28,8 @@ class AnglesSeen:
         """What watches a network."""
 
         def see(step: int) -> None:
-            if step in self._at and (found := value_angles(net)):
-                self._seen[self._at[step]] = mean(head.mean for head in found)
+            if step in self._at and (found := mean_angle(net)) is not None:
+                self._seen[self._at[step]] = found
 
         return see
 
@@ -40,9 +40,16 @@ class AnglesSeen:
         return {f"angle at {when}": self._seen[when] for when in WHEN} | {"turn": self._seen["end"] - self._seen["start"]}
 
 
+def mean_angle(net: nn.Module) -> float | None:
+    """Mean principal angle over heads and layers, in degrees; None where no attention has two value maps."""
+    found = value_angles(net)
+    return mean(head.mean for head in found) if found else None
+
+
 def chance_of(net: nn.Module) -> float | None:
     """Mean angle of random subspaces of the sizes that a network's value maps have; None where it has not two of them."""
-    sizes = [(module.dim, module.head_dim) for module in net.modules() if len(_maps(module)) == 2]
+    # (H, d, C)
+    sizes = [(maps[0].shape[2], maps[0].shape[1]) for module in net.modules() if len(maps := _maps(module)) == 2]
     return chance_angles(*sizes[0])[1] if sizes else None
 
 

@@ -61,7 +61,7 @@ def draw_angles(parts: dict[str, dict[str, Any]]) -> str:
             above, below = grid[:, column]
             _draw_turning(above, part, arms)
             _draw_gain(below, part, arms)
-            above.set_title(f"{name}: {part['registered']['title'].partition(': ')[2]}", fontsize=10)
+            above.set_title(f"{name}: {part['registered']['title'].removeprefix('Principal angles: ')}", fontsize=9)
         grid[0, 0].set_ylabel("mean principal angle, °")
         grid[0, 0].legend(fontsize=8, frameon=False)
     return written[0]
@@ -70,10 +70,11 @@ def draw_angles(parts: dict[str, dict[str, Any]]) -> str:
 def _draw_turning(axes: Axes, part: dict[str, Any], arms: list[str]) -> None:
     rows = part["angles"]["by_arm"]
     for arm, row in rows.items():
-        found = [judge_claim(row[when], "above zero", 0.0) for when in WHEN]
+        times = [place for place, when in enumerate(WHEN) if when in row]
+        found = [judge_claim(row[WHEN[place]], "above zero", 0.0) for place in times]
         means = np.array([one.mean for one in found])
         half = np.array([one.high - one.mean for one in found])
-        axes.errorbar(range(len(WHEN)), means, yerr=half, label=arm, **_looks(1 + arms.index(arm)))
+        axes.errorbar(times, means, yerr=half, label=arm, **_looks(1 + arms.index(arm)))
     axes.axhline(next(iter(rows.values()))["chance"], color="#8c959f", linestyle=":", linewidth=1)
     axes.text(0.02, next(iter(rows.values()))["chance"], "chance", transform=axes.get_yaxis_transform(), fontsize=8, va="bottom", color="#57606a")
     axes.set_xticks(range(len(WHEN)), WHEN)

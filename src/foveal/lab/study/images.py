@@ -7,16 +7,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...models import ViT
+from ...models import ViT, share_initial_weights_
 from ..data import ClutteredDigits
 from ..recipes import get_recipe
 from ..training import Recipe, fit
+from ..training.checkpoint import read_weights
 from ..training.reading import read_history
+from .angles import mean_angle
 from .kinds import KINDS, Kind
 from .registration import Layer, Part
 from .unit import Unit
 
-__all__ = ["SMALL", "arm_in", "image_recipe", "train_images"]
+__all__ = ["SMALL", "angles_of_run", "arm_in", "image_recipe", "train_images"]
 
 SMALL = ClutteredDigits(source="digits", cells=2, digit=8, distractors=3, distractor_level=0.7)
 """Scenes of four digits of 8×8 pixels, 16 patches."""
@@ -64,11 +66,35 @@ def train_images(unit: Unit, folder: Path) -> dict[str, float]:
     return {"accuracy": float(metrics["accuracy"]), "val_accuracy": float(read_history(run / "history.jsonl", ("val_accuracy",))[-1]["val_accuracy"])}
 
 
+def angles_of_run(unit: Unit, folder: Path) -> dict[str, float] | None:
+    """Mean principal angles that a run began and ended with, read from what it left; None where it left no weights, or has not two value maps."""
+    weights = folder / unit.place / "model.safetensors"
+    if not weights.exists():
+        return None
+    model, size = arm_in(unit.part, unit.arm, unit.setting), {"img_size": _side(unit.part), "in_chans": 1, "num_classes": 10}
+    # as training begins: foveal.lab.training.models.build_model, which would make the scenes for the size
+    torch.manual_seed(unit.seed)
+    net = model.build(**size)
+    torch.manual_seed(unit.seed)
+    share_initial_weights_(net, model.plain().build(**size))
+    start = mean_angle(net)
+    if start is None:
+        return None
+    net.load_state_dict(read_weights(weights))
+    end = mean_angle(net)
+    assert end is not None, "a network keeps its value maps"
+    return {"start": start, "end": end}
+
+
+def _side(part: Part) -> int:
+    """Of a scene, in pixels."""
+    return 16 if part.kind in _SMALL_KINDS else 36
+
+
 def _build(part: Part, arm: str, layer: Layer, setting: str) -> nn.Module:
-    side = 16 if part.kind in _SMALL_KINDS else 36
     with torch.device("meta"):
-        return arm_in(part, arm, setting).build(img_size=side, in_chans=1, num_classes=10)
+        return arm_in(part, arm, setting).build(img_size=_side(part), in_chans=1, num_classes=10)
 
 
-KINDS.add("images", Kind(train_images, _build, "val_accuracy"))
-KINDS.add("lookalikes", Kind(train_images, _build, "val_accuracy"))
+for _kind in ("images", "lookalikes"):
+    KINDS.add(_kind, Kind(train_images, _build, "val_accuracy", angles_of_run))

@@ -22,6 +22,8 @@ class Kind:
     """The network of an arm in a setting, of which the weights are counted."""
     tuned_by: str = ""
     """The value that chooses rates; what is judged if empty, on other seeds."""
+    angles: Callable[[Unit, Path], dict[str, float] | None] | None = None
+    """Reads angles at ``start`` and ``end`` from what a run left, where parts of this kind do not measure them as they go."""
 
 
 KINDS: Registry[Kind] = Registry("kind of part")

@@ -112,6 +112,11 @@ def _verdicts(results: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
 
 def _on_angles(parts: dict[str, dict[str, Any]], *, smoke: bool) -> list[Block]:
     sentence = angle_sentence(parts) if not smoke else "A rehearsal says nothing of angles."
+    left = [name for name, part in parts.items() if not part["registered"]["angles"]]
+    if left:
+        sentence += (
+            f" Of {' and '.join(left)} angles were not registered: they are read from the weights that its runs left, and count for nothing in that sentence."
+        )
     figure = (
         "Above: mean principal angle between both value maps over heads, at the start, half-way and at the end; bars are intervals of 95 % over seeds, the "
         "dotted line is what random subspaces show. Below: gain over the wider softmax by the angle at the end, a point a seed."
@@ -122,14 +127,16 @@ def _on_angles(parts: dict[str, dict[str, Any]], *, smoke: bool) -> list[Block]:
         for arm, row in part["angles"]["by_arm"].items():
             end = judge_claim(row["end"], "above zero", 0.0)
             gain = "diverged" if row["gain"] is None else signed(sum(row["gain"]) / len(row["gain"]), metric)
-            means = [f"{mean_of(row[when]):.1f}°" for when in WHEN[:2]]
+            means = [f"{mean_of(row[when]):.1f}°" if when in row else "" for when in WHEN[:2]]
             rows.append((name, arm, *means, f"{end.mean:.1f}° ({end.low:.1f} to {end.high:.1f})", f"{row['chance']:.1f}°", gain))
     return [Block("Principal angles", 2), Block(sentence), Block(figure, svg=draw_angles(parts)), Block(rows=tuple(rows))]
 
 
 def angle_sentence(parts: dict[str, dict[str, Any]]) -> str:
     """What the measurement says of angles as the cause, in a sentence."""
-    found = {name: part["angles"]["correlation"] for name, part in parts.items()}
+    found = {name: part["angles"]["correlation"] for name, part in parts.items() if part["registered"]["angles"] and part["angles"]["correlation"]}
+    if not found:
+        return "Whether larger principal angles go with gains is not yet measured in the parts that were registered for it."
     said = []
     for name, one in found.items():
         value = "not defined" if one["r"] is None else f"{one['r']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})".replace("-", "−")

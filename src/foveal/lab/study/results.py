@@ -92,23 +92,42 @@ def _part(study: Registration, part: Part, folder: Path) -> tuple[dict[str, Any]
     # as it is once it was written: JSON has no tuples
     about = json.loads(json.dumps({**asdict(part), "about": " ".join(part.about.split())}))
     out = {"registered": about, "limits": limits, "rows": rows, "judged_seconds": seconds}
-    return out | ({"angles": _angles(study, part, values)} if part.angles else {}), values
+    return out | ({"angles": found} if (found := _angles(study, part, folder, rates, values)) else {}), values
 
 
-def _angles(study: Registration, part: Part, values: Values) -> dict[str, Any]:
-    """Of arms with two value maps: angles as the runs went, those of random subspaces, the gain over the wider softmax; and how angle and gain go together."""
+def _angles(study: Registration, part: Part, folder: Path, rates: dict[tuple[str, str], float], values: Values) -> dict[str, Any]:
+    """Of arms with two value maps: angles as the runs went, those of random subspaces, the gain over the wider softmax; and how angle and gain go together.
+
+    Where a part does not measure them as its runs go, they are read from what its runs left; nothing where these left nothing.
+    """
     at = part.settings[0]
-    chance = {arm: chance_of(KINDS[part.kind].build(part, arm, layer, at)) for arm, layer in study.arms_of(part).items()}
-    arms = {arm: random for arm, random in chance.items() if random is not None}
-    sign = 1 if part.larger_is_better else -1
-    rows, whole = {}, {}
-    for arm, random in arms.items():
+    if part.angles:
+        seen = {arm: {when: values[at, arm, f"angle at {when}"] for when in WHEN} for arm in study.arms_of(part)}
+    else:
+        seen = _angles_left(study, part, folder, rates, at)
+    rows: dict[str, Any] = {}
+    whole: dict[str, tuple[list[Any], list[float]]] = {}
+    for arm, by_time in seen.items():
+        random = chance_of(KINDS[part.kind].build(part, arm, study.arms_of(part)[arm], at))
+        if random is None or any(value is None for of_time in by_time.values() for value in of_time):
+            continue
         over = _less(values[at, arm, part.metric], values[at, RIVAL, part.metric])
-        gain = None if over is None else [sign * value for value in over]
-        rows[arm] = {"chance": random, "gain": gain, **{when: values[at, arm, f"angle at {when}"] for when in WHEN}}
+        gain = None if over is None else [value if part.larger_is_better else -value for value in over]
+        rows[arm] = {"chance": random, "gain": gain, **by_time}
         if gain is not None:
-            whole[arm] = (rows[arm]["end"], gain)
-    return {"by_arm": rows, "correlation": correlated({arm: end for arm, (end, _) in whole.items()}, {arm: gain for arm, (_, gain) in whole.items()})}
+            whole[arm] = (by_time["end"], gain)
+    together = correlated({arm: end for arm, (end, _) in whole.items()}, {arm: gain for arm, (_, gain) in whole.items()}) if whole else None
+    return {"by_arm": rows, "correlation": together} if rows else {}
+
+
+def _angles_left(study: Registration, part: Part, folder: Path, rates: dict[tuple[str, str], float], at: str) -> dict[str, dict[str, list[Any]]]:
+    found: dict[str, dict[str, list[Any]]] = {}
+    reader = KINDS[part.kind].angles
+    for unit in units(study, part, rates) if reader else ():
+        if reader and unit.setting == at and (angles := reader(unit, folder)):
+            for when, angle in angles.items():
+                found.setdefault(unit.arm, {}).setdefault(when, []).append(angle)
+    return {arm: by_time for arm, by_time in found.items() if all(len(angles) == len(part.seeds) for angles in by_time.values())}
 
 
 def _metrics(part: Part) -> list[str]:

@@ -91,7 +91,7 @@ def train_layer(part: Part, layer: Layer, rank: int, rate: float, seed: int, *, 
         error = (_read(part, attention, x, asks)[:, :rank] - wanted).square().mean()
         return error + layer.overlap_weight * value_overlap(attention) if layer.overlap_weight else error
 
-    one_cycle(attention, loss, part.steps, rate, seen and seen.of(attention))
+    one_cycle(attention, loss, part.steps, rate, None if seen is None else seen.of(attention))
     return attention.eval()
 
 
