@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -131,6 +132,23 @@ def compared(name: str) -> str:
     lines = (PAGES.parent / "comparison.md").read_text(encoding="utf8").splitlines()
     found = [line for line in lines if re.match(rf"- (?:\S )?{name}(?![\w-])", line)]
     return "\n".join(["From [the default comparison](/comparison.md), which says how it was made:", "", *found]) if found else ""
+
+
+@table
+def studied(what: str) -> str:
+    """Out of the data beside the page of the study of denoising: ``primary``, what became of its primary hypotheses, or ``angles``, the sentence on angles."""
+    from foveal.lab.study.page import angle_sentence
+
+    data = PAGES.parent / "study-denoising.json"
+    if not data.exists():
+        return "The registered study has no page here yet; `foveal study denoising --page docs/study-denoising.md` runs what is left of it and writes one."
+    registrations = json.loads(data.read_text("utf8"))["registrations"]
+    if what == "angles":
+        parts = {name: part for one in registrations for name, part in one["parts"].items() if "angles" in part}
+        return f"{angle_sentence(parts)} [Figure and numbers](/study-denoising.md#principal-angles)." if parts else "Parts A1 and A2 were not run to their end."
+    primary = [one for registration in registrations for one in registration["hypotheses"] if one["primary"]]
+    rows = [(one["id"], one["says"], f"**{one['outcome']}**" if one["outcome"] != "not judged" else f"not judged: {one['why']}") for one in primary]
+    return _markdown(("primary hypothesis", "said before", "outcome"), rows) + "\n\nNumbers, power, and all other hypotheses: [the page](/study-denoising.md)."
 
 
 @table

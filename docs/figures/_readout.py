@@ -29,16 +29,14 @@ def proof_points(page: str, what: str = "contrast") -> Points:
     return {arm: {int(rank[1]): (float(middle), float(low), float(high))} for arm, middle, low, high in rows}
 
 
-def study_points(results: Path) -> Points:
-    """Part S1 of ``results.json`` of ``foveal study denoising``, arms that diverged left out; nothing where there is none, or where it was a rehearsal."""
-    if not results.exists():
-        return {}
-    found = json.loads(results.read_text("utf8"))
-    if found["smoke"] or "S1" not in found["parts"]:
+def study_points(data: Path) -> Points:
+    """Part S1 in the data beside the page of ``foveal study denoising``, without arms that diverged; nothing where there is none, or of a rehearsal."""
+    if not data.exists():
         return {}
     points: Points = {}
-    for row in found["parts"]["S1"]["rows"]:
-        values = row["values"]["error"]
-        if None not in values:
-            points.setdefault(row["arm"], {})[int(row["setting"].removeprefix("rank "))] = (mean(values), min(values), max(values))
+    for found in json.loads(data.read_text("utf8"))["registrations"]:
+        for row in found["parts"].get("S1", {"rows": ()})["rows"] if not found["smoke"] else ():
+            values = row["values"]["error"]
+            if None not in values:
+                points.setdefault(row["arm"], {})[int(row["setting"].removeprefix("rank "))] = (mean(values), min(values), max(values))
     return points

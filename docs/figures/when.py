@@ -10,7 +10,7 @@ from ._readout import WIDTH, left_by_sharp_heads, proof_points, study_points
 from ._style import AMBER, BLUE, GREEN, MUTED, RED, SKY, figure
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "runs" / "study-denoising" / "results.json"
+RESULTS = ROOT / "docs" / "study-denoising.json"
 SHOWN = {"softmax": RED, "softmax-wide": AMBER, "softmax-2H": SKY, "softmax-centered": GREEN, "denoising-shared": BLUE}
 ASIDE = {"softmax-centered": -1, "denoising-shared": 1}
 """On which side a point is drawn, so that those of the same error do not hide each other."""
@@ -41,7 +41,7 @@ def when() -> Figure:
     axes.set_xticks([0, 8, 12, 16, 20, 24, 28, 32])
     axes.grid(True)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    said = "crosses are the registered study, lowest to highest seed" if studied else "the registered study has no points here: it was not run to its end"
+    said = "crosses are the registered study, lowest to highest seed" if studied else "the registered study has no points here yet"
     axes.set_title(f"lines are predictions, points are measured; {said}", fontsize=9, pad=16, loc="left")
     return drawing
 

@@ -145,9 +145,10 @@ def test_the_figure_has_the_points_of_the_proof() -> None:
 def test_the_figure_has_the_points_of_a_finished_study(tmp_path) -> None:
     rows = [("softmax", 12, [0.1, 0.3]), ("softmax", 20, [0.2, 0.2]), ("denoising", 12, [0.1, None])]
     written = [{"arm": arm, "setting": f"rank {rank}", "values": {"error": values}} for arm, rank, values in rows]
-    path = tmp_path / "results.json"
+    path = tmp_path / "study-denoising.json"
     assert readout().study_points(path) == {}
     for smoke, parts, found in ((False, {"S1": {"rows": written}}, True), (True, {"S1": {"rows": written}}, False), (False, {"S2": {}}, False)):
-        path.write_text(json.dumps({"smoke": smoke, "parts": parts}), "utf8")
+        later = {"smoke": smoke, "parts": {"S3": {"rows": []}}}
+        path.write_text(json.dumps({"registrations": [{"smoke": smoke, "parts": parts}, later]}), "utf8")
         points = readout().study_points(path)
         assert points == ({"softmax": {12: (pytest.approx(0.2), 0.1, 0.3), 20: (0.2, 0.2, 0.2)}} if found else {})

@@ -14,7 +14,8 @@ from foveal.cli import main
 from foveal.lab.study import collect, list_studies, load_registration, run_study, write_page
 from foveal.lab.study.images import image_recipe
 from foveal.lab.study.registration import read_registration
-from foveal.lab.study.run import chosen_rates, read_unit, units
+from foveal.lab.study.run import chosen_rates, units
+from foveal.lab.study.unit import read_unit
 from foveal.lab.training import write_json
 from foveal.models import ViT
 
@@ -104,7 +105,7 @@ def test_a_study_stops_and_goes_on_and_is_judged(tmp_path, monkeypatch) -> None:
     differences = [of["softmax-wide", seed] - of["denoising-shared", seed] for seed in study.parts["S1"].seeds]
     assert claim["mean"] == pytest.approx(sum(differences) / len(differences))
 
-    write_page(results, tmp_path / "page.md", tmp_path / "report.html")
+    write_page([results], tmp_path / "page.md", tmp_path / "report.html")
     page, report = (tmp_path / "page.md").read_text(encoding="utf8"), (tmp_path / "report.html").read_text(encoding="utf8")
     assert STUDY.digest[:16] in page
     assert "```{figure} page-1.svg" in page
@@ -139,7 +140,7 @@ def test_a_run_that_diverged_is_told_and_not_averaged(tmp_path) -> None:
     results = collect(study, tmp_path)
     outcomes = {one["id"]: one for one in results["hypotheses"]}
     assert outcomes["S2"]["why"] == outcomes["S2a"]["why"] == "a run diverged, so it cannot be judged"
-    write_page(results, tmp_path / "page.md")
+    write_page([results], tmp_path / "page.md")
     assert "| softmax-centered | 4,228 | 0.003 | diverged | 0.100 diverged |" in (tmp_path / "page.md").read_text(encoding="utf8")
 
 
@@ -156,7 +157,8 @@ def test_images_are_the_default_job_read_off_the_mean(tmp_path) -> None:
 
 def test_the_rehearsal_on_the_command_line(tmp_path, capsys, monkeypatch) -> None:
     tiny = replace(small("S0"), smoke=True)
-    monkeypatch.setattr(foveal.lab.study.registration.Registration, "rehearsal", lambda self: tiny)
+    none = replace(load_registration("denoising-second").of(()), smoke=True)
+    monkeypatch.setattr(foveal.lab.study.registration.Registration, "rehearsal", lambda self: none if self.follows else tiny)
     words = ["study", "denoising", "--smoke", "--only", "S0", "--jobs", "1", "--out", str(tmp_path / "out")]
     assert main(words) == 0
     printed = capsys.readouterr().out
@@ -176,6 +178,10 @@ def test_the_rehearsal_on_the_command_line(tmp_path, capsys, monkeypatch) -> Non
         (["denoising", "--only", "S1", "S1"], "each part can be given once"),
         (["denoising", "--smoke", "--page", "page.md"], "leave one of the two out"),
         (["denoising", "--only", "S1", "--jobs", "0"], "jobs must be at least 1, got 0"),
+        (["denoising", "--only", "S3", "--jobs", "0"], "jobs must be at least 1, got 0"),
+        (["denoising-second"], "unknown study 'denoising-second'"),
+        (["denoising", "--no-run"], "no part of the study is done in"),
+        (["denoising", "--no-run", "--only", "S1"], "leave one of the two out"),
     ],
 )
 def test_what_cannot_be_run_is_one_line(words, says, tmp_path, capsys, monkeypatch) -> None:

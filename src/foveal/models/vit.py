@@ -123,6 +123,8 @@ class ViT(ModelConfig):
     """tiny, small and base are 48, 192 and 384 wide and 3, 6 and 12 blocks deep."""
     num_heads: int | None = None
     """Of the dial if None. Heads keep the width they have there, so other numbers make a wider or a narrower attention."""
+    depth: int | None = None
+    """Blocks; of the dial if None."""
     patch_size: int | None = None
     """Side of a patch in pixels; from the image's side if None."""
     drop_path: float = 0.0
@@ -159,7 +161,7 @@ class ViT(ModelConfig):
             in_chans=in_chans,
             num_classes=num_classes,
             embed_dim=dial.dim,
-            depth=dial.depth,
+            depth=self.depth or dial.depth,
             num_heads=num_heads,
             drop_path_rate=self.drop_path,
             global_pool=self.global_pool,

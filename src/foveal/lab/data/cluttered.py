@@ -21,6 +21,9 @@ __all__ = ["ClutteredDigits"]
 _INK = 0.3
 """Share of full brightness from which a pixel counts as part of its digit."""
 
+_PAIRS = ((0, 6), (1, 7), (2, 8), (3, 5), (4, 9))
+"""Digits that are taken for each other."""
+
 
 @register_data
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,9 @@ class ClutteredDigits(Data):
     """Side of a digit, and of a cell, in pixels."""
     distractors: int = 3
     """Dimmer digits of other classes in each scene."""
+    distractor_classes: Literal["others", "any", "lookalikes"] = "others"
+    """others than the target's; any of the ten; or of the target's own pair, 0 and 6, 1 and 7, 2 and 8, 3 and 5, 4 and 9, where either of both is as likely, so
+    that distractors tell the pair and not which."""
     distractor_level: float = 0.5
     """Brightness of distractors; the target has 1."""
     noise: float = 0.1
@@ -101,7 +107,7 @@ class Scenes:
         """Image, label, and who owns each pixel: 0 nobody, 1 the target, 2 a distractor."""
         s, rng = self._settings, np.random.default_rng(seed_of(self._settings.seed, self._split, index))
         label = int(rng.integers(10))
-        others = (label + rng.integers(1, 10, s.distractors)) % 10
+        others = _distractors(s, label, rng)
         side = s.cells * s.digit
         canvas = np.zeros((side, side), np.float32)
         owner = np.zeros((side, side), np.uint8)
@@ -114,6 +120,13 @@ class Scenes:
             owner[window] = (digit > _INK) * (1 if rank == 0 else 2)
         canvas += s.noise * rng.standard_normal(canvas.shape, dtype=np.float32)
         return (canvas.clip(0, 1) * 255).astype(np.uint8), label, owner
+
+
+def _distractors(settings: ClutteredDigits, label: int, rng: np.random.Generator) -> list[int]:
+    if settings.distractor_classes == "others":
+        return list((label + rng.integers(1, 10, settings.distractors)) % 10)
+    alike = range(10) if settings.distractor_classes == "any" else next(pair for pair in _PAIRS if label in pair)
+    return [alike[n] for n in rng.integers(len(alike), size=settings.distractors)]
 
 
 def _resize(images: Images, side: int) -> Images:

@@ -1,8 +1,8 @@
 """Studies whose hypotheses, arms, seeds and analysis were committed before they ran: ``foveal study NAME``."""
 
 from .page import write_page
-from .registration import Registration, list_studies, load_registration
+from .registration import Registration, list_studies, load_registration, load_study
 from .results import collect, write_results
-from .run import run_study
+from .run import done_parts, run_study
 
-__all__ = ["Registration", "collect", "list_studies", "load_registration", "run_study", "write_page", "write_results"]
+__all__ = ["Registration", "collect", "done_parts", "list_studies", "load_registration", "load_study", "run_study", "write_page", "write_results"]

@@ -45,7 +45,7 @@ def judge_claim(differences: Sequence[float], relation: str, margin: float, alph
 
     Args:
         differences: of the arm from what it is held against, one a seed, at least two.
-        relation: ``greater``, ``less``, ``equal`` or ``at limit``; the last two mean within the margin.
+        relation: ``greater``, ``less``, ``above zero``, ``below zero``, ``equal`` or ``at limit``; the last two mean within the margin.
         margin: what counts as equal.
         alpha: level of the intervals.
     """
@@ -57,7 +57,7 @@ def judge_claim(differences: Sequence[float], relation: str, margin: float, alph
     if relation in ("equal", "at limit"):
         p = max(_tail(mean + margin, error, degrees), _tail(margin - mean, error, degrees))
         return Found(mean, low, high, p, low > margin or high < -margin, int((abs(values) <= margin).sum()), detectable)
-    sign = 1 if relation == "greater" else -1
+    sign = 1 if relation in ("greater", "above zero") else -1
     # two-sided, though the direction was stated: the bar that differences are held to elsewhere
     p = min(1.0, 2 * _tail(sign * mean, error, degrees))
     other_side, nothing = (high < 0 if sign > 0 else low > 0), mean + narrow <= margin and mean - narrow >= -margin

@@ -1,21 +1,20 @@
 """A study's results as a page of the documentation and as a report, from the JSON alone: both are the same blocks, written twice."""
 
 import html
-import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy as np
-from matplotlib.figure import Figure
-
 from ..._files import replace_file
-from ..compare._colors import ARM_COLORS
+from .angles import WHEN, cause_of
+from .drawings import draw_angles, draw_settings
+from .judging import judge_claim
 from .results import mean_of
+from .words import number, p_value, seeds_in_words, signed, unit
 
-__all__ = ["blocks", "to_html", "to_markdown", "write_page"]
+__all__ = ["angle_sentence", "blocks", "to_html", "to_markdown", "write_page"]
 
 
 @dataclass(frozen=True)
@@ -28,67 +27,142 @@ class Block:
     svg: str = ""
 
 
-def write_page(results: dict[str, Any], page: Path, report: Path | None = None) -> None:
-    """The page in Markdown with its figures beside it, and the report in one HTML file."""
+def write_page(results: Sequence[dict[str, Any]], page: Path, report: Path | None = None) -> None:
+    """The page in Markdown with its figures beside it, and the report in one HTML file.
+
+    Args:
+        results: of all registrations of the study, the first of them first.
+        page: where it goes.
+        report: likewise.
+    """
     made, name = blocks(results), page.stem
-    number = 0
+    count = 0
     lines = []
     for block in made:
         if block.svg:
-            number += 1
-            replace_file(page.with_name(f"{name}-{number}.svg"), block.svg.encode())
-            lines.append(f"```{{figure}} {name}-{number}.svg\n{block.text}\n```")
+            count += 1
+            replace_file(page.with_name(f"{name}-{count}.svg"), block.svg.encode())
+            lines.append(f"```{{figure}} {name}-{count}.svg\n{block.text}\n```")
         else:
             lines.append(to_markdown(block))
     replace_file(page, ("\n\n".join(lines) + "\n").encode())
     if report is not None:
-        replace_file(report, to_html(made, f"The study {results['study']}").encode())
+        replace_file(report, to_html(made, f"The study {results[0]['study']}").encode())
 
 
-def blocks(results: dict[str, Any]) -> list[Block]:
+def blocks(results: Sequence[dict[str, Any]]) -> list[Block]:
     """The whole page."""
-    parts = results["parts"]
-    minutes = sum(part["judged_seconds"] for part in parts.values()) / 60
-    made = (
-        f"Made by `foveal study {results['study']} --only {' '.join(parts)}` on {results['created'][:10]}; {results['machine']['processor']}, torch "
-        f"{results['versions']['torch']}; {minutes:.0f} minutes of judged runs, one thread each. Registered on {results['registered']}, before its runs, in "
-        f"`src/foveal/lab/study/{results['study']}.toml` (SHA-256 {results['registration'][:16]}…), which says all of the hypotheses, arms, seeds, rates and "
-        "analysis."
-    )
-    out = [Block(f"The study of {results['study']}", 1), Block(results["about"]), Block(made)]
-    if results["smoke"]:
+    out = [Block(f"The study of {results[0]['study']}", 1), *(Block(one["about"]) for one in results)]
+    if any(one["smoke"] for one in results):
         out.append(Block("**A rehearsal of a few steps: its numbers mean nothing, and nothing is judged.**"))
-    out += [Block("What became of the hypotheses", 2), Block(rows=_verdicts(results)), Block(results["analysis"])]
-    for name, part in parts.items():
-        out += _part(name, part, [one for one in results["hypotheses"] if one["part"] == name])
+    out += [Block("What became of the hypotheses", 2), Block(_counted(results))]
+    for order, one in zip(("The first registration", "The second registration", "The third registration"), results, strict=False):
+        head = [Block(order, 3)] if len(results) > 1 else []
+        out += [*head, Block(_made(one, results[0]["study"])), Block(rows=_verdicts(one)), Block(one["analysis"])]
+    with_angles = {name: part for one in results for name, part in one["parts"].items() if "angles" in part}
+    if with_angles:
+        out += _on_angles(with_angles, smoke=results[0]["smoke"])
+    for one in results:
+        for name, part in one["parts"].items():
+            out += _part(name, part, [hypothesis for hypothesis in one["hypotheses"] if hypothesis["part"] == name])
+    missing = [(name, title) for one in results for name, title in one["titles"].items() if name not in one["parts"]]
+    if missing:
+        out += [Block("Not yet run", 2), Block("Registered, and not run to the end of its seeds, so nothing is computed of it:")]
+        out += [Block(rows=(("part", "title"), *missing))]
     return out
 
 
+def _made(one: dict[str, Any], study: str) -> str:
+    parts = one["parts"]
+    minutes = sum(part["judged_seconds"] for part in parts.values()) / 60
+    run = (
+        f"Made by `foveal study {study} --only {' '.join(parts)}`, written on {one['created'][:10]}; {one['machine']['processor']}, torch "
+        f"{one['versions']['torch']}; {minutes:.0f} minutes of judged runs, one thread each."
+        if parts
+        else "No part was run to its end."
+    )
+    return (
+        f"{run} Registered on {one['registered']}, before its runs, in `src/foveal/lab/study/{one['study']}.toml` (SHA-256 {one['registration'][:16]}…), "
+        "which says all of the hypotheses, arms, seeds, rates and analysis."
+    )
+
+
+def _counted(results: Sequence[dict[str, Any]]) -> str:
+    everything = [one["outcome"] for registration in results for one in registration["hypotheses"]]
+    primary = [one["outcome"] for registration in results for one in registration["hypotheses"] if one["primary"]]
+    order = ("held", "refuted", "not settled", "not judged")
+    said = ["; ".join(f"{Counter(outcomes)[word]} {word}" for word in order) for outcomes in (primary, everything)]
+    return f"Of {len(primary)} primary hypotheses: {said[0]}. Of all {len(everything)}: {said[1]}."
+
+
 def _verdicts(results: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
-    rows = [("hypothesis", "said before", "outcome", "p", "corrected")]
+    rows = [("hypothesis", "said before", "outcome", "p", "corrected", "what 4 of 5 such studies would see")]
     for one in results["hypotheses"]:
         kind = f"**{one['id']}** (primary)" if one["primary"] else one["id"]
         if one["outcome"] == "not judged":
-            rows.append((kind, one["says"], f"not judged: {one['why']}", "", ""))
+            rows.append((kind, one["says"], f"not judged: {one['why']}", "", "", ""))
         else:
-            rows.append((kind, one["says"], f"**{one['outcome']}**", _p(one["p"]), _p(one["corrected"])))
+            metric = results["parts"][one["part"]]["registered"]["metric"]
+            power = ", ".join(dict.fromkeys(f"{number(claim['detectable'], claim['metric'] or metric)}" for claim in one["claims"]))
+            units = unit(one["claims"][0]["metric"] or metric)
+            seen = f"{power} {'points' if units == '%' else '' if units.startswith('relative') else units}".strip()
+            rows.append((kind, one["says"], f"**{one['outcome']}**", p_value(one["p"]), p_value(one["corrected"]), seen))
     return tuple(rows)
+
+
+def _on_angles(parts: dict[str, dict[str, Any]], *, smoke: bool) -> list[Block]:
+    sentence = angle_sentence(parts) if not smoke else "A rehearsal says nothing of angles."
+    left = [name for name, part in parts.items() if not part["registered"]["angles"]]
+    if left:
+        sentence += (
+            f" Of {' and '.join(left)} angles were not registered: they are read from the weights that its runs left, and count for nothing in that sentence."
+        )
+    figure = (
+        "Above: mean principal angle between both value maps over heads, at the start, half-way and at the end; bars are intervals of 95 % over seeds, the "
+        "dotted line is what random subspaces show. Below: gain over the wider softmax by the angle at the end, a point a seed."
+    )
+    rows = [("part", "arm", "start", "half", "end (95 %)", "chance", "gain")]
+    for name, part in parts.items():
+        metric = part["registered"]["metric"]
+        for arm, row in part["angles"]["by_arm"].items():
+            end = judge_claim(row["end"], "above zero", 0.0)
+            gain = "diverged" if row["gain"] is None else signed(sum(row["gain"]) / len(row["gain"]), metric)
+            means = [f"{mean_of(row[when]):.1f}°" if when in row else "" for when in WHEN[:2]]
+            rows.append((name, arm, *means, f"{end.mean:.1f}° ({end.low:.1f} to {end.high:.1f})", f"{row['chance']:.1f}°", gain))
+    return [Block("Principal angles", 2), Block(sentence), Block(figure, svg=draw_angles(parts)), Block(rows=tuple(rows))]
+
+
+def angle_sentence(parts: dict[str, dict[str, Any]]) -> str:
+    """What the measurement says of angles as the cause, in a sentence."""
+    found = {name: part["angles"]["correlation"] for name, part in parts.items() if part["registered"]["angles"] and part["angles"]["correlation"]}
+    if not found:
+        return "Whether larger principal angles go with gains is not yet measured in the parts that were registered for it."
+    said = []
+    for name, one in found.items():
+        value = "not defined" if one["r"] is None else f"{one['r']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})".replace("-", "−")
+        said.append(f"in {name} the correlation over {one['pairs']} runs is {value}")
+    words = {
+        "supported": "go with larger gains in every task where they were measured",
+        "contradicted": "go with smaller gains in every task where they were measured",
+        "not shown": "are not shown to go with gains",
+    }[cause_of(list(found.values()))]
+    return f"Larger principal angles between both value maps {words}: {', '.join(said)}."
 
 
 def _part(name: str, part: dict[str, Any], hypotheses: list[dict[str, Any]]) -> list[Block]:
     about = part["registered"]
     budget = (
         f"{about['steps']} steps of {about['batch']}; rates {', '.join(f'{rate:g}' for rate in about['rates'])}, chosen on seeds "
-        f"{_range(about['tuning_seeds'])}; judged on seeds {_range(about['seeds'])}."
+        f"{seeds_in_words(about['tuning_seeds'])}; judged on seeds {seeds_in_words(about['seeds'])}."
     )
     out = [Block(f"{name}: {about['title']}", 2), Block(about["about"]), Block(budget)]
     for metric in part["rows"][0]["values"]:
         least = part["limits"].get(metric)
-        said = f"{metric.capitalize()}, {'%' if _percent(metric) else 'relative to predicting 0'}; the least that can be is {least:.3f}." if least else ""
+        said = f"{metric.capitalize()}, {unit(metric)}; the least that can be is {least:.3f}." if least else ""
         out += [Block(said)] if said else []
         out.append(Block(rows=_values(part, metric)))
-    if len(about["ranks"]) > 1:
-        out.append(Block("Mean error over the judged seeds by rank of what is asked; bars reach from the best seed to the worst.", svg=_by_rank(part)))
+    if len({row["setting"] for row in part["rows"]}) > 1:
+        out.append(Block("Means over the judged seeds; bars reach from the best seed to the worst.", svg=draw_settings(part)))
     out += [Block("Over learning rates", 3), Block("Means over the tuning seeds, all of full length: a flat line is an arm that the rate matters little to.")]
     out += [Block(rows=_rates(part))]
     claims = [one for one in hypotheses if one["outcome"] != "not judged"]
@@ -98,14 +172,14 @@ def _part(name: str, part: dict[str, Any], hypotheses: list[dict[str, Any]]) -> 
 
 
 def _values(part: dict[str, Any], metric: str) -> tuple[tuple[str, ...], ...]:
-    several = len(part["registered"]["ranks"]) > 1
+    several = len({row["setting"] for row in part["rows"]}) > 1
     rows = [("arm", *(["setting"] if several else []), "weights", "rate", metric, "by seed")]
     for row in part["rows"]:
         values = row["values"][metric]
-        seeds = " ".join("diverged" if value is None else _number(value, metric) for value in values)
+        seeds = " ".join("diverged" if value is None else number(value, metric) for value in values)
         mean = mean_of(values)
         setting = [row["setting"]] if several else []
-        rows.append((row["arm"], *setting, f"{row['weights']:,}", f"{row['rate']:g}", "diverged" if mean is None else _number(mean, metric), seeds))
+        rows.append((row["arm"], *setting, f"{row['weights']:,}", f"{row['rate']:g}", "diverged" if mean is None else number(mean, metric), seeds))
     return tuple(rows)
 
 
@@ -114,7 +188,7 @@ def _rates(part: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
     rows = [("arm", "setting", *rates)]
     for row in part["rows"]:
         means = [mean_of(row["tuning"][rate]) for rate in rates]
-        rows.append((row["arm"], row["setting"] or "all", *("diverged" if mean is None else _number(mean, metric) for mean in means)))
+        rows.append((row["arm"], row["setting"] or "all", *("diverged" if mean is None else number(mean, metric) for mean in means)))
     return tuple(rows)
 
 
@@ -124,40 +198,20 @@ def _claims(hypotheses: list[dict[str, Any]], part: dict[str, Any]) -> tuple[tup
     for one in hypotheses:
         for claim in one["claims"]:
             metric = claim["metric"] or part["registered"]["metric"]
-            against = "the limit" if claim["relation"] == "at limit" else claim["against"]
-            relation = {"at limit": "is at", "equal": "equals"}.get(claim["relation"], f"is {claim['relation']} than")
-            words = f"{claim['arm']} {relation} {against}{', ' if claim['at'] or claim['metric'] else ''}{claim['at'] or claim['metric']}"
-            interval = f"{_signed(claim['mean'], metric)} ({_signed(claim['low'], metric)} to {_signed(claim['high'], metric)})"
-            rows.append((one["id"], words, interval, f"{claim['seeds_for']} of {count}", _p(claim["p"]), _number(claim["detectable"], metric)))
+            words = _claim(claim)
+            interval = f"{signed(claim['mean'], metric)} ({signed(claim['low'], metric)} to {signed(claim['high'], metric)})"
+            rows.append((one["id"], words, interval, f"{claim['seeds_for']} of {count}", p_value(claim["p"]), number(claim["detectable"], metric)))
     return tuple(rows)
 
 
-def _by_rank(part: dict[str, Any]) -> str:
-    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "study", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(7, 3.6), layout="constrained")
-        axes = figure.subplots()
-        ranks, width = part["registered"]["ranks"], part["registered"]["width"]
-        names = list(dict.fromkeys(row["arm"] for row in part["rows"]))
-        metric = part["registered"]["metric"]
-        for place, arm in enumerate(names):
-            rows = [row["values"][metric] for row in part["rows"] if row["arm"] == arm]
-            if any(value is None for values in rows for value in values):
-                continue
-            means = np.array([mean_of(values) for values in rows])
-            spread = np.abs([[min(values) for values in rows] - means, [max(values) for values in rows] - means])
-            aside = [rank + 0.15 * (place - len(names) / 2) for rank in ranks]
-            looks: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 2, "linewidth": 1.2, "color": ARM_COLORS[place % len(ARM_COLORS)]}
-            axes.errorbar(aside, means, yerr=spread, label=arm, **looks)
-        for share, words in ((0.5, "C/2: softmax"), (0.75, "3C/4: 1.5 × the heads")):
-            axes.axvline(share * width, color="#8c959f", linestyle=":", linewidth=1)
-            axes.text(share * width, 1.0, words, transform=axes.get_xaxis_transform(), fontsize=8, ha="center", va="bottom", color="#57606a")
-        axes.set(xlabel="rank", ylabel="error, relative to predicting 0", xticks=ranks)
-        axes.set_ylim(bottom=-0.01)
-        axes.legend(fontsize=8, frameon=False)
-        written = io.StringIO()
-        figure.savefig(written, format="svg", metadata={"Date": None})
-    return written.getvalue()[written.getvalue().index("<svg") :]
+def _claim(claim: dict[str, Any]) -> str:
+    if claim["relation"] in ("at limit", "above zero", "below zero"):
+        relation = f"is {claim['relation'].replace('at limit', 'at the limit')}"
+    else:
+        relation = f"equals {claim['against']}" if claim["relation"] == "equal" else f"is {claim['relation']} than {claim['against']}"
+    where = claim["at"] or claim["metric"]
+    beyond = f", by more than at {claim['beyond']}" if claim.get("beyond") else ""
+    return f"{claim['arm']} {relation}{f', {where}' if where else ''}{beyond}"
 
 
 def to_markdown(block: Block) -> str:
@@ -198,23 +252,3 @@ def _inline(text: str) -> str:
         while out.count(mark) > 1:
             out = out.replace(mark, f"<{tag}>", 1).replace(mark, f"</{tag}>", 1)
     return out
-
-
-def _percent(metric: str) -> bool:
-    return metric == "accuracy"
-
-
-def _number(value: float, metric: str) -> str:
-    return f"{100 * value:.1f}" if _percent(metric) else f"{value:.3f}"
-
-
-def _signed(value: float, metric: str) -> str:
-    return (f"{100 * value:+.1f}" if _percent(metric) else f"{value:+.3f}").replace("-", "−")
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _range(seeds: Sequence[int]) -> str:
-    return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)) else ", ".join(map(str, seeds))

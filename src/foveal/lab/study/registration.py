@@ -5,13 +5,15 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..._errors import InputError, unknown
 
-__all__ = ["Claim", "Hypothesis", "Layer", "Part", "Registration", "list_studies", "load_registration"]
+__all__ = ["Claim", "Hypothesis", "Layer", "Part", "Registration", "list_studies", "load_registration", "load_study"]
 
-Relation = Literal["greater", "less", "equal", "at limit"]
+Relation = Literal["greater", "less", "equal", "at limit", "above zero", "below zero"]
+ALONE = ("at limit", "above zero", "below zero")
+"""Relations of an arm by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,8 @@ class Layer:
     attention: str
     heads: int
     options: dict[str, Any] = field(default_factory=dict)
+    overlap_weight: float = 0.0
+    """Of the penalty on value maps that read the same, :func:`foveal.analysis.value_overlap`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +54,42 @@ class Part:
     test_tokens: tuple[int, ...] = ()
     train_scenes: int | None = None
     """Of images; those of the recipe if None."""
+    counts: tuple[int, ...] = ()
+    """Numbers of tokens, each trained and judged by itself."""
+    depths: tuple[int, ...] = ()
+    """Of a vision transformer, each trained and judged by itself."""
+    distractors: tuple[str, ...] = ()
+    """Kinds of distractors of scenes of digits, each trained and judged by itself."""
+    depth: int = 0
+    """Of a vision transformer; the recipe's if 0."""
+    base_steps: int = 0
+    """Of the softmax network that is fine-tuned."""
+    base_rate: float = 0.0
+    """And its learning rate."""
+    cells: int = 0
+    """Of a scene in which one changes."""
+    angles: bool = False
+    """Whether principal angles between both value maps are measured at the start, half-way and at the end."""
+    arms: dict[str, Layer] = field(default_factory=dict)
+    """Of this part, if not all of the study's."""
 
     @property
     def settings(self) -> tuple[str, ...]:
         """In which each arm is tuned and judged by itself."""
-        return tuple(f"rank {rank}" for rank in self.ranks) or ("",)
+        named = _named("N", self.counts) or _named("depth", self.depths) or self.distractors or _named("rank", self.ranks)
+        return named or ("",)
 
     def rank(self, setting: str) -> int:
-        return self.ranks[self.settings.index(setting)]
+        """Of what is asked for in a setting; the only one where settings are something else."""
+        return self.ranks[self.settings.index(setting)] if len(self.ranks) > 1 else self.ranks[0]
+
+    def count(self, setting: str) -> int:
+        """Tokens in a setting."""
+        return self.counts[self.settings.index(setting)] if self.counts else self.tokens
+
+    def depth_in(self, setting: str) -> int | None:
+        """Blocks of the network in a setting; the recipe's if None."""
+        return self.depths[self.settings.index(setting)] if self.depths else self.depth or None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +101,8 @@ class Claim:
     against: str = ""
     at: str = ""
     """The setting; the only one if empty."""
+    beyond: str = ""
+    """Another setting, whose difference is taken off: what is claimed is that the difference grows from there. None if empty."""
     metric: str = ""
     """The part's if empty."""
 
@@ -98,8 +132,16 @@ class Registration:
     hypotheses: tuple[Hypothesis, ...]
     digest: str
     """SHA-256 of the file."""
+    follows: str = ""
+    """The study that it goes on with, under its name but as a registration and a family of hypotheses of its own."""
+    titles: dict[str, str] = field(default_factory=dict)
+    """Of all parts that are registered, also of those that :meth:`of` left out."""
     smoke: bool = False
     """Whether this is a rehearsal of seconds, whose numbers mean nothing."""
+
+    def arms_of(self, part: Part) -> dict[str, Layer]:
+        """What is compared in a part."""
+        return part.arms or self.arms
 
     def of(self, names: Sequence[str]) -> "Registration":
         """With these parts alone; what is registered of the others still counts in corrections.
@@ -117,24 +159,44 @@ class Registration:
         small: dict[str, Any] = {"steps": 3, "batch": 8, "test_scenes": 24, "train_scenes": 40}
         parts = {}
         for name, part in self.parts.items():
-            parts[name] = replace(part, **small, rates=part.rates[:2], tuning_seeds=part.tuning_seeds[:1], seeds=part.seeds[:2])
+            base = min(part.base_steps, 3)
+            parts[name] = replace(part, **small, base_steps=base, rates=part.rates[:2], tuning_seeds=part.tuning_seeds[:1], seeds=part.seeds[:2])
         return replace(self, parts=parts, smoke=True)
 
 
 def list_studies() -> list[str]:
-    """Names of the studies that are registered."""
-    return sorted(file.name.removesuffix(".toml") for file in files(__package__ or "").iterdir() if file.name.endswith(".toml"))
+    """Names of the studies that are registered; those that go on with another bear its name."""
+    return [name for name in _registered() if not load_registration(name).follows]
 
 
-def load_registration(name: str) -> Registration:
-    """A registered study.
+def load_study(name: str) -> tuple[Registration, ...]:
+    """All registrations of a study, in the order in which they run.
 
     Raises:
         ValueError: no such study.
     """
     if name not in list_studies():
         raise unknown("study", name, list_studies())
+    return (load_registration(name), *(later for later in map(load_registration, _registered()) if later.follows == name))
+
+
+def load_registration(name: str) -> Registration:
+    """One registration, by the name of its file.
+
+    Raises:
+        ValueError: no such registration.
+    """
+    if name not in _registered():
+        raise unknown("registration", name, _registered())
     return read_registration(files(__package__ or "").joinpath(f"{name}.toml").read_bytes())
+
+
+def _registered() -> list[str]:
+    return sorted(file.name.removesuffix(".toml") for file in files(__package__ or "").iterdir() if file.name.endswith(".toml"))
+
+
+def _named(word: str, values: Sequence[int]) -> tuple[str, ...]:
+    return tuple(f"{word} {value}" for value in values)
 
 
 def read_registration(content: bytes) -> Registration:
@@ -144,14 +206,27 @@ def read_registration(content: bytes) -> Registration:
         ValueError: a field that there is not, an arm or part that is not declared, a seed that is both tuned on and judged.
     """
     values = tomllib.loads(content.decode("utf8"))
-    arms = {name: _read(Layer, f"arm {name}", layer) for name, layer in values.pop("arms").items()}
-    parts = {name: _read(Part, f"part {name}", {"name": name, **part}) for name, part in values.pop("parts").items()}
+    arms = _arms(values.pop("arms"))
+    parts = {name: _read(Part, f"part {name}", {"name": name, **part, "arms": _arms(part.get("arms", {}))}) for name, part in values.pop("parts").items()}
     hypotheses = tuple(_hypothesis(given) for given in values.pop("hypotheses"))
     out: Registration = _read(
-        Registration, "study", {**values, "arms": arms, "parts": parts, "hypotheses": hypotheses, "digest": hashlib.sha256(content).hexdigest()}
+        Registration,
+        "study",
+        {
+            **values,
+            "arms": arms,
+            "parts": parts,
+            "hypotheses": hypotheses,
+            "digest": hashlib.sha256(content).hexdigest(),
+            "titles": {name: part.title for name, part in parts.items()},
+        },
     )
     _check(out)
     return out
+
+
+def _arms(given: dict[str, Any]) -> dict[str, Layer]:
+    return {name: _read(Layer, f"arm {name}", layer) for name, layer in given.items()}
 
 
 def _hypothesis(given: dict[str, Any]) -> Hypothesis:
@@ -177,13 +252,16 @@ def _check(study: Registration) -> None:
     for hypothesis in study.hypotheses:
         if hypothesis.part not in study.parts:
             raise unknown(f"part of hypothesis {hypothesis.id}", hypothesis.part, study.parts)
-        settings = study.parts[hypothesis.part].settings
+        part = study.parts[hypothesis.part]
+        settings, arms = part.settings, study.arms_of(part)
         for claim in hypothesis.claims:
-            if claim.relation not in ("greater", "less", "equal", "at limit"):
-                raise unknown(f"relation of hypothesis {hypothesis.id}", str(claim.relation), ("greater", "less", "equal", "at limit"))
-            if claim.arm not in study.arms or (claim.against or claim.arm) not in study.arms:
-                raise unknown(f"arm of hypothesis {hypothesis.id}", claim.arm if claim.arm not in study.arms else claim.against, study.arms)
-            if bool(claim.against) == (claim.relation == "at limit"):
+            if claim.relation not in get_args(Relation):
+                raise unknown(f"relation of hypothesis {hypothesis.id}", str(claim.relation), get_args(Relation))
+            if claim.arm not in arms or (claim.against or claim.arm) not in arms:
+                raise unknown(f"arm of hypothesis {hypothesis.id}", claim.arm if claim.arm not in arms else claim.against, arms)
+            if bool(claim.against) == (claim.relation in ALONE):
                 raise InputError(f"hypothesis {hypothesis.id} is against the limit or against an arm, one of the two")
             if claim.at not in settings and not (len(settings) == 1 and not claim.at):
                 raise unknown(f"setting of hypothesis {hypothesis.id}", claim.at, settings)
+            if claim.beyond and (claim.beyond not in settings or claim.relation in ALONE):
+                raise unknown(f"setting of hypothesis {hypothesis.id}", claim.beyond, settings)

@@ -11,17 +11,20 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
-
 from ..._machine import processor
-from ...models import ViT
 from ..training import write_json
+from .angles import WHEN, chance_of, correlated
 from .judging import Found, holm, judge_claim, verdict_of
+from .kinds import KINDS
 from .registration import Claim, Hypothesis, Part, Registration
-from .run import chosen_rates, read_unit, units
-from .single_layer import limit, make_layer
+from .run import chosen_rates, units
+from .single_layer import limit
+from .unit import read_unit
 
 __all__ = ["collect", "write_results"]
+
+RIVAL = "softmax-wide"
+"""What gains are counted over where angles are."""
 
 Values = dict[tuple[str, str, str], list[float | None]]
 """By setting, arm and metric: one a judged seed, None where the run diverged."""
@@ -46,6 +49,8 @@ def collect(study: Registration, folder: Path) -> dict[str, Any]:
     return {
         "format": 1,
         "study": study.name,
+        "follows": study.follows,
+        "titles": study.titles,
         "registered": study.registered,
         "registration": study.digest,
         "smoke": study.smoke,
@@ -70,13 +75,13 @@ def _part(study: Registration, part: Part, folder: Path) -> tuple[dict[str, Any]
     for unit in units(study, part, rates):
         found = read_unit(unit, folder)
         seconds += found["seconds"]
-        for metric in _metrics(part):
+        for metric in _measured(part):
             values[unit.setting, unit.arm, metric].append(found["values"].get(metric))
     rows = [
         {
             "setting": setting,
             "arm": arm,
-            "weights": _weights(study, part, arm),
+            "weights": _weights(study, part, arm, setting),
             "rate": rates[setting, arm],
             "tuning": {rate: list(of_rate) for rate, of_rate in tried[setting, arm].items()},
             "values": {metric: values[setting, arm, metric] for metric in _metrics(part)},
@@ -86,19 +91,56 @@ def _part(study: Registration, part: Part, folder: Path) -> tuple[dict[str, Any]
     limits = {f"error at {tokens}": limit(part.kind, tokens) for tokens in part.test_tokens} or ({"error": 0.0} if part.metric == "error" else {})
     # as it is once it was written: JSON has no tuples
     about = json.loads(json.dumps({**asdict(part), "about": " ".join(part.about.split())}))
-    return {"registered": about, "limits": limits, "rows": rows, "judged_seconds": seconds}, values
+    out = {"registered": about, "limits": limits, "rows": rows, "judged_seconds": seconds}
+    return out | ({"angles": found} if (found := _angles(study, part, folder, rates, values)) else {}), values
+
+
+def _angles(study: Registration, part: Part, folder: Path, rates: dict[tuple[str, str], float], values: Values) -> dict[str, Any]:
+    """Of arms with two value maps: angles as the runs went, those of random subspaces, the gain over the wider softmax; and how angle and gain go together.
+
+    Where a part does not measure them as its runs go, they are read from what its runs left; nothing where these left nothing.
+    """
+    at = part.settings[0]
+    if part.angles:
+        seen = {arm: {when: values[at, arm, f"angle at {when}"] for when in WHEN} for arm in study.arms_of(part)}
+    else:
+        seen = _angles_left(study, part, folder, rates, at)
+    rows: dict[str, Any] = {}
+    whole: dict[str, tuple[list[Any], list[float]]] = {}
+    for arm, by_time in seen.items():
+        random = chance_of(KINDS[part.kind].build(part, arm, study.arms_of(part)[arm], at))
+        if random is None or any(value is None for of_time in by_time.values() for value in of_time):
+            continue
+        over = _less(values[at, arm, part.metric], values[at, RIVAL, part.metric])
+        gain = None if over is None else [value if part.larger_is_better else -value for value in over]
+        rows[arm] = {"chance": random, "gain": gain, **by_time}
+        if gain is not None:
+            whole[arm] = (by_time["end"], gain)
+    together = correlated({arm: end for arm, (end, _) in whole.items()}, {arm: gain for arm, (_, gain) in whole.items()}) if whole else None
+    return {"by_arm": rows, "correlation": together} if rows else {}
+
+
+def _angles_left(study: Registration, part: Part, folder: Path, rates: dict[tuple[str, str], float], at: str) -> dict[str, dict[str, list[Any]]]:
+    found: dict[str, dict[str, list[Any]]] = {}
+    reader = KINDS[part.kind].angles
+    for unit in units(study, part, rates) if reader else ():
+        if reader and unit.setting == at and (angles := reader(unit, folder)):
+            for when, angle in angles.items():
+                found.setdefault(unit.arm, {}).setdefault(when, []).append(angle)
+    return {arm: by_time for arm, by_time in found.items() if all(len(angles) == len(part.seeds) for angles in by_time.values())}
 
 
 def _metrics(part: Part) -> list[str]:
     return [f"error at {tokens}" for tokens in part.test_tokens] or [part.metric]
 
 
-def _weights(study: Registration, part: Part, arm: str) -> int:
-    if part.kind == "images":
-        with torch.device("meta"):
-            net = ViT(global_pool="avg").arms()[arm].model.build(img_size=36, in_chans=1, num_classes=10)
-    else:
-        net = make_layer(study.arms[arm], part.width)
+def _measured(part: Part) -> list[str]:
+    """Values that are collected: what is judged, and what else claims are about."""
+    return [*_metrics(part), *(["turn", *(f"angle at {when}" for when in WHEN)] if part.angles else [])]
+
+
+def _weights(study: Registration, part: Part, arm: str, setting: str) -> int:
+    net = KINDS[part.kind].build(part, arm, study.arms_of(part)[arm], setting)
     return sum(parameter.numel() for parameter in net.parameters())
 
 
@@ -139,13 +181,25 @@ def _claims(study: Registration, hypothesis: Hypothesis, values: Values) -> list
 
 
 def _differences(claim: Claim, part: Part, values: Values) -> list[float] | None:
-    setting, metric = claim.at or part.settings[0], claim.metric or part.metric
-    own = values[setting, claim.arm, metric]
-    if claim.relation == "at limit":
-        least = limit(part.kind, int(metric.rpartition(" ")[2]) if part.test_tokens else part.tokens)
-        other: list[float | None] = [least] * len(own)
-    else:
-        other = values[setting, claim.against, metric]
+    at, metric = claim.at or part.settings[0], claim.metric or part.metric
+    found = _less(values[at, claim.arm, metric], _other(claim, part, values, at, metric))
+    if not claim.beyond or found is None:
+        return found
+    there = _less(values[claim.beyond, claim.arm, metric], values[claim.beyond, claim.against, metric])
+    return None if there is None else [here - other for here, other in zip(found, there, strict=True)]
+
+
+def _other(claim: Claim, part: Part, values: Values, at: str, metric: str) -> list[float | None]:
+    """What the arm is held against: another one, the limit, or zero."""
+    if claim.against:
+        return values[at, claim.against, metric]
+    tokens = int(metric.rpartition(" ")[2]) if part.test_tokens else part.count(at)
+    least = limit(part.kind, tokens) if claim.relation == "at limit" else 0.0
+    return [least] * len(values[at, claim.arm, metric])
+
+
+def _less(own: list[float | None], other: list[float | None]) -> list[float] | None:
+    """Differences by seed; None where a run diverged."""
     pairs = list(zip(own, other, strict=True))
     return None if any(a is None or b is None for a, b in pairs) else [a - b for a, b in pairs]  # type: ignore[operator]
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,33 +22,17 @@ from ..compare.workers import as_interrupt, one_thread_each, start_worker, stop_
 from ..training import Diverged, Interrupted, write_json
 from ..training.checkpoint import check_folder
 from ..training.place import refusals
-from ..training.reading import Damaged, read_object
-from .images import train_images
+from ..training.reading import read_object
+from . import change, images, retrofit, single_layer, small_scenes, stereo  # noqa: F401  # each enters its kinds
 from .judging import best_rate
-from .registration import Layer, Part, Registration
-from .single_layer import judge_layer, train_layer
+from .kinds import KINDS
+from .registration import Part, Registration
+from .unit import Unit, read_unit
 
-__all__ = ["Unit", "chosen_rates", "read_unit", "run_study", "units"]
+__all__ = ["chosen_rates", "count_units", "done_parts", "is_done", "run_study", "units"]
 
-
-@dataclass(frozen=True)
-class Unit:
-    """One run."""
-
-    part: Part
-    setting: str
-    arm: str
-    layer: Layer
-    rate: float
-    seed: int
-
-    @property
-    def place(self) -> Path:
-        setting = self.setting.replace(" ", "-") or "all"
-        return Path(self.part.name, setting, self.arm, f"rate-{self.rate:g}", f"seed-{self.seed}")
-
-    def __str__(self) -> str:
-        return " ".join(word for word in (self.part.name, self.setting, self.arm, f"rate {self.rate:g}", f"seed {self.seed}") if word)
+STUDY_FILE = "study.json"
+"""Says which registration a folder is of."""
 
 
 def run_study(study: Registration, folder: Path, *, jobs: int | None = None, quiet: bool = False) -> None:
@@ -74,21 +57,46 @@ def run_study(study: Registration, folder: Path, *, jobs: int | None = None, qui
     jobs = jobs or (1 if torch.accelerator.is_available() else cores())
     with refusals(folder, "what is done is kept, re-run the same command to resume"), _alone(folder):
         _same(study, folder)
-        tuning = [unit for part in study.parts.values() for unit in units(study, part, None)]
-        judged = sum(len(part.settings) * len(study.arms) * len(part.seeds) for part in study.parts.values())
         started = time.monotonic()
-        progress = _Progress(console, len(tuning) + judged, started)
+        progress = _Progress(console, sum(count_units(study, part) for part in study.parts.values()), started)
         with _doing(jobs, folder) as do:
-            do(tuning, progress)
-            do([unit for part in study.parts.values() for unit in units(study, part, chosen_rates(study, part, folder))], progress)
+            # part by part: a study that is stopped has whole parts to show
+            for part in study.parts.values():
+                do(units(study, part, None), progress)
+                do(units(study, part, chosen_rates(study, part, folder)), progress)
 
 
 def units(study: Registration, part: Part, rates: dict[tuple[str, str], float] | None) -> list[Unit]:
     """The runs that choose rates, if None, or with the rates that were chosen those that are judged."""
-    keys = [(setting, arm) for setting in part.settings for arm in study.arms]
+    arms = study.arms_of(part)
+    keys = [(setting, arm) for setting in part.settings for arm in arms]
     if rates is None:
-        return [Unit(part, *key, study.arms[key[1]], rate, seed) for seed in part.tuning_seeds for key in keys for rate in part.rates]
-    return [Unit(part, *key, study.arms[key[1]], rates[key], seed) for seed in part.seeds for key in keys]
+        return [Unit(part, *key, arms[key[1]], rate, seed) for seed in part.tuning_seeds for key in keys for rate in part.rates]
+    return [Unit(part, *key, arms[key[1]], rates[key], seed) for seed in part.seeds for key in keys]
+
+
+def count_units(study: Registration, part: Part) -> int:
+    """Runs of a part."""
+    return len(part.settings) * len(study.arms_of(part)) * (len(part.tuning_seeds) * len(part.rates) + len(part.seeds))
+
+
+def done_parts(study: Registration, folder: Path) -> Registration:
+    """The registration with the parts alone all of whose runs lie in the folder.
+
+    Raises:
+        ValueError: the folder holds another study, or this one under another registration.
+    """
+    if not (folder / STUDY_FILE).exists():
+        return study.of(())
+    _check_same(study, folder)
+    return study.of([name for name, part in study.parts.items() if is_done(study, part, folder)])
+
+
+def is_done(study: Registration, part: Part, folder: Path) -> bool:
+    """Whether all runs of a part are there, which is when it may be judged."""
+    return all(unit.file(folder).exists() for unit in units(study, part, None)) and all(
+        unit.file(folder).exists() for unit in units(study, part, chosen_rates(study, part, folder))
+    )
 
 
 def chosen_rates(study: Registration, part: Part, folder: Path) -> dict[tuple[str, str], float]:
@@ -96,34 +104,16 @@ def chosen_rates(study: Registration, part: Part, folder: Path) -> dict[tuple[st
     found: dict[tuple[str, str], dict[float, list[float]]] = {}
     worst = -math.inf if part.larger_is_better else math.inf
     for unit in units(study, part, None):
-        value = read_unit(unit, folder)["values"].get("val_accuracy" if part.kind == "images" else part.metric)
+        value = read_unit(unit, folder)["values"].get(KINDS[part.kind].tuned_by or part.metric)
         found.setdefault((unit.setting, unit.arm), {}).setdefault(unit.rate, []).append(worst if value is None else value)
     return {key: best_rate(tuning, part.larger_is_better) for key, tuning in found.items()}
 
 
-def read_unit(unit: Unit, folder: Path) -> dict[str, Any]:
-    """What a run left: its ``values`` by metric, none where it diverged, and ``seconds``.
-
-    Raises:
-        ValueError: the file is damaged, or not there.
-    """
-    path = folder / unit.place.with_suffix(".json")
-    again = f"remove {path}, and the same command makes it again"
-    found = read_object(path, ("values", "seconds"), again)
-    if not isinstance(found["values"], dict) or not all(isinstance(value, (int, float)) for value in found["values"].values()):
-        raise Damaged(f"{path} is damaged: values are {found['values']!r}; {again}")
-    return found
-
-
 def _run(unit: Unit, folder: Path) -> dict[str, float]:
-    path, started = folder / unit.place.with_suffix(".json"), time.perf_counter()
+    path, started = unit.file(folder), time.perf_counter()
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if unit.part.kind == "images":
-            values = train_images(unit.part, unit.arm, unit.rate, unit.seed, folder / unit.place)
-        else:
-            rank = unit.part.rank(unit.setting)
-            values = judge_layer(unit.part, train_layer(unit.part, unit.layer, rank, unit.rate, unit.seed), rank, unit.seed)
+        values = KINDS[unit.part.kind].run(unit, folder)
     except Diverged:
         values = {}
     if not all(math.isfinite(value) for value in values.values()):
@@ -134,11 +124,19 @@ def _run(unit: Unit, folder: Path) -> dict[str, float]:
 
 def _same(study: Registration, folder: Path) -> None:
     """One folder, one registration."""
-    path, here = folder / "study.json", {"study": study.name, "registration": study.digest, "smoke": study.smoke}
-    if path.exists() and (there := read_object(path)) != here:
+    _check_same(study, folder)
+    write_json(folder / STUDY_FILE, _identity(study))
+
+
+def _check_same(study: Registration, folder: Path) -> None:
+    path = folder / STUDY_FILE
+    if path.exists() and (there := read_object(path)) != _identity(study):
         what = "a rehearsal" if there.get("smoke") else f"the study {there.get('study')} as registered under {str(there.get('registration'))[:12]}"
         raise InputError(f"{folder} holds {what}, and its runs are no part of this one ({study.digest[:12]}); choose another folder with --out, or remove it")
-    write_json(path, here)
+
+
+def _identity(study: Registration) -> dict[str, Any]:
+    return {"study": study.name, "registration": study.digest, "smoke": study.smoke}
 
 
 class _Progress:
@@ -166,7 +164,7 @@ def _doing(jobs: int, folder: Path) -> Any:
     """What does the runs that are not done yet: here, or in processes side by side."""
 
     def todo(wanted: Sequence[Unit], progress: _Progress) -> list[Unit]:
-        left = [unit for unit in wanted if not (folder / unit.place.with_suffix(".json")).exists()]
+        left = [unit for unit in wanted if not unit.file(folder).exists()]
         progress.kept(len(wanted) - len(left))
         return left
 

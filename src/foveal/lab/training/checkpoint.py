@@ -40,9 +40,9 @@ __all__ = [
 
 _LATER: dict[str, Any] = {"repeats": 1, "patience": None}
 _LATER_IN: dict[str, dict[str, Any]] = {
-    "data": {"train_rotation": "so3", "test_rotation": "so3"},
+    "data": {"train_rotation": "so3", "test_rotation": "so3", "distractor_classes": "others"},
     "task": {"bce": False, "votes": 1, "vote_scale": None, "vote_rotation": "none"},
-    "model": {"pyramid_width": 256, "regions": 512, "global_pool": "token"},
+    "model": {"pyramid_width": 256, "regions": 512, "global_pool": "token", "depth": None},
     "optim": {
         **{"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "power": 0.9, "milestones": []},
         **{"nesterov": False, "decay_all": False, "warmup_lr": None, "cooldown": 0.0, "factor": 0.1},

@@ -249,7 +249,7 @@ class Pairs:
     def __init__(self, settings: ShiftStereo, split: str, photos: Sequence[str], count: int, *, augments: bool) -> None:
         self.augments = augments
         self._settings, self._split, self._count = settings, split, count
-        self._photos = [_photo(name) for name in photos]
+        self._photos = [photo(name) for name in photos]
 
     def __len__(self) -> int:
         return self._count
@@ -277,7 +277,7 @@ class Pairs:
         return draw_layers(self._photos, height, width, self._settings.max_disparity, self._settings.objects, rng), rng
 
 
-def _photo(name: str) -> Pixels:
+def photo(name: str) -> Pixels:
     path = packaged("skimage", "data", name, what="a photograph to shift")
     from PIL import Image
 
