@@ -8,7 +8,7 @@ import foveal
 from foveal.attention import _few
 from tests.attention.contract import assert_close
 
-DIM, HEADS, QUERIES, TOKENS = 24, 4, 3, 9
+DIM, HEADS, QUERIES, TOKENS = 24, 4, 2, 9
 OPTIONS = [("softmax", {}), ("softmax", {"attn_head_dim": 9}), ("denoising", {}), ("denoising", {"shared_values": True}), ("denoising", {"attn_head_dim": 5})]
 
 

@@ -203,7 +203,9 @@ class DenoisingAttention(QKVAttention):
             weights.append(self.v_neg.weight.unflatten(0, (self.num_heads, -1)))
             biases.append(self.v_neg.bias)
         positive, negative = (
-            gathered_values(one, weights[at % len(weights)], None if (b := biases[at % len(biases)]) is None else b.unflatten(0, (self.num_heads, -1)), mask=options["mask"])
+            gathered_values(
+                one, weights[at % len(weights)], None if (b := biases[at % len(biases)]) is None else b.unflatten(0, (self.num_heads, -1)), mask=options["mask"]
+            )
             for at, one in enumerate(gathered)
         )
         return less(positive, self.lambdas.view(-1, 1, 1), negative)

@@ -40,6 +40,7 @@ from .stereo import (
     shifted_pair,
 )
 from .video import MovingDigits, VideoBundle, VideoFolder
+from .video_language import AnswerBundle, ClipQuestions
 
 __all__ = [
     "ADE20K",
@@ -49,8 +50,10 @@ __all__ = [
     "NICO",
     "SCENES",
     "SOURCES",
+    "AnswerBundle",
     "BrainSlabs",
     "Cityscapes",
+    "ClipQuestions",
     "ClutteredDigits",
     "CocoFolder",
     "ColorMatch",

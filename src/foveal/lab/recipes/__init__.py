@@ -45,11 +45,13 @@ from .points import furniture, pct_modelnet40, pct_shapenet_part, solid_pairs, s
 from .segmentation import ade20k, brain, cityscapes, flag_swap, mask_folder, nuclei, vaihingen, voc
 from .stereo import kitti_stereo, scene_flow, shift_stereo
 from .video import dna_timesformer_k400, dna_timesformer_ntu, dna_timesformer_smarthome, moving_digits, timesformer_k400
+from .video_language import clip_questions
 
 __all__ = [
     "ade20k",
     "brain",
     "cityscapes",
+    "clip_questions",
     "cluttered_digits",
     "coco_cascade_rcnn",
     "coco_efficient",

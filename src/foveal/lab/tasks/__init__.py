@@ -62,6 +62,7 @@ from .points import PartSegmentation, PointClassification
 from .segmentation import Segmentation, segmentation_scores
 from .stereo import StereoErrors, StereoMatching
 from .video import VideoClassification
+from .video_questions import VideoQuestions
 
 __all__ = [
     "TASKS",
@@ -83,6 +84,7 @@ __all__ = [
     "StereoMatching",
     "Task",
     "VideoClassification",
+    "VideoQuestions",
     "complement_logits",
     "environment_batches",
     "environment_gradients",
