@@ -1,7 +1,7 @@
 """Questions about clips, answered by a language model that is shown what a frozen tower and probes say. They need the extra ``hf``, for transformers.
 
-clip_questions  foveal compare clip-questions
-                one CPU core, under a minute a run; which digit is dim, which is bright, which way the bright one goes: docs/video-language.md says what came out
+clip_questions  foveal compare --recipe clip-questions
+                one CPU core, under a minute a run; which digit is dim, which is bright, which way the bright one goes; docs/video-language.md has the results
 
 The tower is trained on single frames when the data are first loaded, half a minute, and its features are kept in the cache folder.
 """

@@ -201,7 +201,7 @@ class VideoLanguageModel(nn.Module):
         Raises:
             ValueError: a weight of a host is trained, which would be lost. Nothing is written.
         """
-        return save_new(self, path)
+        return save_new(self, path, _is_host, self.settings())
 
     def load_new(self, path: str | Path) -> None:
         """Read what :meth:`save_new` wrote, into a model that was built alike around the same hosts.
@@ -209,7 +209,7 @@ class VideoLanguageModel(nn.Module):
         Raises:
             ValueError: no such file; other hosts; another build. The model is then as it was.
         """
-        load_new(self, path)
+        load_new(self, path, _is_host, self.settings())
 
     def _given(self, seen: Seen) -> Tensor:
         """Visual tokens of each image, ``(B·T, M, C)``."""
@@ -269,6 +269,10 @@ class VideoLanguageModel(nn.Module):
         if empty := [index for index, some in enumerate(frames.any(1).tolist()) if not some]:
             raise InputError(f"video {empty[0]} has no frames; leave it out")
         return frames
+
+
+def _is_host(name: str) -> bool:
+    return name.startswith(("tower.", "language.")) and ".lora_" not in name
 
 
 def _check_word(name: str, word: int | None, what: str, there: bool, vocabulary: int) -> None:
