@@ -40,7 +40,7 @@ from .stereo import (
     shifted_pair,
 )
 from .video import MovingDigits, VideoBundle, VideoFolder
-from .video_language import AnswerBundle, ClipQuestions
+from .video_language import AnswerBundle, ClipConversations, ClipQuestions, ConversationBundle, VideoConversations, read_conversations
 
 __all__ = [
     "ADE20K",
@@ -53,11 +53,13 @@ __all__ = [
     "AnswerBundle",
     "BrainSlabs",
     "Cityscapes",
+    "ClipConversations",
     "ClipQuestions",
     "ClutteredDigits",
     "CocoFolder",
     "ColorMatch",
     "ContextedDigits",
+    "ConversationBundle",
     "CutoutScenes",
     "Cutouts",
     "Data",
@@ -98,6 +100,7 @@ __all__ = [
     "StereoBundle",
     "StereoScene",
     "VideoBundle",
+    "VideoConversations",
     "VideoFolder",
     "cache_folder",
     "fetch",
@@ -105,6 +108,7 @@ __all__ = [
     "list_digit_sources",
     "load_digits",
     "read_brain",
+    "read_conversations",
     "read_nuclei",
     "read_scene",
     "register_data",

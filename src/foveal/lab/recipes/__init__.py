@@ -45,7 +45,7 @@ from .points import furniture, pct_modelnet40, pct_shapenet_part, solid_pairs, s
 from .segmentation import ade20k, brain, cityscapes, flag_swap, mask_folder, nuclei, vaihingen, voc
 from .stereo import kitti_stereo, scene_flow, shift_stereo
 from .video import dna_timesformer_k400, dna_timesformer_ntu, dna_timesformer_smarthome, moving_digits, timesformer_k400
-from .video_language import clip_questions
+from .video_language import clip_questions, viscop, viscop_dna, viscop_none
 
 __all__ = [
     "ade20k",
@@ -108,6 +108,9 @@ __all__ = [
     "t2t_vit_19_ea",
     "timesformer_k400",
     "vaihingen",
+    "viscop",
+    "viscop_dna",
+    "viscop_none",
     "vit_base",
     "voc",
 ]

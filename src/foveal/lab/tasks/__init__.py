@@ -62,6 +62,7 @@ from .points import PartSegmentation, PointClassification
 from .segmentation import Segmentation, segmentation_scores
 from .stereo import StereoErrors, StereoMatching
 from .video import VideoClassification
+from .video_conversations import VideoConversation
 from .video_questions import VideoQuestions
 
 __all__ = [
@@ -84,6 +85,7 @@ __all__ = [
     "StereoMatching",
     "Task",
     "VideoClassification",
+    "VideoConversation",
     "VideoQuestions",
     "complement_logits",
     "environment_batches",

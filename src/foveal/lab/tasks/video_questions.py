@@ -3,6 +3,7 @@
 Judged by exact match of the likeliest words one after the other with the answer, by kind of question; the headline is the mean over kinds.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +75,9 @@ class VideoQuestions(Task):
         shares = [metrics[f"kind_{place}"].compute().item() for place in range(len(kinds))]
         found: Metrics = {"exact_match": sum(shares) / len(shares)}
         found |= {kind.replace(" ", "_"): share for kind, share in zip(kinds, shares, strict=True)}
-        alike = metrics["similarity"]
-        return found | ({"similarity": alike.compute().item()} if alike.update_called else {})
+        alike = metrics["similarity"].compute().item()
+        # without probes there is nothing that could be alike
+        return found if math.isnan(alike) else found | {"similarity": alike}
 
     def chance(self, bundle: DataBundle) -> float | None:
         chances = _answers(bundle).chances

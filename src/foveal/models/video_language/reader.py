@@ -46,8 +46,16 @@ class QuestionReader(nn.Module):
         Args:
             inputs: ``question``, words ``(B, L)``; ``layers``, what comes out of each of the tower's, ``(B, layers, T, N, C)``.
             answers: words ``(B, A)``, −100 behind the end.
+
+        Raises:
+            ValueError: a word of an answer is not in the vocabulary; clips without frames.
         """
         ids = self._words(inputs)
+        # asked on the CPU alone: elsewhere the answer would have to be waited for
+        if answers.device.type == "cpu" and answers.numel() and int(answers.max()) >= self.vocabulary:
+            raise InputError(
+                f"answers have the word {int(answers.max())}, and the vocabulary has {self.vocabulary} words; give a model of the set's vocabulary"
+            )
         given = torch.cat([ids, answers.clamp_min(0)], dim=1)
         if self.video is None:
             assert self.alone is not None, "there without a video"
@@ -91,6 +99,12 @@ class QuestionReader(nn.Module):
             return {}
         found, frames = self.video.probe_maps(self.seen(inputs), _frames(inputs)), _frames(inputs).shape[1]
         return {layer: {name: value.unflatten(-1, (frames, -1)) for name, value in maps.items()} for layer, maps in found.items()}
+
+    @property
+    def vocabulary(self) -> int:
+        """How many words there are."""
+        language: Any = self.alone if self.video is None else self.video.language
+        return int(language.config.vocab_size)
 
     def _words(self, inputs: Mapping[str, Tensor]) -> Tensor:
         question, row = inputs["question"], [self.begin]
