@@ -253,7 +253,8 @@ class VideoLanguageModel(nn.Module):
             check_dtype("what the tower saw", videos.patches, next(self.tower.parameters()))
             if not len(videos.patches) or len(videos.patches) % batch:
                 raise InputError(
-                    f"expected what a tower saw of as many images for each of {batch} samples, at least one, got {len(videos.patches)} images; leave videos without frames out"
+                    f"expected what a tower saw of as many images for each of {batch} samples, at least one, got "
+                    f"{len(videos.patches)} images; leave videos without frames out"
                 )
             shape, device = (batch, len(videos.patches) // batch), videos.patches.device
         elif videos.ndim != 5 or not videos.is_floating_point() or len(videos) != batch:
