@@ -49,7 +49,7 @@ class VideoLlama(ModelConfig):
     """Size of the negative branch of denoising probes at the start, relative to the tower's attention."""
     lora_rank: int = 64
     """Of the adapters."""
-    lora_alpha: float = 16
+    lora_alpha: int = 16
     """Their scale is this over the rank."""
     dropout: float = 0.05
     """In front of the adapters."""
@@ -130,9 +130,7 @@ def _tiny(words: Mapping[str, int]) -> Any:
     except ImportError as error:
         raise missing_extra("transformers", "hf", "VideoLLaMA 3") from error
     text = _TINY_TEXT | {"vocab_size": words["size"], "pad_token_id": words["pad"], "eos_token_id": words["end"], "bos_token_id": None}
-    config = VideoLlama3Config(
-        text_config=text, vision_config=_TINY_VISION, image_token_id=words["image"], video_token_id=words["video"], pad_token_id=words["pad"]
-    )
+    config = VideoLlama3Config(text_config=text, vision_config=_TINY_VISION, image_token_id=words["image"], video_token_id=words["video"])
     return VideoLlama3ForConditionalGeneration(config)
 
 
