@@ -24,6 +24,7 @@ from . import (
     maps,
     models,
     points,
+    probes,
     projection,
     reading,
     summary,
@@ -33,7 +34,7 @@ from ._harness import run
 from ._page import HEAD, PAGE, page, section
 
 _MODULES = (denoising, bfloat16, ceiling, compiled, vit, models, convert, maps, external, eamlp, summary, halo, halonet)
-_MODULES += (dense, detection, loader, reading, projection, frozen, points)
+_MODULES += (dense, detection, loader, reading, projection, frozen, points, probes)
 BENCHMARKS = [module.__name__.rpartition(".")[2] for module in _MODULES]
 
 

@@ -15,7 +15,7 @@ C = TypeVar("C", bound=type)
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Which numbers a field takes; None beside them where its type allows it, and in a tuple each."""
+    """Which numbers a field takes; None beside them where its type allows it, and in a tuple or under names each."""
 
     at_least: float | None = None
     above: float | None = None
@@ -58,7 +58,7 @@ def check_ranges(settings: Any) -> None:
             fine = math.isfinite(number) if isinstance(number, float) else abs(number) < 2**63 or allowed is SEED
             if fine and allowed.holds(number):
                 continue
-            each = "each of " if isinstance(value, tuple) else ""
+            each = "each of " if isinstance(value, (tuple, Mapping)) else ""
             large = isinstance(number, int) and abs(number) >= 2**63 and allowed is not SEED
             what = "a whole number of at most 63 bits" if large else "a finite number" if allowed is _ANY else str(allowed)
             raise InputError(f"{each}{item.name} of {type(settings).__name__} must be {what}, got {value!r}")
@@ -78,6 +78,6 @@ def checked(cls: C) -> C:
 
 
 def _numbers(value: Any) -> Iterator[int | float]:
-    for part in value if isinstance(value, tuple) else (value,):
+    for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else (value,):
         if isinstance(part, (int, float)) and not isinstance(part, bool):
             yield part

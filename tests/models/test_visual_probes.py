@@ -57,8 +57,10 @@ def by_hand(probes: VisualProbes, hidden: list[Tensor], frames: Tensor | None = 
 
 @pytest.mark.parametrize("attention", ["softmax", "denoising"])
 @pytest.mark.parametrize("form", ["residual", "published"])
-def test_the_formula_by_hand(form, attention) -> None:
-    probes, hidden = made(attention, form=form), tower()
+@pytest.mark.parametrize("count", [3, 8])
+def test_the_formula_by_hand(count, form, attention) -> None:
+    """Of few probes, and of so many that keys and values of the tokens are made."""
+    probes, hidden = made(attention, form=form, num_probes=count), tower()
     for norm in probes.norms:
         for parameter in norm.parameters():
             nn.init.normal_(parameter)
@@ -277,20 +279,26 @@ def test_maps_are_those_that_probes_were_read_with() -> None:
         p = p + out.transpose(1, 2).flatten(2) @ one.proj.weight.T + one.proj.bias
     assert_close(p, probes(hidden, mask), 1e-12, "probes out of maps")
     seen = foveal.attention_maps(probes, {"hidden": hidden, "mask": mask})
-    assert torch.equal(seen["attentions.1"]["combined"], maps[2]["combined"])
+    # without gradients the fused kernel sums in another order
+    assert_close(seen["attentions.1"]["combined"], maps[2]["combined"], 1e-12, "maps of all attentions")
 
 
 def test_cost_is_counted() -> None:
-    n, c, p = 50, DIM, 3
+    n, c, p, h = 50, DIM, 3, HEADS
     plain, denoising = made("softmax").cost(n), made().cost(n)
-    assert plain.macs == 2 * (2 * n * c * c + 2 * p * c * c + 2 * p * n * c), "keys and values of tokens; queries and output of probes; two products"
-    assert denoising.macs == 2 * (3 * n * c * c + 3 * p * c * c + 4 * p * n * c)
+    assert plain.macs == 2 * (2 * h * p * n * c + 4 * p * c * c), "two products with the tokens themselves; queries, keys and values folded, output of probes"
+    assert denoising.macs == 2 * (4 * h * p * n * c + 7 * p * c * c)
+    many = 8
+    assert many * h > c, "keys and values of tokens are less"
+    assert made("softmax", num_probes=many).cost(n).macs == 2 * (2 * n * c * c + 2 * many * c * c + 2 * many * n * c)
+    assert made(num_probes=many).cost(n).macs == 2 * (3 * n * c * c + 3 * many * c * c + 4 * many * n * c)
     assert plain.parameters == sum(value.numel() for value in made("softmax").parameters())
 
 
-@pytest.mark.parametrize(("attention", "share"), [("softmax", 0.155), ("denoising", 0.234)])
+@pytest.mark.parametrize(("attention", "share"), [("softmax", 0.0383), ("denoising", 0.0753)])
 def test_share_of_the_published_tower(attention, share) -> None:
-    """27 layers of width 1152, 1,024 tokens: one layer of VideoLLaMA 3's tower, counted, and what probes read of it. More than the 15 % that were hoped for."""
+    """27 layers of width 1152, 1,024 tokens: one layer of VideoLLaMA 3's tower, counted, and what probes read of it. With keys and values of all tokens it
+    would be 15.5 and 23.4 %."""
     pytest.importorskip("transformers")
     from torch.utils.flop_counter import FlopCounterMode
     from transformers.models.video_llama_3 import VideoLlama3VisionConfig

@@ -1,13 +1,17 @@
 """Every module is asked what should not decay, wherever it stands."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.utils.prune
 from torch import nn
 
 import foveal
-from foveal.lab.training import Optim
-from foveal.lab.training.optimizing import make_optimizer
+from foveal.lab.training import Optim, Recipe
+from foveal.lab.training.checkpoint import fingerprint
+from foveal.lab.training.optimizing import make_optimizer, make_schedule
 from foveal.models import SmallFCN, ViT
 from foveal.timm import TimmModel
 from tests.training.helpers import tiny
@@ -186,3 +190,68 @@ def test_training_asks_every_module() -> None:
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     assert not any(id(p) in decayed for name, p in model.named_parameters() if "memory" in name)
     assert any(id(p) in decayed for p in model.parameters())
+
+
+# -- rates by name ------------------------------------------------------------------------------------------------------------------------------------
+
+
+def rates_of(model: nn.Module, **optim: object) -> dict[str, float]:
+    recipe = replace(tiny(), optim=Optim(lr=1e-3, **optim))
+    names, found = {id(value): name for name, value in model.named_parameters()}, {}
+    for group in make_optimizer(model, recipe).param_groups:
+        for value in group["params"]:
+            assert names[id(value)] not in found, "a parameter is in two groups"
+            found[names[id(value)]] = group.get("lr_scale", 1.0) * 1e-3
+    assert set(found) == {name for name, value in model.named_parameters() if value.requires_grad}
+    return found
+
+
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_the_first_pattern_that_fits_gives_the_rate(decay_all) -> None:
+    model = ViT().build(img_size=16, in_chans=1, num_classes=3)
+    model.blocks[0].requires_grad_(False)
+    found = rates_of(model, lr_of={"head.*": 5e-3, "blocks.*.attn.*": 2e-6, "blocks.*": 1e-4}, decay_all=decay_all)
+    for name, rate in found.items():
+        want = 5e-3 if name.startswith("head.") else 2e-6 if ".attn." in name else 1e-4 if name.startswith("blocks.") else 1e-3
+        assert rate == pytest.approx(want), name
+    assert rates_of(model, lr_of={}) == dict.fromkeys(found, 1e-3)
+
+
+def test_rates_by_name_are_those_of_the_steps() -> None:
+    """One step of SGD without momentum: each parameter moves by its own rate times its gradient, whatever the schedule says of all."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 1))
+    recipe = replace(tiny(), optim=Optim(lr=1e-2, optimizer="sgd", momentum=0.0, weight_decay=0.0, warmup=0.0, lr_of={"0.*": 1e-3, "*.bias": 1.0}))
+    optimizer = make_optimizer(model, recipe)
+    schedule = make_schedule(optimizer, recipe)
+    schedule.step_update(0)
+    model(torch.ones(1, 2)).sum().backward()
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    optimizer.step()
+    for name, value in model.named_parameters():
+        rate = 1e-3 if name.startswith("0.") else 1.0 if name.endswith("bias") else 1e-2
+        torch.testing.assert_close(value.detach(), before[name] - rate * value.grad)
+        assert not torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    ("rates", "says"),
+    [
+        ({"haed.*": 1e-3}, "'haed.*', and no parameter that is trained is named so; names are as"),
+        ({"head.*": 1e-3, "head.weight": 1e-4}, "'head.weight', and an earlier pattern fits all"),
+        ({"head.*": 0.0}, "each of lr_of of Optim must be above 0"),
+        ({"head.*": float("nan")}, "lr_of"),
+    ],
+)
+def test_rates_that_reach_nothing_are_refused(rates, says) -> None:
+    with pytest.raises(ValueError, match=says):
+        rates_of(ViT().build(img_size=16, in_chans=1, num_classes=3), lr_of=rates)
+
+
+def test_a_recipe_of_before_rates_had_names_is_the_same_run() -> None:
+    recipe = tiny()
+    old = recipe.to_dict()
+    old["optim"].pop("lr_of")
+    assert fingerprint(old) == fingerprint(recipe.to_dict())
+    named = replace(recipe, optim=Optim(lr_of={"z*": 1.0, "a*": 2.0}))
+    assert list(Recipe.from_dict(json.loads(json.dumps(named.to_dict()))).optim.lr_of) == ["z*", "a*"], "the first that fits counts"
+    assert fingerprint(named.to_dict()) != fingerprint(recipe.to_dict())

@@ -227,6 +227,9 @@ class QKVAttention(TokenAttention):
     """
 
     takes_rotary = True
+    few_queries: bool = False
+    """Whether keys and values of a context are left unmade where few queries read it, see :mod:`foveal.attention._few`. Outputs then differ in rounding, so
+    that whoever reads so says it."""
 
     core: Core
 

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from .._errors import InputError
 from .._fx import leaf_method
 from ..functional import denoising_attention, denoising_attention_maps
+from ..functional._precision import less
 from ..functional.pair import pair
 from ..functional.softmax import AttentionFunction
 from ._base import Context, NormLayer, QKVAttention, Rope, apply_rope, read_as, timm_half
 from ._core import FunctionCore
+from ._few import folds, gather_folded, gathered_values
 from ._linear import is_plain, project
 from ._registry import AttentionConfig, register
 from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, copy_rows, names_in, rest_is_new, rows_of
@@ -180,9 +182,33 @@ class DenoisingAttention(QKVAttention):
     def attend(self, x: Tensor, context: Context | None, rope: Rope | None, options: dict[str, Any]) -> Tensor:
         if self.fused:
             return self._attend_fused(x, context, rope, options)
+        if folds(self, x.shape[1], context, rope, options, self._projections(), made=2 if self.v_neg is None else 3, gathered=4):
+            return self._attend_folded(x, context, options)
         q, k, v = self._qkv(x, context, rope)
         v_neg = None if self.v_neg is None else self._heads(project(self.v_neg, read_as(x, context)[1]))
         return denoising_attention(q, k, v, q_neg=self._negative_query(x, rope), v_neg=v_neg, lambdas=self.lambdas, core=self.core, **options)
+
+    def _attend_folded(self, x: Tensor, tokens: Any, options: dict[str, Any]) -> Tensor:
+        """Both branches at once: their queries read the same tokens by the same keys."""
+        q = self.q_norm(self._heads(project(self.qkv, x, slice(self.inner_dim))))
+        both = torch.cat([q, -self._negative_query(x, None)], dim=2)
+        rows, mask = self.qkv.weight.unflatten(0, (3, self.num_heads, -1)), options["mask"]
+        if mask is not None and mask.ndim == 4 and mask.shape[2] > 1:
+            mask = mask.repeat(1, 1, 2, 1)
+        elif mask is not None and mask.ndim == 2 and len(mask) > 1:
+            mask = mask.repeat(2, 1)
+        gathered = gather_folded(both, tokens, rows[1], mask=mask).chunk(2, dim=2)
+        weights, biases = [rows[2]], [None if self.qkv.bias is None else self.qkv.bias[2 * self.inner_dim :]]
+        if self.v_neg is not None:
+            weights.append(self.v_neg.weight.unflatten(0, (self.num_heads, -1)))
+            biases.append(self.v_neg.bias)
+        positive, negative = (
+            gathered_values(
+                one, weights[at % len(weights)], None if (b := biases[at % len(biases)]) is None else b.unflatten(0, (self.num_heads, -1)), mask=options["mask"]
+            )
+            for at, one in enumerate(gathered)
+        )
+        return less(positive, self.lambdas.view(-1, 1, 1), negative)
 
     def attention_map(
         self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rope: Rope | None = None

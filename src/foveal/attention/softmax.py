@@ -10,6 +10,8 @@ from .._errors import InputError
 from ..functional import centered_attention, centered_attention_maps, softmax_attention, softmax_attention_map
 from ._base import Context, NormLayer, QKVAttention, Rope, head_width, timm_half
 from ._core import Core, register_core
+from ._few import folds, gather_folded, gathered_values
+from ._linear import project
 from ._registry import AttentionConfig, register
 from ._transfer import HostLayers, Transfer, WarmStart, adopt_layers, rest_is_new
 
@@ -135,9 +137,17 @@ class SoftmaxAttention(QKVAttention):
         return out
 
     def attend(self, x: Tensor, context: Context | None, rope: Rope | None, options: dict[str, Any]) -> Tensor:
+        if self.lambdas is None and folds(self, x.shape[1], context, rope, options, (self.qkv,), made=2, gathered=2):
+            return self._attend_folded(x, context, options)
         if self.lambdas is None:
             return super().attend(x, context, rope, options)
         return centered_attention(*self._qkv(x, context, rope), lambdas=self.lambdas, **options)
+
+    def _attend_folded(self, x: Tensor, tokens: Any, options: dict[str, Any]) -> Tensor:
+        q = self.q_norm(self._heads(project(self.qkv, x, slice(self.inner_dim))))
+        keys, values = (self.qkv.weight[first * self.inner_dim :][: self.inner_dim].unflatten(0, (self.num_heads, -1)) for first in (1, 2))
+        bias = None if self.qkv.bias is None else self.qkv.bias[2 * self.inner_dim :].unflatten(0, (self.num_heads, -1))
+        return gathered_values(gather_folded(q, tokens, keys, mask=options["mask"]), values, bias, mask=options["mask"])
 
     def attention_map(
         self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, context: Context | None = None, rope: Rope | None = None

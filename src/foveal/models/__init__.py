@@ -21,7 +21,7 @@ from .segmentation import DilatedNet, DilatedResNet, MAResUNet, MultistageUNet, 
 from .stereo import PSMNet, PyramidStereoNet
 from .t2t import T2T, T2T_SIZES, T2TViT, eamlp
 from .timesformer import TimeSformer
-from .video_language import VideoLanguageModel
+from .video_language import VideoLanguage, VideoLanguageModel, VideoLlama
 from .vit import SIZES, VisionTransformer, ViT, share_initial_weights_
 
 __all__ = [
@@ -73,7 +73,9 @@ __all__ = [
     "TimeSformer",
     "TwoStreamBlock",
     "ViT",
+    "VideoLanguage",
     "VideoLanguageModel",
+    "VideoLlama",
     "VisionTransformer",
     "VisualProbes",
     "build_halonet",

@@ -40,6 +40,7 @@ from .stereo import (
     shifted_pair,
 )
 from .video import MocapClips, MovingDigits, VideoBundle, VideoFolder
+from .video_language import AnswerBundle, ClipConversations, ClipQuestions, ConversationBundle, VideoConversations, read_conversations
 
 __all__ = [
     "ADE20K",
@@ -49,12 +50,16 @@ __all__ = [
     "NICO",
     "SCENES",
     "SOURCES",
+    "AnswerBundle",
     "BrainSlabs",
     "Cityscapes",
+    "ClipConversations",
+    "ClipQuestions",
     "ClutteredDigits",
     "CocoFolder",
     "ColorMatch",
     "ContextedDigits",
+    "ConversationBundle",
     "CutoutScenes",
     "Cutouts",
     "Data",
@@ -96,6 +101,7 @@ __all__ = [
     "StereoBundle",
     "StereoScene",
     "VideoBundle",
+    "VideoConversations",
     "VideoFolder",
     "cache_folder",
     "fetch",
@@ -103,6 +109,7 @@ __all__ = [
     "list_digit_sources",
     "load_digits",
     "read_brain",
+    "read_conversations",
     "read_nuclei",
     "read_scene",
     "register_data",

@@ -45,11 +45,13 @@ from .points import furniture, pct_modelnet40, pct_shapenet_part, solid_pairs, s
 from .segmentation import ade20k, brain, cityscapes, flag_swap, mask_folder, nuclei, vaihingen, voc
 from .stereo import kitti_stereo, scene_flow, shift_stereo
 from .video import dna_timesformer_k400, dna_timesformer_ntu, dna_timesformer_smarthome, mocap_actions, moving_digits, timesformer_k400
+from .video_language import clip_questions, viscop, viscop_dna, viscop_none
 
 __all__ = [
     "ade20k",
     "brain",
     "cityscapes",
+    "clip_questions",
     "cluttered_digits",
     "coco_cascade_rcnn",
     "coco_efficient",
@@ -107,6 +109,9 @@ __all__ = [
     "t2t_vit_19_ea",
     "timesformer_k400",
     "vaihingen",
+    "viscop",
+    "viscop_dna",
+    "viscop_none",
     "vit_base",
     "voc",
 ]

@@ -62,6 +62,8 @@ from .points import PartSegmentation, PointClassification
 from .segmentation import Segmentation, segmentation_scores
 from .stereo import StereoErrors, StereoMatching
 from .video import VideoClassification
+from .video_conversations import VideoConversation
+from .video_questions import VideoQuestions
 
 __all__ = [
     "TASKS",
@@ -83,6 +85,8 @@ __all__ = [
     "StereoMatching",
     "Task",
     "VideoClassification",
+    "VideoConversation",
+    "VideoQuestions",
     "complement_logits",
     "environment_batches",
     "environment_gradients",

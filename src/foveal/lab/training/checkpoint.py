@@ -46,7 +46,7 @@ _LATER_IN: dict[str, dict[str, Any]] = {
     "optim": {
         **{"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "power": 0.9, "milestones": []},
         **{"nesterov": False, "decay_all": False, "warmup_lr": None, "cooldown": 0.0, "factor": 0.1},
-        **{"layer_decay": None, "new_lr": None, "new_first": 0.0},
+        **{"layer_decay": None, "new_lr": None, "new_first": 0.0, "lr_of": {}},
     },
 }
 """Settings that recipes once did not have, of the whole and by part, at what they mean where they are absent: a run of then is still the same run."""

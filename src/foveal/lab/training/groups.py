@@ -1,5 +1,7 @@
-"""Rates by group: layers of a pretrained network, and what is new in it."""
+"""Rates by group: layers of a pretrained network, what is new in it, and parameters by name."""
 
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from timm.models import group_parameters
@@ -19,29 +21,45 @@ def grouped(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Parameters in groups for the optimizer; with ``lr_scale``, which the schedule multiplies, where rates differ. Every trainable one is in one group.
 
     Raises:
-        ValueError: rates of their own for what is new, in a network in which nothing is.
+        ValueError: rates of their own for what is new, in a network in which nothing is; a pattern of names that no trainable parameter has.
     """
     optim = recipe.optim
     groups = param_groups(model, weight_decay=optim.weight_decay)
+    if optim.decay_all:
+        groups = [{"params": [value for group in groups for value in group["params"]], "weight_decay": optim.weight_decay}]
     new = recipe.model.new_parameters(model)
     if (optim.new_lr is not None or optim.new_first) and not new:
         raise InputError(f"new_lr and new_first are of what is new in a pretrained network, and a {type(recipe.model).__name__} has nothing new")
-    if optim.layer_decay is None and optim.new_lr is None and not optim.new_first:
+    if optim.layer_decay is None and optim.new_lr is None and not optim.new_first and not optim.lr_of:
         return groups
     names = {id(value): name for name, value in model.named_parameters()}
+    own = _own_rates(optim.lr_of, [names[id(value)] for group in groups for value in group["params"]])
     depth = _depths(model, new) if optim.layer_decay is not None else {}
     last = max(depth.values(), default=0)
-    out: dict[tuple[bool, int, float], dict[str, Any]] = {}
+    out: dict[tuple[bool, int, float, float], dict[str, Any]] = {}
     for group in groups:
         for value in group["params"]:
             name = names[id(value)]
             old = name not in new
             layer = depth.get(name, last) if old else last
             scale = (optim.layer_decay or 1.0) ** (last - layer) if old else (optim.new_lr or optim.lr) / optim.lr
-            key = (old, layer, group["weight_decay"])
+            scale = own[name] / optim.lr if name in own else scale
+            key = (old, layer, group["weight_decay"], own.get(name, 0.0))
             mine = out.setdefault(key, {"params": [], "weight_decay": group["weight_decay"], "lr_scale": scale, _PRETRAINED: old})
             mine["params"].append(value)
     return [out[key] for key in sorted(out)]
+
+
+def _own_rates(rates: Mapping[str, float], names: list[str]) -> dict[str, float]:
+    """The rate of each parameter that a pattern fits, of the first that does."""
+    fitting = {name: pattern for name in names if (pattern := next((pattern for pattern in rates if fnmatchcase(name, pattern)), None)) is not None}
+    for pattern in rates:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            some = ", ".join(names[:3])
+            raise InputError(f"lr_of has {pattern!r}, and no parameter that is trained is named so; names are as {some}; * stands for anything")
+        if pattern not in fitting.values():
+            raise InputError(f"lr_of has {pattern!r}, and an earlier pattern fits all that it fits; put it in front")
+    return {name: rates[pattern] for name, pattern in fitting.items()}
 
 
 def _depths(model: Any, new: frozenset[str]) -> dict[str, int]:

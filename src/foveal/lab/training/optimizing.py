@@ -19,7 +19,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     # timm calls the one without Nesterov's look ahead "momentum"
     sgd = {"opt": "sgd" if optim.nesterov else "momentum", "momentum": optim.momentum}
     own = sgd if optim.optimizer == "sgd" else {"opt": optim.optimizer, "betas": optim.betas}
-    decayed = model.parameters() if optim.decay_all else grouped(model, recipe)
+    decayed = model.parameters() if optim.decay_all and not optim.lr_of else grouped(model, recipe)
     # of parameters outside of groups
     return create_optimizer_v2(decayed, lr=optim.lr, weight_decay=optim.weight_decay, **own)
 

@@ -27,7 +27,7 @@ class Optim:
     """How weights move: by default AdamW under a cosine with warm-up."""
 
     ranges: ClassVar[Mapping[str, Range]] = {
-        **dict.fromkeys(("lr", "clip_grad", "new_lr"), Range(above=0)),
+        **dict.fromkeys(("lr", "clip_grad", "new_lr", "lr_of"), Range(above=0)),
         **dict.fromkeys(("min_lr", "warmup_lr", "weight_decay", "power"), Range(at_least=0)),
         **dict.fromkeys(("betas", "momentum", "warmup", "cooldown", "ema", "new_first"), Range(at_least=0, below=1)),
         "layer_decay": Range(above=0, at_most=1),
@@ -77,6 +77,8 @@ class Optim:
     """Highest learning rate of what is new in a pretrained network: its head and what a conversion brought; lr if None."""
     new_first: float = 0.0
     """Share of the steps, at the start, in which only what is new learns."""
+    lr_of: dict[str, float] = field(default_factory=dict)
+    """Highest learning rate of parameters by name, as ``*probes.*``: the first pattern that fits counts; what fits none learns as the settings above say."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -123,6 +123,8 @@ class VisualProbes(Leaf):
         for layer, one in zip(self.layers, self.attentions, strict=True):
             if _needs_grid(one):
                 raise _reads_no_context(self.config.attention, "cuts windows out of a grid, and probes lie on none")
+            # a few probes read many tokens
+            one.few_queries = True
             # a token attention always has it; one of a user's, built on something else, may not
             if hasattr(one, "set_depth"):
                 one.set_depth(layer)

@@ -24,8 +24,8 @@ from .towers import Seen, read_tower
 
 __all__ = ["VideoLanguageModel", "VisualTokens"]
 
-VisualTokens = Literal["patches", "pooled", "none"]
-"""What of the tower's last layer the language model is given besides probes: all patches, their mean a frame, or nothing."""
+VisualTokens = Literal["patches", "pooled", "cls", "none"]
+"""What of the tower's last layer the language model is given besides probes: all patches, their mean a frame, a frame's class token, or nothing."""
 
 
 class VideoLanguageModel(nn.Module):
@@ -60,7 +60,7 @@ class VideoLanguageModel(nn.Module):
         if tokens not in get_args(VisualTokens):
             raise unknown("kind of visual tokens", tokens, get_args(VisualTokens))
         if tokens == "none" and probes is None:
-            raise InputError('a video language model needs something of the video: give probes, or tokens="patches" or "pooled"')
+            raise InputError('a video language model needs something of the video: give probes, or tokens="patches", "pooled" or "cls"')
         table: Any = language.get_input_embeddings()  # type: ignore[operator]
         _check_word("video_token", video_token, "visual tokens", tokens != "none", table.num_embeddings)
         _check_word("probe_token", probe_token, "probes", probes is not None, table.num_embeddings)
@@ -87,7 +87,7 @@ class VideoLanguageModel(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        videos: Tensor,
+        videos: Tensor | Seen,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         frames: Tensor | None = None,
@@ -96,7 +96,8 @@ class VideoLanguageModel(nn.Module):
 
         Args:
             input_ids: words, ``(B, L)``, with as many ``video_token`` and ``probe_token`` in each sample as it has visual tokens and probes.
-            videos: ``(B, T, 3, H, W)``, as the tower wants its images.
+            videos: ``(B, T, 3, H, W)``, as the tower wants its images; or what :func:`~foveal.models.video_language.read_tower` once made of these B·T
+                images, so that the tower, which is frozen, need not run again.
             attention_mask: ``(B, L)``, 1 where a word is; padding may stand on either side.
             labels: ``(B, L)``, the words to predict, −100 for all that is no answer.
             frames: bool ``(B, T)``, True where a frame is, at least one a video; all if None.
@@ -112,7 +113,7 @@ class VideoLanguageModel(nn.Module):
         return self.language(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, labels=labels)
 
     @torch.no_grad()
-    def generate(self, input_ids: Tensor, videos: Tensor, attention_mask: Tensor | None = None, frames: Tensor | None = None, **options: Any) -> Tensor:
+    def generate(self, input_ids: Tensor, videos: Tensor | Seen, attention_mask: Tensor | None = None, frames: Tensor | None = None, **options: Any) -> Tensor:
         """New words alone, ``(B, new)``, by the language model's own ``generate`` with its cache.
 
         Args:
@@ -130,30 +131,32 @@ class VideoLanguageModel(nn.Module):
         embeds, mask = self.embed(input_ids, videos, attention_mask, frames)
         return self.language.generate(inputs_embeds=embeds, attention_mask=mask, **options)  # type: ignore[operator]
 
-    def embed(self, input_ids: Tensor, videos: Tensor, attention_mask: Tensor | None = None, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def embed(self, input_ids: Tensor, videos: Tensor | Seen, attention_mask: Tensor | None = None, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What the language model reads, ``(B, L, D)``, and its mask; arguments as in :meth:`forward`."""
         frames = self._checked(input_ids, videos, attention_mask, frames)
-        seen = self._see(videos)
+        seen = videos if isinstance(videos, Seen) else self._see(videos)
         embeds = self.language.get_input_embeddings()(input_ids)  # type: ignore[operator]
         if self.project is not None and self.video_token is not None:
-            given = _by_video(seen.patches, videos) if self.tokens == "patches" else seen.patches.mean(1).unflatten(0, videos.shape[:2])
+            given = _by_video(self._given(seen), frames)
             present = frames.repeat_interleave(given.shape[1] // frames.shape[1], dim=1)
             embeds = put_in(embeds, input_ids, self.video_token, self._through(self.project, given), present, "visual tokens")
         if self.project_probes is not None and self.probe_token is not None:
-            read = self.read_probes(seen, videos, frames)
+            read = self.read_probes(seen, frames)
             embeds = put_in(embeds, input_ids, self.probe_token, self._through(self.project_probes, read), None, "probes")
         return embeds, torch.ones_like(input_ids) if attention_mask is None else attention_mask
 
-    def read_probes(self, seen: Seen, videos: Tensor, frames: Tensor) -> Tensor:
-        """The probes of each video, ``(B, P, C)``, before they are projected; for :meth:`VisualProbes.similarity`."""
-        if self.probes is None:
-            raise InputError("this model has no probes; make it with probes=")
-        count = seen.layers[0].shape[1]
-        times = None if self.probes.time is None else torch.arange(videos.shape[1], device=videos.device).repeat_interleave(count)
-        if len(seen.layers) != (self.probes.depth or len(seen.layers)):
-            raise InputError(f"the tower has {len(seen.layers)} layers, and its probes were made for {self.probes.depth}")
-        hidden = {index: _by_video(layer, videos) for index, layer in enumerate(seen.layers) if index in self.probes.layers}
-        return self.probes(hidden, frames.repeat_interleave(count, dim=1), times)
+    def read_probes(self, seen: Seen, frames: Tensor) -> Tensor:
+        """The probes of each video, ``(B, P, C)``, before they are projected; for :meth:`VisualProbes.similarity`.
+
+        Args:
+            seen: what :func:`~foveal.models.video_language.read_tower` made of the frames of all videos.
+            frames: bool ``(B, T)``, which of them there are.
+        """
+        return self._probes()(*self._probed(seen, frames))
+
+    def probe_maps(self, seen: Seen, frames: Tensor) -> dict[int, dict[str, Tensor]]:
+        """Where each probe looks, by layer: :meth:`VisualProbes.attention_map`, ``(B, H, P, T·N)`` each; arguments as in :meth:`read_probes`."""
+        return self._probes().attention_map(*self._probed(seen, frames))
 
     @torch.no_grad()
     def calibrate_(self, videos: Tensor) -> float:
@@ -170,10 +173,9 @@ class VideoLanguageModel(nn.Module):
         wanted = float(words.float().norm(dim=-1).mean())
         seen = self._see(videos)
         if self.project is not None:
-            given = seen.patches if self.tokens == "patches" else seen.patches.mean(1)
-            _scale_to(self.project, self._through(self.project, given), wanted)
+            _scale_to(self.project, self._through(self.project, self._given(seen)), wanted)
         if self.project_probes is not None:
-            _scale_to(self.project_probes, self._through(self.project_probes, self.read_probes(seen, videos, frames)), wanted)
+            _scale_to(self.project_probes, self._through(self.project_probes, self.read_probes(seen, frames)), wanted)
         return wanted
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
@@ -199,7 +201,7 @@ class VideoLanguageModel(nn.Module):
         Raises:
             ValueError: a weight of a host is trained, which would be lost. Nothing is written.
         """
-        return save_new(self, path)
+        return save_new(self, path, _is_host, self.settings())
 
     def load_new(self, path: str | Path) -> None:
         """Read what :meth:`save_new` wrote, into a model that was built alike around the same hosts.
@@ -207,7 +209,29 @@ class VideoLanguageModel(nn.Module):
         Raises:
             ValueError: no such file; other hosts; another build. The model is then as it was.
         """
-        load_new(self, path)
+        load_new(self, path, _is_host, self.settings())
+
+    def _given(self, seen: Seen) -> Tensor:
+        """Visual tokens of each image, ``(B·T, M, C)``."""
+        if self.tokens != "cls":
+            return seen.patches if self.tokens == "patches" else seen.patches.mean(1, keepdim=True)
+        if seen.prefix is None or not seen.prefix.shape[1]:
+            raise InputError('tokens="cls" needs a class token, and nothing stands in front of the patches of this tower; use "pooled"')
+        return seen.prefix[:, :1]
+
+    def _probes(self) -> VisualProbes:
+        if self.probes is None:
+            raise InputError("this model has no probes; make it with probes=")
+        return self.probes
+
+    def _probed(self, seen: Seen, frames: Tensor) -> tuple[dict[int, Tensor], Tensor, Tensor | None]:
+        """What probes are called with."""
+        probes, count = self._probes(), seen.layers[0].shape[1]
+        times = None if probes.time is None else torch.arange(frames.shape[1], device=frames.device).repeat_interleave(count)
+        if len(seen.layers) != (probes.depth or len(seen.layers)):
+            raise InputError(f"the tower has {len(seen.layers)} layers, and its probes were made for {probes.depth}")
+        hidden = {index: _by_video(layer, frames) for index, layer in enumerate(seen.layers) if index in probes.layers}
+        return hidden, frames.repeat_interleave(count, dim=1), times
 
     def _see(self, videos: Tensor) -> Seen:
         like = next(self.tower.parameters())
@@ -223,20 +247,35 @@ class VideoLanguageModel(nn.Module):
         words = [word for word in (self.video_token, self.probe_token) if word is not None]
         return torch.isin(input_ids, torch.tensor(words, device=input_ids.device))
 
-    def _checked(self, input_ids: Tensor, videos: Tensor, attention_mask: Tensor | None, frames: Tensor | None) -> Tensor:
-        if videos.ndim != 5 or not videos.is_floating_point() or len(videos) != len(input_ids):
-            raise InputError(f"expected videos (B, T, 3, H, W) with B={len(input_ids)} in floating point, got {tuple(videos.shape)} of {videos.dtype}")
-        if not videos.shape[1]:
-            raise InputError(f"expected videos of at least one frame, got {tuple(videos.shape)}")
+    def _checked(self, input_ids: Tensor, videos: Tensor | Seen, attention_mask: Tensor | None, frames: Tensor | None) -> Tensor:
+        batch = len(input_ids)
+        if isinstance(videos, Seen):
+            check_dtype("what the tower saw", videos.patches, next(self.tower.parameters()))
+            if not len(videos.patches) or len(videos.patches) % batch:
+                raise InputError(
+                    f"expected what a tower saw of as many images for each of {batch} samples, at least one, got "
+                    f"{len(videos.patches)} images; leave videos without frames out"
+                )
+            shape, device = (batch, len(videos.patches) // batch), videos.patches.device
+        elif videos.ndim != 5 or not videos.is_floating_point() or len(videos) != batch:
+            raise InputError(f"expected videos (B, T, 3, H, W) with B={batch} in floating point, got {tuple(videos.shape)} of {videos.dtype}")
+        else:
+            shape, device = (batch, videos.shape[1]), videos.device
+        if not shape[1]:
+            raise InputError(f"expected videos of at least one frame, got {shape[1]} frames")
         if attention_mask is not None and attention_mask.shape != input_ids.shape:
             raise InputError(f"expected attention_mask (B, L) = {tuple(input_ids.shape)}, got {tuple(attention_mask.shape)}")
         if frames is None:
-            return torch.ones(videos.shape[:2], dtype=torch.bool, device=videos.device)
-        if frames.dtype != torch.bool or frames.shape != videos.shape[:2]:
-            raise InputError(f"expected frames as bool (B, T) = {tuple(videos.shape[:2])}, got {frames.dtype} of {tuple(frames.shape)}")
+            return torch.ones(shape, dtype=torch.bool, device=device)
+        if frames.dtype != torch.bool or tuple(frames.shape) != shape:
+            raise InputError(f"expected frames as bool (B, T) = {shape}, got {frames.dtype} of {tuple(frames.shape)}")
         if empty := [index for index, some in enumerate(frames.any(1).tolist()) if not some]:
             raise InputError(f"video {empty[0]} has no frames; leave it out")
         return frames
+
+
+def _is_host(name: str) -> bool:
+    return name.startswith(("tower.", "language.")) and ".lora_" not in name
 
 
 def _check_word(name: str, word: int | None, what: str, there: bool, vocabulary: int) -> None:
@@ -248,9 +287,9 @@ def _check_word(name: str, word: int | None, what: str, there: bool, vocabulary:
         raise InputError(f"{name}={word} is not in the vocabulary of {vocabulary} words; resize the embeddings first (resize_token_embeddings)")
 
 
-def _by_video(tokens: Tensor, videos: Tensor) -> Tensor:
+def _by_video(tokens: Tensor, frames: Tensor) -> Tensor:
     """``(B·T, N, C) -> (B, T·N, C)``."""
-    return tokens.unflatten(0, tuple(videos.shape[:2])).flatten(1, 2)
+    return tokens.unflatten(0, tuple(frames.shape)).flatten(1, 2)
 
 
 def _scale_to(projector: Any, vectors: Tensor, wanted: float) -> None:

@@ -1,6 +1,7 @@
 """What a video language model has beside its two hosts, in one file, and which hosts it belongs to."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +16,37 @@ from ...convert._digest import digests, fingerprint, refuse_empty
 __all__ = ["load_new", "new_names", "save_new"]
 
 _FORMAT = "foveal-video-language-1"
-_HOSTS = ("tower.", "language.")
+IsHost = Callable[[str], bool]
+"""Whether a name of the state dict is a host's; of none are probes, projectors, and adapters (peft's LoRA)."""
 
 
-def new_names(model: nn.Module) -> list[str]:
-    """Of the state dict, what is no host's: probes, projectors, and adapters (peft's LoRA) in the language model."""
-    return [name for name in model.state_dict() if not _is_host(name)]
+def new_names(model: nn.Module, is_host: IsHost) -> list[str]:
+    """Of the state dict, what is no host's."""
+    return [name for name in model.state_dict() if not is_host(name)]
 
 
-def save_new(model: Any, path: str | Path) -> list[str]:
-    """Write them.
+def save_new(model: nn.Module, path: str | Path, is_host: IsHost, settings: Mapping[str, Any]) -> list[str]:
+    """Write them, with settings that the model that reads them must have.
 
     Raises:
         ValueError: a host is trained itself, so that its weights would be lost; weights on the meta device.
     """
     save, _ = _safetensors()
-    if trained := [name for name, value in model.named_parameters() if _is_host(name) and value.requires_grad]:
+    if trained := [name for name, value in model.named_parameters() if is_host(name) and value.requires_grad]:
         raise InputError(
             f"{trained[0]} and {len(trained) - 1} more weights of the hosts are trained, and this file holds new parts alone; freeze them, train adapters, or "
             "save the whole model's state dict"
         )
     state = model.state_dict()
     refuse_empty(state)
-    names = new_names(model)
-    metadata = {"format": _FORMAT, "base": _base(state), "settings": json.dumps(model.settings())}
+    names = new_names(model, is_host)
+    metadata = {"format": _FORMAT, "base": _base(state, is_host), "settings": json.dumps(settings)}
     tensors = {name: state[name].detach().clone().contiguous().cpu() for name in names}
     replace_file(Path(path), save(tensors, metadata=metadata))
     return names
 
 
-def load_new(model: Any, path: str | Path) -> None:
+def load_new(model: nn.Module, path: str | Path, is_host: IsHost, settings: Mapping[str, Any]) -> None:
     """Read them into a model with the same hosts, which was built alike.
 
     Raises:
@@ -62,14 +64,14 @@ def load_new(model: Any, path: str | Path) -> None:
     if metadata.get("format") != _FORMAT:
         raise InputError(f"{path} holds no new parts of a video language model: expected the format {_FORMAT!r}, got {metadata.get('format')!r}")
     state = model.state_dict()
-    if (base := _base(state)) != metadata["base"]:
+    if (base := _base(state, is_host)) != metadata["base"]:
         raise InputError(
             f"{path} belongs to another tower or language model: expected the fingerprint {metadata['base']}, these have {base}; load their weights"
         )
-    there, here = json.loads(metadata["settings"]), json.loads(json.dumps(model.settings()))
+    there, here = json.loads(metadata["settings"]), json.loads(json.dumps(settings))
     if other := [f"{name} {here.get(name)} here, {there.get(name)} there" for name in {**there, **here} if here.get(name) != there.get(name)]:
         raise InputError(f"{path} is of a model that was built otherwise: {'; '.join(other)}")
-    own = {name: state[name] for name in new_names(model)}
+    own = {name: state[name] for name in new_names(model, is_host)}
     problems = misfits(saved, own)
     if not problems:
         problems = "; ".join(f"{name} is {value.dtype}, wanted {own[name].dtype}" for name, value in saved.items() if value.dtype != own[name].dtype)
@@ -80,13 +82,9 @@ def load_new(model: Any, path: str | Path) -> None:
             own[name].copy_(value)
 
 
-def _is_host(name: str) -> bool:
-    return name.startswith(_HOSTS) and ".lora_" not in name
-
-
-def _base(state: dict[str, Tensor]) -> str:
+def _base(state: dict[str, Tensor], is_host: IsHost) -> str:
     """The same with adapters and without: peft puts its own names around those of the language model."""
-    host = {name.replace("base_model.model.", "").replace(".base_layer", ""): value for name, value in state.items() if _is_host(name)}
+    host = {name.replace("base_model.model.", "").replace(".base_layer", ""): value for name, value in state.items() if is_host(name)}
     return fingerprint(digests(host))
 
 

@@ -25,6 +25,8 @@ class Seen:
     """Behind each layer, before the last norm, ``(B, N, C)``; the embeddings are no layer."""
     patches: Tensor
     """Behind the last norm, without what stands in front of the grid, ``(B, M, C)``."""
+    prefix: Tensor | None = None
+    """Behind the last norm, what stands in front of the grid, the class token first, ``(B, K, C)``; None where it is not said."""
 
 
 TOWERS: Registry[Callable[[Any, Tensor], Seen]] = Registry("library of towers")
@@ -53,7 +55,7 @@ def _timm(tower: Any, images: Tensor) -> Seen:
         raise InputError(f"{type(tower).__name__} of timm is no vision transformer whose layers are tokens; give one, such as vit_small_patch16_224")
     last, layers = tower.forward_intermediates(images, norm=False, output_fmt="NLC", return_prefix_tokens=True)
     whole = [one if isinstance(one, Tensor) else torch.cat([one[1], one[0]], dim=1) for one in layers]
-    return Seen(whole, last[:, tower.num_prefix_tokens :])
+    return Seen(whole, last[:, tower.num_prefix_tokens :], last[:, : tower.num_prefix_tokens])
 
 
 def _transformers(tower: Any, images: Tensor) -> Seen:
@@ -64,7 +66,7 @@ def _transformers(tower: Any, images: Tensor) -> Seen:
     layers = out.hidden_states[1:]
     if len(layers) != tower.config.num_hidden_layers:
         raise InputError(f"{type(tower).__name__} gave {len(layers)} hidden states behind the embeddings, and has {tower.config.num_hidden_layers} layers")
-    return Seen(list(layers), out.last_hidden_state[:, prefix:])
+    return Seen(list(layers), out.last_hidden_state[:, prefix:], out.last_hidden_state[:, :prefix])
 
 
 TOWERS.add("timm", _timm)
