@@ -7,6 +7,7 @@ from . import (  # noqa: F401  # each enters its hosts
     _timm,
     _timm_class,
     _timm_halo,
+    _timm_halo_2d,
     _timm_rope,
     _timm_windows,
     _torch,
