@@ -15,7 +15,7 @@ class GatedAttention(PooledKeysAttention):
 
 
 class CountedAttention(nn.Module):
-    """Queries by the mean of their neighbors, keys of unit length times a factor that is learned a head, and a bias that a network makes of them: in one axis."""
+    """Queries by the mean of their neighbors, keys of unit length times a factor that is learned a head, and a bias that a network makes, in one axis."""
 
     def __init__(self, dim: int = 16, heads: int = 2, drop: float = 0.1) -> None:
         super().__init__()
@@ -128,6 +128,6 @@ CASES = {
 REFUSED = {
     TalkingAttention: "its heads mix their logits before the softmax",
     CappedAttention: "its logits are more than a factor times products and a bias",
-    ChannelsAttention: "its softmax is over channels, and not over tokens|do not make its logits",
+    ChannelsAttention: "its softmax is over channels, and not over tokens",
     MixedAttention: "it computes 2 softmax attentions in a call, mixed or one after the other",
 }

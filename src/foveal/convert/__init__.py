@@ -9,6 +9,7 @@ from . import (  # noqa: F401  # each enters its hosts
     _timm_halo,
     _timm_halo_2d,
     _timm_rope,
+    _timm_sam,
     _timm_windows,
     _torch,
     _torchvision,

@@ -21,6 +21,7 @@ from ._arguments import Call
 from ._between import Between, between_in, gain_of, made_again, nothing_of
 from ._body import Body, asked
 from ._exchange import dropped_in, sources_in, with_modules
+from ._kept_place import ONE_ASKS
 from ._mapped import NoMap
 from ._seen import is_map
 from ._trace import Core, Unread, core_in, is_open, softmax_in, traced, values_met, values_of
@@ -44,6 +45,7 @@ class Cored:
     """A map of the host, by path: ours has its dtype and device."""
     code: Body
     kept: tuple[str, ...]
+    one_asks: bool
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def cored_place(module: nn.Module, found: Cored) -> Place:
         needs_pairs="a bias is added to each pair of its tokens" if found.biased else "",
         reads_others="its queries, keys and values are made by its host",
         asks_apart=found.asks_apart,
-        notes=(NOTE,),
+        notes=(NOTE, ONE_ASKS) if found.one_asks and not found.asks_apart else (NOTE,),
         checked=True,
     )
 
@@ -123,10 +125,8 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> tuple[Cored, float]:
         bias, asks = _without_products(edit, core, between)
     with edit.inserting_before(core.out):
         lie = (heads.count, heads.axis, heads.folded)
-        tokens = [
-            edit.call_function(as_tokens, (node, core.q, *lie, turned, width))
-            for node, turned in ((asks, False), (core.k, core.k_turned), (core.v, core.v_turned))
-        ]
+        parts = ((asks, False), (core.k, core.k_turned), (core.v, core.v_turned))
+        tokens = [edit.call_function(as_tokens, (node, core.q, *lie, turned, width)) for node, turned in parts]
         pairs = None if bias is None else edit.call_function(as_pairs, (bias, core.q, *lie))
         out = edit.call_function(asked, (edit.create_node("get_attr", "attn"), *tokens, pairs))
         formed = edit.call_function(as_hosts, (out, core.q, *lie, core.v_turned))
@@ -151,6 +151,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> tuple[Cored, float]:
         like=str(v_map.target),
         code=Body(edit, call.names, call.defaults, settings),
         kept=kept,
+        one_asks=q.shape[-2] == 1 < k.shape[-2],
     )
     return found, attn_drop
 

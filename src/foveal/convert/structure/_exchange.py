@@ -138,6 +138,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
         biased=core.bias is not None,
         code=Body(edit, call.names, call.defaults, settings),
         kept=kept,
+        one_asks=q.places.shape[1] == 1 < k.places.shape[1],
     )
 
 

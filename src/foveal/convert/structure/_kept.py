@@ -37,8 +37,8 @@ __all__ = ["kept_again", "kept_of"]
 
 TOLERANCE = 1e-5
 """Of the output's largest number, in float32."""
-_OWN = ("code", "attn_drop")
-"""What is no part of a structure, or is made anew: code is never read from a file."""
+_OWN = ("code", "attn_drop", "one_asks")
+"""What is no part of a structure, or is made anew: code is never read from a file, and what only the report says is in no file of before."""
 
 
 def kept_of(model: nn.Module, modules: Mapping[str, nn.Module], inputs: Any = None) -> tuple[dict[int, Host], dict[int, str]]:
