@@ -29,7 +29,7 @@ def test_a_class_token_that_asks_is_converted_and_said(name, config) -> None:
     assert any("asks, and all tokens are read" in note or "asks, as a class token does, and all tokens are read" in note for note in swap.notes)
     assert "all tokens are read" in report.table()
     torch.testing.assert_close(model(images), host(images), rtol=1e-5, atol=1e-5)
-    with pytest.raises(InputError, match="external attention (has no pairs|reads no other tokens)"):
+    with pytest.raises(InputError, match=r"external attention (has no pairs|reads no other tokens)"):
         convert_(host, ExternalAttention.Config(), "attn", inputs=images)
 
 

@@ -128,9 +128,7 @@ def test_wider_heads_keep_the_function_and_learn(make) -> None:
 
 def test_two_thirds_of_the_width_is_as_large_as_the_host() -> None:
     model = timm_vit()
-    report = convert_(
-        model, DenoisingAttention.Config(attn_head_dim=2), "*attn*" if hasattr(model, "blocks") else "attention", inputs=torch.randn(2, 3, side, side)
-    )
+    report = convert_(model, DenoisingAttention.Config(attn_head_dim=4))
     before, after = report.parameters
     # 4 C² and 6 · (2/3) C²; biases and λ aside
     assert [before - 3 * 4 * 24, after - 3 * (5 * 16 + 24 + 4)] == [3 * 4 * 24**2] * 2
@@ -176,10 +174,9 @@ def test_positions_that_are_multiplied_with_queries_are_of_the_hosts_width() -> 
     from timm.models.vision_transformer_sam import VisionTransformerSAM
 
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 5, "window_size": 2}
-    for side, model in ((32, VisionTransformerSAM(**sizes, use_rel_pos=True)), (16, Windowed(DecomposedAttention(), maps=True))):
+    models = {"*attn": (32, VisionTransformerSAM(**sizes, use_rel_pos=True)), "attention": (16, Windowed(DecomposedAttention(), maps=True))}
+    for where, (side, model) in models.items():
         kinds = [type(module) for module in model.modules()]
         with pytest.raises(InputError, match="its positions are multiplied with queries of the host's width"):
-            convert_(
-                model, DenoisingAttention.Config(attn_head_dim=2), "*attn*" if hasattr(model, "blocks") else "attention", inputs=torch.randn(2, 3, side, side)
-            )
+            convert_(model, DenoisingAttention.Config(attn_head_dim=2), where, inputs=torch.randn(2, 3, side, side))
         assert [type(module) for module in model.modules()] == kinds

@@ -47,7 +47,7 @@ def of_width(place: Place, width: int, name: str) -> Widened:
     """The place with heads of ``width``; its ``qkv`` and ``proj`` are new layers.
 
     Raises:
-        ValueError: norms, rotary positions, or positions that queries are multiplied with, which belong to the host's width; layers that are more than a linear map.
+        ValueError: norms and positions that turn queries or are multiplied with them, which belong to the host's width; layers that are more than a linear map.
     """
     for part in ("q_norm", "k_norm", "norm"):
         if not isinstance(getattr(place, part), nn.Identity):
