@@ -27,7 +27,9 @@ class One(nn.Module):
         if self.how == "rows":
             return self.attn(x.permute(0, 2, 3, 1))
         if self.how == "sized":
-            return self.attn(x.flatten(2).mT, (x.shape[2], x.shape[3]))
+            made = self.attn(x.flatten(2).mT, (x.shape[2], x.shape[3]))
+            # some give the size that is left as well
+            return made[0] if isinstance(made, tuple) else made
         if self.how == "windows":
             return self.attn(x.unflatten(3, (-1, 4)).permute(0, 3, 2, 4, 1).flatten(2, 3))
         return self.attn(x.flatten(2).mT)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import foveal
-from foveal import CrossSampleAttention, DenoisingAttention, ExternalAttention, HaloAttention, SoftmaxAttention, convert, convert_
+from foveal import CrossSampleAttention, DenoisingAttention, ExternalAttention, HaloAttention, SoftmaxAttention, convert, convert_, revert_
 from foveal.attention import TokenAttention, attention_class, list_attentions
 from foveal.convert import find_host, global_only, register_attention_functions
 from tests.convert.hosts import CASES, Case, maxxvit
@@ -181,14 +181,28 @@ def test_costs_of_windows_are_those_of_the_image() -> None:
     assert swap.macs == (16 * (4 * 16 * 16**2 + 2 * 16**2 * 16),) * 2
 
 
-def test_sams_positions_that_depend_on_queries_are_lost() -> None:
+@pytest.mark.parametrize("options", [{"use_rel_pos": True}, {"use_rel_pos": True, "qk_norm": True}, {"use_rope": True}], ids=str)
+def test_sams_positions_of_queries_are_kept(options) -> None:
+    """In windows and over the whole; multiplied with the queries behind their norm, or turning them."""
     pytest.importorskip("timm")
     from timm.models.vision_transformer_sam import VisionTransformerSAM
 
-    model = VisionTransformerSAM(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4, num_classes=5, use_rel_pos=True, window_size=2)
-    swap = convert_(model, SoftmaxAttention.Config()).swaps[0]
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 5, "window_size": 2, "global_attn_indexes": (1,)}
+    torch.manual_seed(0)
+    host, images = stirred(VisionTransformerSAM(**sizes, **options)), torch.randn(2, 3, 32, 32)
+    state = {key: value.clone() for key, value in host.state_dict().items()}
+    for config in (SoftmaxAttention.Config(), DenoisingAttention.Config()):
+        model, report = convert(host, config, warm_start="exact")
+        assert [(swap.output, swap.dropped) for swap in report.swaps] == [("identical", [])] * 2
+        torch.testing.assert_close(model(images), host(images), rtol=1e-5, atol=1e-5)
+        model(images).sum().backward()
+        assert all(value.grad is not None for key, value in model.named_parameters() if "rel_pos" in key)
+        revert_(model)
+        assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    swap = convert(host, ExternalAttention.Config())[1].swaps[0]
     assert swap.output == "changed"
-    assert swap.dropped == ["rel_pos_h", "rel_pos_w"]
+    lost = ["position.rel_pos_h", "position.rel_pos_w"] if "use_rel_pos" in options else ["rotary positions"]
+    assert all(name in swap.dropped for name in lost)
 
 
 def test_settings_that_no_attention_here_has_are_refused() -> None:

@@ -139,13 +139,6 @@ def test_learned_queries_are_left_by_default_and_it_is_said() -> None:
     assert [(one.name, "converted only where it is named" in one.reason) for one in report.left] == [("attn.2", True)]
 
 
-class GatedAttention(PooledKeysAttention):
-    """A gate of the queries' map: the map makes more than queries."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) * self.ask(x).sigmoid()
-
-
 class ByModeAttention(PooledKeysAttention):
     """Something else in training."""
 
@@ -166,7 +159,6 @@ class TwiceAttention(PooledKeysAttention):
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        (GatedAttention, "make more than queries"),
         (ByModeAttention, "something else in training"),
         (ByNumbersAttention, "cannot be traced"),
         (TwiceAttention, "computes 2 softmax attentions"),

@@ -4,8 +4,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foveal import CausalAttention, DenoisingAttention, EfficientAttention, HaloAttention, SoftmaxAttention, convert, convert_, load_delta, save_delta
+from foveal import (
+    CausalAttention,
+    DenoisingAttention,
+    EfficientAttention,
+    HaloAttention,
+    InputError,
+    SoftmaxAttention,
+    convert,
+    convert_,
+    load_delta,
+    save_delta,
+)
 from foveal.attention import TokenAttention
+from tests.convert.test_bias import DecomposedAttention, Windowed
 from tests.convert.test_hosts import SIDE, stirred, timm_vit, torchvision_vit, transformers_tower
 
 DIM, TOKENS = 32, 40
@@ -154,3 +166,17 @@ def test_other_attentions_run_at_another_width(config) -> None:
     assert {swap.output for swap in report.swaps} == {"changed"}
     assert model.blocks[0].attn.head_dim == 3
     assert model(torch.randn(1, 3, SIDE, SIDE)).shape == (1, 5)
+
+
+def test_positions_that_are_multiplied_with_queries_are_of_the_hosts_width() -> None:
+    """Of a class that is declared, and of one that is read by its structure; refused before anything is changed."""
+    pytest.importorskip("timm")
+    from timm.models.vision_transformer_sam import VisionTransformerSAM
+
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 5, "window_size": 2}
+    models = {"*attn": (32, VisionTransformerSAM(**sizes, use_rel_pos=True)), "attention": (16, Windowed(DecomposedAttention(), maps=True))}
+    for where, (side, model) in models.items():
+        kinds = [type(module) for module in model.modules()]
+        with pytest.raises(InputError, match="its positions are multiplied with queries of the host's width"):
+            convert_(model, DenoisingAttention.Config(attn_head_dim=2), where, inputs=torch.randn(2, 3, side, side))
+        assert [type(module) for module in model.modules()] == kinds

@@ -9,12 +9,14 @@ from torch import nn
 
 from .._errors import InputError
 from ..attention import AttentionConfig, SoftmaxAttention, TokenAttention
+from ..attention._feature_map import FeatureMapAttention
 from ._digest import digests, refuse_empty
 from ._find import chooser, find
 from ._fitting import those_that_fit
 from ._grids import told_of_grid, watch_grids
 from ._host import Host, Place, find_host, host_key
 from ._layouts import tokens_of
+from ._on_maps import adopted_on_maps, refuse_without_maps, takes_maps
 from ._parts import carry_hooks
 from ._record import Converted, begin_record, layout_of, places_of, put
 from ._savers import guard_savers
@@ -23,6 +25,7 @@ from ._transfer import Transfer, WarmStart, build, check_warm_start
 from ._where import Where
 from ._wrapped import refuse_quantized, refuse_wrapped
 from .report import OUTPUT, ConversionReport, Swap
+from .structure import Mapped, NoMap
 
 __all__ = ["convert", "convert_", "convert_as"]
 
@@ -99,8 +102,8 @@ def convert_as(
     refuse_wrapped(model)
     refuse_quantized(model)
     for one in config.values() if isinstance(config, Mapping) else [config]:
-        if isinstance(one, AttentionConfig) and type(one).module.form != "tokens":  # type: ignore[attr-defined]
-            raise InputError(f"{one.attention} attention takes maps, and these places give tokens; foveal.insert_ puts it behind a stage")
+        if isinstance(one, AttentionConfig):
+            refuse_without_maps(model, one)
     found, reasons = find(model, chooser(model, config, where), inputs, read or {})
     refuse_empty(model.state_dict())
     planned: list[tuple[Converted, Swap]] = []
@@ -115,21 +118,27 @@ def convert_as(
         for names, module, host, wanted, place in fitting:
             refuse_mixtures(names[0], place)
             outside = parameters_outside(model, module)
-            place, is_apart = settled(place, outside, None if apart is None else names[0] in apart)
-            here = told_of_grid(wanted, place, model, names[0])
-            ours, transfer = build(here, place, warm_start)
+            if takes_maps(wanted):
+                adopted = adopted_on_maps(module, wanted, names[0])
+                place, transfer, is_apart, here = adopted.place, adopted.transfer, False, wanted
+                ours: Any = adopted.attention
+                replacement = ours
+            else:
+                place, is_apart = settled(place, outside, None if apart is None else names[0] in apart)
+                here = told_of_grid(wanted, place, model, names[0])
+                ours, transfer = build(here, place, warm_start)
+                replacement = host.wrap(module, ours)
             if unchanged and transfer.function != "kept":
                 lost = f" ({', '.join(transfer.dropped)} would be lost)" if transfer.dropped else ""
                 raise InputError(f"{names[0]} is more than softmax attention, so that its function would change{lost}; leave it out of `where`")
             if place.windows == 1 and place.num_prefix_tokens is not None:
                 on_grids.append((names[0], ours))
-            replacement = host.wrap(module, ours)
             replacement.__dict__["place_name"] = names[0]
             _set_mode(module, replacement)
             carry_hooks(module, replacement)
             links, buffers = linked(names[0], module, replacement, place, outside)
             transfer.dropped += [f"buffer {name}" for name in buffers]
-            if ours.class_token_note and tokens_of(model, names[0]).pooling == "token":
+            if getattr(ours, "class_token_note", "") and tokens_of(model, names[0]).pooling == "token":
                 transfer.notes.append(ours.class_token_note)
             converted = Converted(names, module, replacement, wanted, warm_start, links, is_apart, _reading(module, host, inputs))
             planned.append((converted, _swap(converted, ours, transfer, place, here)))
@@ -189,7 +198,8 @@ def _set_mode(module: nn.Module, replacement: nn.Module) -> None:
 
 def _full_names(converted: Converted, swap: Swap) -> list[str]:
     """New parameters as the model's state dict names them; buffers of the attention are new as well."""
-    ours = [f"{inner}.{name}".strip(".") for inner, module in converted.replacement.named_modules() if isinstance(module, TokenAttention) for name in swap.new]
+    kinds = (TokenAttention, FeatureMapAttention)
+    ours = [f"{inner}.{name}".strip(".") for inner, module in converted.replacement.named_modules() if isinstance(module, kinds) for name in swap.new]
     host = {id(value) for value in converted.original.buffers()}
     buffers = [name for name, value in converted.replacement.named_buffers() if id(value) not in host]
     return [f"{place}.{name}" for place in converted.names for name in (*ours, *buffers)]
@@ -202,7 +212,7 @@ def _swap(converted: Converted, ours: Any, transfer: Transfer, place: Place, con
         notes.append(f"shared, also as {', '.join(names[1:])}")
     if hooks := len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks) + len(module._backward_pre_hooks):
         notes.append(f"{hooks} hooks of the module go on, with what the new attention takes and gives")
-    if converted.apart:
+    if converted.apart and not all(isinstance(layer, (Mapped, NoMap)) for layer in place.qkv.layers):  # type: ignore[union-attr,operator]
         notes.append("queries, keys and values stay three layers, since they are adapted, hooked, shared, or frozen apart")
     notes += [*place.notes, *transfer.notes]
     tokens, macs = place.num_tokens, None

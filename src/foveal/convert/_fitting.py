@@ -15,6 +15,7 @@ from ._called import methods_called
 from ._grids import told_of_grid
 from ._hanging import set_otherwise
 from ._host import Host, Place, find_host, host_key, refuse_what_cannot_be_read
+from ._on_maps import adopted_on_maps, takes_maps
 from ._transfer import make, refusal
 from ._where import Where, is_everywhere, matcher
 from .report import Left
@@ -88,7 +89,7 @@ def _fit(name: str, module: nn.Module, host: Host, wanted: AttentionConfig, mode
         ValueError: quantized weights, which are no matter of one place.
     """
     try:
-        place = _read(host, module, model, name)
+        place = adopted_on_maps(module, wanted, name).place if takes_maps(wanted) else _read(host, module, model, name)
     except InputError as error:
         return None, str(error)
     if place is None:
@@ -96,6 +97,8 @@ def _fit(name: str, module: nn.Module, host: Host, wanted: AttentionConfig, mode
     if not place.checked and (reason := set_otherwise(name, module, place.key_dim or place.head_dim)):
         return None, reason
     refuse_what_cannot_be_read(name, iter((part, getattr(place, part)) for part in ("qkv", "proj", "q_norm", "k_norm", "norm")))
+    if takes_maps(wanted):
+        return place, ""
     try:
         told_of_grid(wanted, place, model, name)
         ours = make(wanted, place)

@@ -11,6 +11,8 @@ from ._placed import Placed
 
 __all__: list[str] = []
 
+ONE_ASKS = "the class token alone asks, and all tokens are read"
+
 
 class ClassPlaced(Placed):
     """The first token asks, all are read; called as timm's ``ClassAttn``."""
@@ -31,7 +33,8 @@ def _read_class(module: Any, model: nn.Module, name: str) -> Place:
         proj_drop=module.proj_drop.p,
         windows=1,
         no_grid="where the class token alone asks",
-        needs_pairs="the class token alone asks, and all tokens are read",
+        needs_pairs=ONE_ASKS,
+        notes=(ONE_ASKS,),
         asks_apart=True,
         copied=copied,
     )

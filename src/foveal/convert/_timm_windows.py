@@ -1,18 +1,16 @@
-"""timm: attentions in windows, with biases of relative positions (Swin, Swin V2, MaxViT, CoAtNet, SAM)."""
+"""timm: attentions in windows, with biases of relative positions (Swin, Swin V2, MaxViT, CoAtNet)."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .._errors import InputError
 from ..attention._grid import check_grid
 from ._host import Place, register_host
-from ._layouts import tokens_of
 from ._parts import Copied, ScaledUnit, Unit, joined_parameters, only, with_separate_bias
 from ._placed import SHIFTED, Bias, Placed, WindowPlaced
 
-__all__: list[str] = []
+__all__ = ["LastPlaced"]
 
 
 def _owner(model: nn.Module, name: str) -> Any:
@@ -153,34 +151,3 @@ def _three(module: Any) -> tuple[nn.Linear, tuple[Copied, ...]]:
 
 register_host("timm.models.maxxvit.AttentionCl", _read_partition, lambda module, ours: LastPlaced(ours, _partition_position(module)))
 register_host("timm.models.maxxvit.Attention2d", _read_partition, lambda module, ours: MapPlaced(ours, _partition_position(module)))
-
-
-# -- SAM --------------------------------------------------------------------------------------------------------------------------------------------
-
-
-def _read_sam(module: Any, model: nn.Module, name: str) -> Place:
-    if module.rope is not None:
-        raise InputError(f"{name} turns queries by a table of its own, which is not read here; leave it out of `where`")
-    block = _owner(model, name)
-    window = getattr(block, "window_size", None)
-    lost = ("rel_pos_h", "rel_pos_w") if module.use_rel_pos else ()
-    return Place(
-        dim=module.qkv.in_features,
-        num_heads=module.num_heads,
-        head_dim=module.head_dim,
-        qkv=module.qkv,
-        proj=module.proj,
-        q_norm=module.q_norm,
-        k_norm=module.k_norm,
-        attn_drop=module.attn_drop.p,
-        proj_drop=module.proj_drop.p,
-        num_prefix_tokens=0,
-        grid=(window, window) if window else tokens_of(model, name).grid,
-        grid_in_call=True,
-        windows=None if window else 1,
-        lost=lost,
-        notes=("its relative positions are multiplied with the queries, which no attention here does",) if lost else (),
-    )
-
-
-register_host("timm.models.vision_transformer_sam.Attention", _read_sam, lambda module, ours: LastPlaced(ours))

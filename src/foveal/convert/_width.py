@@ -47,11 +47,13 @@ def of_width(place: Place, width: int, name: str) -> Widened:
     """The place with heads of ``width``; its ``qkv`` and ``proj`` are new layers.
 
     Raises:
-        ValueError: norms or rotary positions, which belong to the host's width; layers that are more than a linear map.
+        ValueError: norms and positions that turn queries or are multiplied with them, which belong to the host's width; layers that are more than a linear map.
     """
     for part in ("q_norm", "k_norm", "norm"):
         if not isinstance(getattr(place, part), nn.Identity):
             raise InputError(_refusal(place, width, name, f"{part} normalizes over the host's width"))
+    if getattr(place.position, "of_queries", False):
+        raise InputError(_refusal(place, width, name, "its positions are multiplied with queries of the host's width"))
     if place.rotary:
         raise InputError(_refusal(place, width, name, "its rotary positions turn heads of the host's width"))
     for part in ("qkv", "proj"):

@@ -20,7 +20,7 @@ from ._mapped import NOTHING
 from ._seen import is_map
 from ._trace import Core, Unread, core_in, is_open, traced, values_of
 
-__all__ = ["kept_in"]
+__all__ = ["dropped_in", "kept_in", "sources_in", "with_modules"]
 
 
 def kept_in(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
@@ -28,7 +28,7 @@ def kept_in(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     training, evaluating = deepcopy(copy), deepcopy(copy)
     training.train()
     evaluating.eval()
-    dropped = _dropped(training, core_in(_with_modules(training, traced(training, call, maps)).graph))
+    dropped = dropped_in(training, core_in(with_modules(training, traced(training, call, maps)).graph))
     drawn = _edited(deepcopy(training), call, maps)
     found = _edited(evaluating, call, maps)
     if drawn.code.source != found.code.source:
@@ -36,7 +36,7 @@ def kept_in(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     return replace(found, attn_drop=dropped)
 
 
-def _with_modules(copy: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+def with_modules(copy: nn.Module, graph: fx.Graph) -> fx.GraphModule:
     own = dict(copy.named_modules())
     for node in graph.nodes:
         if node.op == "get_attr" and str(node.target).rpartition(".")[0] not in own:
@@ -44,7 +44,7 @@ def _with_modules(copy: nn.Module, graph: fx.Graph) -> fx.GraphModule:
     return fx.GraphModule(copy, graph)
 
 
-def _dropped(copy: nn.Module, core: Core) -> float:
+def dropped_in(copy: nn.Module, core: Core) -> float:
     rate = core.softmax.kwargs.get("dropout_p", core.softmax.args[4] if len(core.softmax.args) > 4 else 0.0) if core.softmax is core.out else 0.0
     rates = [rate if isinstance(rate, (int, float)) else 1.0]
     for node in core.passed:
@@ -59,7 +59,7 @@ def _dropped(copy: nn.Module, core: Core) -> float:
 
 def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     """The graph read, and its attention exchanged."""
-    graph = _with_modules(copy, traced(copy, call, maps))
+    graph = with_modules(copy, traced(copy, call, maps))
     training = copy.training
     copy.eval()
     values = values_of(graph, {**call.defaults, **call.values})
@@ -89,7 +89,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     behind = behind_of(graph, values, core, q, heads, width, takes[0], layers[moved[0].seed])
     end, proj = behind.node, behind.proj
     # exchanged
-    asks, reads = _sources(takes[0], call), _sources(takes[2], call)
+    asks, reads = sources_in(takes[0], call), sources_in(takes[2], call)
     edit = graph.graph
     with edit.inserting_before(end.next if behind.moved is None else core.out.next):
         made: dict[fx.Node, fx.Node] = {}
@@ -138,6 +138,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
         biased=core.bias is not None,
         code=Body(edit, call.names, call.defaults, settings),
         kept=kept,
+        one_asks=q.places.shape[1] == 1 < k.places.shape[1],
     )
 
 
@@ -147,7 +148,7 @@ def _rows(split: Split, heads: int, width: int) -> tuple[int, ...]:
     return tuple(row for head in rows for row in (*head, *[NOTHING] * (width - len(head))))
 
 
-def _sources(node: fx.Node, call: Call) -> set[str]:
+def sources_in(node: fx.Node, call: Call) -> set[str]:
     """Arguments whose numbers a node is made of."""
     found, open_ = set(), [node]
     seen: set[fx.Node] = set()

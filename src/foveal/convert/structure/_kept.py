@@ -22,6 +22,7 @@ from .._sources import settled
 from .._transfer import build
 from ._arguments import Call, bound
 from ._body import body
+from ._cored import Cored, cored_in, cored_place
 from ._exchange import kept_in
 from ._kept_place import Kept, kept_place
 from ._larger import larger
@@ -29,15 +30,15 @@ from ._probe import Given, aside, given_at_place, in_several_places
 from ._reading import cannot_be_read
 from ._seen import run, stirred
 from ._text import refuse_text
-from ._trace import Unread
+from ._trace import Unread, not_one
 from ._written import call_again, call_kept, values_kept
 
 __all__ = ["kept_again", "kept_of"]
 
 TOLERANCE = 1e-5
 """Of the output's largest number, in float32."""
-_OWN = ("code", "attn_drop")
-"""What is no part of a structure, or is made anew: code is never read from a file."""
+_OWN = ("code", "attn_drop", "one_asks")
+"""What is no part of a structure, or is made anew: code is never read from a file, and what only the report says is in no file of before."""
 
 
 def kept_of(model: nn.Module, modules: Mapping[str, nn.Module], inputs: Any = None) -> tuple[dict[int, Host], dict[int, str]]:
@@ -80,21 +81,21 @@ def kept_again(module: nn.Module, kept: dict[str, Any]) -> Host | str:
     return _host(found, kept) if values_kept(found, _OWN) == kept["facts"] else "its maps, heads, scale or dropout are others"
 
 
-def _told(found: Kept, calls: list[Given]) -> dict[str, Any] | str:
+def _told(found: Kept | Cored, calls: list[Given]) -> dict[str, Any] | str:
     """To be kept with the conversion, or why it cannot be."""
     told = [call_kept(call) for call in calls]
     return next((one for one in told if isinstance(one, str)), None) or {"facts": values_kept(found, _OWN), "calls": told}
 
 
-def _host(found: Kept, reading: dict[str, Any] | str) -> Host:
+def _host(found: Kept | Cored, reading: dict[str, Any] | str) -> Host:
     def read(module: nn.Module, model: nn.Module, name: str) -> Place:
         refuse_text(model, name)
-        return kept_place(module, found)
+        return _place(module, found)
 
     return Host(read, lambda module, ours: body(module, ours, found.code, found.kept), reading)
 
 
-def _found(module: nn.Module, given: list[Given]) -> Kept | str:
+def _found(module: nn.Module, given: list[Given]) -> Kept | Cored | str:
     """Read from one form in which it is called, and proven on all."""
     if reason := cannot_be_read(module):
         return reason
@@ -105,19 +106,34 @@ def _found(module: nn.Module, given: list[Given]) -> Kept | str:
     why = ""
     for call in bare:
         found = _of_form(module, call, bare)
-        if isinstance(found, Kept):
+        if not isinstance(found, str):
             return found
         why = why or found
     return why if len(bare) == 1 else f"it is called in {len(bare)} forms in one run, and none of them tells how it is called in all: {why}"
 
 
-def _of_form(module: nn.Module, call: Call, calls: list[Call]) -> Kept | str:
+def _of_form(module: nn.Module, call: Call, calls: list[Call]) -> Kept | Cored | str:
     try:
         copy = stirred(module)
         seen = run(copy, call.given)
+        if len(seen.logits) != 1:
+            return not_one(len(seen.logits))
         other = _larger(copy, call)
-        kept = kept_in(copy, other or call, {one.path for one in seen.maps})
-        return _checked(copy, kept, calls if other is None else [*calls, other])
+        maps, proofs = {one.path for one in seen.maps}, calls if other is None else [*calls, other]
+    except (RuntimeError, ValueError) as error:
+        return f"it could not be run by itself ({' '.join(str(error).split())[:120]})"
+    why = ""
+    for read in (kept_in, cored_in):
+        found = _read_by(read, copy, other or call, maps, proofs)
+        if not isinstance(found, str):
+            return found
+        why = found
+    return why
+
+
+def _read_by(read: Any, copy: nn.Module, call: Call, maps: set[str], proofs: list[Call]) -> Kept | Cored | str:
+    try:
+        return _checked(copy, read(copy, call, maps), proofs)
     except (InputError, Unread) as error:
         return str(error)
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
@@ -135,10 +151,10 @@ def _larger(copy: nn.Module, call: Call) -> Call | None:
     return None
 
 
-def _checked(copy: nn.Module, found: Kept, calls: list[Call]) -> Kept | str:
+def _checked(copy: nn.Module, found: Kept | Cored, calls: list[Call]) -> Kept | Cored | str:
     """The same, if ours in its place gives what the copy gives, on tokens that nothing was found from, of all sizes."""
     copy.eval()
-    place, _ = settled(replace(kept_place(copy, found), attn_drop=0.0, proj_drop=0.0), {}, None)
+    place, _ = settled(replace(_place(copy, found), attn_drop=0.0, proj_drop=0.0), {}, None)
     ours, _ = build(SoftmaxAttention.Config(), place, "exact")
     other = body(copy, ours, found.code, found.kept)
     other.eval()
@@ -151,6 +167,10 @@ def _checked(copy: nn.Module, found: Kept, calls: list[Call]) -> Kept | str:
         if not worst <= TOLERANCE:
             return f"built from what was found, it differs by {worst:.1e} of its largest number"
     return found
+
+
+def _place(module: nn.Module, found: Kept | Cored) -> Place:
+    return kept_place(module, found) if isinstance(found, Kept) else cored_place(module, found)
 
 
 def _flat(value: Any) -> list[Tensor]:

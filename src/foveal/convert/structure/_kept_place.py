@@ -18,7 +18,10 @@ from ._mapped import NOTHING, Chain, Mapped, NoMap
 from ._place import _qkv
 from ._plan import Part
 
-__all__ = ["Kept", "Made", "kept_place"]
+__all__ = ["ONE_ASKS", "Kept", "Made", "kept_place"]
+
+ONE_ASKS = "one token asks, as a class token does, and all tokens are read"
+"""Of an attention that is converted with those of all tokens: what asks is made of the tokens that are read, unlike in cross-attention."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Kept:
     biased: bool
     code: Body
     kept: tuple[str, ...]
+    one_asks: bool = False
+    """Whether one of its tokens asks and all are read, as where a class token does."""
 
 
 def kept_place(module: nn.Module, found: Kept) -> Place:
@@ -84,6 +89,7 @@ def kept_place(module: nn.Module, found: Kept) -> Place:
         needs_pairs="a bias is added to each pair of its tokens" if found.biased else "",
         reads_others="its keys and values are other tokens than its queries" if found.reads_others else "",
         asks_apart=found.asks_apart,
+        notes=(ONE_ASKS,) if found.one_asks and not found.asks_apart else (),
         checked=True,
         copied=copied,
     )

@@ -10,6 +10,7 @@ from ._masks import same_mask
 from ._outlet import drops_of, returns_of
 from ._plan import Plan, turn_of
 from ._seen import Run, run
+from ._trace import not_one
 
 __all__ = ["NO_OUTPUT_MAP", "shown", "tokens_of"]
 
@@ -20,7 +21,7 @@ def tokens_of(copy: nn.Module, call: Call) -> set[str] | str:
     """The arguments that its maps take."""
     seen = run(copy, call.given)
     if len(seen.logits) != 1:
-        return f"it computes {len(seen.logits)} softmax attentions in a call, and one is read"
+        return not_one(len(seen.logits))
     names: set[str] = set()
     others = ""
     for one in seen.maps:

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from ._arguments import Call
 
-__all__ = ["Core", "Unread", "core_in", "is_open", "traced"]
+__all__ = ["Core", "Unread", "core_in", "is_open", "is_product", "not_one", "softmax_in", "traced", "values_met", "values_of"]
 
 
 class Unread(Exception):
@@ -100,17 +100,37 @@ def core_in(graph: fx.Graph) -> Core:
     Raises:
         Unread: none or several, or logits that are no products of queries and keys with a bias.
     """
-    found = [node for node in graph.nodes if _called(node) in ("scaled_dot_product_attention", "softmax")]
-    if len(found) != 1:
-        raise Unread(f"it computes {len(found)} softmax attentions in a call, and one is read")
-    node = found[0]
-    if _called(node) == "scaled_dot_product_attention":
+    node, fused = softmax_in(graph)
+    if fused:
         if _argument(node, 5, "is_causal", False) is not False or _argument(node, 7, "enable_gqa", False):
             raise Unread("its attention is causal, or shares keys")
         q, k, v = (_argument(node, index, name, None) for index, name in enumerate(("query", "key", "value")))
         return Core(q, k, v, node, node, _argument(node, 3, "attn_mask", None), _argument(node, 6, "scale", None))
     product, bias, factor = _logits(node.args[0])
-    q, k = product.args[0], product.args[1]
+    out, v, turned, passed = values_met(node)
+    # k of the product is always (…, D, N); whether q is turned is seen by its width
+    return Core(product.args[0], product.args[1], v, out, node, bias, factor, k_turned=True, v_turned=turned, passed=passed)  # type: ignore[arg-type]
+
+
+def not_one(count: int) -> str:
+    """Of an attention with none or several."""
+    return f"it computes {count} softmax attentions in a call{', mixed or one after the other' if count > 1 else ''}, and one is read"
+
+
+def softmax_in(graph: fx.Graph) -> tuple[fx.Node, bool]:
+    """The one softmax, and whether it is in PyTorch's kernel."""
+    found = [node for node in graph.nodes if _called(node) in ("scaled_dot_product_attention", "softmax")]
+    if len(found) != 1:
+        raise Unread(not_one(len(found)))
+    return found[0], _called(found[0]) == "scaled_dot_product_attention"
+
+
+def values_met(node: fx.Node) -> tuple[fx.Node, fx.Node, bool, tuple[fx.Node, ...]]:
+    """Behind a softmax: its product with values, the values, whether they lie ``(…, D, N)`` in it, and what stands between.
+
+    Raises:
+        Unread: something else is done with the maps.
+    """
     weights: Any = node
     users = list(node.users)
     passed: list[fx.Node] = []
@@ -122,12 +142,9 @@ def core_in(graph: fx.Graph) -> Core:
     turned = False
     if _called(users[0]) in ("transpose", "mT"):
         turned, weights, users = True, users[0], list(users[0].users)
-    if len(users) != 1 or not _is_product(users[0]) or weights is not users[0].args[1 if turned else 0]:
+    if len(users) != 1 or not is_product(users[0]) or weights is not users[0].args[1 if turned else 0]:
         raise Unread("its maps meet no values")
-    out = users[0]
-    v = out.args[0 if turned else 1]
-    # k of the product is always (…, D, N); whether q is turned is seen by its width
-    return Core(q, k, v, out, node, bias, factor, k_turned=True, v_turned=turned, passed=tuple(passed))  # type: ignore[arg-type]
+    return users[0], users[0].args[0 if turned else 1], turned, tuple(passed)  # type: ignore[return-value]
 
 
 def _called(node: fx.Node) -> str:
@@ -145,7 +162,7 @@ def _argument(node: fx.Node, index: int, name: str, default: Any) -> Any:
     return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
 
 
-def _is_product(node: Any) -> bool:
+def is_product(node: Any) -> bool:
     return isinstance(node, fx.Node) and _called(node) in ("matmul", "bmm", "__matmul__")
 
 
@@ -159,7 +176,7 @@ def _logits(node: Any) -> tuple[fx.Node, fx.Node | None, float]:
     """Products, what is added to them, and what they are multiplied with."""
     if not isinstance(node, fx.Node):
         raise Unread("its softmax is over something else than products")
-    if _is_product(node):
+    if is_product(node):
         return node, None, 1.0
     name = _called(node).strip("_")
     if name in ("to", "float", "type_as", "contiguous"):
