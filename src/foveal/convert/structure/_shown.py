@@ -11,7 +11,9 @@ from ._outlet import drops_of, returns_of
 from ._plan import Plan, turn_of
 from ._seen import Run, run
 
-__all__ = ["NO_OUTPUT_MAP", "shown", "tokens_of"]
+__all__ = ["ANOTHER_KIND", "NO_OUTPUT_MAP", "shown", "tokens_of"]
+
+ANOTHER_KIND = "is another kind than attention of queries and keys: its weights are made by a map of what asks, and no queries meet keys"
 
 NO_OUTPUT_MAP = "no output map of its own follows the softmax"
 
@@ -19,6 +21,8 @@ NO_OUTPUT_MAP = "no output map of its own follows the softmax"
 def tokens_of(copy: nn.Module, call: Call) -> set[str] | str:
     """The arguments that its maps take."""
     seen = run(copy, call.given)
+    if seen.logits and not any(seen.met):
+        return f"{ANOTHER_KIND}{', over points that it samples (deformable attention)' if seen.sampled else ', as where tokens are pooled'}"
     if len(seen.logits) != 1:
         return f"it computes {len(seen.logits)} softmax attentions in a call, and one is read"
     names: set[str] = set()

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from ._arguments import Call
+from ._sizes import COMPARED, Known, held
 
-__all__ = ["Core", "Unread", "core_in", "is_open", "traced"]
+__all__ = ["Core", "Unread", "changes_nothing", "core_in", "is_open", "traced"]
 
 
 class Unread(Exception):
@@ -27,10 +28,10 @@ class _Tracer(fx.Tracer):
 
     proxy_buffer_attributes = True
 
-    def __init__(self, maps: set[str], given: dict[str, Any], wrapped: tuple[Any, ...]) -> None:
+    def __init__(self, maps: set[str], given: dict[str, Any], wrapped: tuple[Any, ...], turned: int | None = None) -> None:
         super().__init__(autowrap_functions=wrapped)
         self.trace_asserts = True
-        self.given = given
+        self.given, self.turned, self.count = given, turned, 0
         self.entered = {path.rsplit(".", depth)[0] for path in maps for depth in range(1, path.count(".") + 1)}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -44,6 +45,36 @@ class _Tracer(fx.Tracer):
                 # sizes may be unpacked anywhere
                 values[name] = proxy if isinstance(value, Tensor) else tuple(proxy[index] for index in range(len(value)))
         return lambda: root_fn(self.root, **values), []
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
+        made = super().create_proxy(kind, target, args, kwargs, *more, **options)
+        if kind != "call_function" or target not in COMPARED or (target is operator.gt and args[1] == 0):
+            return made
+        try:
+            value = self._known().of(made.node)
+        except Exception:  # whatever a host's function raises where its sizes are not known: it is traced as before
+            return made
+        return self._held(made, value) if isinstance(value, bool) else made
+
+    def _known(self) -> Known:
+        if not hasattr(self, "known"):
+            self.known = Known(self.root, self.given)
+        return self.known
+
+    def _held(self, made: Any, value: Any) -> Any:
+        which, self.count = self.count, self.count + 1
+        super().create_proxy("call_function", held, (made, value, which), {})
+        return value if which != self.turned else not value
+
+    def iter(self, obj: Any) -> Any:
+        try:
+            value = self._known().of(obj.node)
+        except Exception:  # as above
+            return super().iter(obj)
+        if not isinstance(value, (tuple, list)):
+            return super().iter(obj)
+        self._held(super().create_proxy("call_function", len, (obj,), {}), len(value))
+        return iter([obj[index] for index in range(len(value))])
 
     def to_bool(self, obj: Any) -> bool:
         node = obj.node
@@ -73,6 +104,25 @@ def traced(copy: nn.Module, call: Call, maps: set[str]) -> fx.Graph:
         except (fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, KeyError, AssertionError, NotImplementedError) as error:
             said = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
     raise Unread(f"its forward cannot be traced ({said})")
+
+
+def changes_nothing(copy: nn.Module, call: Call, maps: set[str], which: int) -> bool:
+    """Whether a condition on sizes is a check alone: the other way a host raises, or does the same."""
+    given = {**call.defaults, **call.values}
+    graph = _Tracer(maps, given, ()).trace(copy)
+    try:
+        other = _Tracer(maps, given, (), which).trace(copy)
+    except fx.proxy.TraceError:
+        return False
+    except (TypeError, ValueError, RuntimeError, AssertionError):
+        return True
+    sources = []
+    for one in (graph, other):
+        for node in [node for node in one.nodes if node.target is held]:
+            one.erase_node(node)
+        one.eliminate_dead_code()
+        sources.append(one.python_code("self").src)
+    return sources[0] == sources[1]
 
 
 @dataclass(frozen=True)
