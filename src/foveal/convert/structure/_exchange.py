@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from ._arguments import Call
 from ._behind import behind_of, shaped
-from ._body import Body, as_heads, asked
+from ._body import Body, as_heads, as_map, asked
 from ._flow import Flow, Split, channels_first, numbered, split_of
 from ._kept_place import Kept, Made
 from ._mapped import NOTHING, NoMap
@@ -78,7 +78,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     moved = [flow.of(node) for node in (core.q, core.k, core.v)]
     # q of explicit products may lie (…, D, N) only together with its transposition, which is a move
     turned = (core.q_turned, core.k_turned, core.v_turned)
-    splits = [split_of(one.index, layers[one.seed].weight.shape[0], turn, samples) for one, turn in zip(moved, turned, strict=True)]
+    splits = [split_of(one.index, layers[one.seed].weight.shape[0], turn, _samples(values[one.seed], samples)) for one, turn in zip(moved, turned, strict=True)]
     q, k, v = splits
     if len(k.places) != len(q.places) or len(v.places) != len(q.places) or k.places.shape != v.places.shape:
         raise Unread("its queries and keys are of other samples")
@@ -97,7 +97,8 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     # exchanged
     asks, reads = _sources(takes[0], call), _sources(takes[2], call)
     edit = graph.graph
-    with edit.inserting_before(end.next if behind.moved is None else core.out.next):
+    shows = core.softmax is not core.out and any(node.op == "output" for node in _behind(core.softmax, core.out))
+    with edit.inserting_before(core.softmax if shows else end.next if behind.moved is None else core.out.next):
         made: dict[fx.Node, fx.Node] = {}
         tokens = []
         for node, one, split in zip(takes, moved, splits, strict=True):
@@ -118,8 +119,17 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     if behind.moved is not None:
         core.out.replace_all_uses_with(cut)
     end.replace_all_uses_with(formed)
+    if shows:
+        if core.softmax is core.out or q.axis != 1 or len(q.batch) != 1 or values[core.softmax].ndim != (3 if q.folded else 4):
+            raise Unread("it gives its maps in a way that is not followed")
+        with edit.inserting_before(core.softmax):
+            map_ = edit.call_function(as_map, (attn, *out.args[1:], q.folded))
     _let_go(edit, {core.softmax, *(one.seed for one in moved if one.seed not in given)}, copy, call, maps)
-    edit.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output") or node.target is held)
+    if shows:
+        core.softmax.replace_all_uses_with(map_)
+        _clean(edit)
+        _sizes_of(edit, map_, core.softmax, moved, values)
+    _clean(edit)
     left = [node.name for node in edit.nodes if node is core.softmax or node in {one.seed for one in moved} - given]
     if left:
         raise Unread("its maps make more than queries, keys and values, or its logits are used elsewhere")
@@ -157,6 +167,34 @@ def _without_map(flow: Flow, core: Core, values: dict[fx.Node, Any], samples: in
             return {node}
         node = next((one for one in node.all_input_nodes if isinstance(values.get(one), Tensor)), None)
     return set()
+
+
+def _behind(node: fx.Node, but: fx.Node) -> set[fx.Node]:
+    """All that is made of it, but for one."""
+    found: set[fx.Node] = {but}
+    open_ = [node]
+    while open_:
+        more = [one for one in open_.pop().users if one not in found]
+        found.update(more)
+        open_ += more
+    return found
+
+
+def _samples(made: Tensor, samples: int) -> int:
+    """In the batch of a map: where tokens come first and samples after them, it is turned before the map."""
+    return samples if len(made) % samples == 0 else len(made)
+
+
+def _clean(edit: fx.Graph) -> None:
+    edit.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output") or node.target is held)
+
+
+def _sizes_of(edit: fx.Graph, map_: fx.Node, softmax: fx.Node, moved: list[Any], values: dict[fx.Node, Any]) -> None:
+    """How many queries and keys there are is asked of the map, where it was asked of what made them."""
+    for which, one in ((-2, moved[0]), (-1, moved[1])):
+        for node in [node for node in _behind(one.seed, softmax) if isinstance(values.get(node), int) and values[node] == values[softmax].shape[which]]:
+            with edit.inserting_after(map_):
+                node.replace_all_uses_with(edit.call_method("size", (map_, which)))
 
 
 def _let_go(edit: fx.Graph, gone: set[fx.Node], copy: nn.Module, call: Call, maps: set[str]) -> None:

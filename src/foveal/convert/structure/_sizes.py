@@ -27,11 +27,31 @@ def held(got: Any, read: Any, which: int) -> None:
 
 
 class Known:
-    """What nodes of a graph are in one call, as far as anybody asks."""
+    """What nodes of a graph are in one call, as far as anybody asks while it is traced: modules cannot be called then, and are seen before.
+
+    Args:
+        root: what is traced.
+        given: its arguments by name.
+
+    Raises:
+        Exception: whatever the root raises.
+    """
 
     def __init__(self, root: nn.Module, given: dict[str, Any]) -> None:
-        self.root, self.given = root, given
+        self.given = {name: value.clone() if isinstance(value, Tensor) else value for name, value in given.items()}
         self.values: dict[fx.Node, Any] = {}
+        self.own: dict[str, Any] = dict(root.named_parameters()) | dict(root.named_buffers())
+        self.made: dict[str, list[Any]] = {}
+        handles = [part.register_forward_hook(self._noting(path)) for path, part in root.named_modules() if path]
+        try:
+            with torch.no_grad():
+                root(**given)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _noting(self, path: str) -> Any:
+        return lambda part, args, made: self.made.setdefault(path, []).append(made)
 
     def of(self, value: Any) -> Any:
         """Of a node, or of anything that holds nodes.
@@ -57,14 +77,13 @@ class Known:
         if node in self.values:
             return self.values[node]
         if node.op == "placeholder":
-            value = self.given[str(node.target)]
-            return value.clone() if isinstance(value, Tensor) else value
+            return self.given[str(node.target)]
         if node.op == "get_attr":
-            owner, _, last = str(node.target).rpartition(".")
-            return getattr(self.root.get_submodule(owner), last)
+            return self.own[str(node.target)]
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
         if node.op == "call_module":
-            return self.root.get_submodule(str(node.target))(*args, **kwargs)
+            before = [one for one in node.graph.nodes if one.op == "call_module" and one.target == node.target]
+            return self.made[str(node.target)][before.index(node)]
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         return node.target(*args, **kwargs)  # type: ignore[operator]

@@ -23,15 +23,23 @@ def is_open(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, (tuple, list)) and bool(value))
 
 
+class _Sized(fx.Proxy):
+    """Of a known length."""
+
+    def __len__(self) -> int:
+        count = self.tracer.length(self)  # type: ignore[attr-defined]
+        return super().__len__() if count is None else count
+
+
 class _Tracer(fx.Tracer):
     """Goes into what holds maps; all else stays a module that is called."""
 
     proxy_buffer_attributes = True
 
-    def __init__(self, maps: set[str], given: dict[str, Any], wrapped: tuple[Any, ...], turned: int | None = None) -> None:
+    def __init__(self, maps: set[str], known: Known, wrapped: tuple[Any, ...], turned: int | None = None) -> None:
         super().__init__(autowrap_functions=wrapped)
         self.trace_asserts = True
-        self.given, self.turned, self.count = given, turned, 0
+        self.given, self.known, self.turned, self.count = known.given, known, turned, 0
         self.entered = {path.rsplit(".", depth)[0] for path in maps for depth in range(1, path.count(".") + 1)}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -51,30 +59,32 @@ class _Tracer(fx.Tracer):
         if kind != "call_function" or target not in COMPARED or (target is operator.gt and args[1] == 0):
             return made
         try:
-            value = self._known().of(made.node)
+            value = self.known.of(made.node)
         except Exception:  # whatever a host's function raises where its sizes are not known: it is traced as before
             return made
         return self._held(made, value) if isinstance(value, bool) else made
 
-    def _known(self) -> Known:
-        if not hasattr(self, "known"):
-            self.known = Known(self.root, self.given)
-        return self.known
-
     def _held(self, made: Any, value: Any) -> Any:
         which, self.count = self.count, self.count + 1
         super().create_proxy("call_function", held, (made, value, which), {})
-        return value if which != self.turned else not value
+        return value if which != self.turned or not isinstance(value, bool) else not value
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Sized(node, self)
+
+    def length(self, obj: Any) -> int | None:
+        """Of what holds several, as sizes do."""
+        try:
+            value = self.known.of(obj.node)
+        except Exception:  # as above
+            return None
+        if not isinstance(value, (tuple, list)):
+            return None
+        return self._held(super().create_proxy("call_function", len, (obj,), {}), len(value))
 
     def iter(self, obj: Any) -> Any:
-        try:
-            value = self._known().of(obj.node)
-        except Exception:  # as above
-            return super().iter(obj)
-        if not isinstance(value, (tuple, list)):
-            return super().iter(obj)
-        self._held(super().create_proxy("call_function", len, (obj,), {}), len(value))
-        return iter([obj[index] for index in range(len(value))])
+        count = self.length(obj)
+        return super().iter(obj) if count is None else iter([obj[index] for index in range(count)])
 
     def to_bool(self, obj: Any) -> bool:
         node = obj.node
@@ -98,9 +108,10 @@ def traced(copy: nn.Module, call: Call, maps: set[str]) -> fx.Graph:
     library = type(copy).__module__.partition(".")[0]
     own = tuple(value for value in globals_.values() if isinstance(value, FunctionType) and (value.__module__ or "").partition(".")[0] == library)
     said = ""
+    given = {**call.defaults, **call.values}
     for wrapped in ((), own):
         try:
-            return _Tracer(maps, {**call.defaults, **call.values}, wrapped).trace(copy)
+            return _Tracer(maps, Known(copy, given), wrapped).trace(copy)
         except (fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, KeyError, AssertionError, NotImplementedError) as error:
             said = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
     raise Unread(f"its forward cannot be traced ({said})")
@@ -109,9 +120,9 @@ def traced(copy: nn.Module, call: Call, maps: set[str]) -> fx.Graph:
 def changes_nothing(copy: nn.Module, call: Call, maps: set[str], which: int) -> bool:
     """Whether a condition on sizes is a check alone: the other way a host raises, or does the same."""
     given = {**call.defaults, **call.values}
-    graph = _Tracer(maps, given, ()).trace(copy)
+    graph = _Tracer(maps, Known(copy, given), ()).trace(copy)
     try:
-        other = _Tracer(maps, given, (), which).trace(copy)
+        other = _Tracer(maps, Known(copy, given), (), which).trace(copy)
     except fx.proxy.TraceError:
         return False
     except (TypeError, ValueError, RuntimeError, AssertionError):
@@ -120,7 +131,7 @@ def changes_nothing(copy: nn.Module, call: Call, maps: set[str], which: int) -> 
     for one in (graph, other):
         for node in [node for node in one.nodes if node.target is held]:
             one.erase_node(node)
-        one.eliminate_dead_code()
+        one.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
         sources.append(one.python_code("self").src)
     return sources[0] == sources[1]
 
@@ -162,15 +173,15 @@ def core_in(graph: fx.Graph) -> Core:
     product, bias, factor = _logits(node.args[0])
     q, k = product.args[0], product.args[1]
     weights: Any = node
-    users = list(node.users)
+    users = _to_product(node)
     passed: list[fx.Node] = []
     while len(users) == 1 and _passes(users[0]):
         passed.append(users[0])
-        weights, users = users[0], list(users[0].users)
-    if len(users) != 1:
+        weights, users = users[0], _to_product(users[0])
+    if len(users) > 1:
         raise Unread("its maps are used more than once")
     turned = False
-    if _called(users[0]) in ("transpose", "mT"):
+    if users and _called(users[0]) in ("transpose", "mT"):
         turned, weights, users = True, users[0], list(users[0].users)
     if len(users) != 1 or not _is_product(users[0]) or weights is not users[0].args[1 if turned else 0]:
         raise Unread("its maps meet no values")
@@ -202,7 +213,12 @@ def _is_product(node: Any) -> bool:
 def _passes(node: fx.Node) -> bool:
     if node.op == "call_module" and node.graph.owning_module is not None:
         return isinstance(node.graph.owning_module.get_submodule(str(node.target)), (nn.Dropout, nn.Identity))
-    return _called(node) in ("dropout", "to", "type_as", "contiguous")
+    return _called(node) in ("dropout", "to", "type_as", "contiguous", "view", "reshape")
+
+
+def _to_product(node: fx.Node) -> list[fx.Node]:
+    """Users that lead to values; others only show the maps."""
+    return [one for one in node.users if _is_product(one) or ((_passes(one) or _called(one) in ("transpose", "mT")) and _to_product(one))]
 
 
 def _logits(node: Any) -> tuple[fx.Node, fx.Node | None, float]:
