@@ -69,9 +69,11 @@ class _Watch(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if func in _SOFTMAXES:
             owner = self._owner()
-            if owner is not None and out.ndim >= 3 and args[1] in (-1, out.ndim - 1) and out.shape[-1] > 0 and out.shape[-2] > 0:
+            last = args[1] in (-1, out.ndim - 1)
+            if owner is not None and out.ndim >= 3 and (last or args[1] in (-2, out.ndim - 2)) and out.shape[-1] > 0 and out.shape[-2] > 0:
                 name, module = self.stack[owner]
-                self.found.append(Softmax(name, type(module).__name__, out.detach().clone(), [], self.met[owner]))
+                # over those who ask it shares out tokens among slots, which is another kind
+                self.found.append(Softmax(name, type(module).__name__, out.detach().clone(), [], self.met[owner] and last))
         elif func in _PRODUCTS:
             factors = [one for one in args[-2:] if isinstance(one, Tensor)]
             if self.found and func is torch.ops.aten.bmm.default:

@@ -140,7 +140,7 @@ def _inverted(mask: Tensor) -> Tensor:
     return ~mask if mask.dtype == torch.bool else mask
 
 
-OTHERS = "is cross-attention or a pooling head: its queries are other tokens than its keys"
+_OTHERS = "is cross-attention or a pooling head: its queries are other tokens than its keys"
 _POOLING = {"SiglipMultiheadAttentionPoolingHead", "Siglip2MultiheadAttentionPoolingHead"}
 """Classes of transformers that ask their attention with a query of their own."""
 
@@ -167,7 +167,7 @@ def _read(module: nn.Module, model: nn.Module, name: str) -> Place:
         num_prefix_tokens=tokens.prefix,
         grid=tokens.grid,
         no_grid=tokens.no_grid,
-        needs_pairs=masked or (OTHERS if called.reads_others or others else ""),
+        needs_pairs=masked or (_OTHERS if called.reads_others or others else ""),
         values_apart=called.values_apart,
         asks_apart=called.reads_others or others,
         only_named=others,
@@ -191,7 +191,7 @@ def _of_two_widths(module: nn.MultiheadAttention) -> Place:
         qkv=Apart(*layers),
         proj=linear_of(module.out_proj.weight, module.out_proj.bias),
         attn_drop=module.dropout,
-        needs_pairs=OTHERS,
+        needs_pairs=_OTHERS,
         asks_apart=True,
         copied=tuple(copied),
         notes=(f"queries of width {width}, keys and values of {module.kdim}",),

@@ -9,9 +9,9 @@ from .._layouts import above
 
 __all__ = ["refuse_text"]
 
-_OF_IMAGES = ("patch_size", "image_size", "vision_config", "num_channels", "cross_attention_frequency", "visual_feat_dim")
-"""What a configuration says where it is not of words alone; the last two of transformers that read images by learned queries (BLIP-2, arXiv 2301.12597), and
-features of regions (LXMERT, arXiv 1908.07490)."""
+_OF_IMAGES = ("patch_size", "image_size", "vision_config", "num_channels", "cross_attention_frequency", "visual_feat_dim", "backbone_config")
+"""What a configuration says where it is not of words alone; the last three of transformers that read images by learned queries
+(BLIP-2, arXiv 2301.12597), features of regions (LXMERT, arXiv 1908.07490), and what a backbone makes of frames (TVP, arXiv 2303.04995)."""
 
 
 def refuse_text(model: nn.Module, name: str) -> None:

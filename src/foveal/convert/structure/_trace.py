@@ -36,10 +36,12 @@ class _Tracer(fx.Tracer):
 
     proxy_buffer_attributes = True
 
-    def __init__(self, maps: set[str], known: Known, wrapped: tuple[Any, ...], turned: int | None = None) -> None:
+    def __init__(self, maps: set[str], known: Known | None, call: Call, wrapped: tuple[Any, ...], turned: int | None = None) -> None:
         super().__init__(autowrap_functions=wrapped)
         self.trace_asserts = True
-        self.given, self.known, self.turned, self.count = known.given, known, turned, 0
+        self.given, self.known, self.turned, self.count = {**call.defaults, **call.values}, known, turned, 0
+        if known is not None:
+            known.values.clear()
         self.entered = {path.rsplit(".", depth)[0] for path in maps for depth in range(1, path.count(".") + 1)}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -56,7 +58,7 @@ class _Tracer(fx.Tracer):
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
         made = super().create_proxy(kind, target, args, kwargs, *more, **options)
-        if kind != "call_function" or target not in COMPARED or (target is operator.gt and args[1] == 0):
+        if self.known is None or kind != "call_function" or target not in COMPARED or (target is operator.gt and args[1] == 0):
             return made
         try:
             value = self.known.of(made.node)
@@ -74,6 +76,8 @@ class _Tracer(fx.Tracer):
 
     def length(self, obj: Any) -> int | None:
         """Of what holds several, as sizes do."""
+        if self.known is None:
+            return None
         try:
             value = self.known.of(obj.node)
         except Exception:  # as above
@@ -104,25 +108,43 @@ def traced(copy: nn.Module, call: Call, maps: set[str]) -> fx.Graph:
     for part in copy.modules():
         if isinstance(getattr(part, "fused_attn", None), bool):
             setattr(part, "fused_attn", True)  # noqa: B010  # modules take any attribute, and types of theirs know none
-    globals_ = getattr(type(copy).forward, "__globals__", {})
-    library = type(copy).__module__.partition(".")[0]
-    own = tuple(value for value in globals_.values() if isinstance(value, FunctionType) and (value.__module__ or "").partition(".")[0] == library)
     said = ""
-    given = {**call.defaults, **call.values}
-    for wrapped in ((), own):
-        try:
-            return _Tracer(maps, Known(copy, given), wrapped).trace(copy)
-        except (fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, KeyError, AssertionError, NotImplementedError) as error:
-            said = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+    # conditions are held only where nothing else will do
+    for holds in (False, True):
+        for wrapped in ((), _own_functions(copy)):
+            try:
+                return _Tracer(maps, Known(copy, {**call.defaults, **call.values}) if holds else None, call, wrapped).trace(copy)
+            except _NOT_TRACED as error:
+                said = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
     raise Unread(f"its forward cannot be traced ({said})")
+
+
+_NOT_TRACED = (
+    *(fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, KeyError, AssertionError, NotImplementedError),
+    *(ZeroDivisionError, OverflowError),
+)
+"""What tracers and hosts raise."""
+
+
+def _own_functions(copy: nn.Module) -> tuple[FunctionType, ...]:
+    library = type(copy).__module__.partition(".")[0]
+    named = getattr(type(copy).forward, "__globals__", {}).values()
+    return tuple(value for value in named if isinstance(value, FunctionType) and (value.__module__ or "").partition(".")[0] == library)
 
 
 def changes_nothing(copy: nn.Module, call: Call, maps: set[str], which: int) -> bool:
     """Whether a condition on sizes is a check alone: the other way a host raises, or does the same."""
-    given = {**call.defaults, **call.values}
-    graph = _Tracer(maps, Known(copy, given), ()).trace(copy)
+    known = Known(copy, {**call.defaults, **call.values})
+    for wrapped in ((), _own_functions(copy)):
+        try:
+            graph = _Tracer(maps, known, call, wrapped).trace(copy)
+            break
+        except _NOT_TRACED:
+            continue
+    else:
+        return False
     try:
-        other = _Tracer(maps, Known(copy, given), (), which).trace(copy)
+        other = _Tracer(maps, known, call, wrapped, which).trace(copy)
     except fx.proxy.TraceError:
         return False
     except (TypeError, ValueError, RuntimeError, AssertionError):
