@@ -234,6 +234,10 @@ def _maps(model: nn.Module, inputs: Any, found: list[Softmax], owners: list[str]
     open_, right, wrong = list(range(len(found))), set(), 0
     for layer in maps.values():
         given = layer["combined"]
+        if pair := _signed(layer, [(index, found[index]) for index in open_]):
+            open_ = [index for index in open_ if index not in pair]
+            right |= {found[index].owner for index in pair} & set(owners)
+            continue
         equal = next((index for index in open_ if any(_same(given, other) for other in (found[index].map, *found[index].used))), None)
         if equal is None:
             wrong += 1
@@ -244,6 +248,18 @@ def _maps(model: nn.Module, inputs: Any, found: list[Softmax], owners: list[str]
         if not torch.allclose(given.sum(-1), torch.ones(()), atol=1e-4):
             out["rows not one"] = out.get("rows not one", 0) + 1
     return out | {"right": len(right), "wrong": wrong, "missing": max(0, len(owners) - len(right) - wrong), "named": len(maps.missing)}
+
+
+def _signed(layer: dict[str, Tensor], found: list[tuple[int, Softmax]]) -> list[int]:
+    """Which two softmaxes a signed map is the difference of, times a number that the model multiplied with; none where it is not."""
+    if not {"positive", "negative"} <= layer.keys():
+        return []
+    pair = [next((one for one in found if _same(layer[name], one[1].map)), None) for name in ("positive", "negative")]
+    if pair[0] is None or pair[1] is None or pair[0][0] == pair[1][0]:
+        return []
+    first, second = layer["positive"], layer["negative"]
+    right = any(torch.allclose(layer["combined"], first - factor * second, atol=1e-5) for factor in {1.0, *pair[0][1].factors, *pair[1][1].factors})
+    return [pair[0][0], pair[1][0]] if right else []
 
 
 def _same(given: Tensor, other: Tensor) -> bool:

@@ -25,6 +25,8 @@ class Softmax:
     kind: str
     map: Tensor
     used: list[Tensor]
+    factors: list[float]
+    """Single numbers that something was multiplied with in its owner before the next: of a difference of maps, how much of the second."""
     of_pairs: bool
     """Whether queries met keys before it: a product of two tensors, neither of them weights, in the same call. Weights over sampled points, of a learned
     pooling, or of a vocabulary come from linear maps alone."""
@@ -73,7 +75,9 @@ class _Watch(TorchDispatchMode):
             if owner is not None and out.ndim >= 3 and (last or args[1] in (-2, out.ndim - 2)) and out.shape[-1] > 0 and out.shape[-2] > 0:
                 name, module = self.stack[owner]
                 # over those who ask it shares out tokens among slots, which is another kind
-                self.found.append(Softmax(name, type(module).__name__, out.detach().clone(), [], self.met[owner] and last))
+                self.found.append(Softmax(name, type(module).__name__, out.detach().clone(), [], [], self.met[owner] and last))
+        elif func is torch.ops.aten.mul.Tensor and self.found:
+            self.found[-1].factors += [float(one) for one in args[:2] if isinstance(one, (int, float)) or one.numel() == 1]
         elif func in _PRODUCTS:
             factors = [one for one in args[-2:] if isinstance(one, Tensor)]
             if self.found and func is torch.ops.aten.bmm.default:
