@@ -56,7 +56,19 @@ def _by_library(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]
 def _line(library: str, results: list[dict[str, Any]]) -> list[str]:
     n = counts(results)
     faults = ", ".join(f"{number} {name}" for name, number in n["faults"].items() if number) or "0"
-    cells = [library, n["rows"], n["whole"], n["by name"], n["whole"] + n["by name"], n["strict"], n["changed"], n["part"], n["refused"], n["no softmax"], faults]
+    cells = [
+        library,
+        n["rows"],
+        n["whole"],
+        n["by name"],
+        n["whole"] + n["by name"],
+        n["strict"],
+        n["changed"],
+        n["part"],
+        n["refused"],
+        n["no softmax"],
+        faults,
+    ]
     cells += [n["late of others"] if all("external" in one for one in results if one["verdict"] not in UNSEEN) else "not measured"]
     cells += [f"{n['converted']} of {n['attentions']}", f"{n['maps right']} of {n['maps']}", n["maps wrong"], f"{n['revert']} / {n['revert wrong']}"]
     return [str(cell) for cell in [*cells, ", ".join(f"{number} {name}" for name, number in n["unseen"].items()) or "0"]]
@@ -180,7 +192,8 @@ named; in a second conversion, with `where` naming them as well, all of it was w
 keys counts as another kind, told by what runs: a softmax before which no product of two tensors was made in its module has its weights from a map alone, as
 deformable attention over sampled points, a learned pooling or a vocabulary; so has one over those who ask, which shares out tokens among slots.
 **Nothing left**: and no attention of another kind (over channels, linear, lambda) was left beside. **Faults** are crashes, failures after conversion, silent
-no-ops and results that differ from what the report says, by name too. **Others late**: `external` or `efficient` attention converted and then failed in forward or backward.
+no-ops and results that differ from what the report says, by name too. **Others late**: `external` or `efficient` attention converted and then failed in
+forward or backward.
 **Maps right**: every map of `attention_maps` equals, in another run, what the softmax gave or what then met the values; one that is a
 difference of two softmaxes equals that, times a number that the model multiplied with. **Reverts**: bit-identical in outputs,
 state dict, its order and all classes, and how many were not, refusals that touched the model among them.

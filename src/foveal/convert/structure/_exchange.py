@@ -85,7 +85,10 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     if q.width != k.width or len({q.heads, k.heads, v.heads} - {1}) > 1 or v.width < q.width or moved[2].norm or moved[2].factor != 1.0:
         raise Unread("its queries, keys and values are of widths or heads that do not go together")
     heads, width = q.heads, v.width
-    parts = [Made("" if one.seed in given else str(one.seed.target), one.behind, _rows(split, heads, width), one.norm) for one, split in zip(moved, splits, strict=True)]
+    parts = [
+        Made("" if one.seed in given else str(one.seed.target), one.behind, _rows(split, heads, width), one.norm)
+        for one, split in zip(moved, splits, strict=True)
+    ]
     if q.width < width and (parts[0].norm or parts[1].norm):
         raise Unread("its queries are narrower than its values, and normalized")
     factor = (core.factor if core.factor is not None else q.width**-0.5) * moved[0].factor * moved[1].factor
