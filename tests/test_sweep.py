@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import foveal
+from tests.convert.test_sizes import ScoredAttention
 from tests.sweep import of_timm, of_torchvision, table
 from tests.sweep.measure import measure
 from tests.sweep.seen import softmaxes
@@ -20,6 +21,27 @@ def test_rows_of_torchvision(family, verdict) -> None:
     assert row["verdict"] == verdict
     assert row["revert"] is True
     assert row["maps"]["right"] == row["maps"]["all"] == row["attentions"]
+
+
+def test_cross_attention_is_whole_where_it_is_named() -> None:
+    row = measure(*of_torchvision.ROWS["nn.Transformer (DETR-like)"](), quick=True)
+    assert (row["verdict"], row["by name"]["verdict"], row["by name"]["revert"]) == ("part", "whole", True)
+    assert row["by name"]["converted"] == row["by name"]["of"] == row["attentions"] > row["converted"]
+
+
+class _Pooled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn, self.pool = _Tower(), ScoredAttention()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pool(self.attn(x))
+
+
+def test_weights_of_a_map_alone_are_another_kind() -> None:
+    row = measure(_Pooled(), torch.randn(2, 5, 16), quick=True)
+    assert (row["verdict"], row["attentions"], row["others_left"]) == ("whole", 1, {"ScoredAttention": 1})
+    assert (row["maps"]["all"], row["maps"]["right"], row["maps"]["wrong"]) == (1, 1, 0)
 
 
 def test_a_row_of_timm() -> None:
@@ -100,3 +122,7 @@ def test_the_table_counts() -> None:
     counted = table.counts(rows)
     assert (counted["rows"], counted["whole"], counted["faults"]["late"], counted["maps right"]) == (2, 1, 1, 2)
     assert "1 late" in table.summary(rows)
+    named = one | {"verdict": "part", "by name": {"verdict": "whole", "revert": True}}
+    spoiled = one | {"verdict": "part", "by name": {"verdict": "wrong", "revert": False}}
+    counted = table.counts([one, named, spoiled])
+    assert (counted["whole"], counted["by name"], counted["part"], counted["faults"]["wrong"], counted["revert wrong"]) == (1, 1, 2, 1, 1)

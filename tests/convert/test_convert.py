@@ -289,5 +289,19 @@ def test_attentions_over_other_tokens_are_left_alone() -> None:
     """The second attention of a decoder reads the encoder: windows or memories over those who ask would be another thing."""
     model = nn.TransformerDecoderLayer(24, 4, 48, batch_first=True)
     assert names(convert_(model, HaloAttention.Config(num_prefix_tokens=0, grid_size=(3, 3)))) == ["self_attn"]
-    with pytest.raises(ValueError, match="multihead_attn is cross-attention or a pooling head"):
-        convert_(nn.TransformerDecoderLayer(24, 4, 48), DENOISING, where="multihead_attn")
+    with pytest.raises(ValueError, match="multihead_attn: is cross-attention or a pooling head"):
+        convert_(nn.TransformerDecoderLayer(24, 4, 48), foveal.ExternalAttention.Config(), where="multihead_attn")
+
+
+def test_attentions_over_other_tokens_convert_where_they_are_named() -> None:
+    torch.manual_seed(0)
+    model = nn.TransformerDecoderLayer(24, 4, 48, batch_first=True).eval()
+    asks, memory, padded = torch.randn(2, 5, 24), torch.randn(2, 9, 24), torch.arange(9).expand(2, 9) > 6
+    want = model(asks, memory, memory_key_padding_mask=padded)
+    assert names(convert_(model, SoftmaxAttention.Config(), where="multihead_attn")) == ["multihead_attn"]
+    torch.testing.assert_close(model(asks, memory, memory_key_padding_mask=padded), want, rtol=1e-4, atol=1e-5)
+    # what is read is the memory: other numbers behind the padding change nothing, before it they do
+    for place, same in ((8, True), (2, False)):
+        other = memory.clone()
+        other[:, place] += 1
+        assert torch.allclose(model(asks, other, memory_key_padding_mask=padded), want, rtol=1e-4, atol=1e-5) is same

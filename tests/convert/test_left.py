@@ -58,7 +58,7 @@ def test_nothing_swapped_is_an_error() -> None:
     heads = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**VISION))
     for where in ("head.*", lambda name, module: name.startswith("head")):
         with pytest.raises(InputError, match="is cross-attention or a pooling head: its queries are other tokens than its keys"):
-            convert_(heads, DenoisingAttention.Config(), where)
+            convert_(heads, ExternalAttention.Config(), where)
     pool = nn.Sequential(heads.head)
     with pytest.raises(InputError, match=r"none of the 1 attentions that are known can be converted: 0\.attention: is cross-attention or a pooling head"):
         convert_(pool, DenoisingAttention.Config())
@@ -66,6 +66,14 @@ def test_nothing_swapped_is_an_error() -> None:
     report = convert_(modern, DenoisingAttention.Config())
     assert len(report.swaps) == 2
     assert [one.name for one in report.left] == ["head.attention"]
+    images = torch.randn(2, 3, 32, 32)
+    for config, exact in ((SoftmaxAttention.Config(), {}), (DenoisingAttention.Config(), {"warm_start": "exact"})):
+        heads.eval()
+        want = heads(images).pooler_output
+        assert [swap.name for swap in convert_(heads, config, "head.*", **exact).swaps] == ["head.attention"]
+        torch.testing.assert_close(heads(images).pooler_output, want, rtol=1e-4, atol=1e-5)
+        foveal.revert_(heads)
+        assert torch.equal(heads(images).pooler_output, want)
     before = {name: id(module) for name, module in two_towers("CLIP").text_model.named_modules()}
     assert before
     with pytest.raises(InputError, match="reads text"):
@@ -152,7 +160,7 @@ def test_the_report_names_every_attention_that_was_left() -> None:
     model = timm_vit(global_pool="map", class_token=False)
     report = convert_(model, DenoisingAttention.Config())
     assert [(one.name, one.was.rpartition(".")[2]) for one in report.left] == [("attn_pool", "AttentionPoolLatent")]
-    assert "left as it is: attn_pool (AttentionPoolLatent): is cross-attention, which is converted only where it is named" in str(report)
+    assert "left as it is: attn_pool (AttentionPoolLatent): is cross-attention or a pooling head, which is converted only where it is named" in str(report)
     assert ConversionReport.from_json(report.to_json()) == report
     # where a part was meant, what lies outside of it is nobody's matter
     assert convert_(timm_vit(global_pool="map", class_token=False), DenoisingAttention.Config(), "blocks.*").left == []

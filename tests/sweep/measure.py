@@ -41,16 +41,16 @@ def measure(model: nn.Module, inputs: Any, quick: bool = False) -> dict[str, Any
     if not all(torch.isfinite(value).all() for value in want) and all(torch.isfinite(value).all() for value in before):
         raise ValueError("not finite once stirred")
     found, called = softmaxes(model, inputs)
-    spatial = {one.owner: one.kind for one in found if not NOT_SPATIAL.search(one.kind)}
-    named = called_attentions(model, called)
-    others = {name: kind for name, kind in named.items() if not any(_within(name, owner) for owner in spatial)}
+    spatial = {one.owner: one.kind for one in found if one.of_pairs and not NOT_SPATIAL.search(one.kind)}
+    named = {one.owner: one.kind for one in found} | called_attentions(model, called)
+    others = {name: kind for name, kind in named.items() if name and not any(_within(name, owner) for owner in spatial)}
     row: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters()), "attentions": len(spatial), "others": _counts(others)}
     row |= _converted(model, inputs, want, spatial, others, quick)
     if not spatial and not others and row["verdict"] == "no softmax":
         return row | {"verdict": "no attention"}
     for name, config in (("external", ExternalAttention.Config()), ("efficient", EfficientAttention.Config())) if not quick else ():
         row[name] = _changed(model, inputs, config)
-    row["maps"] = _maps(model, inputs, [one for one in found if one.owner in spatial])
+    row["maps"] = _maps(model, inputs, found, list(spatial))
     return row
 
 
@@ -86,7 +86,9 @@ def _converted(model: nn.Module, inputs: Any, want: list[Tensor], spatial: dict[
     try:
         report = _softmax(model, inputs, out)
     except foveal.InputError as error:
-        return out | {"verdict": "refused" if spatial else "no softmax", "message": str(error)} | _untouched(model, state, kinds)
+        out |= {"verdict": "refused" if spatial else "no softmax", "message": str(error)} | _untouched(model, state, kinds)
+        wanted = [name for name in spatial if not TEXT.search(name)]
+        return out | ({"by name": _by_name(model, inputs, want, wanted)} if wanted and out["untouched"] else {})
     except Exception as error:
         return out | {"verdict": "crash", "message": f"{_said(error)} at {_where(error)}"} | _untouched(model, state, kinds)
     swapped = [swap.name for swap in report.swaps]
@@ -126,6 +128,9 @@ def _converted(model: nn.Module, inputs: Any, want: list[Tensor], spatial: dict[
         out["revert"] = out.pop("untouched") and all(_equal(a, b) for a, b in zip(run(model, inputs), want, strict=True))
     except Exception as error:
         out |= {"revert": False, "message": f"revert_: {_said(error)} at {_where(error)}"}
+    if out["verdict"] == "part" and out["revert"]:
+        wanted = [name for name in spatial if name not in text]
+        out["by name"] = _by_name(model, inputs, want, wanted)
     if out["verdict"] in ("whole", "part", "changed") and out["revert"] and not quick:
         try:
             other = copy.deepcopy(model)
@@ -136,10 +141,36 @@ def _converted(model: nn.Module, inputs: Any, want: list[Tensor], spatial: dict[
     return out
 
 
-def _softmax(model: nn.Module, inputs: Any, out: dict[str, Any]) -> Any:
+def _by_name(model: nn.Module, inputs: Any, want: list[Tensor], wanted: list[str]) -> dict[str, Any]:
+    """All attentions of images named, as cross attention and heads that pool ask to be; and back."""
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    kinds = {name: type(module) for name, module in model.named_modules()}
+    try:
+        report = _softmax(model, inputs, {}, lambda name, module: any(_within(name, owner) for owner in wanted))
+    except foveal.InputError as error:
+        return {"verdict": "refused", "message": str(error)} | _untouched(model, state, kinds)
+    except Exception as error:
+        return {"verdict": "crash", "message": f"{_said(error)} at {_where(error)}"} | _untouched(model, state, kinds)
+    swapped = [swap.name for swap in report.swaps]
+    out: dict[str, Any] = {"converted": sum(any(_within(name, one) for one in swapped) for name in wanted), "of": len(wanted)}
+    kept = all(swap.output == "identical" for swap in report.swaps)
+    try:
+        out["difference"] = _difference(run(model, inputs), want)
+        if kept and out["difference"] > TOLERANCE:
+            out |= {"verdict": "wrong", "message": f"said to be identical, and differs by {out['difference']:.1e}"}
+        else:
+            out["verdict"] = "part" if out["converted"] < len(wanted) else "whole" if kept else "changed"
+        foveal.revert_(model)
+    except Exception as error:
+        return out | {"verdict": "late", "message": f"{_said(error)} at {_where(error)}"}
+    out |= _untouched(model, state, kinds)
+    return out | {"revert": out.pop("untouched") and all(_equal(a, b) for a, b in zip(run(model, inputs), want, strict=True))}
+
+
+def _softmax(model: nn.Module, inputs: Any, out: dict[str, Any], where: Any = "*") -> Any:
     """By itself, and where a batch is asked for, with one: a user has it."""
     try:
-        report = foveal.convert_(model, SoftmaxAttention.Config())
+        report = foveal.convert_(model, SoftmaxAttention.Config(), where)
         if not any("give a batch with" in one.reason for one in report.left):
             return report
         foveal.revert_(model)
@@ -147,7 +178,7 @@ def _softmax(model: nn.Module, inputs: Any, out: dict[str, Any]) -> Any:
         if "give a batch with" not in str(error):
             raise
     out["batch"] = "given, as asked for"
-    return foveal.convert_(model, SoftmaxAttention.Config(), inputs=inputs)
+    return foveal.convert_(model, SoftmaxAttention.Config(), where, inputs=inputs)
 
 
 def _untouched(model: nn.Module, state: dict[str, Tensor], kinds: dict[str, type]) -> dict[str, Any]:
@@ -186,9 +217,11 @@ def _graph(model: nn.Module, inputs: Any) -> list[Tensor]:
     return seen.flat(seen._call(model, inputs))
 
 
-def _maps(model: nn.Module, inputs: Any, found: list[Softmax]) -> dict[str, Any]:
-    """Of every attention that runs: its maps against what its softmax gave, or what then met the values, in a run of its own."""
-    owners = list(dict.fromkeys(one.owner for one in found))
+def _maps(model: nn.Module, inputs: Any, found: list[Softmax], owners: list[str]) -> dict[str, Any]:
+    """Of every attention that runs: its maps against what its softmax gave, or what then met the values, in a run of its own.
+
+    A map is wrong where no softmax gave it; those of a learned pooling may be there, and are not asked for.
+    """
     out: dict[str, Any] = {"all": len(owners), "right": 0, "wrong": 0, "missing": 0}
     if not owners:
         return out
@@ -201,15 +234,32 @@ def _maps(model: nn.Module, inputs: Any, found: list[Softmax]) -> dict[str, Any]
     open_, right, wrong = list(range(len(found))), set(), 0
     for layer in maps.values():
         given = layer["combined"]
+        if pair := _signed(layer, [(index, found[index]) for index in open_]):
+            open_ = [index for index in open_ if index not in pair]
+            right |= {found[index].owner for index in pair} & set(owners)
+            continue
         equal = next((index for index in open_ if any(_same(given, other) for other in (found[index].map, *found[index].used))), None)
         if equal is None:
             wrong += 1
             continue
         open_.remove(equal)
-        right.add(found[equal].owner)
+        if found[equal].owner in owners:
+            right.add(found[equal].owner)
         if not torch.allclose(given.sum(-1), torch.ones(()), atol=1e-4):
             out["rows not one"] = out.get("rows not one", 0) + 1
     return out | {"right": len(right), "wrong": wrong, "missing": max(0, len(owners) - len(right) - wrong), "named": len(maps.missing)}
+
+
+def _signed(layer: dict[str, Tensor], found: list[tuple[int, Softmax]]) -> list[int]:
+    """Which two softmaxes a signed map is the difference of, times a number that the model multiplied with; none where it is not."""
+    if not {"positive", "negative"} <= layer.keys():
+        return []
+    pair = [next((one for one in found if _same(layer[name], one[1].map)), None) for name in ("positive", "negative")]
+    if pair[0] is None or pair[1] is None or pair[0][0] == pair[1][0]:
+        return []
+    first, second = layer["positive"], layer["negative"]
+    right = any(torch.allclose(layer["combined"], first - factor * second, atol=1e-5) for factor in {1.0, *pair[0][1].factors, *pair[1][1].factors})
+    return [pair[0][0], pair[1][0]] if right else []
 
 
 def _same(given: Tensor, other: Tensor) -> bool:

@@ -126,7 +126,7 @@ WITHOUT = frozenset(
     apertus1p5_vision_tokenizer chameleon_vqgan emu3_vqgan janus_vqgan glm_image_vqmodel pp_lcnet_v4 pp_ocrv5_mobile_det pp_ocrv5_server_det
     pp_ocrv6_medium_det pp_ocrv6_small_det sam_prompt_encoder sam2_prompt_encoder sam2_video_prompt_encoder sam3_tracker_prompt_encoder
     sam_hq_prompt_encoder edgetam_prompt_encoder edgetam_video_prompt_encoder sam3_tracker_video_prompt_encoder vision-text-dual-encoder
-    t5gemma2_encoder dac edgetam_vision_model gemma4_unified_vision pp_chart2table_vision
+    t5gemma2_encoder dac edgetam_vision_model gemma4_unified_vision pp_chart2table_vision granite4_vision_text
     """.split()  # noqa: SIM905
 )
 """No attention of images, or only a part of a model that has a row."""

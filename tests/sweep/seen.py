@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 __all__ = ["Softmax", "called_attentions", "flat", "run", "softmaxes"]
 
 _SOFTMAXES = (torch.ops.aten._softmax.default, torch.ops.aten._safe_softmax.default)
+_PRODUCTS = (torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default, torch.ops.aten.mm.default)
 NOT_SPATIAL = re.compile(r"channel|xca$|crosscovariance|lambda|linearselfattention|hsmssd|factorattn", re.IGNORECASE)
 """Classes whose softmax makes no map of pairs of tokens: over channels, or of keys alone as in linear attention and lambda layers."""
 
@@ -24,6 +25,11 @@ class Softmax:
     kind: str
     map: Tensor
     used: list[Tensor]
+    factors: list[float]
+    """Single numbers that something was multiplied with in its owner before the next: of a difference of maps, how much of the second."""
+    of_pairs: bool
+    """Whether queries met keys before it: a product of two tensors, neither of them weights, in the same call. Weights over sampled points, of a learned
+    pooling, or of a vocabulary come from linear maps alone."""
 
 
 class _Watch(TorchDispatchMode):
@@ -33,6 +39,9 @@ class _Watch(TorchDispatchMode):
         self.found: list[Softmax] = []
         self.called: list[str] = []
         self.handles = []
+        self.met: list[bool] = []
+        """Of every module that runs, whether queries met keys in it."""
+        self.weights = {value.untyped_storage().data_ptr() for name, value in model.named_parameters() if name.endswith("weight") and value.ndim > 1}
         for name, module in model.named_modules():
             self.handles.append(module.register_forward_pre_hook(self._enter(name)))
             self.handles.append(module.register_forward_hook(self._leave, always_call=True))
@@ -40,27 +49,42 @@ class _Watch(TorchDispatchMode):
     def _enter(self, name: str) -> Any:
         def enter(module: nn.Module, args: Any) -> None:
             self.stack.append((name, module))
+            self.met.append(False)
             self.called.append(name)
 
         return enter
 
     def _leave(self, module: nn.Module, args: Any, out: Any) -> None:
         self.stack.pop()
+        self.met.pop()
 
-    def _owner(self) -> tuple[str, nn.Module] | None:
-        """The innermost module that has weights: a softmax or a dropout of its own is only its part."""
-        return next(((name, module) for name, module in reversed(self.stack) if any(p.ndim > 1 for p in module.parameters())), None)
+    def _owner(self) -> int | None:
+        """The innermost module that has weights, by its place in the stack: a softmax or a dropout of its own is only its part."""
+        return next((place for place in reversed(range(len(self.stack))) if any(p.ndim > 1 for p in self.stack[place][1].parameters())), None)
+
+    def _meet(self, factors: list[Tensor]) -> None:
+        owner = self._owner()
+        if owner is not None and not any(one.untyped_storage().data_ptr() in self.weights for one in factors):
+            self.met[owner] = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if func in _SOFTMAXES:
             owner = self._owner()
-            if owner is not None and out.ndim >= 3 and args[1] in (-1, out.ndim - 1) and out.shape[-1] > 1 and out.shape[-2] > 0:
-                self.found.append(Softmax(owner[0], type(owner[1]).__name__, out.detach().clone(), []))
-        elif func is torch.ops.aten.bmm.default and self.found:
-            last, left = self.found[-1], args[0]
-            if left.shape[-2:] == last.map.shape[-2:] and len(last.used) < 2:
-                last.used.append(left.detach().clone())
+            last = args[1] in (-1, out.ndim - 1)
+            if owner is not None and out.ndim >= 3 and (last or args[1] in (-2, out.ndim - 2)) and out.shape[-1] > 0 and out.shape[-2] > 0:
+                name, module = self.stack[owner]
+                # over those who ask it shares out tokens among slots, which is another kind
+                self.found.append(Softmax(name, type(module).__name__, out.detach().clone(), [], [], self.met[owner] and last))
+        elif func is torch.ops.aten.mul.Tensor and self.found:
+            self.found[-1].factors += [float(one) for one in args[:2] if isinstance(one, (int, float)) or one.numel() == 1]
+        elif func in _PRODUCTS:
+            factors = [one for one in args[-2:] if isinstance(one, Tensor)]
+            if self.found and func is torch.ops.aten.bmm.default:
+                last, left = self.found[-1], args[0]
+                if left.shape[-2:] == last.map.shape[-2:] and len(last.used) < 2:
+                    last.used.append(left.detach().clone())
+            self._meet(factors)
         return out
 
 

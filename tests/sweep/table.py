@@ -26,11 +26,12 @@ def counts(results: list[dict[str, Any]]) -> dict[str, Any]:
         "rows": len(seen),
         "whole": verdicts["whole"],
         "strict": sum(one["verdict"] == "whole" and not one.get("others_left") for one in seen),
+        "by name": sum(_by_name(one) == "whole" for one in seen),
         "changed": verdicts["changed"],
         "part": verdicts["part"],
         "refused": verdicts["refused"],
         "no softmax": verdicts["no softmax"],
-        "faults": {name: verdicts[name] for name in FAULTS},
+        "faults": {name: verdicts[name] + sum(_by_name(one) == name for one in seen) for name in FAULTS},
         "late of others": sum(str(one.get(kind, "")).startswith(("late", "crash")) for one in seen for kind in ("external", "efficient")),
         "converted": sum(one.get("converted", 0) for one in seen),
         "attentions": sum(one.get("attentions", 0) for one in seen),
@@ -38,9 +39,14 @@ def counts(results: list[dict[str, Any]]) -> dict[str, Any]:
         "maps right": sum(one["right"] == one["all"] and not one["wrong"] for one in maps),
         "maps wrong": sum(one["wrong"] > 0 for one in maps),
         "revert": sum(one.get("revert") is True for one in seen),
-        "revert wrong": sum(one.get("revert") is False or one.get("untouched") is False for one in seen),
+        "revert wrong": sum(any(part.get("revert") is False or part.get("untouched") is False for part in (one, one.get("by name", {}))) for one in seen),
         "unseen": Counter(one["verdict"] for one in results if one["verdict"] in UNSEEN),
     }
+
+
+def _by_name(one: dict[str, Any]) -> str:
+    """What became of a row that is not whole by default, once all of its attentions of images were named; empty where it was whole."""
+    return str(one.get("by name", {}).get("verdict", ""))
 
 
 def _by_library(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -50,7 +56,19 @@ def _by_library(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]
 def _line(library: str, results: list[dict[str, Any]]) -> list[str]:
     n = counts(results)
     faults = ", ".join(f"{number} {name}" for name, number in n["faults"].items() if number) or "0"
-    cells = [library, n["rows"], n["whole"], n["strict"], n["changed"], n["part"], n["refused"], n["no softmax"], faults]
+    cells = [
+        library,
+        n["rows"],
+        n["whole"],
+        n["by name"],
+        n["whole"] + n["by name"],
+        n["strict"],
+        n["changed"],
+        n["part"],
+        n["refused"],
+        n["no softmax"],
+        faults,
+    ]
     cells += [n["late of others"] if all("external" in one for one in results if one["verdict"] not in UNSEEN) else "not measured"]
     cells += [f"{n['converted']} of {n['attentions']}", f"{n['maps right']} of {n['maps']}", n["maps wrong"], f"{n['revert']} / {n['revert wrong']}"]
     return [str(cell) for cell in [*cells, ", ".join(f"{number} {name}" for name, number in n["unseen"].items()) or "0"]]
@@ -60,6 +78,8 @@ HEAD = [
     "library",
     "rows",
     "whole",
+    "by name",
+    "both",
     "nothing left",
     "changed",
     "part",
@@ -101,11 +121,18 @@ def _kinds(kinds: dict[str, int]) -> str:
 
 
 def _why(one: dict[str, Any]) -> str:
+    if _by_name(one) == "whole":
+        return f"whole where named: {_left_for(one)}"
     if one.get("message"):
         text = str(one["message"])
         return text if len(text) <= 260 else text[:259] + "…"
     reasons = list(one.get("reasons", {}))
     return "; ".join(reason[:160] for reason in reasons[:2])
+
+
+def _left_for(one: dict[str, Any]) -> str:
+    kinds = _kinds(one.get("missed", {}))
+    return f"by default {kinds} left" if one["verdict"] == "part" else f"by default refused, for {kinds} alone"
 
 
 def _row(one: dict[str, Any]) -> list[str]:
@@ -116,7 +143,8 @@ def _row(one: dict[str, Any]) -> list[str]:
         _kinds(one.get("missed", {})),
         _kinds(one.get("others_left", one.get("others", {}))),
     ]
-    return [one["library"], one["family"], one.get("model", ""), one["verdict"], *more, told, "" if one["verdict"] == "whole" else _why(one)]
+    verdict = f"{one['verdict']}, whole by name" if _by_name(one) == "whole" else one["verdict"]
+    return [one["library"], one["family"], one.get("model", ""), verdict, *more, told, "" if one["verdict"] == "whole" else _why(one)]
 
 
 def write(results: list[dict[str, Any]]) -> None:
@@ -159,9 +187,15 @@ on {date}, CPU ({machine}); {versions}.
 Which attentions a model has is seen from the softmaxes that run, not asked of conversion. **Whole**: every softmax attention over tokens became
 `SoftmaxAttention`, the report says "identical", and all outputs agree to 1e-4 of their largest number; text of a two-tower model may be left, if the report
 says so.
+**By name**: not whole by default, since cross attention and heads that pool (whose queries are other tokens than their keys) are converted only where they are
+named; in a second conversion, with `where` naming them as well, all of it was whole in the same sense. **Both** is the sum. What is no attention of queries and
+keys counts as another kind, told by what runs: a softmax before which no product of two tensors was made in its module has its weights from a map alone, as
+deformable attention over sampled points, a learned pooling or a vocabulary; so has one over those who ask, which shares out tokens among slots.
 **Nothing left**: and no attention of another kind (over channels, linear, lambda) was left beside. **Faults** are crashes, failures after conversion, silent
-no-ops and results that differ from what the report says. **Others late**: `external` or `efficient` attention converted and then failed in forward or backward.
-**Maps right**: every map of `attention_maps` equals, in another run, what the softmax gave or what then met the values. **Reverts**: bit-identical in outputs,
+no-ops and results that differ from what the report says, by name too. **Others late**: `external` or `efficient` attention converted and then failed in
+forward or backward.
+**Maps right**: every map of `attention_maps` equals, in another run, what the softmax gave or what then met the values; one that is a
+difference of two softmaxes equals that, times a number that the model multiplied with. **Reverts**: bit-identical in outputs,
 state dict, its order and all classes, and how many were not, refusals that touched the model among them.
 
 {summary}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = ["CHANNEL", "MIXED", "OTHER", "UNKNOWN", "Axes", "Followed", "is_parameter", "tensors_in"]
+__all__ = ["CHANNEL", "MIXED", "MOVES", "OTHER", "UNKNOWN", "Axes", "Followed", "is_parameter", "tensors_in"]
 
 CHANNEL, OTHER, MIXED, UNKNOWN = "c", "t", "m", "?"
 """An axis of features that a linear map or convolution made; one of tokens or pixels; one of both, as batch and heads; one of which nothing is known."""
@@ -236,6 +236,8 @@ _VIEWS = _names(
 _TURNS = _names("permute transpose swapaxes swapdims movedim moveaxis t adjoint")
 _TURNED = (Tensor.T, Tensor.mT, Tensor.H, Tensor.mH)
 _JOINED = _names("cat concat concatenate stack")
+MOVES = _VIEWS | _TURNS | _JOINED
+"""Functions that only move numbers."""
 _SUMS = _names("sum")
 _DIVISIONS = _names("div div_ divide true_divide __truediv__ __itruediv__")
 _DIFFERENCES = _names("sub sub_ subtract __sub__ __isub__")

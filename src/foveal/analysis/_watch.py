@@ -20,7 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .._errors import InputError
 from ..attention import attention_class, list_attentions
-from ._axes import CHANNEL, UNKNOWN, Axes, Followed, tensors_in
+from ._axes import CHANNEL, MOVES, UNKNOWN, Axes, Followed, tensors_in
 from ._checkpoints import direct_checkpoints, saved_as_it_is
 from ._multihead import FAST, function_maps, is_plain, kernel_maps, layer_maps, module_maps
 from ._names import Names, looks_like_attention
@@ -33,6 +33,7 @@ _UNSEEN = (
     "kernels of other packages, gates on channels or pixels, and attention without a map"
 )
 _SCRIPT = "it is TorchScript, into which nobody can look; load the model as it was written"
+_POINTS = "its values are sampled at points that are computed, as in deformable attention: no map of tokens is ever made"
 _LOST = "rows were normalized in it, and no product of them with values could be followed"
 
 
@@ -121,6 +122,7 @@ class Watch(TorchFunctionMode):
         self._running: list[_Call] = []
         self._followed = Followed()
         self._outputs: Any = WeakTensorKeyDictionary()
+        self._sampled: Any = WeakTensorKeyDictionary()
         self._on = False
 
     @contextmanager
@@ -257,6 +259,10 @@ class Watch(TorchFunctionMode):
         out = func(*args, **kwargs)
         self._followed.follow(name, func, args, kwargs, out)
         self._combine(name, args, out)
+        if name == "grid_sample" or (name in MOVES and any(x in self._sampled for x in tensors_in(args))):
+            self._sampled |= dict.fromkeys(tensors_in(out), True)
+        if name == "grid_sample" and (call := self._owner()) is not None:
+            self._refuse(call, _POINTS)
         if name == "softmax" and (call := self._owner()) is not None:
             self.reasons.setdefault(call.module, _LOST)
         return out
@@ -320,7 +326,7 @@ class Watch(TorchFunctionMode):
         # elsewhere than in an attention only a softmax over what layers made is one: an expectation over fixed places is none
         if call.module not in self._attends and not (found.axes.normalized and self._followed.get(found.values) is not None):
             return out
-        if reason := found.refused(self._followed):
+        if reason := _POINTS if found.values in self._sampled else found.refused(self._followed):
             self._refuse(call, reason)
             return out
         if not self.wanted(call.module):

@@ -11,7 +11,7 @@ from ._fitting import attention_classes_first, unknown_attentions
 from ._host import Host, find_host, known_hosts
 from ._record import Converted, is_converted, record_of
 from ._where import Where, is_everywhere, matcher
-from .structure import NO_OUTPUT_MAP, Structures, kept_of, recalled, sisters_in, structures_of
+from .structure import ANOTHER_KIND, NO_OUTPUT_MAP, Structures, kept_of, recalled, sisters_in, structures_of
 
 __all__ = ["Choose", "chooser", "find"]
 
@@ -114,6 +114,7 @@ def _by_structure(model: nn.Module, choose: Choose, done: list[nn.Module], input
             reasons[id(module)] = f"{NO_OUTPUT_MAP}; beside it: {why}"
     # what is more than an attention is traced
     left = {name: module for name, module in unknown if id(module) not in hosts and id(above.get(name.rpartition(".")[0])) not in hosts}
+    left = {name: module for name, module in left.items() if not reasons.get(id(module), "").startswith(ANOTHER_KIND)}
     kept, more = kept_of(model, left, inputs)
     for key in left.values():
         if id(key) in more and more[id(key)] != reasons[id(key)]:

@@ -51,8 +51,8 @@ def those_that_fit(
     refused: list[str] = []
     for names, module, host, wanted in found:
         place, reason = _fit(names[0], module, host, wanted, model)
-        if place is not None and place.checked and place.asks_apart and not _meant(names, module, model, config, where):
-            place, reason = None, "is cross-attention, which is converted only where it is named: give `where` or a mapping"
+        if place is not None and (place.only_named or (place.checked and place.asks_apart)) and not _meant(names, module, model, config, where):
+            place, reason = None, "is cross-attention or a pooling head, which is converted only where it is named: give `where` or a mapping"
         if place is not None:
             fitting.append((names, module, host, wanted, place))
         elif _meant(names, module, model, config, where):

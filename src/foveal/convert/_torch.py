@@ -1,5 +1,6 @@
 """PyTorch: ``nn.MultiheadAttention``, wherever it stands. torchvision's and open_clip's vision transformers are made of it, and DETR's family."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -139,21 +140,21 @@ def _inverted(mask: Tensor) -> Tensor:
     return ~mask if mask.dtype == torch.bool else mask
 
 
+_OTHERS = "is cross-attention or a pooling head: its queries are other tokens than its keys"
 _POOLING = {"SiglipMultiheadAttentionPoolingHead", "Siglip2MultiheadAttentionPoolingHead"}
 """Classes of transformers that ask their attention with a query of their own."""
 
 
-def _read(module: nn.Module, model: nn.Module, name: str) -> Place | None:
+def _read(module: nn.Module, model: nn.Module, name: str) -> Place:
     assert isinstance(module, nn.MultiheadAttention), "registered for this class"
     owner = model.get_submodule(name.rpartition(".")[0])
     called = how_called(owner, name.rpartition(".")[2])
     # in PyTorch's decoder the second attention reads the encoder
-    if type(owner).__name__ in _POOLING or (isinstance(owner, nn.TransformerDecoderLayer) and name.endswith("multihead_attn")):
-        return None
+    others = type(owner).__name__ in _POOLING or (isinstance(owner, nn.TransformerDecoderLayer) and name.endswith("multihead_attn"))
     if module.bias_k is not None or module.add_zero_attn or module.kdim != module.vdim:
         raise InputError(f"{name} has values of another width than its keys, bias_k or add_zero_attn, which no attention here has; leave it out of `where`")
     if not module._qkv_same_embed_dim:
-        return _of_two_widths(module)
+        return replace(_of_two_widths(module), only_named=others)
     assert module.in_proj_weight is not None, "of one width"
     tokens, masked = tokens_of(model, name), causal_mask_above(model, name)
     return Place(
@@ -166,9 +167,10 @@ def _read(module: nn.Module, model: nn.Module, name: str) -> Place | None:
         num_prefix_tokens=tokens.prefix,
         grid=tokens.grid,
         no_grid=tokens.no_grid,
-        needs_pairs=masked or ("its queries are other tokens than its keys" if called.reads_others else ""),
+        needs_pairs=masked or (_OTHERS if called.reads_others or others else ""),
         values_apart=called.values_apart,
-        asks_apart=called.reads_others,
+        asks_apart=called.reads_others or others,
+        only_named=others,
     )
 
 
@@ -189,7 +191,7 @@ def _of_two_widths(module: nn.MultiheadAttention) -> Place:
         qkv=Apart(*layers),
         proj=linear_of(module.out_proj.weight, module.out_proj.bias),
         attn_drop=module.dropout,
-        needs_pairs="its queries are other tokens than its keys",
+        needs_pairs=_OTHERS,
         asks_apart=True,
         copied=tuple(copied),
         notes=(f"queries of width {width}, keys and values of {module.kdim}",),

@@ -11,17 +11,27 @@ from ..._errors import InputError
 from ...attention import TokenAttention
 from ._converted import with_settings
 
-__all__ = ["Body", "as_heads", "asked", "body", "like_map", "like_rows"]
+__all__ = ["Body", "as_heads", "as_map", "asked", "body", "like_map", "like_rows"]
 
 
 def asked(attn: TokenAttention, x: Tensor, keys: Tensor | None, values: Tensor | None, bias: Tensor | None) -> Tensor:
     """Ours, on tokens ``(B, N, C)``; keys and values of others where they are given, and a bias of pairs."""
+    return attn(x, **_options(keys, values, bias))
+
+
+def as_map(attn: TokenAttention, x: Tensor, keys: Tensor | None, values: Tensor | None, bias: Tensor | None, folded: bool) -> Tensor:
+    """The map of the same, ``(B, H, Nq, Nk)``, or with samples and heads in one axis: for a host that gives its maps."""
+    shown = attn.attention_map(x, **_options(keys, values, bias))["combined"]
+    return shown.flatten(0, 1) if folded else shown
+
+
+def _options(keys: Tensor | None, values: Tensor | None, bias: Tensor | None) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if keys is not None:
         options["context"] = keys if keys is values else (keys, values)
     if bias is not None:
         options["attn_mask"] = bias if bias.ndim != 3 else bias[None]
-    return attn(x, **options)
+    return options
 
 
 def like_rows(out: Tensor, x: Tensor) -> Tensor:

@@ -13,12 +13,13 @@ from torch import Tensor, fx, nn
 
 from ._arguments import Call
 from ._behind import behind_of, shaped
-from ._body import Body, as_heads, asked
+from ._body import Body, as_heads, as_map, asked
 from ._flow import Flow, Split, channels_first, numbered, split_of
 from ._kept_place import Kept, Made
-from ._mapped import NOTHING
+from ._mapped import NOTHING, NoMap
 from ._seen import is_map
-from ._trace import Core, Unread, core_in, is_open, traced, values_of
+from ._sizes import held
+from ._trace import Core, Unread, changes_nothing, core_in, is_open, traced, values_of
 
 __all__ = ["dropped_in", "kept_in", "sources_in", "with_modules"]
 
@@ -68,22 +69,30 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     nodes = [node for node in graph.graph.nodes if node.op == "call_module" and is_map(copy.get_submodule(str(node.target)))]
     layers: dict[fx.Node, Any] = {node: copy.get_submodule(str(node.target)) for node in nodes}
     flow = Flow(graph, values, {node: numbered(values[node], channels_first(layers[node])) for node in nodes if isinstance(values[node], Tensor)})
-    moved = [flow.of(node) for node in (core.q, core.k, core.v)]
     samples = next(value.shape[0] for value in call.tensors.values())
+    given = _without_map(flow, core, values, samples)
+    if given:
+        like = next(iter(layers.values()))
+        layers |= {node: NoMap(values[node].shape[-1], like) for node in given}
+        flow = Flow(graph, values, flow.seeds | {node: numbered(values[node], False) for node in given})
+    moved = [flow.of(node) for node in (core.q, core.k, core.v)]
     # q of explicit products may lie (…, D, N) only together with its transposition, which is a move
     turned = (core.q_turned, core.k_turned, core.v_turned)
-    splits = [split_of(one.index, layers[one.seed].weight.shape[0], turn, samples) for one, turn in zip(moved, turned, strict=True)]
+    splits = [split_of(one.index, layers[one.seed].weight.shape[0], turn, _samples(values[one.seed], samples)) for one, turn in zip(moved, turned, strict=True)]
     q, k, v = splits
     if len(k.places) != len(q.places) or len(v.places) != len(q.places) or k.places.shape != v.places.shape:
         raise Unread("its queries and keys are of other samples")
     if q.width != k.width or len({q.heads, k.heads, v.heads} - {1}) > 1 or v.width < q.width or moved[2].norm or moved[2].factor != 1.0:
         raise Unread("its queries, keys and values are of widths or heads that do not go together")
     heads, width = q.heads, v.width
-    parts = [Made(str(one.seed.target), one.behind, _rows(split, heads, width), one.norm) for one, split in zip(moved, splits, strict=True)]
+    parts = [
+        Made("" if one.seed in given else str(one.seed.target), one.behind, _rows(split, heads, width), one.norm)
+        for one, split in zip(moved, splits, strict=True)
+    ]
     if q.width < width and (parts[0].norm or parts[1].norm):
         raise Unread("its queries are narrower than its values, and normalized")
     factor = (core.factor if core.factor is not None else q.width**-0.5) * moved[0].factor * moved[1].factor
-    takes: list[Any] = [one.seed.args[0] for one in moved]
+    takes: list[Any] = [one.seed if one.seed in given else one.seed.args[0] for one in moved]
     if core.bias is not None:
         _check_bias(flow, values, core, q, len(q.places))
     behind = behind_of(graph, values, core, q, heads, width, takes[0], layers[moved[0].seed])
@@ -91,7 +100,8 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     # exchanged
     asks, reads = sources_in(takes[0], call), sources_in(takes[2], call)
     edit = graph.graph
-    with edit.inserting_before(end.next if behind.moved is None else core.out.next):
+    shows = core.softmax is not core.out and any(node.op == "output" for node in _behind(core.softmax, core.out))
+    with edit.inserting_before(core.softmax if shows else end.next if behind.moved is None else core.out.next):
         made: dict[fx.Node, fx.Node] = {}
         tokens = []
         for node, one, split in zip(takes, moved, splits, strict=True):
@@ -112,8 +122,18 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     if behind.moved is not None:
         core.out.replace_all_uses_with(cut)
     end.replace_all_uses_with(formed)
-    edit.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
-    left = [node.name for node in edit.nodes if node is core.softmax or node in {one.seed for one in moved}]
+    if shows:
+        if core.softmax is core.out or q.axis != 1 or len(q.batch) != 1 or values[core.softmax].ndim != (3 if q.folded else 4):
+            raise Unread("it gives its maps in a way that is not followed")
+        with edit.inserting_before(core.softmax):
+            map_ = edit.call_function(as_map, (attn, *out.args[1:], q.folded))
+    _let_go(edit, {core.softmax, *(one.seed for one in moved if one.seed not in given)}, copy, call, maps)
+    if shows:
+        core.softmax.replace_all_uses_with(map_)
+        _clean(edit)
+        _sizes_of(edit, map_, core.softmax, moved, values)
+    _clean(edit)
+    left = [node.name for node in edit.nodes if node is core.softmax or node in {one.seed for one in moved} - given]
     if left:
         raise Unread("its maps make more than queries, keys and values, or its logits are used elsewhere")
     kept = tuple(dict.fromkeys(str(node.target) for node in edit.nodes if node.op in ("call_module", "get_attr") and node is not attn))
@@ -140,6 +160,61 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
         kept=kept,
         one_asks=q.places.shape[1] == 1 < k.places.shape[1],
     )
+
+
+def _without_map(flow: Flow, core: Core, values: dict[fx.Node, Any], samples: int) -> set[fx.Node]:
+    """Tokens that ask as they are, without a map of the host's: learned queries of a head that pools."""
+    node: Any = core.q
+    while not flow.depends[core.q] and isinstance(node, fx.Node):
+        value = values.get(node)
+        if isinstance(value, Tensor) and value.ndim == 3 and len(value) == samples:
+            return {node}
+        node = next((one for one in node.all_input_nodes if isinstance(values.get(one), Tensor)), None)
+    return set()
+
+
+def _behind(node: fx.Node, but: fx.Node) -> set[fx.Node]:
+    """All that is made of it, but for one."""
+    found: set[fx.Node] = {but}
+    open_ = [node]
+    while open_:
+        more = [one for one in open_.pop().users if one not in found]
+        found.update(more)
+        open_ += more
+    return found
+
+
+def _samples(made: Tensor, samples: int) -> int:
+    """In the batch of a map: where tokens come first and samples after them, it is turned before the map."""
+    return samples if len(made) % samples == 0 else len(made)
+
+
+def _clean(edit: fx.Graph) -> None:
+    edit.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output") or node.target is held)
+
+
+def _sizes_of(edit: fx.Graph, map_: fx.Node, softmax: fx.Node, moved: list[Any], values: dict[fx.Node, Any]) -> None:
+    """How many queries and keys there are is asked of the map, where it was asked of what made them."""
+    for which, one in ((-2, moved[0]), (-1, moved[1])):
+        for node in [node for node in _behind(one.seed, softmax) if isinstance(values.get(node), int) and values[node] == values[softmax].shape[which]]:
+            with edit.inserting_after(map_):
+                node.replace_all_uses_with(edit.call_method("size", (map_, which)))
+
+
+def _let_go(edit: fx.Graph, gone: set[fx.Node], copy: nn.Module, call: Call, maps: set[str]) -> None:
+    """Conditions on sizes of what the attention made: they go with it where they change nothing.
+
+    Raises:
+        Unread: one of them does.
+    """
+    of_it: set[fx.Node] = set()
+    for node in edit.nodes:
+        if node in gone or any(one in of_it for one in node.all_input_nodes):
+            of_it.add(node)
+    for node in [node for node in edit.nodes if node.target is held and node in of_it]:
+        if not changes_nothing(copy, call, maps, node.args[2]):
+            raise Unread("what it does depends on sizes inside its attention")
+        edit.erase_node(node)
 
 
 def _rows(split: Split, heads: int, width: int) -> tuple[int, ...]:

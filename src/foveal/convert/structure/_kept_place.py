@@ -29,6 +29,7 @@ class Made:
     """How queries, keys or values come out of a map."""
 
     path: str
+    """Empty where the tokens ask as they are."""
     behind: tuple[tuple[str, str], ...]
     rows: tuple[int, ...]
     """Head by head, of the width that all three have."""
@@ -64,7 +65,7 @@ def kept_place(module: nn.Module, found: Kept) -> Place:
     """From the module itself, or from the copy that was looked at."""
     inner = found.num_heads * found.head_dim
     qkv, copied = _of_parts(module, found)
-    proj: Any = module.get_submodule(found.proj) if found.proj else NoMap(inner, module.get_submodule(found.parts[0].path))
+    proj: Any = module.get_submodule(found.proj) if found.proj else NoMap(inner, _layer(module, found, 2))
     if channels_first(proj):
         proj = Mapped(proj, (), range(proj.weight.shape[0]))
     q_norm, k_norm = (module.get_submodule(part.norm) if part.norm else nn.Identity() for part in found.parts[:2])
@@ -96,11 +97,11 @@ def kept_place(module: nn.Module, found: Kept) -> Place:
 
 
 def _of_parts(module: nn.Module, found: Kept) -> tuple[Any, Any]:
-    layers: list[Any] = [module.get_submodule(part.path) for part in found.parts]
+    layers: list[Any] = [_layer(module, found, index) for index in range(3)]
     widths = {layer.weight.shape[1] for layer in layers}
     if len(widths) != 1:
         raise InputError(f"its queries are made of tokens of another width than its keys ({' and '.join(map(str, sorted(widths)))})")
-    if not any(
+    if all(part.path for part in found.parts) and not any(
         part.behind or NOTHING in part.rows or len(set(part.rows)) < len(part.rows) or _is_wide(layer, found)
         for part, layer in zip(found.parts, layers, strict=True)
     ):
@@ -112,6 +113,12 @@ def _of_parts(module: nn.Module, found: Kept) -> tuple[Any, Any]:
         rows = [row for part in found.parts for row in part.rows]
         return Mapped(layers[0], [(module.get_submodule(path), way) for path, way in found.parts[0].behind], rows), ()
     return Apart(*made), ()
+
+
+def _layer(module: nn.Module, found: Kept, index: int) -> Any:
+    """The map of queries, keys or values; where tokens ask as they are, one that does nothing."""
+    path = found.parts[index].path
+    return module.get_submodule(path) if path else NoMap(len(found.parts[index].rows), module.get_submodule(found.parts[2].path))
 
 
 def _is_wide(layer: Any, found: Kept) -> bool:

@@ -37,6 +37,10 @@ class Run:
     logits: list[Tensor] = field(default_factory=list)
     turns: list[int] = field(default_factory=list)
     """When each of the logits were seen."""
+    met: list[bool] = field(default_factory=list)
+    """Of each of the logits, whether queries had met keys before: a product of two tensors, neither of them the weights of a map."""
+    sampled: bool = False
+    """Whether values were taken at points that were computed."""
     drops: list[tuple[str, int, torch.Size]] = field(default_factory=list)
     """Dropouts that were called, when, and of what."""
     output: Any = None
@@ -129,12 +133,20 @@ class _Watch(TorchFunctionMode):
     def __init__(self, out: Run) -> None:
         super().__init__()
         self.out = out
+        self.meeting = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name == "scaled_dot_product_attention":
+            self.meeting = True
             self._note(kernel_logits(*args, **kwargs))
+        elif name in _PRODUCTS:
+            given = args[1] if name == "einsum" and len(args) == 2 and not isinstance(args[1], Tensor) else [*args, *kwargs.values()]
+            factors = [one for one in given if isinstance(one, Tensor)]
+            self.meeting = self.meeting or not any(isinstance(one, nn.Parameter) or isinstance(one._base, nn.Parameter) for one in factors if one.ndim == 2)
+        elif name == "grid_sample":
+            self.out.sampled = True
         elif name in ("softmax", "_softmax") and isinstance(args[0], Tensor) and args[0].ndim >= 3:
             dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
             self._note(args[0] if dim in (-1, args[0].ndim - 1) else args[0].transpose(dim, -1).detach() * torch.nan)
@@ -142,5 +154,9 @@ class _Watch(TorchFunctionMode):
 
     def _note(self, logits: Tensor) -> None:
         self.out.logits.append(logits.clone())
+        self.out.met.append(self.meeting)
         self.out.turns.append(self.out.seen)
         self.out.seen += 1
+
+
+_PRODUCTS = frozenset({"matmul", "__matmul__", "__rmatmul__", "bmm", "mm", "einsum", "baddbmm", "addmm"})

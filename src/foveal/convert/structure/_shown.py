@@ -12,7 +12,9 @@ from ._plan import Plan, turn_of
 from ._seen import Run, run
 from ._trace import not_one
 
-__all__ = ["NO_OUTPUT_MAP", "shown", "tokens_of"]
+__all__ = ["ANOTHER_KIND", "NO_OUTPUT_MAP", "shown", "tokens_of"]
+
+ANOTHER_KIND = "is another kind than attention of queries and keys: its weights are made by a map of what asks, and no queries meet keys"
 
 NO_OUTPUT_MAP = "no output map of its own follows the softmax"
 
@@ -20,6 +22,8 @@ NO_OUTPUT_MAP = "no output map of its own follows the softmax"
 def tokens_of(copy: nn.Module, call: Call) -> set[str] | str:
     """The arguments that its maps take."""
     seen = run(copy, call.given)
+    if seen.logits and not any(seen.met):
+        return f"{ANOTHER_KIND}{', over points that it samples (deformable attention)' if seen.sampled else ', as where tokens are pooled'}"
     if len(seen.logits) != 1:
         return not_one(len(seen.logits))
     names: set[str] = set()

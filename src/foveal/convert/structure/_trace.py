@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from ._arguments import Call
+from ._sizes import COMPARED, Known, held
 
-__all__ = ["Core", "Unread", "core_in", "is_open", "is_product", "not_one", "softmax_in", "traced", "values_met", "values_of"]
+__all__ = ["Core", "Unread", "changes_nothing", "core_in", "is_open", "is_product", "not_one", "softmax_in", "traced", "values_met", "values_of"]
 
 
 class Unread(Exception):
@@ -22,15 +23,25 @@ def is_open(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, (tuple, list)) and bool(value))
 
 
+class _Sized(fx.Proxy):
+    """Of a known length."""
+
+    def __len__(self) -> int:
+        count = self.tracer.length(self)  # type: ignore[attr-defined]
+        return super().__len__() if count is None else count
+
+
 class _Tracer(fx.Tracer):
     """Goes into what holds maps; all else stays a module that is called."""
 
     proxy_buffer_attributes = True
 
-    def __init__(self, maps: set[str], given: dict[str, Any], wrapped: tuple[Any, ...]) -> None:
+    def __init__(self, maps: set[str], known: Known | None, call: Call, wrapped: tuple[Any, ...], turned: int | None = None) -> None:
         super().__init__(autowrap_functions=wrapped)
         self.trace_asserts = True
-        self.given = given
+        self.given, self.known, self.turned, self.count = {**call.defaults, **call.values}, known, turned, 0
+        if known is not None:
+            known.values.clear()
         self.entered = {path.rsplit(".", depth)[0] for path in maps for depth in range(1, path.count(".") + 1)}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -44,6 +55,40 @@ class _Tracer(fx.Tracer):
                 # sizes may be unpacked anywhere
                 values[name] = proxy if isinstance(value, Tensor) else tuple(proxy[index] for index in range(len(value)))
         return lambda: root_fn(self.root, **values), []
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
+        made = super().create_proxy(kind, target, args, kwargs, *more, **options)
+        if self.known is None or kind != "call_function" or target not in COMPARED or (target is operator.gt and args[1] == 0):
+            return made
+        try:
+            value = self.known.of(made.node)
+        except Exception:  # whatever a host's function raises where its sizes are not known: it is traced as before
+            return made
+        return self._held(made, value) if isinstance(value, bool) else made
+
+    def _held(self, made: Any, value: Any) -> Any:
+        which, self.count = self.count, self.count + 1
+        super().create_proxy("call_function", held, (made, value, which), {})
+        return value if which != self.turned or not isinstance(value, bool) else not value
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Sized(node, self)
+
+    def length(self, obj: Any) -> int | None:
+        """Of what holds several, as sizes do."""
+        if self.known is None:
+            return None
+        try:
+            value = self.known.of(obj.node)
+        except Exception:  # as above
+            return None
+        if not isinstance(value, (tuple, list)):
+            return None
+        return self._held(super().create_proxy("call_function", len, (obj,), {}), len(value))
+
+    def iter(self, obj: Any) -> Any:
+        count = self.length(obj)
+        return super().iter(obj) if count is None else iter([obj[index] for index in range(count)])
 
     def to_bool(self, obj: Any) -> bool:
         node = obj.node
@@ -63,16 +108,54 @@ def traced(copy: nn.Module, call: Call, maps: set[str]) -> fx.Graph:
     for part in copy.modules():
         if isinstance(getattr(part, "fused_attn", None), bool):
             setattr(part, "fused_attn", True)  # noqa: B010  # modules take any attribute, and types of theirs know none
-    globals_ = getattr(type(copy).forward, "__globals__", {})
-    library = type(copy).__module__.partition(".")[0]
-    own = tuple(value for value in globals_.values() if isinstance(value, FunctionType) and (value.__module__ or "").partition(".")[0] == library)
     said = ""
-    for wrapped in ((), own):
-        try:
-            return _Tracer(maps, {**call.defaults, **call.values}, wrapped).trace(copy)
-        except (fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, KeyError, AssertionError, NotImplementedError) as error:
-            said = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+    # conditions are held only where nothing else will do
+    for holds in (False, True):
+        for wrapped in ((), _own_functions(copy)):
+            try:
+                return _Tracer(maps, Known(copy, {**call.defaults, **call.values}) if holds else None, call, wrapped).trace(copy)
+            except _NOT_TRACED as error:
+                said = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
     raise Unread(f"its forward cannot be traced ({said})")
+
+
+_NOT_TRACED = (
+    *(fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, KeyError, AssertionError, NotImplementedError),
+    *(ZeroDivisionError, OverflowError),
+)
+"""What tracers and hosts raise."""
+
+
+def _own_functions(copy: nn.Module) -> tuple[FunctionType, ...]:
+    library = type(copy).__module__.partition(".")[0]
+    named = getattr(type(copy).forward, "__globals__", {}).values()
+    return tuple(value for value in named if isinstance(value, FunctionType) and (value.__module__ or "").partition(".")[0] == library)
+
+
+def changes_nothing(copy: nn.Module, call: Call, maps: set[str], which: int) -> bool:
+    """Whether a condition on sizes is a check alone: the other way a host raises, or does the same."""
+    known = Known(copy, {**call.defaults, **call.values})
+    for wrapped in ((), _own_functions(copy)):
+        try:
+            graph = _Tracer(maps, known, call, wrapped).trace(copy)
+            break
+        except _NOT_TRACED:
+            continue
+    else:
+        return False
+    try:
+        other = _Tracer(maps, known, call, wrapped, which).trace(copy)
+    except fx.proxy.TraceError:
+        return False
+    except (TypeError, ValueError, RuntimeError, AssertionError):
+        return True
+    sources = []
+    for one in (graph, other):
+        for node in [node for node in one.nodes if node.target is held]:
+            one.erase_node(node)
+        one.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+        sources.append(one.python_code("self").src)
+    return sources[0] == sources[1]
 
 
 @dataclass(frozen=True)
@@ -132,15 +215,15 @@ def values_met(node: fx.Node) -> tuple[fx.Node, fx.Node, bool, tuple[fx.Node, ..
         Unread: something else is done with the maps.
     """
     weights: Any = node
-    users = list(node.users)
+    users = _to_product(node)
     passed: list[fx.Node] = []
     while len(users) == 1 and _passes(users[0]):
         passed.append(users[0])
-        weights, users = users[0], list(users[0].users)
-    if len(users) != 1:
+        weights, users = users[0], _to_product(users[0])
+    if len(users) > 1:
         raise Unread("its maps are used more than once")
     turned = False
-    if _called(users[0]) in ("transpose", "mT"):
+    if users and _called(users[0]) in ("transpose", "mT"):
         turned, weights, users = True, users[0], list(users[0].users)
     if len(users) != 1 or not is_product(users[0]) or weights is not users[0].args[1 if turned else 0]:
         raise Unread("its maps meet no values")
@@ -169,7 +252,12 @@ def is_product(node: Any) -> bool:
 def _passes(node: fx.Node) -> bool:
     if node.op == "call_module" and node.graph.owning_module is not None:
         return isinstance(node.graph.owning_module.get_submodule(str(node.target)), (nn.Dropout, nn.Identity))
-    return _called(node) in ("dropout", "to", "type_as", "contiguous")
+    return _called(node) in ("dropout", "to", "type_as", "contiguous", "view", "reshape")
+
+
+def _to_product(node: fx.Node) -> list[fx.Node]:
+    """Users that lead to values; others only show the maps."""
+    return [one for one in node.users if is_product(one) or ((_passes(one) or _called(one) in ("transpose", "mT")) and _to_product(one))]
 
 
 def _logits(node: Any) -> tuple[fx.Node, fx.Node | None, float]:
