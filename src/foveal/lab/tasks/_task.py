@@ -19,6 +19,7 @@ from ..._registry import Registry
 from ...analysis import cost
 from ...attention import Cost
 from ..data import DataBundle
+from ._phase import Phase
 
 __all__ = ["TASKS", "Cell", "PrimaryMetric", "Row", "SampleOrder", "State", "Task", "register_task"]
 
@@ -127,6 +128,17 @@ class Task(ABC):
     def trained(self, model: nn.Module) -> nn.Module:
         """What :meth:`step` calls as ``forward``, with the model's parameters and no others."""
         return model
+
+    def phases(self) -> tuple[Phase, ...]:
+        """What a training step does in turn. Every trainable parameter belongs to one phase; where there are several, :meth:`step` is told ``phase=NAME``."""
+        return (Phase(),)
+
+    def averaged(self) -> str:
+        """How the names of the parameters begin of which ``optim.ema`` keeps an average, the rest being copied; the whole state if empty."""
+        return ""
+
+    def settle_(self, average: nn.Module) -> None:  # noqa: B027  # most have nothing to settle
+        """Bring buffers that follow from the weights, and that no average of buffers gives, into line with averaged weights."""
 
     def refresh_steps(self, steps: int) -> tuple[int, ...]:
         """Steps of a run before which :meth:`refresh` is asked; step 0 is the start."""

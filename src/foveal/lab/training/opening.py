@@ -11,7 +11,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object
-from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
@@ -23,7 +22,7 @@ from .checkpoint import check_folder, latest_checkpoint, read_newest, restore
 from .early import Early
 from .features import kept_features
 from .models import NETWORK, build_model, check_classes, load_data
-from .optimizing import make_optimizer, make_schedule
+from .phases import OpenPhase, PartEma, open_phases
 from .reading import Damaged, cut_history, to_json, write_json
 from .recipe import Recipe
 from .resuming import restore_state
@@ -42,10 +41,8 @@ class Run:
     model: Any
     bare: nn.Module
     """What of the model training calls, as the task says."""
-    trained: Any
-    """The same, as accelerate prepared it."""
-    optimizer: Any
-    schedule: Scheduler
+    phases: list[OpenPhase]
+    """What a step does in turn, each with its optimizer."""
     ema: ModelEmaV3 | None
     batches: BatchStream
     first: int
@@ -65,6 +62,11 @@ class Run:
     def judged(self) -> Any:
         """The network that is evaluated and published: the average of the weights, where there is one."""
         return self.model if self.ema is None else self.ema.module
+
+    def settle_(self) -> None:
+        """Before the average is looked at: what in it follows from its weights. To do it again changes nothing."""
+        if isinstance(self.ema, PartEma):
+            self.ema.settle_(self.model)
 
 
 def check_recipe(recipe: Recipe, run: Path, resume: bool) -> None:
@@ -131,8 +133,7 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path
     if newest is not None:
         check_classes(run, bundle)
     model = build_model(recipe, bundle)
-    optimizer = make_optimizer(model, recipe)
-    schedule = make_schedule(optimizer, recipe)
+    phases = open_phases(model, recipe, accelerator)
     first, notes = 0, list(bundle.notes)
     if newest is None:
         _fit_dictionaries(model, bundle.train, recipe, accelerator.device)
@@ -145,19 +146,21 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path
         raise Damaged(f"the processes read different checkpoints of {run}; look whether all see the same disk, and go on with: foveal train --resume {run}")
     ema = None
     if recipe.optim.ema is not None:
-        ema = ModelEmaV3(model, decay=recipe.optim.ema, device=accelerator.device)
+        options: dict[str, Any] = {"decay": recipe.optim.ema, "device": accelerator.device}
+        ema = PartEma(model, recipe.task, **options) if recipe.task.averaged() else ModelEmaV3(model, **options)
         if newest is not None:
             if saved["ema"] is None:
                 raise Damaged(f"{checkpoint} has no ema.safetensors, which its recipe asks for; remove it to start from an older checkpoint or anew")
             restore(ema.module, saved["ema"], checkpoint)
     bare = recipe.task.trained(model)
-    trained, optimizer = accelerator.prepare(_Trained(bare), optimizer)
+    for phase in phases:
+        phase.prepare_(_Trained(bare), accelerator)
     empty: dict[str, Any] = {"loss": 0.0, "seen": 0, **dict.fromkeys(recipe.task.train_metrics, 0.0)}
     window: dict[str, Any] = empty
     learned: dict[str, Tensor] = {}
     if newest is not None:
         # not before it is prepared, which would move what belongs on the host, such as AdamW's count of steps, to the device
-        window, learned = restore_state(optimizer, accelerator, saved["state"], empty, checkpoint)
+        window, learned = restore_state(phases, accelerator, saved["state"], empty, checkpoint)
 
     if features is not None and recipe.model.brings_weights and accelerator.num_processes == 1:
         bundle, note = kept_features(model, bundle, recipe, features, () if ema is None else (ema.module,))
@@ -177,9 +180,7 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path
         bundle=bundle,
         model=model,
         bare=bare,
-        trained=trained,
-        optimizer=optimizer,
-        schedule=schedule,
+        phases=phases,
         ema=ema,
         batches=BatchStream(recipe, bundle, model, accelerator, run, learned),
         first=first,
