@@ -10,6 +10,7 @@ from .detection import CocoFolder, CutoutScenes, DetectionBundle, DigitScenes, F
 from .digits import Digits, list_digit_sources, load_digits
 from .folder import ImageFolder
 from .generation import ColorMatch, DigitImages, ImageBundle
+from .generation_files import CIFAR10Files, FolderImages, TinyImageNet
 from .imagenet import ImageNet
 from .photographs import Photographs
 from .points import Furniture, ModelNet40H5, ModelNet40Off, ModelNet40Txt, PointBundle, ShapeNetPartH5, ShapeNetPartTxt, SolidPairs, Solids
@@ -50,6 +51,7 @@ __all__ = [
     "SCENES",
     "SOURCES",
     "BrainSlabs",
+    "CIFAR10Files",
     "Cityscapes",
     "ClutteredDigits",
     "CocoFolder",
@@ -65,6 +67,7 @@ __all__ = [
     "Digits",
     "FlagSwap",
     "FlagSwapBoxes",
+    "FolderImages",
     "Furniture",
     "ImageBundle",
     "ImageFolder",
@@ -94,6 +97,7 @@ __all__ = [
     "Split",
     "StereoBundle",
     "StereoScene",
+    "TinyImageNet",
     "VideoBundle",
     "VideoFolder",
     "cache_folder",

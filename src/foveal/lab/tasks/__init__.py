@@ -46,6 +46,7 @@ from ._generation import Generation
 from ._image_grid import image_grid
 from ._phase import Phase, parameters_of
 from ._task import TASKS, Cell, PrimaryMetric, Row, SampleOrder, State, Task, register_task
+from .adversarial import AdversarialGeneration
 from .causal_learning import CausalLearning
 from .classification import Classification
 from .detection import Detection
@@ -68,6 +69,7 @@ from .video import VideoClassification
 
 __all__ = [
     "TASKS",
+    "AdversarialGeneration",
     "CausalLearning",
     "Cell",
     "Classification",

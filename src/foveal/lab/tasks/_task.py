@@ -102,6 +102,8 @@ class Task(ABC):
     primary_metric: ClassVar[PrimaryMetric]
     train_metrics: ClassVar[tuple[str, ...]] = ()
     """Names of what :meth:`step` reports besides the loss; the first is shown while training."""
+    train_shares: ClassVar[bool] = True
+    """Whether these are shares, to be shown in percent."""
     eval_batch_size: ClassVar[int] = 256
     ranges: ClassVar[Mapping[str, Range]] = {}
     """What its numbers may be, by field. All others must be finite."""
@@ -217,6 +219,10 @@ class Task(ABC):
     def cost(self, model: nn.Module, bundle: DataBundle) -> Cost:
         """Parameters and multiply-adds of one sample."""
         return cost(model, (bundle.in_chans, bundle.img_size, bundle.img_size))
+
+    def remarks(self, history: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What the course of a run tells who reads it, out of the lines of its history: shown once, and kept among the notes of its metrics."""
+        return []
 
     def results(self, outputs: Any, targets: Any, bundle: DataBundle) -> list[Any]:
         """A batch of predictions as entries of a results file in the format of the task's benchmark; none where it has no such format."""

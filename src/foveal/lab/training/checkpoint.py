@@ -222,7 +222,7 @@ def read_checkpoint(path: Path, recipe: Mapping[str, Any]) -> Checkpoint:
 
 
 def _by_phase(state: Any) -> dict[str, Any] | None:
-    """With ``phases``, the optimizer and the scaler of each by its name; what was written before there were phases is the state of ``all``. None if it is none."""
+    """With ``phases``, optimizer and scaler of each by its name; what was written before there were phases is the state of ``all``. None if it is none."""
     if not isinstance(state, dict):
         return None
     if "phases" not in state:

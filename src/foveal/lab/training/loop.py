@@ -62,6 +62,8 @@ def train(run: Run, *, quiet: bool = False) -> None:
             if judging:
                 entry = _judge(run, done, seen / (time.perf_counter() - started))
                 progress.note(entry)
+                for said in run.new_remarks(entry):
+                    progress.remark(said)
                 run.early.saw(entry, run.judged, accelerator.is_main_process)
             if saving or stopping or run.early.over:
                 _save(run, done)

@@ -23,7 +23,7 @@ from .early import Early
 from .features import kept_features
 from .models import NETWORK, build_model, check_classes, load_data
 from .phases import OpenPhase, PartEma, open_phases
-from .reading import Damaged, cut_history, to_json, write_json
+from .reading import Damaged, cut_history, read_history, to_json, write_json
 from .recipe import Recipe
 from .resuming import restore_state
 
@@ -55,6 +55,8 @@ class Run:
     """What the user should know."""
     early: Early
     """Whether training ends before its last step, and where it was best."""
+    history: list[dict[str, Any]]
+    """Lines of the evaluations so far."""
     last: int = 0
     """The step behind which training ended."""
 
@@ -62,6 +64,12 @@ class Run:
     def judged(self) -> Any:
         """The network that is evaluated and published: the average of the weights, where there is one."""
         return self.model if self.ema is None else self.ema.module
+
+    def new_remarks(self, entry: dict[str, Any]) -> list[str]:
+        """What the task says of the course of the run with this line, and did not say before."""
+        before = self.recipe.task.remarks(self.history)
+        self.history.append(entry)
+        return [said for said in self.recipe.task.remarks(self.history) if said not in before]
 
     def settle_(self) -> None:
         """Before the average is looked at: what in it follows from its weights. To do it again changes nothing."""
@@ -188,6 +196,7 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path
         window=window,
         notes=notes,
         early=Early(recipe, run, first),
+        history=read_history(run / "history.jsonl", []) if (run / "history.jsonl").exists() else [],
         last=first,
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -106,8 +107,9 @@ class PartEma(ModelEmaV3):
         self._settle(self.module)
 
 
+@torch.no_grad()
 def _copy(named: Any, to: nn.Module, taken: Callable[[str], bool]) -> None:
     own = {**dict(to.named_parameters()), **dict(to.named_buffers())}
     for name, value in named:
         if taken(name):
-            own[name].data.copy_(value.data)
+            own[name].copy_(value)
