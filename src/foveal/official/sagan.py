@@ -85,8 +85,8 @@ def _translate_attention(state: State, **settings: Any) -> dict[str, Tensor]:
 @kind("sagan.generator", build=_generator)
 @kind("sagan.discriminator", build=_discriminator)
 def _translate_network(state: State, **settings: Any) -> dict[str, Tensor]:
-    # an entry of the list of blocks that is an attention has σ, and those behind it are counted one less
-    attentions = sorted({int(found[1]) for key in state if (found := re.fullmatch(r"blocks\.(\d+)\.0\.sigma", key))})
+    # an entry of the list of blocks may be an attention, and those behind it are counted one less
+    attentions = sorted({int(found[1]) for key in state if (found := re.match(r"blocks\.(\d+)\.0\.(?:sigma|conv1x1_)", key))})
     out = {}
     for key, value in state.items():
         found = re.match(r"blocks\.(\d+)\.0\.", key)

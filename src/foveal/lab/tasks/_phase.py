@@ -20,7 +20,7 @@ class Phase:
     parameters: tuple[str, ...] = ("",)
     """How the names of those that move begin; of all others the phase needs no gradient."""
     batches: int = 1
-    """Batches of the data that it takes, with a step of its optimizer each. 0: it draws none and takes one step, which sees the last batch of the one before."""
+    """Batches of the data that it takes, with a step of its optimizer each. 0: it draws none and takes one step, which sees the last batch before it."""
     optim: Mapping[str, Any] = field(default_factory=dict)
     """Settings of ``Optim`` that differ from the recipe's."""
 

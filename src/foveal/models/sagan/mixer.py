@@ -75,8 +75,9 @@ class GanMixer(nn.Module):
             self.proj = make(self.core.width, channels)
         elif attention != NONE:
             self.core = make_feature_mixer(attention, channels, num_heads=num_heads, options=options)
-        # as officially of one dimension
-        self.sigma = None if attention == NONE else nn.Parameter(torch.zeros(1))
+        # as officially of one dimension. Behind a block that begins as the identity by a gate of its own, a second gate at 0 would keep both shut for ever
+        gated = self.proj is None and self.core is not None and _begins_as_identity(self.core, channels)
+        self.sigma = None if attention == NONE else nn.Parameter(torch.ones(1) if gated else torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.sigma is None:
