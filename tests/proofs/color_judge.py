@@ -116,6 +116,7 @@ nothing to teach a generator (arXiv 1805.08318 on why attention is put there; ar
 The bound is a theorem: without mixing the score is a sum of what single patches give, matching and other strips have the same patches, so the mean scores are
 equal, and E(1 − s) + E(1 + s′) = 2 is a lower bound of the hinge loss. On finite samples it may be passed by a little: hence the gate of 1.95. Seed n here is
 {FRESH:,} + n. The pilot's figures are the loss of the last batch of seeds 0 to 2, by other code. Mixers differ in weights, but for SAGAN's and the external
-attention named by its count. The weights begin as PyTorch begins them: of SAGAN's orthogonal start one seed of the external attention with 16 slots was tried, and
-it had learned nothing after {STEPS} steps (2.10), so its start was changed, for all arms, before the seeds of this page were looked at. What has not learned after {STEPS} steps may learn later: this says how soon, and not whether.""",
+attention named by its count. The weights begin as PyTorch begins them. With SAGAN's orthogonal start one seed of external attention with 16 slots was tried:
+it had learned nothing after {STEPS} steps (2.10), and the start was changed, for all arms, before the seeds of this page were looked at. What has not learned
+after {STEPS} steps may learn later: this says how soon, and not whether.""",
 )

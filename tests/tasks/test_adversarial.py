@@ -17,6 +17,7 @@ from foveal.lab.training.checkpoint import read_checkpoint
 from foveal.models import SAGAN
 from tests.tasks.contract import RunContract
 from tests.training.helpers import assert_same_weights, weights
+from tests.training.test_loop import launch
 
 RECIPE = Recipe(
     data=DigitImages(source="digits", train_digits=48),
@@ -102,9 +103,10 @@ class TestRuns(RunContract):
         for place, when in enumerate((8, 9)):
             folder = tmp_path / str(place)
             left[0] = when
-            with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(loop, "_micro_step", dies)
-                fit(self.recipe, folder, quiet=True)
+                with pytest.raises(KeyboardInterrupt):
+                    fit(self.recipe, folder, quiet=True)
             fit(self.recipe, folder, resume=True, quiet=True)
             assert_same_weights(weights(folder), weights(run))
 
@@ -233,3 +235,15 @@ def test_without_an_average_the_generator_itself_is_judged(tmp_path, monkeypatch
             fit(recipe, tmp_path / "run", quiet=True)
     fit(recipe, tmp_path / "run", resume=True, quiet=True)
     assert_same_weights(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_it_and_one_evaluates_the_same_numbers(tmp_path) -> None:
+    """Each phase is shared by the processes: its gradients and no others."""
+    done = launch(2, replace(RECIPE, steps=3), tmp_path / "run")
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = read_json(tmp_path / "run" / "metrics.json")
+    recipe, bundle, model = load_run(tmp_path / "run")
+    again = evaluate(model, bundle.test, recipe, bundle)
+    for name in ("hinge", "d_real", "d_fake", "spread"):
+        assert again[name] == metrics[name]

@@ -94,6 +94,16 @@ def has_batch_norm(module: nn.Module) -> bool:
     return any(isinstance(part, _BatchNorm) for part in module.modules())
 
 
+def _begins_as_identity(block: nn.Module, channels: int) -> bool:
+    if any(value.is_meta for value in block.parameters()):
+        return False
+    x, training = torch.linspace(-1, 1, channels * 16).sin().view(1, channels, 4, 4), block.training
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        out = block.eval()(x)
+    block.train(training)
+    return torch.equal(out, x)
+
+
 @cache
 def _brings_batch_norm(name: str) -> bool:
     with torch.random.fork_rng(devices=[]):
