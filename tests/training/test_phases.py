@@ -22,10 +22,8 @@ class ByParts(Classification):
     """The head learns on two batches, then the rest on the last of these, at a rate of its own."""
 
     def phases(self) -> tuple[Phase, ...]:
-        return (
-            Phase(name="head", parameters=("head.",), batches=2, optim={"lr": 5e-3}),
-            Phase(name="rest", parameters=("patch", "blocks", "norm", "pos", "cls"), batches=0),
-        )
+        rest = ("patch", "blocks", "norm", "pos", "cls")
+        return (Phase(name="head", parameters=("head.",), batches=2, optim={"lr": 5e-3}), Phase(name="rest", parameters=rest, batches=0))
 
     def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle, phase: str) -> Any:  # type: ignore[override]
         loss, reported = super().step(model, forward, inputs, targets, bundle)

@@ -138,7 +138,7 @@ class FolderImages(Data):
         for name, files in found.items():
             found[name] = [(file, label) for file, label in files if file not in tiny]
             if not found[name]:
-                raise InputError(f"{self.root}: no image of {name} can be used, for example {files[0][0] if files else (tiny or ['none'])[0]}")
+                raise InputError(f"{self.root}: no image of {name} can be used{f', for example {tiny[0]}' if tiny else ''}")
 
 
 class _Planes:
