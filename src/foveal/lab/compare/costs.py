@@ -13,6 +13,7 @@ from ...analysis import latency, peak_memory
 from ..data import DataBundle, Split
 from ..training import Recipe, build_model, load_data, write_json
 from ..training.models import build_alike
+from ..training.phases import naming
 from .plan import Plan
 
 __all__ = ["measure_costs", "measure_memory", "steps_for_minutes"]
@@ -59,10 +60,13 @@ def _prepare_step(recipe: Recipe, bundle: DataBundle, batch: tuple[Any, Any], de
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     inputs, targets = send_to_device(batch, device)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision)
+    phases = recipe.task.phases()
+    forward = recipe.task.trained(model)
 
     def step() -> None:
         with torch.autocast(device.type, half, enabled=half is not None):
-            loss, _ = recipe.task.step(model, model, inputs, targets, bundle)
+            losses = [recipe.task.step(model, forward, inputs, targets, bundle, **naming(phase, phases))[0] for phase in phases]
+            loss = sum(losses[1:], losses[0])
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -10,6 +10,7 @@ from .detection import CocoFolder, CutoutScenes, DetectionBundle, DigitScenes, F
 from .digits import Digits, list_digit_sources, load_digits
 from .folder import ImageFolder
 from .generation import ColorMatch, DigitImages, ImageBundle
+from .generation_files import CIFAR10Files, FolderImages, TinyImageNet
 from .imagenet import ImageNet
 from .photographs import Photographs
 from .points import Furniture, ModelNet40H5, ModelNet40Off, ModelNet40Txt, PointBundle, ShapeNetPartH5, ShapeNetPartTxt, SolidPairs, Solids
@@ -52,6 +53,7 @@ __all__ = [
     "SOURCES",
     "AnswerBundle",
     "BrainSlabs",
+    "CIFAR10Files",
     "Cityscapes",
     "ClipConversations",
     "ClipQuestions",
@@ -70,6 +72,7 @@ __all__ = [
     "Digits",
     "FlagSwap",
     "FlagSwapBoxes",
+    "FolderImages",
     "Furniture",
     "ImageBundle",
     "ImageFolder",
@@ -100,6 +103,7 @@ __all__ = [
     "Split",
     "StereoBundle",
     "StereoScene",
+    "TinyImageNet",
     "VideoBundle",
     "VideoConversations",
     "VideoFolder",

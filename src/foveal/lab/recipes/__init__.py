@@ -1,6 +1,7 @@
 """Recipes: functions that return a whole training run. A variant is another function that edits two fields."""
 
 from ._registry import get_recipe, list_recipes, smoke
+from .adversarial import sagan_cifar10, sagan_digits, sagan_folder, sagan_imagenet, sagan_tiny_imagenet
 from .classification import cluttered_digits, digits, image_folder
 from .detection import (
     coco_cascade_rcnn,
@@ -98,6 +99,11 @@ __all__ = [
     "pct_modelnet40",
     "pct_shapenet_part",
     "resnet50_efficient",
+    "sagan_cifar10",
+    "sagan_digits",
+    "sagan_folder",
+    "sagan_imagenet",
+    "sagan_tiny_imagenet",
     "scene_flow",
     "sehalonet33ts",
     "shift_stereo",

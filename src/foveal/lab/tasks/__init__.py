@@ -16,6 +16,8 @@ How a task enters the library, so that ``foveal train``, ``eval``, ``compare`` a
    ``model_kwargs``     keyword arguments of the model's ``build``
    ``collate``          samples to ``(inputs, targets)``; lists for samples that do not stack; ``len(targets)`` counts
    ``step``             loss and running sums of a training batch; or only ``loss`` where the network takes inputs alone
+   ``phases``           what a training step does in turn, where it is more than one thing: which parameters move by
+                        which loss; ``averaged`` names the part of which an average is kept
    ``trained``          the network as training calls it, where that is another call than evaluation's
    ``order``            which samples a step sees, where that is not all in turn; ``refresh`` learns something of the
                         data at the steps that ``refresh_steps`` names, to be saved with the weights, and
@@ -42,7 +44,9 @@ from ..._renamed import moved_member
 from . import _extra  # noqa: F401  # the first: it says which package is missing
 from ._generation import Generation
 from ._image_grid import image_grid
+from ._phase import Phase, parameters_of
 from ._task import TASKS, Cell, PrimaryMetric, Row, SampleOrder, State, Task, register_task
+from .adversarial import AdversarialGeneration
 from .causal_learning import CausalLearning
 from .classification import Classification
 from .detection import Detection
@@ -67,6 +71,7 @@ from .video_questions import VideoQuestions
 
 __all__ = [
     "TASKS",
+    "AdversarialGeneration",
     "CausalLearning",
     "Cell",
     "Classification",
@@ -75,6 +80,7 @@ __all__ = [
     "Generation",
     "PartSegmentation",
     "Partition",
+    "Phase",
     "PointClassification",
     "PrimaryMetric",
     "Row",
@@ -93,6 +99,7 @@ __all__ = [
     "environment_loss",
     "image_grid",
     "learn_partition",
+    "parameters_of",
     "partition_objective",
     "random_partition",
     "register_task",

@@ -45,6 +45,10 @@ class Generation(Task):
             ``(n, C, H, W)`` from −1 to 1, on the CPU.
         """
 
+    def note(self) -> str:
+        """What who looks at drawn images must know; nothing of most."""
+        return ""
+
     def draw_truth(self, samples: Sequence[tuple[Any, Any]], bundle: DataBundle) -> list[Row]:
         return [Row("real, out of the test", [Cell(pixels(image), _name(bundle, label)) for image, label in samples])]
 

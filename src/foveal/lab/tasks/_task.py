@@ -19,6 +19,7 @@ from ..._registry import Registry
 from ...analysis import cost
 from ...attention import Cost
 from ..data import DataBundle
+from ._phase import Phase
 
 __all__ = ["TASKS", "Cell", "PrimaryMetric", "Row", "SampleOrder", "State", "Task", "register_task"]
 
@@ -101,6 +102,8 @@ class Task(ABC):
     primary_metric: ClassVar[PrimaryMetric]
     train_metrics: ClassVar[tuple[str, ...]] = ()
     """Names of what :meth:`step` reports besides the loss; the first is shown while training."""
+    train_shares: ClassVar[bool] = True
+    """Whether these are shares, to be shown in percent."""
     eval_batch_size: ClassVar[int] = 256
     ranges: ClassVar[Mapping[str, Range]] = {}
     """What its numbers may be, by field. All others must be finite."""
@@ -127,6 +130,17 @@ class Task(ABC):
     def trained(self, model: nn.Module) -> nn.Module:
         """What :meth:`step` calls as ``forward``, with the model's parameters and no others."""
         return model
+
+    def phases(self) -> tuple[Phase, ...]:
+        """What a training step does in turn. Every trainable parameter belongs to one phase; where there are several, :meth:`step` is told ``phase=NAME``."""
+        return (Phase(),)
+
+    def averaged(self) -> str:
+        """How the names of the parameters begin of which ``optim.ema`` keeps an average, the rest being copied; the whole state if empty."""
+        return ""
+
+    def settle_(self, average: nn.Module) -> None:  # noqa: B027  # most have nothing to settle
+        """Bring buffers that follow from the weights, and that no average of buffers gives, into line with averaged weights."""
 
     def refresh_steps(self, steps: int) -> tuple[int, ...]:
         """Steps of a run before which :meth:`refresh` is asked; step 0 is the start."""
@@ -205,6 +219,10 @@ class Task(ABC):
     def cost(self, model: nn.Module, bundle: DataBundle) -> Cost:
         """Parameters and multiply-adds of one sample."""
         return cost(model, (bundle.in_chans, bundle.img_size, bundle.img_size))
+
+    def remarks(self, history: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What the course of a run tells who reads it, out of the lines of its history: shown once, and kept among the notes of its metrics."""
+        return []
 
     def results(self, outputs: Any, targets: Any, bundle: DataBundle) -> list[Any]:
         """A batch of predictions as entries of a results file in the format of the task's benchmark; none where it has no such format."""

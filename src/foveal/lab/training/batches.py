@@ -39,6 +39,7 @@ class BatchStream:
     def __init__(self, recipe: Recipe, bundle: DataBundle, model: nn.Module, accelerator: Accelerator, run: Path, state: State) -> None:
         self._recipe, self._bundle, self._model, self._accelerator, self._run, self._state = recipe, bundle, model, accelerator, run, state
         self._refresh_steps = recipe.task.refresh_steps(recipe.steps)
+        self._draws = sum(phase.batches for phase in recipe.task.phases())
         self._batches: Iterator[Any] | None = None
 
     def batches(self, step: int) -> Iterator[Any]:
@@ -77,7 +78,7 @@ class BatchStream:
         rank, world = accelerator.process_index, accelerator.num_processes
         return DataLoader(
             Seeded(self._bundle.train, recipe.seed),
-            batch_sampler=StepSampler(order, step, until, rank=rank, world=world, accumulate=recipe.optim.accumulate),
+            batch_sampler=StepSampler(order, step * self._draws, until * self._draws, rank=rank, world=world, accumulate=recipe.optim.accumulate),
             num_workers=recipe.workers,
             pin_memory=accelerator.device.type == "cuda",
             collate_fn=recipe.task.collate,

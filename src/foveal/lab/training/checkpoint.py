@@ -46,7 +46,7 @@ _LATER_IN: dict[str, dict[str, Any]] = {
     "optim": {
         **{"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "power": 0.9, "milestones": []},
         **{"nesterov": False, "decay_all": False, "warmup_lr": None, "cooldown": 0.0, "factor": 0.1},
-        **{"layer_decay": None, "new_lr": None, "new_first": 0.0, "lr_of": {}},
+        **{"layer_decay": None, "new_lr": None, "new_first": 0.0, "lr_of": {}, "eps": None},
     },
 }
 """Settings that recipes once did not have, of the whole and by part, at what they mean where they are absent: a run of then is still the same run."""
@@ -214,9 +214,23 @@ def read_checkpoint(path: Path, recipe: Mapping[str, Any]) -> Checkpoint:
     except InputError as error:
         raise Damaged(f"{error}; {remedy}") from error
     state = read["state.pt"]
-    if not isinstance(state, dict) or not all(isinstance(state.get(part), dict) for part in ("optimizer", "scaler")):
+    state = _by_phase(state)
+    if state is None:
         raise Damaged(f"{path / 'state.pt'} is damaged: it holds no state of a run; {remedy}")
     return {"step": about["step"], "weights": read["model.safetensors"], "ema": read["ema.safetensors"], "state": state}
+
+
+def _by_phase(state: Any) -> dict[str, Any] | None:
+    """With ``phases``, optimizer and scaler of each by its name; what was written before there were phases is the state of ``all``. None if it is none."""
+    if not isinstance(state, dict):
+        return None
+    if "phases" not in state:
+        state = {"phases": {"all": {part: state.get(part) for part in ("optimizer", "scaler")}}, **state}
+    phases = state["phases"]
+    if not isinstance(phases, dict):
+        return None
+    whole = all(isinstance(one, dict) and all(isinstance(one.get(part), dict) for part in ("optimizer", "scaler")) for one in phases.values())
+    return state if whole else None
 
 
 def restore(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

@@ -21,6 +21,7 @@ def finish_run(run: Run) -> dict[str, Any]:
     """
     recipe, bundle, accelerator = run.recipe, run.bundle, run.accelerator
     accelerator.wait_for_everyone()
+    run.settle_()
     run.early.take_best_(run.judged)
     spoilt = not_finite(run.judged)
     if spoilt:
@@ -33,7 +34,13 @@ def finish_run(run: Run) -> dict[str, Any]:
     # where a set has no test of its own, its last number is one of validation, which is no test
     split = "val" if bundle.test is bundle.val else "test"
     undrawn = _without_pictures(recipe.task)
-    result = {"split": split, "step": run.last, "parameters": parameters, "notes": [*bundle.notes, *run.early.notes(run.last), *undrawn], **metrics}
+    result = {
+        "split": split,
+        "step": run.last,
+        "parameters": parameters,
+        "notes": [*bundle.notes, *run.early.notes(run.last), *recipe.task.remarks(run.history), *undrawn],
+        **metrics,
+    }
     if accelerator.is_main_process:
         samples.write(run.folder)
         write_weights(run.folder / "model.safetensors", run.judged.state_dict())

@@ -14,6 +14,7 @@ from torchmetrics.utilities import dim_zero_cat, dim_zero_max, dim_zero_min, dim
 
 from ..._errors import InputError
 from ..data import DataBundle, Split
+from .phases import naming
 from .recipe import Recipe
 from .samples import SampleScores
 
@@ -112,16 +113,17 @@ def not_finite(model: nn.Module) -> list[str]:
 
 @torch.no_grad()
 def loss_after(recipe: Recipe, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> Tensor:
-    """The training loss of a batch with the weights as they are, which leaves no trace: neither in random numbers nor in statistics of batch norm."""
+    """The training loss of a batch with the weights as they are, over all phases; it leaves no trace: neither in random numbers nor in buffers."""
     device = next(model.parameters()).device
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
     kind = "cuda" if device.type == "cpu" else device.type
     with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device], device_type=kind):
         model.train()
-        loss, _ = recipe.task.step(model, forward, inputs, targets, bundle)
+        phases = recipe.task.phases()
+        losses = [recipe.task.step(model, forward, inputs, targets, bundle, **naming(phase, phases))[0] for phase in phases]
     for buffer, before in kept:
         buffer.copy_(before)
-    return loss.detach()
+    return sum(losses[1:], losses[0]).detach()
 
 
 def _share_buffers(model: nn.Module) -> None:

@@ -15,9 +15,10 @@ from accelerate.utils import send_to_device
 from ..._errors import InputError
 from ..data import seed_of
 from .checkpoint import latest_checkpoint, write_checkpoint
-from .groups import hold, rate
+from .groups import rate
 from .judging import Diverged, evaluate, loss_after, not_finite, scalars
 from .opening import Run
+from .phases import OpenPhase
 from .progress import Progress
 from .reading import to_json
 from .stopping import Stopping, signals
@@ -51,15 +52,18 @@ def train(run: Run, *, quiet: bool = False) -> None:
         for step in range(first, first if run.early.over else recipe.steps):
             inputs, targets = _step(run, step)
             done = run.last = step + 1
-            seen += recipe.batch_size
+            seen += recipe.batch_size * sum(phase.phase.batches for phase in run.phases)
             progress.advance(run.window, seen / (time.perf_counter() - started))
             judging, saving = (done % every == 0 or done == recipe.steps for every in (recipe.eval_every, recipe.checkpoint_every))
             stopping = stopping_at.agreed(stop["asked"], done - first, judging or saving)
             if judging or saving or stopping:
+                run.settle_()
                 _check(run, inputs, targets, done)
             if judging:
                 entry = _judge(run, done, seen / (time.perf_counter() - started))
                 progress.note(entry)
+                for said in run.new_remarks(entry):
+                    progress.remark(said)
                 run.early.saw(entry, run.judged, accelerator.is_main_process)
             if saving or stopping or run.early.over:
                 _save(run, done)
@@ -72,26 +76,39 @@ def train(run: Run, *, quiet: bool = False) -> None:
 
 def _step(run: Run, step: int) -> tuple[Any, Any]:
     """One step of the optimizer; the last micro-batch."""
-    recipe, accelerator, optimizer = run.recipe, run.accelerator, run.optimizer
+    recipe, accelerator = run.recipe, run.accelerator
     batches = run.batches.batches(step)
     run.model.train()
     torch.manual_seed(seed_of(recipe.seed, "step", step, accelerator.process_index))
-    run.schedule.step_update(step)
-    hold(optimizer, recipe, step)
-    for _ in range(recipe.optim.accumulate):
-        inputs, targets = send_to_device(next(batches), accelerator.device, non_blocking=True)
-        with accelerator.accumulate(run.trained), accelerator.autocast():
-            loss, reported = recipe.task.step(run.model, run.trained, inputs, targets, run.bundle)
-            accelerator.backward(loss)
-            if accelerator.sync_gradients and recipe.optim.clip_grad is not None:
-                accelerator.clip_grad_norm_(run.trained.parameters(), recipe.optim.clip_grad)
-            optimizer.step()
-            optimizer.zero_grad()
-        sums = {"loss": loss.detach() * len(targets), "seen": len(targets), **reported}
-        run.window = {name: value + sums[name] for name, value in run.window.items()}
+    batch: Any = None
+    for phase in run.phases:
+        phase.begin_(accelerator)
+        phase.schedule_(step)
+        for _ in range(phase.phase.steps * recipe.optim.accumulate):
+            if phase.phase.batches:
+                batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
+            _micro_step(run, phase, *batch)
     if run.ema is not None:
         run.ema.update(run.model, step=step)
-    return inputs, targets
+    return batch
+
+
+def _micro_step(run: Run, phase: OpenPhase, inputs: Any, targets: Any) -> None:
+    """One forward and backward pass, and behind the last of a batch a step of the phase's optimizer."""
+    accelerator, clip = run.accelerator, phase.recipe.optim.clip_grad
+    with accelerator.accumulate(phase.trained), accelerator.autocast():
+        loss, reported = run.recipe.task.step(run.model, phase.trained, inputs, targets, run.bundle, **phase.named)
+        accelerator.backward(loss)
+        if accelerator.sync_gradients and clip is not None:
+            accelerator.clip_grad_norm_(phase.trained.parameters(), clip)
+        phase.optimizer.step()
+        phase.optimizer.zero_grad()
+    sums = {"loss": loss.detach() * len(targets), "seen": len(targets), **reported}
+    if len(run.phases) > 1:
+        # losses of phases add up, each a mean over its steps, and each sample of a step counts once
+        shares = {name: phase.phase.steps * (len(run.phases) if name == "seen" else 1) for name in run.window}
+        sums = {name: sums.get(name, 0.0) / share for name, share in shares.items()}
+    run.window = {name: value + sums[name] for name, value in run.window.items()}
 
 
 def _check(run: Run, inputs: Any, targets: Any, step: int) -> None:
@@ -110,7 +127,7 @@ def _check(run: Run, inputs: Any, targets: Any, step: int) -> None:
         what = f"{spoilt[0]} was not finite after step {step}"
     last = latest_checkpoint(run.folder)
     raise Diverged(
-        f"{what}; lower --optim.lr (now {run.recipe.optim.lr}, {rate(run.optimizer):.3g} in this step) or raise --optim.warmup; "
+        f"{what}; lower --optim.lr (now {run.recipe.optim.lr}, {rate(run.phases[-1].optimizer):.3g} in this step) or raise --optim.warmup; "
         + (f"the last good checkpoint is kept: {last}" if last else "no checkpoint had been written")
     )
 
@@ -121,7 +138,7 @@ def _judge(run: Run, step: int, speed: float) -> dict[str, Any]:
     totals, run.window = _sum(run.window, accelerator), run.empty
     entry = {
         "step": step,
-        "lr": rate(run.optimizer),
+        "lr": rate(run.phases[-1].optimizer),
         "train_loss": totals["loss"] / totals["seen"],
         **{f"train_{name}": totals[name] / totals["seen"] for name in recipe.task.train_metrics},
         "images_per_second": speed,
@@ -140,13 +157,12 @@ def _save(run: Run, step: int) -> None:
     if accelerator.is_main_process:
         if not (folder / "recipe.json").exists():
             raise InputError(f"{folder} is gone, or its recipe.json is; put it back from a copy and go on with: foveal train --resume {folder}")
-        scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
         write_checkpoint(
             folder,
             step,
             weights=run.model.state_dict(),
-            ema=None if run.ema is None else run.ema.module.state_dict(),
-            state={"optimizer": run.optimizer.state_dict(), "scaler": scaler, "window": totals, **run.batches.saved()},
+            ema=None if run.ema is None else run.judged.state_dict(),
+            state={"phases": {phase.phase.name: phase.state() for phase in run.phases}, "window": totals, **run.batches.saved()},
             recipe=recipe.to_dict(),
         )
     accelerator.wait_for_everyone()

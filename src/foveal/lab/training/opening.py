@@ -11,7 +11,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object
-from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
@@ -23,8 +22,8 @@ from .checkpoint import check_folder, latest_checkpoint, read_newest, restore
 from .early import Early
 from .features import kept_features
 from .models import NETWORK, build_model, check_classes, load_data
-from .optimizing import make_optimizer, make_schedule
-from .reading import Damaged, cut_history, to_json, write_json
+from .phases import OpenPhase, PartEma, open_phases
+from .reading import Damaged, cut_history, read_history, to_json, write_json
 from .recipe import Recipe
 from .resuming import restore_state
 
@@ -42,10 +41,8 @@ class Run:
     model: Any
     bare: nn.Module
     """What of the model training calls, as the task says."""
-    trained: Any
-    """The same, as accelerate prepared it."""
-    optimizer: Any
-    schedule: Scheduler
+    phases: list[OpenPhase]
+    """What a step does in turn, each with its optimizer."""
     ema: ModelEmaV3 | None
     batches: BatchStream
     first: int
@@ -58,6 +55,8 @@ class Run:
     """What the user should know."""
     early: Early
     """Whether training ends before its last step, and where it was best."""
+    history: list[dict[str, Any]]
+    """Lines of the evaluations so far."""
     last: int = 0
     """The step behind which training ended."""
 
@@ -65,6 +64,17 @@ class Run:
     def judged(self) -> Any:
         """The network that is evaluated and published: the average of the weights, where there is one."""
         return self.model if self.ema is None else self.ema.module
+
+    def new_remarks(self, entry: dict[str, Any]) -> list[str]:
+        """What the task says of the course of the run with this line, and did not say before."""
+        before = self.recipe.task.remarks(self.history)
+        self.history.append(entry)
+        return [said for said in self.recipe.task.remarks(self.history) if said not in before]
+
+    def settle_(self) -> None:
+        """Before the average is looked at: what in it follows from its weights. To do it again changes nothing."""
+        if isinstance(self.ema, PartEma):
+            self.ema.settle_(self.model)
 
 
 def check_recipe(recipe: Recipe, run: Path, resume: bool) -> None:
@@ -131,8 +141,7 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path
     if newest is not None:
         check_classes(run, bundle)
     model = build_model(recipe, bundle)
-    optimizer = make_optimizer(model, recipe)
-    schedule = make_schedule(optimizer, recipe)
+    phases = open_phases(model, recipe, accelerator)
     first, notes = 0, list(bundle.notes)
     if newest is None:
         _fit_dictionaries(model, bundle.train, recipe, accelerator.device)
@@ -145,19 +154,21 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path
         raise Damaged(f"the processes read different checkpoints of {run}; look whether all see the same disk, and go on with: foveal train --resume {run}")
     ema = None
     if recipe.optim.ema is not None:
-        ema = ModelEmaV3(model, decay=recipe.optim.ema, device=accelerator.device)
+        options: dict[str, Any] = {"decay": recipe.optim.ema, "device": accelerator.device}
+        ema = PartEma(model, recipe.task, **options) if recipe.task.averaged() else ModelEmaV3(model, **options)
         if newest is not None:
             if saved["ema"] is None:
                 raise Damaged(f"{checkpoint} has no ema.safetensors, which its recipe asks for; remove it to start from an older checkpoint or anew")
             restore(ema.module, saved["ema"], checkpoint)
     bare = recipe.task.trained(model)
-    trained, optimizer = accelerator.prepare(_Trained(bare), optimizer)
+    for phase in phases:
+        phase.prepare_(_Trained(bare), accelerator)
     empty: dict[str, Any] = {"loss": 0.0, "seen": 0, **dict.fromkeys(recipe.task.train_metrics, 0.0)}
     window: dict[str, Any] = empty
     learned: dict[str, Tensor] = {}
     if newest is not None:
         # not before it is prepared, which would move what belongs on the host, such as AdamW's count of steps, to the device
-        window, learned = restore_state(optimizer, accelerator, saved["state"], empty, checkpoint)
+        window, learned = restore_state(phases, accelerator, saved["state"], empty, checkpoint)
 
     if features is not None and recipe.model.brings_weights and accelerator.num_processes == 1:
         bundle, note = kept_features(model, bundle, recipe, features, () if ema is None else (ema.module,))
@@ -177,9 +188,7 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path
         bundle=bundle,
         model=model,
         bare=bare,
-        trained=trained,
-        optimizer=optimizer,
-        schedule=schedule,
+        phases=phases,
         ema=ema,
         batches=BatchStream(recipe, bundle, model, accelerator, run, learned),
         first=first,
@@ -187,6 +196,7 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path
         window=window,
         notes=notes,
         early=Early(recipe, run, first),
+        history=read_history(run / "history.jsonl", []) if (run / "history.jsonl").exists() else [],
         last=first,
     )
 

@@ -1,5 +1,6 @@
 """The optimizer and the schedule of a recipe, out of timm."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,12 +15,15 @@ from .recipe import Recipe
 __all__ = ["make_optimizer", "make_schedule"]
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: Recipe, only: Iterable[nn.Parameter] | None = None) -> torch.optim.Optimizer:
+    """Of all parameters, or of ``only`` those that are trainable now, where a phase has no others."""
     optim = recipe.optim
     # timm calls the one without Nesterov's look ahead "momentum"
     sgd = {"opt": "sgd" if optim.nesterov else "momentum", "momentum": optim.momentum}
-    own = sgd if optim.optimizer == "sgd" else {"opt": optim.optimizer, "betas": optim.betas}
-    decayed = model.parameters() if optim.decay_all and not optim.lr_of else grouped(model, recipe)
+    own = sgd if optim.optimizer == "sgd" else {"opt": optim.optimizer, "betas": optim.betas, **({} if optim.eps is None else {"eps": optim.eps})}
+    # a phase has parameters of its own
+    everything = model.parameters() if only is None else only
+    decayed = everything if optim.decay_all and not optim.lr_of else grouped(model, recipe)
     # of parameters outside of groups
     return create_optimizer_v2(decayed, lr=optim.lr, weight_decay=optim.weight_decay, **own)
 
@@ -32,6 +36,9 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Scheduler
         # timm counts the step that is about to come, and by default from the end of the warm-up
         milestones = [round(share * steps) + 1 for share in optim.milestones]
         return MultiStepLRScheduler(optimizer, decay_t=milestones, decay_rate=optim.factor, warmup_prefix=False, **common)
+    if optim.schedule == "constant":
+        # milestones beyond the end: the warm-up, and the rate as it is
+        return MultiStepLRScheduler(optimizer, decay_t=[], warmup_prefix=False, **common)
     if optim.schedule == "poly":
         return PolyLRScheduler(optimizer, t_initial=steps, power=optim.power, lr_min=optim.min_lr, **common)
     return CosineLRScheduler(optimizer, t_initial=steps - round(optim.cooldown * steps), lr_min=optim.min_lr, **common)

@@ -22,8 +22,9 @@ class Progress:
 
     def __init__(self, recipe: Recipe, first: int, quiet: bool, notes: list[str]) -> None:
         self._headline: PrimaryMetric = recipe.task.primary_metric
-        # what a task reports in training is a share, whatever its headline is
+        # what a task reports in training is mostly a share, whatever its headline is
         self._train_metrics = recipe.task.train_metrics[:1]
+        self._form = ".1%" if recipe.task.train_shares else ".3f"
         shown = console(quiet=quiet, soft_wrap=True)
         self._bar = Bar(
             TextColumn("step"),
@@ -53,12 +54,15 @@ class Progress:
         if time.monotonic() - self._shown > _REFRESH_SECONDS and not self._bar.disable:
             self._shown = time.monotonic()
             seen = max(window["seen"], 1)
-            running = "".join(f"{name} {float(window[name]) / seen:.1%}  " for name in self._train_metrics)
+            running = "".join(f"{name} {float(window[name]) / seen:{self._form}}  " for name in self._train_metrics)
             self._bar.update(self._task, loss=float(window["loss"]) / seen, running=running, speed=speed)
 
     def note(self, entry: Mapping[str, Any]) -> None:
-        running = "".join(f"{name} {entry[f'train_{name}']:.1%}  " for name in self._train_metrics)
+        running = "".join(f"{name} {entry[f'train_{name}']:{self._form}}  " for name in self._train_metrics)
         judged = self._headline.show(entry[f"val_{self._headline.name}"])
         self._bar.console.print(
             f"step {entry['step']:>6}  loss {entry['train_loss']:.3f}  {running}validation {judged}  {entry['images_per_second']:.0f} images/s"
         )
+
+    def remark(self, said: str) -> None:
+        self._bar.console.print(f"note: {plain(said)}")

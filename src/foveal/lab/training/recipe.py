@@ -27,7 +27,7 @@ class Optim:
     """How weights move: by default AdamW under a cosine with warm-up."""
 
     ranges: ClassVar[Mapping[str, Range]] = {
-        **dict.fromkeys(("lr", "clip_grad", "new_lr", "lr_of"), Range(above=0)),
+        **dict.fromkeys(("lr", "clip_grad", "new_lr", "lr_of", "eps"), Range(above=0)),
         **dict.fromkeys(("min_lr", "warmup_lr", "weight_decay", "power"), Range(at_least=0)),
         **dict.fromkeys(("betas", "momentum", "warmup", "cooldown", "ema", "new_first"), Range(at_least=0, below=1)),
         "layer_decay": Range(above=0, at_most=1),
@@ -43,6 +43,8 @@ class Optim:
     """Decoupled weight decay; of sgd and adam an L2 penalty."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Of AdamW, Adam and LAMB."""
+    eps: float | None = None
+    """Added to the divisor of AdamW, Adam and LAMB; PyTorch's and timm's own if None."""
     optimizer: Literal["adamw", "adam", "lamb", "sgd"] = "adamw"
     """Which optimizer."""
     momentum: float = 0.9
@@ -51,8 +53,8 @@ class Optim:
     """Whether ``sgd`` looks ahead."""
     decay_all: bool = False
     """Decay biases, norms, positions and scalars too, and not the matrices alone."""
-    schedule: Literal["cosine", "poly", "steps"] = "cosine"
-    """``poly`` falls as (1 − step / steps)^power, ``steps`` by ``factor`` at each milestone."""
+    schedule: Literal["cosine", "poly", "steps", "constant"] = "cosine"
+    """``poly`` falls as (1 − step / steps)^power, ``steps`` by ``factor`` at each milestone, ``constant`` never."""
     power: float = 0.9
     """Of the schedule poly."""
     milestones: tuple[float, ...] = ()
@@ -136,6 +138,8 @@ class Recipe:
             raise InputError(f"a cooldown is a share of a cosine's steps, less than the warm-up leaves, got {self.optim.cooldown}")
         if self.optim.nesterov and self.optim.optimizer != "sgd":
             raise InputError(f"nesterov is of sgd alone, got optimizer {self.optim.optimizer}")
+        if self.optim.eps is not None and self.optim.optimizer == "sgd":
+            raise InputError(f"eps is of adamw, adam and lamb, got optimizer {self.optim.optimizer}; leave it out")
         if (self.optim.schedule == "steps") != bool(self.optim.milestones):
             raise InputError(f"milestones are shares between 0 and 1, of the schedule steps and of no other, got {self.optim.milestones}")
 

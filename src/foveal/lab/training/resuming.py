@@ -1,24 +1,26 @@
 """What a checkpoint holds besides weights, back where it belongs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor
 
+from .phases import OpenPhase
 from .reading import Damaged
 
 __all__ = ["restore_state"]
 
 
 def restore_state(
-    optimizer: Any, accelerator: Accelerator, state: dict[str, Any], empty: dict[str, Any], path: Path
+    phases: Sequence[OpenPhase], accelerator: Accelerator, state: dict[str, Any], empty: dict[str, Any], path: Path
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The state of a run to its prepared optimizer and its scaler; the window of losses, and what the task learned, are returned.
+    """The state of a run to the prepared optimizers and scalers of its phases; the window of losses, and what the task learned, are returned.
 
     Args:
-        optimizer: prepared, so that what it keeps on the host stays there.
-        accelerator: with the scaler.
+        phases: prepared, so that what an optimizer keeps on the host stays there.
+        accelerator: of this process.
         state: of a checkpoint.
         empty: a window without a loss, for its names.
         path: of the checkpoint, for the message.
@@ -29,14 +31,11 @@ def restore_state(
     remedy = f"it is damaged or of another version of Foveal; remove {path} to start from an older checkpoint or anew"
     window, learned = state.get("window"), state.get("task", {})
     try:
-        optimizer.load_state_dict(state["optimizer"])
-        if accelerator.scaler is not None:
-            accelerator.scaler.load_state_dict(state["scaler"])
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                for name, value in optimizer.state.get(parameter, {}).items():
-                    if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
-                        raise ValueError(f"{name} of the optimizer is {tuple(value.shape)} for a parameter of {tuple(parameter.shape)}")
+        saved = state["phases"]
+        if saved.keys() != {one.phase.name for one in phases}:
+            raise ValueError(f"it holds the phases {sorted(saved)}, the task has {sorted(one.phase.name for one in phases)}")
+        for one in phases:
+            _restore_phase(one, saved[one.phase.name])
         # what is now called by the metric's name was once called ``correct``
         known = {"accuracy" if name == "correct" else name: float(value) for name, value in dict(window).items()}  # type: ignore[arg-type]
         if known.keys() != empty.keys():
@@ -48,3 +47,14 @@ def restore_state(
         raise Damaged(f"{path / 'state.pt'} does not fit this run: {said}; {remedy}") from error
     # what the main process goes on with is of all processes already
     return {name: known[name] for name in empty} if accelerator.is_main_process else empty, learned
+
+
+def _restore_phase(one: OpenPhase, saved: dict[str, Any]) -> None:
+    one.optimizer.load_state_dict(saved["optimizer"])
+    if one.scaler is not None:
+        one.scaler.load_state_dict(saved["scaler"])
+    for group in one.optimizer.param_groups:
+        for parameter in group["params"]:
+            for name, value in one.optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                    raise ValueError(f"{name} of the optimizer is {tuple(value.shape)} for a parameter of {tuple(parameter.shape)}")

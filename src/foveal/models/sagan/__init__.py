@@ -1,0 +1,20 @@
+"""SAGAN: a generator and a discriminator of images, with any attention by name in both."""
+
+from .config import SAGAN, GeneratorDiscriminator
+from .discriminator import SAGANDiscriminator
+from .generator import SAGANGenerator
+from .mixer import GanMixer, list_gan_mixers
+from .spectral import power_iterate_
+from .statistics import batch_statistics, standing_statistics
+
+__all__ = [
+    "SAGAN",
+    "GanMixer",
+    "GeneratorDiscriminator",
+    "SAGANDiscriminator",
+    "SAGANGenerator",
+    "batch_statistics",
+    "list_gan_mixers",
+    "power_iterate_",
+    "standing_statistics",
+]

@@ -1,0 +1,249 @@
+"""Adversarial training: whose weights move when, averages, exact resume, and runs from data to pictures."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from foveal import InputError
+from foveal.cli import main
+from foveal.lab.data import DigitImages
+from foveal.lab.tasks import AdversarialGeneration, Phase, image_grid, parameters_of
+from foveal.lab.tasks._adversarial_report import slerp
+from foveal.lab.training import Interrupted, Optim, Recipe, build_model, evaluate, fit, latest_checkpoint, load_data, load_run, loop, phases, read_json
+from foveal.lab.training.checkpoint import read_checkpoint
+from foveal.models import SAGAN
+from tests.tasks.contract import RunContract
+from tests.training.helpers import assert_same_weights, weights
+from tests.training.test_loop import launch
+
+RECIPE = Recipe(
+    data=DigitImages(source="digits", train_digits=48),
+    model=SAGAN(width=4, z_dim=8, attention="external"),
+    task=AdversarialGeneration(d_steps=2, d_lr=4e-3),
+    optim=Optim(optimizer="adam", lr=1e-3, betas=(0.0, 0.999), eps=1e-6, schedule="constant", warmup=0.0, weight_decay=0.0, clip_grad=None, ema=0.9),
+    steps=6,
+    batch_size=8,
+    eval_every=3,
+    checkpoint_every=3,
+    trackers=(),
+)
+
+
+class TestRuns(RunContract):
+    recipe = RECIPE
+
+    def test_a_finished_run_has_its_pictures(self, run) -> None:
+        assert {path.name for path in (run / "report").iterdir()} == {"samples.png", "nearest.png", "interpolation.png", "curves.png"}
+        for path in (run / "report").iterdir():
+            with Image.open(path) as picture:
+                assert min(picture.size) > 200
+                assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+
+    def test_numbers_come_back(self, run) -> None:
+        metrics = read_json(run / "metrics.json")
+        recipe, bundle, model = load_run(run)
+        again = evaluate(model, bundle.test, recipe, bundle)
+        assert {name: again[name] for name in ("hinge", "d_real", "d_fake", "spread")} == {
+            name: metrics[name] for name in ("hinge", "d_real", "d_fake", "spread")
+        }
+        cost = recipe.task.cost(model, bundle)
+        assert cost.parameters == metrics["parameters"]
+        assert cost.macs > 0
+
+    def test_a_checkpoint_knows_its_phases(self, run) -> None:
+        state = read_checkpoint(latest_checkpoint(run), RECIPE.to_dict())["state"]["phases"]
+        assert list(state) == ["D", "G"]
+        steps = {name: {int(value["step"]) for value in one["optimizer"]["state"].values()} for name, one in state.items()}
+        assert steps == {"D": {12}, "G": {6}}
+        assert {name: one["optimizer"]["param_groups"][0]["lr"] for name, one in state.items()} == {"D": 4e-3, "G": 1e-3}
+        assert all(one["optimizer"]["param_groups"][0]["eps"] == 1e-6 for one in state.values())
+
+    def test_it_draws_on_the_command_line(self, run, tmp_path, capsys) -> None:
+        words = ["sample", str(run), "-n", "6", "--classes", "3", "5", "--out"]
+        for name in ("one", "two"):
+            assert main([*words, str(tmp_path / f"{name}.png")]) == 0
+        assert "6 images of 3, 5, in this order" in capsys.readouterr().out
+        assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+        recipe, bundle, model = load_run(run)
+        assert image_grid(recipe.task.sample(model, bundle, [3, 3, 3, 5, 5, 5])) == (tmp_path / "one.png").read_bytes()
+        assert main([*words, str(tmp_path / "no.png"), "--guidance", "2"]) == 2
+        assert "no guidance and no steps" in capsys.readouterr().err
+
+    def test_images_follow_from_seed_and_number_unless_the_batch_decides(self, run, monkeypatch) -> None:
+        recipe, bundle, model = load_run(run)
+        labels = [n % 10 for n in range(12)]
+        before = copy.deepcopy(model.state_dict())
+        for bn, alone in (("running", True), ("standing", True), ("batch", False)):
+            task = replace(recipe.task, bn=bn, standing_batches=2)
+            whole = task.sample(model, bundle, labels, seed=1)
+            few = task.sample(model, bundle, labels[:5], seed=1)
+            assert torch.allclose(few, whole[:5], atol=1e-5) == alone, bn
+            assert not torch.allclose(task.sample(model, bundle, labels, seed=2), whole, atol=0.01)
+            assert bool(task.note()) != alone
+        assert_same_weights(dict(model.state_dict()), before)
+        assert recipe.task.sample(model, bundle, []).shape == (0, 1, 8, 8)
+        with pytest.raises(InputError, match="from 0 to 9"):
+            recipe.task.sample(model, bundle, [10])
+
+    def test_stopped_at_any_step_it_ends_in_the_same_weights(self, run, tmp_path, monkeypatch) -> None:
+        """And killed inside a phase, behind which nothing was saved."""
+        real, left = loop._micro_step, [8]
+
+        def dies(*arguments) -> None:
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+            real(*arguments)
+
+        # three micro-steps are a step: D, D, G. The eighth is the second of the third step's discriminator
+        monkeypatch.setattr(AdversarialGeneration, "report_needs", ("no_such_package",))
+        for place, when in enumerate((8, 9)):
+            folder = tmp_path / str(place)
+            left[0] = when
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(loop, "_micro_step", dies)
+                with pytest.raises(KeyboardInterrupt):
+                    fit(self.recipe, folder, quiet=True)
+            fit(self.recipe, folder, resume=True, quiet=True)
+            assert_same_weights(weights(folder), weights(run))
+
+
+def test_phases_move_their_own_weights_alone() -> None:
+    bundle = load_data(RECIPE.data)
+    model = build_model(RECIPE, bundle)
+    owned = parameters_of(model, RECIPE.task.phases())
+    assert [id(p) for p in owned["D"]] == [id(p) for p in model.D.parameters()]
+    assert [id(p) for p in owned["G"]] == [id(p) for p in model.G.parameters()]
+    images, labels = RECIPE.task.collate([bundle.train[n] for n in range(8)])
+    forward = RECIPE.task.trained(model)
+    (loss, reported) = RECIPE.task.step(model, forward, images, labels, bundle, phase="D")
+    loss.backward()
+    assert all(p.grad is None for p in owned["G"])
+    assert all(p.grad is not None for p in owned["D"])
+    assert set(reported) == {"d_loss", "d_real", "d_fake"}
+    loss, reported = RECIPE.task.step(model, forward, images, labels, bundle, phase="G")
+    loss.backward()
+    assert all(p.grad is not None for p in owned["G"])
+    assert set(reported) == {"g_loss"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (Phase(name="D", parameters=("D.",)),),
+        (Phase(name="D", parameters=("D.",)), Phase(name="G", parameters=("",))),
+        (Phase(name="a", parameters=("D.",)), Phase(name="a", parameters=("G.",))),
+        (Phase(name="D", parameters=("D.",), batches=0), Phase(name="G", parameters=("G.",))),
+        (),
+    ],
+)
+def test_phases_that_are_none_are_refused(wrong) -> None:
+    model = SAGAN(width=2, z_dim=4).build(img_size=8, in_chans=1, num_classes=0)
+    with pytest.raises(InputError, match="phase"):
+        parameters_of(model, wrong)
+
+
+def test_the_average_is_of_the_generators_weights_alone() -> None:
+    bundle = load_data(RECIPE.data)
+    model = build_model(RECIPE, bundle)
+    ema = phases.PartEma(model, RECIPE.task, decay=0.9)
+    wanted = {name: value.detach().clone() for name, value in model.G.named_parameters()}
+    for step in range(5):
+        with torch.no_grad():
+            for value in (*model.parameters(), *model.buffers()):
+                if value.is_floating_point():
+                    value.add_(torch.randn_like(value).abs())
+        ema.update(model, step=step)
+        decay = 0.0 if step < 2 else 0.9
+        wanted = {name: decay * wanted[name] + (1 - decay) * value.detach() for name, value in model.G.named_parameters()}
+    for name, value in ema.module.G.named_parameters():
+        torch.testing.assert_close(value, wanted[name], msg=name)
+    assert_same_weights(dict(ema.module.D.state_dict()), dict(model.D.state_dict()))
+    ema.settle_(model)
+    once = copy.deepcopy(ema.module.state_dict())
+    ema.settle_(model)
+    assert_same_weights(dict(ema.module.state_dict()), once)
+    u = ema.module.G.conv.spectral.u
+    assert u.norm().item() == pytest.approx(1, abs=1e-5)
+    assert not torch.equal(u, model.G.conv.spectral.u)
+    assert torch.equal(ema.module.G.norm.running_mean, model.G.norm.running_mean)
+
+
+def test_an_average_of_a_network_that_stands_still_is_the_network() -> None:
+    model = build_model(RECIPE, load_data(RECIPE.data))
+    ema = phases.PartEma(model, RECIPE.task, decay=0.9)
+    for step in range(4):
+        ema.update(model, step=step)
+    for name, value in ema.module.named_parameters():
+        torch.testing.assert_close(value, dict(model.named_parameters())[name], rtol=0, atol=1e-7)
+
+
+def test_judging_is_the_same_whatever_the_batch_is() -> None:
+    bundle = load_data(RECIPE.data)
+    model = build_model(RECIPE, bundle).eval()
+    (images, labels), targets = RECIPE.task.collate([bundle.test[n] for n in range(8)])
+    with torch.no_grad():
+        drawn, real, fake = RECIPE.task.predict(model, (images, labels))
+        few = RECIPE.task.predict(model, (images[3:5], labels[3:5]))
+    torch.testing.assert_close(few[0], drawn[3:5], rtol=1e-4, atol=1e-5)
+    metrics = RECIPE.task.metrics(bundle)
+    RECIPE.task.update(metrics, (drawn, real, fake), targets)
+    found = RECIPE.task.summarize(metrics, bundle)
+    by_hand = sum(max(0, 1 - a) + max(0, 1 + b) for a, b in zip(real.tolist(), fake.tolist(), strict=True)) / 8
+    assert found["hinge"] == pytest.approx(by_hand, rel=1e-5)
+    assert found["spread"] == pytest.approx(max((a - b).abs().max().item() for a in drawn for b in drawn), rel=1e-5)
+
+
+def test_a_run_says_once_that_it_went_wrong() -> None:
+    def line(step: int, loss: float = 1.0, spread: float = 0.5) -> dict[str, float]:
+        return {"step": step, "train_d_loss": loss, "val_spread": spread}
+
+    remarks = AdversarialGeneration().remarks
+    assert remarks([line(500), line(1000), line(1500)]) == []
+    assert remarks([line(500, 0.01)]) == []
+    (won,) = remarks([line(500), line(1000, 0.01), line(1500, 0.01), line(2000, 0.01)])
+    assert "from step 500 to 1500" in won
+    assert remarks([line(500, 0.01), line(1000, 0.2), line(1400, 0.01), line(1900, 0.01)]) == []
+    (one,) = remarks([line(500), line(1000, spread=1e-4), line(1500, spread=0.0)])
+    assert "at step 1000" in one
+
+
+def test_a_generator_that_draws_nan_stops_the_run_with_words(tmp_path) -> None:
+    recipe = replace(RECIPE, optim=replace(RECIPE.optim, lr=1e30, ema=None), task=AdversarialGeneration())
+    with pytest.raises(InputError, match=r"lower --optim.lr"):
+        fit(recipe, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_between_two_latents_lies_a_great_circle() -> None:
+    a, b = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 3.0])
+    torch.testing.assert_close(slerp(a, b, 1 / 3), 3 * torch.tensor([3**0.5 / 2, 0.5]))
+    torch.testing.assert_close(slerp(a, b, 1.0), b, atol=1e-6, rtol=0)
+    assert torch.equal(slerp(a, a, 0.4), a)
+
+
+def test_without_an_average_the_generator_itself_is_judged(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(AdversarialGeneration, "report_needs", ("no_such_package",))
+    recipe = replace(RECIPE, optim=replace(RECIPE.optim, ema=None, accumulate=2), steps=2, eval_every=1, checkpoint_every=1)
+    fit(recipe, tmp_path / "whole", quiet=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Stopping, "agreed", lambda self, flag, step, due: True)
+        with pytest.raises(Interrupted):
+            fit(recipe, tmp_path / "run", quiet=True)
+    fit(recipe, tmp_path / "run", resume=True, quiet=True)
+    assert_same_weights(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_it_and_one_evaluates_the_same_numbers(tmp_path) -> None:
+    """Each phase is shared by the processes: its gradients and no others."""
+    done = launch(2, replace(RECIPE, steps=3), tmp_path / "run")
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = read_json(tmp_path / "run" / "metrics.json")
+    recipe, bundle, model = load_run(tmp_path / "run")
+    again = evaluate(model, bundle.test, recipe, bundle)
+    for name in ("hinge", "d_real", "d_fake", "spread"):
+        assert again[name] == metrics[name]
