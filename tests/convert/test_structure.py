@@ -87,26 +87,40 @@ def test_what_is_read_is_what_was_there(kind: type[nn.Module]) -> None:
         assert all(torch.equal(model.state_dict()[name], value) for name, value in state.items())
 
 
+class WavedAttention(Attention):
+    """Products and a little of a function of them."""
+
+    def forward(self, x: Tensor, flag: bool = False) -> tuple[Tensor, None]:
+        k, q, v = self.inner(x).unflatten(-1, (self.heads, 3, -1)).permute(3, 0, 2, 1, 4)
+        logits = q @ k.mT * self.factor
+        return self.outer(((logits + 0.01 * logits.sin()).softmax(-1) @ v).transpose(1, 2).flatten(2)), None
+
+
 def test_what_is_no_softmax_of_products_is_refused() -> None:
     """A term that no part explains, though small: the class and what did not fit are named, and nothing changes."""
-    model, images = _model(Attention(gain=0.01))
+    model, images = _model(WavedAttention())
     want = model(images)
-    with pytest.raises(InputError, match=r"attention \(Attention\) cannot be read by its structure: .*do not make its logits"):
+    with pytest.raises(InputError, match=r"attention \(WavedAttention\) cannot be read by its structure: .*do not make its logits.*more than a factor"):
         foveal.convert_(model, SoftmaxAttention.Config(), inputs=images)
     assert torch.equal(model(images), want)
 
 
-def test_what_follows_the_softmax_counts() -> None:
-    """A gate behind the values is no part of ours, and the last check sees it."""
+class ScaledAttention(Attention):
+    """Something behind the output map."""
 
-    class GatedAttention(Attention):
-        def forward(self, x: Tensor, flag: bool = False) -> tuple[Tensor, None]:
-            out, _ = super().forward(x)
-            return out * 1.001, None
+    def forward(self, x: Tensor, flag: bool = False) -> tuple[Tensor, None]:
+        out, _ = super().forward(x)
+        return out * 1.001, None
 
-    model, images = _model(GatedAttention())
-    with pytest.raises(InputError, match="differs by"):
-        foveal.convert_(model, SoftmaxAttention.Config(), inputs=images)
+
+@pytest.mark.parametrize("kind", [lambda: Attention(gain=0.01), ScaledAttention], ids=["a term of queries and keys", "behind the output map"])
+def test_what_a_host_adds_and_does_behind_goes_on(kind) -> None:
+    """Not part of ours, and not lost: the host's own code computes it."""
+    model, images = _model(kind())
+    want = model(images)
+    report = foveal.convert_(model, SoftmaxAttention.Config(), inputs=images[:2])
+    assert [(swap.name, swap.output) for swap in report.swaps] == [("attention", "identical")]
+    torch.testing.assert_close(model(images), want, rtol=1e-5, atol=1e-6)
 
 
 def test_attention_that_makes_keys_and_values_of_the_same_tokens_is_refused() -> None:

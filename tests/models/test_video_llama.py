@@ -107,6 +107,15 @@ def test_generation_is_the_loop_and_a_padded_batch_its_samples() -> None:
     assert torch.equal(model.generate(**second, max_new_tokens=4, num_beams=3, do_sample=False)[0, -4:], beams[1, -4:])
 
 
+def test_beams_of_a_sample_have_its_probes() -> None:
+    model, given, put = attached(), both(), list[Tensor]()
+    model.model.language_model.register_forward_pre_hook(lambda _, args, options: put.append(options["inputs_embeds"]), with_kwargs=True)
+    model(**given)
+    model.generate(**given, max_new_tokens=1, num_beams=3, do_sample=False)
+    assert (put[0][0, 9:12] - put[0][1, 9:12]).abs().max() > 1e-4
+    assert torch.equal(put[1], put[0].repeat_interleave(3, 0))
+
+
 def test_images_and_videos_in_one_prompt_get_their_own() -> None:
     """A video in front of an image, though images are looked at first: their own probes, and not one another's."""
     model = attached()

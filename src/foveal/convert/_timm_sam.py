@@ -42,7 +42,8 @@ class SamPlaced(LastPlaced):
 
     def _bias(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """``(B, H, N, N)``, from queries behind their norm."""
-        attn, tables = self.attn, self.tables
+        attn = self.attn
+        tables: Any = self.tables
         assert isinstance(attn, QKVAttention), "it has tables"
         assert tables is not None, "asked by the caller"
         q = attn.q_norm(project(attn.qkv, tokens, slice(0, attn.inner_dim)).unflatten(-1, (attn.num_heads, -1)).transpose(1, 2))

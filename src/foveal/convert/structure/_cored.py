@@ -168,7 +168,7 @@ def _core(graph: fx.GraphModule, values: dict[fx.Node, Any], inputs: dict[str, A
     dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
     logits: Any = node.args[0]
     if node.op == "call_module":
-        dim = graph.get_submodule(str(node.target)).dim
+        dim = graph.get_submodule(str(node.target)).dim  # type: ignore[assignment]
     if dim not in (-1, values[logits].ndim - 1):
         raise Unread("its softmax is over something else than keys")
     between = between_in(graph, logits, values, inputs)
