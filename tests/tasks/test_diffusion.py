@@ -14,7 +14,6 @@ from foveal.lab.compare import make_plan, run_plan, write_report, write_results
 from foveal.lab.data import ColorMatch, DigitImages
 from foveal.lab.recipes import get_recipe
 from foveal.lab.tasks import Diffusion, image_grid
-from foveal.lab.tasks._generation_report import nearest
 from foveal.lab.training import Optim, Recipe, evaluate, fit, load_data, load_run, read_json, write_json
 from foveal.models import DiT
 from tests.tasks.contract import RunContract
@@ -207,18 +206,6 @@ def test_settings_that_mean_nothing_are_refused(settings, says) -> None:
         Diffusion(**settings)
 
 
-def test_nearest_images_by_a_loop_and_a_planted_copy() -> None:
-    images, among = torch.rand(5, 1, 4, 4), torch.rand(30, 1, 4, 4)
-    among[17] = images[3]
-    distances, places = nearest(images, among)
-    for n in range(5):
-        every = [(images[n] - other).square().mean().sqrt().item() for other in among]
-        assert places[n].item() == min(range(30), key=every.__getitem__)
-        assert distances[n].item() == pytest.approx(min(every), abs=1e-6)
-    assert places[3] == 17
-    assert distances[3] == 0
-
-
 def test_a_grid_holds_the_images_row_by_row(tmp_path) -> None:
     images = torch.full((5, 3, 32, 32), -1.0)
     images[4, 0] = 1.0
@@ -232,7 +219,7 @@ class TestRuns(RunContract):
     recipe = RECIPE
 
     def test_a_finished_run_has_its_pictures(self, run) -> None:
-        assert {path.name for path in (run / "report").iterdir()} == {"samples.png", "nearest.png", "curves.png"}
+        assert {path.name for path in (run / "report").iterdir()} == {"samples.png", "interpolations.png", "nearest.png", "curves.png"}
         for path in (run / "report").iterdir():
             with Image.open(path) as picture:
                 assert min(picture.size) > 200
@@ -307,7 +294,7 @@ def test_a_run_without_classes_draws_too(tmp_path, capsys) -> None:
     recipe = replace(get_recipe("color-match"), data=data, task=Diffusion(sampling_steps=2), steps=2, eval_every=1, checkpoint_every=2, trackers=())
     recipe = replace(recipe, model=DiT(width=24, depth=1, num_heads=2, patch_size=2), batch_size=4)
     fit(recipe, tmp_path / "run", quiet=True)
-    assert {path.name for path in (tmp_path / "run" / "report").iterdir()} == {"samples.png", "nearest.png", "curves.png"}
+    assert {path.name for path in (tmp_path / "run" / "report").iterdir()} == {"samples.png", "interpolations.png", "nearest.png", "curves.png"}
     assert main(["sample", str(tmp_path / "run"), "-n", "4", "--out", str(tmp_path / "four.png")]) == 0
     assert "4 images\n" in capsys.readouterr().out
     for words in (["--classes", "3"], ["--guidance", "2"]):

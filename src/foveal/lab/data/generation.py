@@ -1,7 +1,7 @@
 """Images to be drawn by a network: pixels from −1 to 1, with a class each where there are classes."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..._errors import InputError
 from ..._ranges import Range
 from ._bundle import Data, DataBundle, register_data, seed_of
 from ._image import rgb
-from .digits import Digits, Images, Labels
+from .digits import FEW, Digits, Images, Labels
 
 __all__ = ["PALETTE", "ColorMatch", "DigitImages", "ImageBundle"]
 
@@ -31,6 +31,11 @@ class DigitImages(Digits):
     """Single digits to be drawn: the same digits in the same splits as those that are classified, pixels from −1 to 1."""
 
     targets: ClassVar[str] = "images"
+
+    def smoke_data(self) -> "DigitImages":
+        """Few of the small ones: whoever draws pays for every pixel."""
+        few = replace(self, source="digits", train_digits=FEW)
+        return self if self == few else few
 
     def load(self) -> DataBundle:
         images, labels, parts = self.drawn()

@@ -41,7 +41,10 @@ __all__ = [
 _LATER: dict[str, Any] = {"repeats": 1, "patience": None}
 _LATER_IN: dict[str, dict[str, Any]] = {
     "data": {"train_rotation": "so3", "test_rotation": "so3"},
-    "task": {"bce": False, "votes": 1, "vote_scale": None, "vote_rotation": "none"},
+    "task": {
+        **{"bce": False, "votes": 1, "vote_scale": None, "vote_rotation": "none"},
+        **{"prediction_type": "epsilon", "metric": "none", "judged_samples": 400, "inception_weights": None},
+    },
     "model": {"pyramid_width": 256, "regions": 512, "global_pool": "token"},
     "optim": {
         **{"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "power": 0.9, "milestones": []},
