@@ -97,7 +97,7 @@ def test_inception_score_by_its_formula_and_at_its_ends() -> None:
 @pytest.mark.parametrize("k", [1, 3])
 def test_precision_and_recall_by_brute_force(k) -> None:
     generator = torch.Generator().manual_seed(0)
-    real, drawn = torch.randn(30, 3, generator=generator, dtype=torch.float64), 0.7 * torch.randn(30, 3, generator=generator, dtype=torch.float64)
+    real, drawn = torch.randn(30, 3, generator=generator, dtype=torch.float64), 0.7 * torch.randn(30, 3, generator=generator, dtype=torch.float64) + 0.9
 
     def share(points: Tensor, among: Tensor) -> float:
         inside = 0

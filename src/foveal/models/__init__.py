@@ -21,6 +21,7 @@ from .segmentation import DilatedNet, DilatedResNet, MAResUNet, MultistageUNet, 
 from .stereo import PSMNet, PyramidStereoNet
 from .t2t import T2T, T2T_SIZES, T2TViT, eamlp
 from .timesformer import TimeSformer
+from .unet import DiffusionUNet, UNet
 from .video_language import VideoLanguageModel
 from .vit import SIZES, VisionTransformer, ViT, share_initial_weights_
 
@@ -42,6 +43,7 @@ __all__ = [
     "Detector",
     "DiT",
     "DiffusionTransformer",
+    "DiffusionUNet",
     "DilatedNet",
     "DilatedResNet",
     "EfficientResNet",
@@ -72,6 +74,7 @@ __all__ = [
     "T2TViT",
     "TimeSformer",
     "TwoStreamBlock",
+    "UNet",
     "ViT",
     "VideoLanguageModel",
     "VisionTransformer",

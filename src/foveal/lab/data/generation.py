@@ -40,12 +40,14 @@ class DigitImages(Digits):
     def load(self) -> DataBundle:
         images, labels, parts = self.drawn()
         side = images.shape[-1]
-        train, val, test = (_Pixels(images[part], labels[part]) for part in parts)
-        prepare = _prepare((side, side), "L")
+        train, val, test = (PixelSplit(images[part][:, None], labels[part]) for part in parts)
+        prepare = prepare_pixels((side, side), "L")
         return ImageBundle(train, val, test, [str(n) for n in range(10)], img_size=side, in_chans=1, prepare=prepare, size=(side, side))
 
 
-class _Pixels:
+class PixelSplit:
+    """Bytes ``(n, C, H, W)`` and their classes as a split of images from −1 to 1."""
+
     augments = False
 
     def __init__(self, images: Images, labels: Labels) -> None:
@@ -55,14 +57,16 @@ class _Pixels:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return _signed(self._images[index]).unsqueeze(0), int(self._labels[index])
+        return _signed(self._images[index]), int(self._labels[index])
 
 
 def _signed(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32) / 127.5 - 1
 
 
-def _prepare(size: tuple[int, int], mode: str) -> Callable[[Any], Tensor]:
+def prepare_pixels(size: tuple[int, int], mode: str) -> Callable[[Any], Tensor]:
+    """Prepares images: height and width, and PIL's mode, ``L`` or ``RGB``; from −1 to 1."""
+
     def prepare(image: Any) -> Tensor:
         small = np.array(rgb(image).convert(mode).resize(size[::-1]))
         return _signed(torch.from_numpy(small).view(*size, -1).permute(2, 0, 1))
@@ -119,7 +123,7 @@ class ColorMatch(Data):
         counts = {"train": self.train_scenes, "val": self.val_scenes, "test": self.test_scenes}
         train, val, test = (_Kept(torch.from_numpy(self._compose(name, count))) for name, count in counts.items())
         size = (self.height, self.width)
-        return ImageBundle(train, val, test, [], img_size=max(size), in_chans=3, prepare=_prepare(size, "RGB"), size=size)
+        return ImageBundle(train, val, test, [], img_size=max(size), in_chans=3, prepare=prepare_pixels(size, "RGB"), size=size)
 
     def _compose(self, split: str, count: int) -> Any:
         rng = np.random.default_rng(seed_of(self.seed, split))

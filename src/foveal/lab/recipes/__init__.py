@@ -14,7 +14,7 @@ from .detection import (
     flag_detection,
     nuclei_detection,
 )
-from .diffusion import color_match, dit_digits
+from .diffusion import color_match, dit_digits, dit_emoji
 from .environments import (
     contexted_digits,
     contexted_digits_erm,
@@ -64,6 +64,7 @@ __all__ = [
     "digit_detection",
     "digits",
     "dit_digits",
+    "dit_emoji",
     "dna_timesformer_k400",
     "dna_timesformer_ntu",
     "dna_timesformer_smarthome",

@@ -8,12 +8,12 @@ color_match    foveal train color-match
 """
 
 from ...models import DiT
-from ..data import ColorMatch, DigitImages
+from ..data import ColorMatch, DigitImages, Emoji
 from ..tasks import Diffusion
 from ..training import Optim, Recipe
 from ._registry import recipe
 
-__all__ = ["color_match", "dit_digits"]
+__all__ = ["color_match", "dit_digits", "dit_emoji"]
 
 
 @recipe
@@ -43,4 +43,19 @@ def color_match() -> Recipe:
         steps=1500,
         eval_every=300,
         checkpoint_every=500,
+    )
+
+
+@recipe
+def dit_emoji() -> Recipe:
+    """Draw emoji by category, with a small diffusion transformer."""
+    return Recipe(
+        data=Emoji(),
+        model=DiT(width=192, depth=6),
+        task=Diffusion(prediction_type="v_prediction"),
+        optim=Optim(lr=1e-3, weight_decay=0.0, ema=0.999),
+        batch_size=64,
+        steps=20_000,
+        eval_every=1000,
+        checkpoint_every=1000,
     )
