@@ -271,6 +271,13 @@ def test_too_few_images_have_no_distance_and_a_note_says_so(digits, judge) -> No
     assert list(none) == ["notes"]
 
 
+class Runs:
+    """Code, where it is unpickled."""
+
+    def __reduce__(self):
+        return print, ("ran",)
+
+
 def test_what_cannot_be_had_is_refused_before_a_training(digits, tmp_path, monkeypatch) -> None:
     strips = load_data(ColorMatch(train_scenes=4, val_scenes=4, test_scenes=4))
     with pytest.raises(InputError, match="classes 0 to 9"):
@@ -292,6 +299,9 @@ def test_what_cannot_be_had_is_refused_before_a_training(digits, tmp_path, monke
         check_metric("inception", digits, tmp_path / "weights.pth")
     (tmp_path / "weights.pth").write_bytes(b"no weights")
     with pytest.raises(InputError, match=r"cannot read weights|no file of tensors"):
+        check_metric("inception", digits, tmp_path / "weights.pth")
+    torch.save({"weight": Runs()}, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match="wants code to run, of which none was run"):
         check_metric("inception", digits, tmp_path / "weights.pth")
     torch.save([torch.zeros(2)], tmp_path / "weights.pth")
     with pytest.raises(InputError, match="no weights by name"):

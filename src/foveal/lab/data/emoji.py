@@ -17,7 +17,7 @@ from ._bundle import Data, DataBundle, register_data, seed_of
 from ._fetch import find
 from ._image import open_picture
 from .digits import split_by_class
-from .generation import DigitImages, ImageBundle, PixelSplit, prepare_pixels
+from .generation import DigitImages, ImageBundle, PixelSplit, _prepare
 
 __all__ = ["CATEGORIES", "Emoji"]
 
@@ -60,7 +60,7 @@ class Emoji(Data):
         parts = split_by_class(labels, (0.7, 0.1, 0.2), np.random.default_rng(seed_of("emoji", self.seed)))
         train, val, test = (PixelSplit(images[part], labels[part]) for part in parts)
         size = (self.img_size, self.img_size)
-        return ImageBundle(train, val, test, list(CATEGORIES), img_size=self.img_size, in_chans=3, prepare=prepare_pixels(size, "RGB"), size=size)
+        return ImageBundle(train, val, test, list(CATEGORIES), img_size=self.img_size, in_chans=3, prepare=_prepare(size, "RGB"), size=size)
 
     def smoke_data(self) -> Data:
         """Digits: emoji are fetched."""

@@ -20,13 +20,13 @@ __all__ = ["color_match", "dit_digits", "dit_emoji"]
 def dit_digits() -> Recipe:
     """Draw handwritten digits by class, with a small diffusion transformer."""
     return Recipe(
-        data=DigitImages(),
+        data=DigitImages(half=True),
         model=DiT(),
-        task=Diffusion(),
-        optim=Optim(lr=1e-3, weight_decay=0.0, ema=0.999),
-        batch_size=64,
-        steps=10_000,
-        eval_every=500,
+        task=Diffusion(prediction_type="v_prediction", metric="digits"),
+        optim=Optim(lr=2e-3, weight_decay=0.0, ema=0.998),
+        batch_size=32,
+        steps=6000,
+        eval_every=1000,
         checkpoint_every=1000,
     )
 

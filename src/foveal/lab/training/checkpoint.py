@@ -40,7 +40,7 @@ __all__ = [
 
 _LATER: dict[str, Any] = {"repeats": 1, "patience": None}
 _LATER_IN: dict[str, dict[str, Any]] = {
-    "data": {"train_rotation": "so3", "test_rotation": "so3"},
+    "data": {"train_rotation": "so3", "test_rotation": "so3", "half": False},
     "task": {
         **{"bce": False, "votes": 1, "vote_scale": None, "vote_rotation": "none"},
         **{"prediction_type": "epsilon", "metric": "none", "judged_samples": 400, "inception_weights": None},

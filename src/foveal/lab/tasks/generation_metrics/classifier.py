@@ -21,7 +21,8 @@ from ._network import FeatureNetwork, register_features
 __all__ = ["ClassifierFeatures", "DigitFeatures"]
 
 _WIDTHS, _FEATURES = (32, 64, 64), 64
-_STEPS, _BATCH, _LR, _SEED = 400, 64, 3e-3, 0
+_BATCH, _LR, _SEED = 64, 3e-3, 0
+_EPOCHS, _LEAST, _MOST_STEPS = 12, 60, 400
 _MOST = 20_000
 """Training images that it sees."""
 _NAME = "classifier.safetensors"
@@ -107,13 +108,14 @@ def _all_of(split: Split) -> tuple[Tensor, Tensor]:
 def _train_(network: ClassifierFeatures, images: Tensor, labels: Tensor) -> None:
     """On the CPU, whatever the run is on; images are moved at random by up to a sixteenth of their side."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=_LR)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=_STEPS)
+    steps = max(_LEAST, min(_MOST_STEPS, _EPOCHS * len(images) // _BATCH))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=steps)
     height, width = images.shape[2:]
     shift = min(height, width) // 16
     padded = F.pad(images, (shift,) * 4, mode="replicate")
     network.train()
     with torch.enable_grad():
-        for _ in range(_STEPS):
+        for _ in range(steps):
             chosen = torch.randint(len(images), (_BATCH,))
             top, left = torch.randint(2 * shift + 1, (2,)).tolist()
             _, logits = network(padded[chosen, :, top : top + height, left : left + width])

@@ -4,6 +4,7 @@ Which tool and which weights made it belongs to every FID: torch-fidelity has it
 images in another way.
 """
 
+import tempfile
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -26,24 +27,29 @@ class InceptionFeatures(FeatureNetwork):
     distance_name: ClassVar[str] = "FID (torch-fidelity's Inception v3)"
     num_features = 2048
 
-    def __init__(self, weights: Path) -> None:
+    def __init__(self, weights: Path | None) -> None:
         super().__init__()
-        _check(weights)
+        tensors = _read(weights)
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+        names = ["2048", "logits_unbiased"]
         try:
-            self.network: Any = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights))
+            with tempfile.TemporaryDirectory() as folder:
+                # it reads a file in a way that lets the file run code; this one holds the tensors alone
+                path = Path(folder) / "weights.pth"
+                torch.save(tensors, path)
+                self.network: Any = FeatureExtractorInceptionV3("inception-v3-compat", names, feature_extractor_weights_path=str(path))
         except RuntimeError as error:
             said = " ".join(str(error).split())[:500]
             raise InputError(f"{weights} holds other weights than those of Inception v3 as torch-fidelity has it ({_FILE}): {said}") from error
 
     @classmethod
     def check(cls, bundle: DataBundle, weights: Path | None) -> None:
-        _check(weights)
+        _read(weights)
 
     @classmethod
     def made_for(cls, bundle: DataBundle, folder: Path, weights: Path | None) -> Self:
-        return cls(_check(weights))
+        return cls(weights)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         pixels = ((images.float().expand(-1, 3, -1, -1) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
@@ -51,7 +57,7 @@ class InceptionFeatures(FeatureNetwork):
         return features, logits
 
 
-def _check(weights: Path | None) -> Path:
+def _read(weights: Path | None) -> dict[str, Tensor]:
     require("features of Inception v3", ("torch_fidelity",))
     if weights is None:
         raise InputError(
@@ -60,9 +66,10 @@ def _check(weights: Path | None) -> Path:
         )
     if not weights.is_file():
         raise InputError(f"there is no file {weights}; expected the weights of Inception v3 as torch-fidelity has them ({_FILE})")
-    if not isinstance(read_saved(weights), dict):
+    found = read_saved(weights)
+    if not isinstance(found, dict) or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()):
         raise InputError(f"{weights} holds no weights by name; expected those of Inception v3 as torch-fidelity has them ({_FILE})")
-    return weights
+    return found
 
 
 register_features("inception", InceptionFeatures)
