@@ -12,11 +12,13 @@ from foveal import InputError
 from foveal.cli import main
 from foveal.lab.compare import make_plan, run_plan, write_report, write_results
 from foveal.lab.data import ColorMatch, DigitImages
-from foveal.lab.recipes import get_recipe
+from foveal.lab.recipes import get_recipe, smoke
+from foveal.lab.recipes.diffusion import ddpm
 from foveal.lab.tasks import Diffusion, image_grid
 from foveal.lab.tasks._generation_interpolations import slerp
 from foveal.lab.tasks._image_grid import pixels
 from foveal.lab.training import Optim, Recipe, evaluate, fit, load_data, load_run, read_json, write_json
+from foveal.lab.training.optimizing import make_schedule
 from foveal.models import DiT
 from tests.tasks.contract import RunContract
 
@@ -377,6 +379,24 @@ def test_a_run_without_classes_draws_too(tmp_path, capsys) -> None:
     for words in (["--classes", "3"], ["--guidance", "2"]):
         assert main(["sample", str(tmp_path / "run"), *words, "--out", str(tmp_path / "no.png")]) == 2
         assert "has no classes" in capsys.readouterr().err
+
+
+def test_the_unet_of_the_paper_is_trained_as_published(tmp_path, monkeypatch) -> None:
+    recipe = ddpm(DigitImages())
+    assert (recipe.batch_size, recipe.optim.lr, recipe.optim.ema, recipe.model.dropout) == (128, 2e-4, 0.9999, 0.1)
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=2e-4)
+    schedule = make_schedule(optimizer, recipe)
+    rates = []
+    for step in (0, 2_500, 5_000, 400_000, 799_999):
+        schedule.step_update(step)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] < 1.1e-5
+    assert rates[1:] == pytest.approx([1.05e-4, 2e-4, 2e-4, 2e-4], rel=0.01)
+    small = smoke(recipe, steps=4)
+    small = replace(small, task=replace(small.task, sampling_steps=2))
+    monkeypatch.setattr("foveal.lab.training.finishing._without_pictures", lambda task: ["no pictures in this test"])
+    assert 0 < fit(small, tmp_path / "run", quiet=True)["noise_mse"] < 2
+    assert main(["sample", str(tmp_path / "run"), "-n", "2", "--out", str(tmp_path / "two.png")]) == 0
 
 
 def test_a_run_that_draws_nothing_says_so(tmp_path, capsys) -> None:

@@ -1,19 +1,21 @@
-"""Images drawn by diffusion transformers. They need the extra ``diffusers``, whose schedulers add the noise and take it away.
+"""Images drawn by diffusion. It needs the extra ``diffusers``, whose schedulers add the noise and take it away.
 
 dit_digits     foveal train dit-digits
-               an hour or more of a CPU core; real digits of 32×32 pixels, by class. We have run 1,200 of its steps, after which the pictures are no digits yet:
-               docs/generation.md
+               one CPU core, minutes; real digits of 14×14 pixels, by class. --data.half False draws them at 28×28 for four times the work a step
 color_match    foveal train color-match
                one CPU core, minutes; strips with two squares of one color. Without a meeting of patches the squares' colors are independent
+dit_emoji      foveal data fetch emoji-google; foveal train dit-emoji
+               emoji of 32×32 pixels, by category; for a GPU. We have run it in miniature alone
+:func:`ddpm` is the published training of the UNet for CIFAR-10, for images of 32×32 pixels of any kind.
 """
 
-from ...models import DiT
-from ..data import ColorMatch, DigitImages, Emoji
+from ...models import DiT, UNet
+from ..data import ColorMatch, Data, DigitImages, Emoji
 from ..tasks import Diffusion
 from ..training import Optim, Recipe
 from ._registry import recipe
 
-__all__ = ["color_match", "dit_digits", "dit_emoji"]
+__all__ = ["color_match", "ddpm", "dit_digits", "dit_emoji"]
 
 
 @recipe
@@ -59,3 +61,21 @@ def dit_emoji() -> Recipe:
         eval_every=1000,
         checkpoint_every=1000,
     )
+
+
+def ddpm(data: Data) -> Recipe:
+    """The UNet for CIFAR-10 as Ho et al. trained it (arXiv 2006.11239, App. B), with the cosine schedule of noise and with classes where the data have them.
+
+    They report an FID of 3.17 and an Inception score of 9.46 without classes and with the linear schedule; we have not run it.
+    """
+    optim = Optim(
+        optimizer="adam",
+        lr=2e-4,
+        weight_decay=0.0,
+        warmup=5_000 / 800_000,
+        # the rate stays where it is
+        schedule="poly",
+        power=0.0,
+        ema=0.9999,
+    )
+    return Recipe(data=data, model=UNet(), task=Diffusion(), optim=optim, batch_size=128, steps=800_000, eval_every=5000, checkpoint_every=5000, workers=4)
