@@ -80,9 +80,10 @@ def sample(words: list[str]) -> None:
         model = model.to(torch.accelerator.current_accelerator())
     images = task.sample(model, bundle, labels, seed=chosen.seed, guidance=chosen.guidance, steps=chosen.steps)
     replace_file(chosen.out, image_grid(images))
-    for place, image in enumerate(images if chosen.folder is not None else ()):
-        kind = f"-{bundle.classes[labels[place]]}" if bundle.classes else ""
-        replace_file(chosen.folder / f"{place:05d}{kind.replace('/', '-')}.png", image_grid(image[None], smallest=1))
+    if chosen.folder is not None:
+        for number, image in enumerate(images):
+            kind = f"-{bundle.classes[labels[number]]}".replace("/", "-") if bundle.classes else ""
+            replace_file(chosen.folder / f"{number:05d}{kind}.png", image_grid(image[None], smallest=1))
     if chosen.n < len(kinds):
         print(f"{chosen.n} images are fewer than {len(kinds)} classes, so not every class is there", file=sys.stderr)
     shown = dict.fromkeys(bundle.classes[label] for label in labels) if bundle.classes else ()

@@ -85,7 +85,7 @@ class DiffusionUNet(nn.Module, Remembers):
         self.img_size, self.in_chans, self.num_classes = size, in_chans, num_classes
         channels = [width * factor for factor in multipliers]
         condition = 4 * width
-        self.time_embedding = nn.Sequential(nn.Linear(width, condition), nn.SiLU(), nn.Linear(condition, condition))
+        self.time_embedding: Any = nn.Sequential(nn.Linear(width, condition), nn.SiLU(), nn.Linear(condition, condition))
         self.class_embedding = nn.Embedding(num_classes + 1, condition) if num_classes else None
 
         def place(wide: int, level: int) -> nn.Module:
@@ -93,7 +93,8 @@ class DiffusionUNet(nn.Module, Remembers):
             return _attention(attention, options, wide, num_heads, grid)
 
         self.conv_in = nn.Conv2d(in_chans, width, 3, padding=1)
-        self.down, skips, now = nn.ModuleList(), [width], width
+        self.down: Any = nn.ModuleList()
+        skips, now = [width], width
         for level, wide in enumerate(channels):
             self.down.append(_Level())
             for _ in range(blocks):
@@ -103,10 +104,10 @@ class DiffusionUNet(nn.Module, Remembers):
             if level < levels - 1:
                 self.down[-1].resize = nn.Conv2d(now, now, 3, stride=2, padding=1)
                 skips.append(now)
-        self.middle = _Level()
+        self.middle: Any = _Level()
         self.middle.add(_Block(now, now, condition, dropout), place(now, levels - 1))
         self.middle.add(_Block(now, now, condition, dropout), nn.Identity())
-        self.up = nn.ModuleList()
+        self.up: Any = nn.ModuleList()
         for level, wide in reversed(list(enumerate(channels))):
             self.up.append(_Level())
             for _ in range(blocks + 1):
