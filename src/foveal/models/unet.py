@@ -96,25 +96,25 @@ class DiffusionUNet(nn.Module, Remembers):
         self.down: Any = nn.ModuleList()
         skips, now = [width], width
         for level, wide in enumerate(channels):
-            self.down.append(_Level())
+            self.down.append(stage := _Level())
             for _ in range(blocks):
-                self.down[-1].add(_Block(now, wide, condition, dropout), place(wide, level) if level in attention_levels else nn.Identity())
+                stage.add(_Block(now, wide, condition, dropout), place(wide, level) if level in attention_levels else nn.Identity())
                 now = wide
                 skips.append(now)
             if level < levels - 1:
-                self.down[-1].resize = nn.Conv2d(now, now, 3, stride=2, padding=1)
+                stage.resize = nn.Conv2d(now, now, 3, stride=2, padding=1)
                 skips.append(now)
         self.middle: Any = _Level()
         self.middle.add(_Block(now, now, condition, dropout), place(now, levels - 1))
         self.middle.add(_Block(now, now, condition, dropout), nn.Identity())
         self.up: Any = nn.ModuleList()
         for level, wide in reversed(list(enumerate(channels))):
-            self.up.append(_Level())
+            self.up.append(stage := _Level())
             for _ in range(blocks + 1):
-                self.up[-1].add(_Block(now + skips.pop(), wide, condition, dropout), place(wide, level) if level in attention_levels else nn.Identity())
+                stage.add(_Block(now + skips.pop(), wide, condition, dropout), place(wide, level) if level in attention_levels else nn.Identity())
                 now = wide
             if level:
-                self.up[-1].resize = nn.Conv2d(now, now, 3, padding=1)
+                stage.resize = nn.Conv2d(now, now, 3, padding=1)
         self.norm_out = _norm(now)
         self.conv_out = nn.Conv2d(now, in_chans, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
