@@ -1,7 +1,7 @@
 """Images drawn by diffusion. It needs the extra ``diffusers``, whose schedulers add the noise and take it away.
 
 dit_digits     foveal train dit-digits
-               one CPU core, minutes; real digits of 14×14 pixels, by class. --data.half False draws them at 28×28 for four times the work a step
+               six minutes of a CPU core; real digits of 14×14 pixels, by class. --data.half False draws them at 28×28 for four times the work a step
 color_match    foveal train color-match
                one CPU core, minutes; strips with two squares of one color. Without a meeting of patches the squares' colors are independent
 dit_emoji      foveal data fetch emoji-google; foveal train dit-emoji

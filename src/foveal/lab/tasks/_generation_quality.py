@@ -39,7 +39,7 @@ def draw_quality(numbers: Mapping[str, Any], folder: Path, distance_name: str) -
         axes.margins(y=0.18)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    copies = ", ".join(f"{numbers[f'copies_{by}']:.0%} by {by}" for by in ("features", "pixels"))
+    copies = ", ".join(f"{numbers[f'copies_{by}']:.1%} by {by}" for by in ("features", "pixels"))
     title = f"{numbers['judged_samples']} drawn and as many training images, each held against as many of the test; {distance_name}"
     figure.suptitle(f"{title}\nnearer to a training image than 99 of 100 test images: {copies} (1 % where nothing is copied)", fontsize=9, color=INK)
     return [put(figure, folder / "quality.png")]
