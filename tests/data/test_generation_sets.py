@@ -24,7 +24,7 @@ def test_digits_to_be_drawn_are_those_that_are_classified() -> None:
             assert image.min() >= -1
             assert image.max() <= 1
     assert drawn.size == (8, 8)
-    assert DigitImages().smoke_data() == DigitImages(train_digits=16)
+    assert DigitImages().smoke_data() == DigitImages(source="digits", train_digits=16)
     photo = Image.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 10, 3))
     assert drawn.prepare(photo).shape == (1, 8, 8)
 

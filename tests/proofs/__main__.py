@@ -13,10 +13,13 @@ from benchmarks._page import page as sections
 
 from foveal._machine import processor
 
-from . import caam, catt, color_judge, flag_detection, flag_swap, global_cue, halo_reach, presence_xor, recall, signed_readout, solid_pairs
+from . import caam, catt, color_judge, color_match, flag_detection, flag_swap, global_cue, halo_reach, presence_xor, recall, signed_readout, solid_pairs
 from .proof import SEEDS, Proof, Row, line
 
-_MODULES = (halo_reach, global_cue, recall, signed_readout, presence_xor, flag_swap, flag_detection, solid_pairs, color_judge, caam, catt)
+_MODULES = (
+    *(halo_reach, global_cue, recall, signed_readout, presence_xor, flag_swap, flag_detection, solid_pairs),
+    *(color_judge, color_match, caam, catt),
+)
 PROOFS = {module.__name__.rpartition(".")[2]: module.PROOF for module in _MODULES}
 PAGE = Path(__file__).parents[2] / "docs" / "proofs.md"
 HEAD = f"""# Proofs

@@ -12,10 +12,13 @@ from foveal import InputError
 from foveal.cli import main
 from foveal.lab.compare import make_plan, run_plan, write_report, write_results
 from foveal.lab.data import ColorMatch, DigitImages
-from foveal.lab.recipes import get_recipe
+from foveal.lab.recipes import get_recipe, smoke
+from foveal.lab.recipes.diffusion import ddpm
 from foveal.lab.tasks import Diffusion, image_grid
-from foveal.lab.tasks._generation_report import nearest
+from foveal.lab.tasks._generation_interpolations import slerp
+from foveal.lab.tasks._image_grid import pixels
 from foveal.lab.training import Optim, Recipe, evaluate, fit, load_data, load_run, read_json, write_json
+from foveal.lab.training.optimizing import make_schedule
 from foveal.models import DiT
 from tests.tasks.contract import RunContract
 
@@ -23,7 +26,7 @@ pytest.importorskip("diffusers")
 RECIPE = Recipe(
     data=DigitImages(source="digits", train_digits=48),
     model=DiT(width=24, depth=1, num_heads=2, patch_size=2, attention="denoising"),
-    task=Diffusion(sampling_steps=3),
+    task=Diffusion(sampling_steps=3, metric="digits", judged_samples=24),
     optim=Optim(lr=2e-3, ema=0.9, weight_decay=0.0),
     steps=6,
     batch_size=8,
@@ -57,6 +60,19 @@ class Knows(nn.Module):
         return ((x.double() - kept.sqrt() * self.images) / (1 - kept).sqrt()).float()
 
 
+class Answers(Knows):
+    """The same, as velocity or image."""
+
+    def __init__(self, images: torch.Tensor, timesteps: int, kind: str) -> None:
+        super().__init__(images, timesteps)
+        self.kind = kind
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        noise, kept = super().forward(x, t, y).double(), self.kept[t][:, None, None, None]
+        velocity = kept.sqrt() * noise - (1 - kept).sqrt() * self.images
+        return {"epsilon": noise, "v_prediction": velocity, "sample": self.images.expand_as(noise)}[self.kind].float()
+
+
 class Nothing(Knows):
     """Sees what it is asked."""
 
@@ -84,6 +100,23 @@ def test_noise_is_added_by_the_cosine_schedule_and_predicted() -> None:
     assert times.min() < 10
     assert times.max() == 99
     assert len(times.unique()) > 80
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_whatever_is_answered_it_is_trained_judged_and_drawn_with(kind) -> None:
+    """Who knows the images answers right in each way, and by another way's answer is wrong; all are judged by the noise."""
+    bundle, (images, labels), targets = batch()
+    for answered in ("epsilon", "v_prediction", "sample"):
+        task, model = Diffusion(prediction_type=kind, sampling_steps=20), Answers(images, 1000, answered)
+        torch.manual_seed(0)
+        loss, _ = task.step(model, model, (images, labels), targets, bundle)
+        assert (loss < 1e-5) == (answered == kind)
+        errors = task.predict(model, (images, labels))
+        assert (errors[:, 1:].max() < 1e-3) == (answered == kind)
+    model = Answers(images, 1000, kind)
+    model.images = model.images[:4]
+    drawn = Diffusion(prediction_type=kind, sampling_steps=20).sample(model, bundle, labels[:4].tolist(), guidance=1.0)
+    torch.testing.assert_close(drawn, images[:4], atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4])
@@ -200,23 +233,19 @@ def test_an_image_follows_from_the_seed_and_its_number_alone(monkeypatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"), [({"sampling_steps": 2000}, "sampling_steps"), ({"class_drop": 1.0}, "class_drop"), ({"timesteps": 2}, "timesteps")]
+    ("settings", "says"),
+    [
+        ({"sampling_steps": 2000}, "sampling_steps"),
+        ({"class_drop": 1.0}, "class_drop"),
+        ({"timesteps": 2}, "timesteps"),
+        ({"prediction_type": "noise"}, "prediction_type"),
+        ({"metric": "fid"}, "metric"),
+        ({"judged_samples": 3}, "judged_samples"),
+    ],
 )
 def test_settings_that_mean_nothing_are_refused(settings, says) -> None:
     with pytest.raises(InputError, match=says):
         Diffusion(**settings)
-
-
-def test_nearest_images_by_a_loop_and_a_planted_copy() -> None:
-    images, among = torch.rand(5, 1, 4, 4), torch.rand(30, 1, 4, 4)
-    among[17] = images[3]
-    distances, places = nearest(images, among)
-    for n in range(5):
-        every = [(images[n] - other).square().mean().sqrt().item() for other in among]
-        assert places[n].item() == min(range(30), key=every.__getitem__)
-        assert distances[n].item() == pytest.approx(min(every), abs=1e-6)
-    assert places[3] == 17
-    assert distances[3] == 0
 
 
 def test_a_grid_holds_the_images_row_by_row(tmp_path) -> None:
@@ -228,11 +257,25 @@ def test_a_grid_holds_the_images_row_by_row(tmp_path) -> None:
         assert [picture.getpixel(place) for place in ((0, 0), (67, 67), (133, 67), (65, 0))] == [(0, 0, 0), (255, 0, 0), (255, 255, 255), (255, 255, 255)]
 
 
+def test_slerp_keeps_the_length_of_noise_and_its_ends() -> None:
+    a, b = torch.randn(2, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(slerp(a, b, 0.0), a)
+    torch.testing.assert_close(slerp(a, b, 1.0), b)
+    # on the circle through both, at a third of the angle
+    length, angle = a.norm(), torch.arccos((a * b).sum() / a.norm() / b.norm())
+    b = b * length / b.norm()
+    third = slerp(a, b, 1 / 3)
+    assert third.norm().item() == pytest.approx(length.item())
+    assert torch.arccos((a * third).sum() / length**2).item() == pytest.approx(angle.item() / 3)
+    torch.testing.assert_close(slerp(a, a, 0.4), a)
+
+
 class TestRuns(RunContract):
     recipe = RECIPE
 
     def test_a_finished_run_has_its_pictures(self, run) -> None:
-        assert {path.name for path in (run / "report").iterdir()} == {"samples.png", "nearest.png", "curves.png"}
+        names = {"samples.png", "interpolations.png", "nearest.png", "quality.png", "curves.png"}
+        assert {path.name for path in (run / "report").iterdir()} == names
         for path in (run / "report").iterdir():
             with Image.open(path) as picture:
                 assert min(picture.size) > 200
@@ -243,9 +286,25 @@ class TestRuns(RunContract):
         recipe, bundle, model = load_run(run)
         again = evaluate(model, bundle.test, recipe, bundle)
         assert again["noise_mse"] == metrics["noise_mse"]
+        # what was drawn when the run ended is drawn again
+        judged = recipe.task.assess(model, bundle, run)
+        assert any("needs 128 images" in note for note in judged.pop("notes"))
+        assert judged == {name: metrics[name] for name in judged}
+        assert judged["judged_samples"] == 24
+        assert any("no Fréchet distance in a digit classifier's features was computed" in note for note in metrics["notes"])
         cost = recipe.task.cost(model, bundle)
         assert cost.parameters == metrics["parameters"]
         assert cost.macs > 0
+
+    def test_eval_draws_and_judges_as_many_as_are_asked_for(self, run, tmp_path, capsys) -> None:
+        assert main(["eval", str(run), "--task.judged-samples", "12", "--out", str(tmp_path)]) == 0
+        assert "no Fréchet distance in a digit classifier's features" in capsys.readouterr().out
+        written = read_json(tmp_path / "eval.json")
+        assert written["test"]["judged_samples"] == 12
+        assert "judged_samples" not in written["val"]
+        assert main(["eval", str(run), "--task.metric", "inception", "--out", str(tmp_path)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "torch-fidelity" in line or "inception_weights" in line
 
     def test_it_draws_on_the_command_line(self, run, tmp_path, capsys) -> None:
         words = ["sample", str(run), "-n", "6", "--classes", "3", "5", "--guidance", "2", "--out"]
@@ -256,7 +315,13 @@ class TestRuns(RunContract):
         assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
         assert main([*words, str(tmp_path / "other.png"), "--seed", "1"]) == 0
         assert (tmp_path / "one.png").read_bytes() != (tmp_path / "other.png").read_bytes()
+        assert main([*words, str(tmp_path / "one.png"), "--folder", str(tmp_path / "each")]) == 0
+        assert sorted(path.name for path in (tmp_path / "each").iterdir()) == [f"0000{n}-{3 if n < 3 else 5}.png" for n in range(6)]
         recipe, bundle, model = load_run(run)
+        last = recipe.task.sample(model, bundle, [3, 3, 3, 5, 5, 5], guidance=2.0)[5]
+        with Image.open(tmp_path / "each" / "00005-5.png") as picture:
+            assert picture.size == (8, 8)
+            assert list(picture.convert("L").tobytes()) == pixels(last).flatten().tolist()
         assert image_grid(recipe.task.sample(model, bundle, [3, 3, 3, 5, 5, 5], guidance=2.0)) == (tmp_path / "one.png").read_bytes()
 
     @pytest.mark.parametrize(
@@ -265,6 +330,7 @@ class TestRuns(RunContract):
             (["--classes", "eleven"], "unknown class 'eleven'"),
             (["--classes", "1", "1"], "named once"),
             (["--out", "samples.jpg"], "ends with .png"),
+            (["--folder", __file__], "is a file"),
             (["-n", "0"], "n must be at least 1"),
             (["--steps", "5000"], "at most the 1000"),
             (["--guidance", "-1"], "guidance must be at least 0"),
@@ -307,7 +373,7 @@ def test_a_run_without_classes_draws_too(tmp_path, capsys) -> None:
     recipe = replace(get_recipe("color-match"), data=data, task=Diffusion(sampling_steps=2), steps=2, eval_every=1, checkpoint_every=2, trackers=())
     recipe = replace(recipe, model=DiT(width=24, depth=1, num_heads=2, patch_size=2), batch_size=4)
     fit(recipe, tmp_path / "run", quiet=True)
-    assert {path.name for path in (tmp_path / "run" / "report").iterdir()} == {"samples.png", "nearest.png", "curves.png"}
+    assert {path.name for path in (tmp_path / "run" / "report").iterdir()} == {"samples.png", "interpolations.png", "nearest.png", "curves.png"}
     assert main(["sample", str(tmp_path / "run"), "-n", "4", "--out", str(tmp_path / "four.png")]) == 0
     assert "4 images\n" in capsys.readouterr().out
     for words in (["--classes", "3"], ["--guidance", "2"]):
@@ -315,11 +381,36 @@ def test_a_run_without_classes_draws_too(tmp_path, capsys) -> None:
         assert "has no classes" in capsys.readouterr().err
 
 
+def test_the_unet_of_the_paper_is_trained_as_published(tmp_path, monkeypatch) -> None:
+    recipe = ddpm(DigitImages())
+    assert (recipe.batch_size, recipe.optim.lr, recipe.optim.ema, recipe.model.dropout) == (128, 2e-4, 0.9999, 0.1)
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=2e-4)
+    schedule = make_schedule(optimizer, recipe)
+    rates = []
+    for step in (0, 2_500, 5_000, 400_000, 799_999):
+        schedule.step_update(step)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] < 1.1e-5
+    assert rates[1:] == pytest.approx([1.05e-4, 2e-4, 2e-4, 2e-4], rel=0.01)
+    small = smoke(recipe, steps=4)
+    small = replace(small, task=replace(small.task, sampling_steps=2))
+    monkeypatch.setattr("foveal.lab.training.finishing._without_pictures", lambda task: ["no pictures in this test"])
+    assert 0 < fit(small, tmp_path / "run", quiet=True)["noise_mse"] < 2
+    assert main(["sample", str(tmp_path / "run"), "-n", "2", "--out", str(tmp_path / "two.png")]) == 0
+
+
 def test_a_run_that_draws_nothing_says_so(tmp_path, capsys) -> None:
     recipe = replace(get_recipe("digits"), steps=1, eval_every=1, checkpoint_every=1, batch_size=4, trackers=())
     fit(replace(recipe, data=replace(recipe.data, source="digits")), tmp_path / "run", quiet=True)
     assert main(["sample", str(tmp_path / "run"), "--out", str(tmp_path / "no.png")]) == 2
     assert "a run of Classification, which draws no images" in capsys.readouterr().err
+
+
+def test_a_metric_that_cannot_be_had_is_refused_before_anything_is_made(tmp_path, capsys) -> None:
+    assert main(["train", "color-match", "--smoke", "--task.metric", "digits", "--out", str(tmp_path / "run")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "classes 0 to 9" in line
+    assert not (tmp_path / "run" / "recipe.json").exists()
 
 
 def test_without_diffusers_one_line_names_the_extra_before_anything_is_made(tmp_path, monkeypatch, capsys) -> None:

@@ -39,17 +39,29 @@ def evaluate_run(words: list[str]) -> None:
         splits[name] = evaluate(model, split, recipe, bundle, results=results)
         if results:
             contents[out / f"results-{name}.json"] = results
+    notes = _assess(recipe.task, model, bundle, Path(found.name), splits["test"])
     if changed:
         contents[out / "settings.json"] = changed
         print("judged with other settings than the run's: " + ", ".join(f"{name} {value['here']} (run: {value['run']})" for name, value in changed.items()))
     columns = {number: None for metrics in splits.values() for number in scalars(metrics)}
-    rows = ((name, *("–" if metrics[number] is None else f"{metrics[number]:.4f}" for number in columns)) for name, metrics in splits.items())
+    rows = ((name, *("–" if metrics.get(number) is None else f"{metrics[number]:.4f}" for number in columns)) for name, metrics in splits.items())
     console().print(table(("split", *columns), rows))
     classes = splits["test"].get("per_class")
     if classes:
         rows = ((name, *("–" if value is None else f"{value:.4f}" for value in numbers.values())) for name, numbers in classes.items())
         console().print(table(("class", *next(iter(classes.values()))), rows, title="test, by class", title_justify="left"))
+    for note in notes:
+        print(note)
     _write(contents)
+
+
+def _assess(task: Any, model: Any, bundle: Any, run: Path, numbers: dict[str, Any]) -> list[str]:
+    """What a task measures of a finished run besides, into the numbers of its test; and what it says of it."""
+    task.check_data(bundle)
+    found = task.assess(model.eval(), bundle, run)
+    notes: list[str] = found.pop("notes", [])
+    numbers |= found
+    return notes
 
 
 def _chosen(words: list[str]) -> tuple[Any, dict[str, Any]]:

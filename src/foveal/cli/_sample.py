@@ -35,6 +35,8 @@ class _Sample:
     """Image number i follows from it and i."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("samples.png")
     """The picture, a .png."""
+    folder: Path | None = None
+    """Folder that gets every image as a file of its own too, such as 00007-CLASS.png, in its own size."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.n <= _MOST:
@@ -58,7 +60,8 @@ def sample(words: list[str]) -> None:
     from ..lab.tasks import Generation, image_grid
     from ..lab.training import load_run
 
-    check_folder(chosen.out.absolute().parent)
+    for place in (chosen.out.absolute().parent, *([] if chosen.folder is None else [chosen.folder])):
+        check_folder(place)
     found = resolve_model(str(chosen.run), accept=["run"])
     recipe, bundle, model = load_run(Path(found.name))
     task = recipe.task
@@ -77,10 +80,14 @@ def sample(words: list[str]) -> None:
         model = model.to(torch.accelerator.current_accelerator())
     images = task.sample(model, bundle, labels, seed=chosen.seed, guidance=chosen.guidance, steps=chosen.steps)
     replace_file(chosen.out, image_grid(images))
+    if chosen.folder is not None:
+        for number, image in enumerate(images):
+            kind = f"-{bundle.classes[labels[number]]}".replace("/", "-") if bundle.classes else ""
+            replace_file(chosen.folder / f"{number:05d}{kind}.png", image_grid(image[None], smallest=1))
     if chosen.n < len(kinds):
         print(f"{chosen.n} images are fewer than {len(kinds)} classes, so not every class is there", file=sys.stderr)
     if task.note():
         print(task.note(), file=sys.stderr)
     shown = dict.fromkeys(bundle.classes[label] for label in labels) if bundle.classes else ()
     print(f"{chosen.n} images" + (f" of {', '.join(shown)}, in this order" if shown else ""))
-    print(chosen.out)
+    print(chosen.out if chosen.folder is None else f"{chosen.out}\n{chosen.folder}")

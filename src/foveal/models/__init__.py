@@ -22,6 +22,7 @@ from .segmentation import DilatedNet, DilatedResNet, MAResUNet, MultistageUNet, 
 from .stereo import PSMNet, PyramidStereoNet
 from .t2t import T2T, T2T_SIZES, T2TViT, eamlp
 from .timesformer import TimeSformer
+from .unet import DiffusionUNet, UNet
 from .video_language import VideoLanguage, VideoLanguageModel, VideoLlama
 from .vit import SIZES, VisionTransformer, ViT, share_initial_weights_
 
@@ -44,6 +45,7 @@ __all__ = [
     "Detector",
     "DiT",
     "DiffusionTransformer",
+    "DiffusionUNet",
     "DilatedNet",
     "DilatedResNet",
     "EfficientResNet",
@@ -78,6 +80,7 @@ __all__ = [
     "T2TViT",
     "TimeSformer",
     "TwoStreamBlock",
+    "UNet",
     "ViT",
     "VideoLanguage",
     "VideoLanguageModel",

@@ -21,6 +21,7 @@ from .._ranges import Range
 from ..attention import CORES, FAMILIES, AttentionConfig, CrossSampleDictionary, TokenAttention, attention_class, config_from_dict, list_attentions
 from ..attention._grid import set_grid
 from ._built import Remembers
+from ._conditioned import checked_inputs
 from ._config import NAMED_OPTIONS, Arm, ModelConfig, register_model
 from ._mlp import Mlp
 from .vit import pair
@@ -114,13 +115,7 @@ class DiffusionTransformer(nn.Module, Remembers):
         nn.init.zeros_(self.final_layer.linear.weight)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        if x.ndim != 4 or tuple(x.shape[1:]) != (self.in_chans, *self.img_size) or not x.is_floating_point():
-            want = f"(B, {self.in_chans}, {self.img_size[0]}, {self.img_size[1]})"
-            raise InputError(f"this diffusion transformer expects images {want} in floating point, got {tuple(x.shape)} of {x.dtype}")
-        for name, value in (("timesteps", t), ("classes", y)):
-            if value is not None and value.shape != x.shape[:1]:
-                raise InputError(f"{name} must be one for each of {len(x)} images, got {tuple(value.shape)}")
-        y = torch.full_like(t, self.num_classes, dtype=torch.long) if y is None else y
+        y = checked_inputs("diffusion transformer", x, t, y, in_chans=self.in_chans, size=self.img_size, num_classes=self.num_classes)
         condition = self.t_embedder(t) + self.y_embedder(y)
         x = self.x_embedder(x) + self.pos_embed
         for block in self.blocks:

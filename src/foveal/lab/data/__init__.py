@@ -8,6 +8,7 @@ from .contexts import NICO, ContextedDigits, ImageNet9
 from .cutouts import Cutouts
 from .detection import CocoFolder, CutoutScenes, DetectionBundle, DigitScenes, FlagSwapBoxes, NucleiInstances, instances_of
 from .digits import Digits, list_digit_sources, load_digits
+from .emoji import Emoji
 from .folder import ImageFolder
 from .generation import ColorMatch, DigitImages, ImageBundle
 from .generation_files import CIFAR10Files, FolderImages, TinyImageNet
@@ -70,6 +71,7 @@ __all__ = [
     "DigitImages",
     "DigitScenes",
     "Digits",
+    "Emoji",
     "FlagSwap",
     "FlagSwapBoxes",
     "FolderImages",

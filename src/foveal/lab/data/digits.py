@@ -22,7 +22,7 @@ from ._fetch import packaged
 
 __all__ = ["Digits", "list_digit_sources", "load_digits", "split_by_class"]
 
-_FEW = 16
+FEW = 16
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
@@ -112,7 +112,7 @@ class Digits(Data):
 
     def smoke_data(self) -> "Digits":
         """So few to train on that a network which learns shows it within some steps."""
-        return self if self.train_digits == _FEW else replace(self, train_digits=_FEW)
+        return self if self.train_digits == FEW else replace(self, train_digits=FEW)
 
 
 class _DigitSplit:

@@ -15,7 +15,7 @@ from .detection import (
     flag_detection,
     nuclei_detection,
 )
-from .diffusion import color_match, dit_digits
+from .diffusion import color_match, dit_digits, dit_emoji, unet_cifar10
 from .environments import (
     contexted_digits,
     contexted_digits_erm,
@@ -67,6 +67,7 @@ __all__ = [
     "digit_detection",
     "digits",
     "dit_digits",
+    "dit_emoji",
     "dna_timesformer_k400",
     "dna_timesformer_ntu",
     "dna_timesformer_smarthome",
@@ -114,6 +115,7 @@ __all__ = [
     "t2t_vit_14_ea",
     "t2t_vit_19_ea",
     "timesformer_k400",
+    "unet_cifar10",
     "vaihingen",
     "viscop",
     "viscop_dna",

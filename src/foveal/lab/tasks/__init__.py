@@ -26,6 +26,8 @@ How a task enters the library, so that ``foveal train``, ``eval``, ``compare`` a
    ``metrics``          fresh torchmetrics; ``update`` counts a batch, ``summarize`` makes plain numbers, and by class
                         ``per_class: {class: {name: number}}``
    ``chance``           the headline of guessing, or None
+   ``check_data``       refuses, before training, what would be found wanting at its end
+   ``assess``           further numbers of a finished run, which cost too much for every evaluation
    ``cost``             multiply-adds of one sample, where an image alone does not drive the network
    ``results``          what was found in a batch, for a file in the format of a benchmark; none by default
    ``draw_truth``       samples and truth as rows of pictures; ``draw`` predictions and errors below them;

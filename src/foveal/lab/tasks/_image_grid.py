@@ -32,12 +32,12 @@ def mosaic(rows: Sequence[Sequence[Tensor]], columns: int, *, scale: int = 1) ->
     return sheet
 
 
-def image_grid(images: Tensor) -> bytes:
-    """``(n, C, H, W)`` as a PNG, row by row in a square as nearly as it goes; small images enlarged by whole pixels, so that they can be looked at."""
+def image_grid(images: Tensor, *, smallest: int = _SMALLEST_SIDE) -> bytes:
+    """``(n, C, H, W)`` as a PNG, row by row in a square as nearly as it goes; images whose side is below ``smallest`` enlarged by whole pixels, to be seen."""
     from PIL import Image
 
     columns = int(np.ceil(len(images) ** 0.5))
-    scale = max(1, _SMALLEST_SIDE // images.shape[-2])
+    scale = max(1, smallest // images.shape[-2])
     sheet = mosaic([list(images[start : start + columns]) for start in range(0, len(images), columns)], columns, scale=scale)
     content = io.BytesIO()
     Image.fromarray(sheet).save(content, format="PNG", optimize=True)

@@ -122,6 +122,13 @@ class Task(ABC):
         """Keyword arguments of the model's ``build``."""
         return {"img_size": bundle.img_size, "in_chans": bundle.in_chans, "num_classes": len(bundle.classes)}
 
+    def check_data(self, bundle: DataBundle) -> None:  # noqa: B027  # most take what their data are
+        """Refuse, before anything is trained, data or packages that would be found wanting at its end. Nothing by default.
+
+        Raises:
+            ValueError: what is missing, and how to get it.
+        """
+
     def collate(self, samples: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
         """Samples to a batch ``(inputs, targets)``; ``len(targets)`` is their number. Tensors, and lists, tuples and dicts of them go to the device."""
         inputs, targets = default_collate(list(samples))
@@ -239,6 +246,16 @@ class Task(ABC):
     def draw_prediction(self, inputs: Any, outputs: Any, bundle: DataBundle) -> list[Row]:
         """What was predicted for images without a truth."""
         return []
+
+    def assess(self, model: nn.Module, bundle: DataBundle, folder: Path) -> Metrics:
+        """Further numbers of a finished run on its test, which cost too much for every evaluation; ``notes`` among them are lines of text. None by default.
+
+        Args:
+            model: trained, in evaluation mode.
+            bundle: its data.
+            folder: of the run, for what is kept to measure with.
+        """
+        return {}
 
     def write_report(self, model: nn.Module, bundle: DataBundle, metrics: Metrics, folder: Path) -> list[Path]:
         """Pictures of a finished run, for people; its files. None by default.

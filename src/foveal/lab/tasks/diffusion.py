@@ -1,8 +1,10 @@
-"""Denoising diffusion: the network says which noise was added to an image, and draws by taking it away step by step.
+"""Denoising diffusion: the network says what of an image is noise, and draws by taking it away step by step.
 
 Papers     Ho et al., "Denoising Diffusion Probabilistic Models", 2020 (arXiv 2006.11239); cosine schedule: Nichol and Dhariwal, 2021 (arXiv 2102.09672);
            sampling (DDIM): Song et al., 2020 (arXiv 2010.02502); guidance by a class that is left out at times: Ho and Salimans, 2022 (arXiv 2207.12598)
-Formula    x_t = √ᾱ_t · x + √(1 − ᾱ_t) · ε;   loss = ‖ε − network(x_t, t, class)‖², a mean over pixels
+           velocity: Salimans and Ho, 2022 (arXiv 2202.00512)
+Formula    x_t = √ᾱ_t · x + √(1 − ᾱ_t) · ε;   loss = ‖target − network(x_t, t, class)‖², a mean over pixels; the target is the noise ε, the velocity
+           √ᾱ_t · ε − √(1 − ᾱ_t) · x, or the image x
 Noise and steps are those of diffusers' ``DDIMScheduler``.
 
 Shapes     B batch, C channels, H height, W width
@@ -13,27 +15,33 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
-from ..._errors import InputError, require
+from ..._errors import InputError, require, unknown
 from ..._ranges import Range
 from ...analysis import cost
 from ...attention import Cost
 from ..data import DataBundle, seed_of
 from ._generation import Generation, size_of
-from ._generation_report import draw_curves, draw_nearest, draw_samples
+from ._generation_interpolations import draw_interpolations
+from ._generation_nearest import draw_nearest
+from ._generation_quality import draw_quality
+from ._generation_report import draw_curves, draw_samples
 from ._task import Metrics, PrimaryMetric, register_task
 
 __all__ = ["Diffusion"]
 
+PredictionType = Literal["epsilon", "v_prediction", "sample"]
 _PARTS = 4
 """Equal parts of the timesteps, in each of which a judged image has one."""
 _AT_ONCE = 100
+_PAIRS = 10
+"""Noises between which images are drawn."""
 """Images that are drawn together."""
 
 
@@ -63,10 +71,15 @@ class Diffusion(Generation):
     """Of images drawn: 1 is the answer for the class, more goes on in its direction from the answer without class."""
     sampling_steps: int = 50
     """Steps of DDIM in which an image is drawn, at most as many as timesteps."""
+    prediction_type: PredictionType = "epsilon"
+    """What the network answers, by diffusers' names: the noise, the velocity, or the image. Where nearly all is noise, the noise says nothing of the image,
+    so that a network which is trained shortly on epsilon draws no whole shapes. Runs are judged by the noise that follows, whichever it is."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_steps(self.sampling_steps, self.timesteps, "sampling_steps")
+        if self.prediction_type not in get_args(PredictionType):
+            raise unknown("prediction_type", self.prediction_type, get_args(PredictionType))
 
     def model_kwargs(self, bundle: DataBundle) -> dict[str, Any]:
         # asked before anything of a run is made
@@ -80,7 +93,21 @@ class Diffusion(Generation):
         hidden = torch.rand(len(images), device=images.device) < self.class_drop
         shown = torch.where(hidden, len(bundle.classes), labels)
         predicted = forward(_scheduler(self.timesteps).add_noise(images, noise, t), t, shown)
-        return F.mse_loss(predicted.float(), noise), {}
+        return F.mse_loss(predicted.float(), self._target(images, noise, t)), {}
+
+    def _target(self, images: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        if self.prediction_type == "epsilon":
+            return noise
+        return images if self.prediction_type == "sample" else _scheduler(self.timesteps).get_velocity(images, noise, t)
+
+    def _noise(self, predicted: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        """The noise that an answer stands for."""
+        if self.prediction_type == "epsilon":
+            return predicted
+        kept = _scheduler(self.timesteps).alphas_cumprod.to(noisy.device)[t][:, None, None, None]
+        if self.prediction_type == "sample":
+            return (noisy - kept.sqrt() * predicted) / (1 - kept).sqrt()
+        return kept.sqrt() * predicted + (1 - kept).sqrt() * noisy
 
     def predict(self, model: nn.Module, inputs: Any) -> Any:
         """Squared errors ``(B, 4)``, one in each quarter of the timesteps."""
@@ -88,8 +115,9 @@ class Diffusion(Generation):
         noises, times = _judged_at(images, self.timesteps)
         errors = []
         for noise, t in zip(noises, times, strict=True):
-            predicted = model(_scheduler(self.timesteps).add_noise(images, noise, t), t, labels)
-            errors.append((predicted.float() - noise).square().flatten(1).mean(1))
+            noisy = _scheduler(self.timesteps).add_noise(images, noise, t)
+            predicted = self._noise(model(noisy, t, labels).float(), noisy, t)
+            errors.append((predicted - noise).square().flatten(1).mean(1))
         return torch.stack(errors, 1)
 
     def metrics(self, bundle: DataBundle) -> MetricCollection:
@@ -119,6 +147,23 @@ class Diffusion(Generation):
         Raises:
             ValueError: a class that is not there, no steps or more than timesteps, guidance below 0 or of what has no classes.
         """
+        return self.draw_from(model, bundle, self.latents(bundle, len(labels), seed=seed), labels, guidance=guidance, steps=steps)
+
+    def latents(self, bundle: DataBundle, count: int, *, seed: int = 0) -> Tensor:
+        """The noises ``(n, C, H, W)`` that :meth:`sample` begins from."""
+        shape = (bundle.in_chans, *size_of(bundle))
+        noises = [torch.randn(shape, generator=torch.Generator().manual_seed(seed_of(seed, "sample", place))) for place in range(count)]
+        return torch.stack(noises) if noises else torch.empty(0, *shape)
+
+    @torch.no_grad()
+    def draw_from(
+        self, model: nn.Module, bundle: DataBundle, latents: Tensor, labels: Sequence[int], *, guidance: float | None = None, steps: int | None = None
+    ) -> Tensor:
+        """Images ``(n, C, H, W)`` out of noises ``(n, C, H, W)``, as :meth:`sample` draws them.
+
+        Raises:
+            ValueError: as there.
+        """
         steps, guidance = self.sampling_steps if steps is None else steps, self.guidance if guidance is None or not bundle.classes else guidance
         _check_steps(steps, self.timesteps, "steps")
         if guidance < 0:
@@ -126,26 +171,30 @@ class Diffusion(Generation):
         known = max(len(bundle.classes), 1)
         if any(not 0 <= label < known for label in labels):
             raise InputError(f"classes are numbers from 0 to {known - 1}, got {sorted(set(labels))}")
-        device, drawn = next(model.parameters()).device, []
-        shape = (bundle.in_chans, *size_of(bundle))
+        device, drawn = next(model.parameters()).device, [latents[:0]]
         for first in range(0, len(labels), _AT_ONCE):
             some = torch.tensor(labels[first : first + _AT_ONCE])
-            x = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed_of(seed, "sample", first + n))) for n in range(len(some))])
-            x, some = x.to(device), some.to(device) if bundle.classes else torch.zeros_like(some, device=device)
-            scheduler = _new_scheduler(self.timesteps)
+            x = latents[first : first + _AT_ONCE].to(device)
+            some = some.to(device) if bundle.classes else torch.zeros_like(some, device=device)
+            scheduler = _new_scheduler(self.timesteps, self.prediction_type)
             scheduler.set_timesteps(steps)
             for t in scheduler.timesteps.tolist():
-                noise = _guided(model, x, t, some, len(bundle.classes), guidance)
+                answer = _guided(model, x, t, some, len(bundle.classes), guidance)
                 # what is left of an image at the first steps is so little that the noise that is taken away must be that of the clipped image
-                x = scheduler.step(noise, t, x, use_clipped_model_output=True).prev_sample
+                x = scheduler.step(answer, t, x, use_clipped_model_output=True).prev_sample
             drawn.append(x.cpu())
-        return torch.cat(drawn) if drawn else torch.empty(0, *shape)
+        return torch.cat(drawn)
 
     def write_report(self, model: nn.Module, bundle: DataBundle, metrics: Metrics, folder: Path) -> list[Path]:
-        """``samples.png``, ``nearest.png``, and ``curves.png`` where the run has a history."""
+        """``samples.png``, ``interpolations.png``, ``nearest.png``; ``quality.png`` where drawn images were judged, ``curves.png`` where there is a history."""
+        network = self.feature_network(model, bundle, folder.parent)
         return [
             draw_samples(lambda labels: self.sample(model, bundle, labels), bundle, folder, about=self._about(bundle)),
-            draw_nearest(lambda labels: self.sample(model, bundle, labels, seed=1), bundle, folder),
+            draw_interpolations(
+                lambda latents, labels: self.draw_from(model, bundle, latents, labels), self.latents(bundle, _PAIRS, seed=3), bundle.classes, folder
+            ),
+            draw_nearest(lambda labels: self.sample(model, bundle, labels, seed=1), bundle, folder, network),
+            *draw_quality(metrics, folder, "" if network is None else network.distance_name),
             *draw_curves(folder, self.primary_metric),
         ]
 
@@ -154,7 +203,7 @@ class Diffusion(Generation):
 
 
 def _guided(model: nn.Module, x: Tensor, t: int, labels: Tensor, classes: int, guidance: float) -> Tensor:
-    """The noise without class, and ``guidance`` times as far from it as the noise of the class."""
+    """The answer without class, and ``guidance`` times as far from it as the answer for the class."""
     times = torch.full((len(x),), t, device=x.device)
     if not classes or guidance == 1:
         return model(x, times, labels)
@@ -168,12 +217,12 @@ def _check_steps(steps: int, timesteps: int, name: str) -> None:
         raise InputError(f"{name} must be at least 1 and at most the {timesteps} timesteps of training, got {steps}")
 
 
-def _new_scheduler(timesteps: int) -> Any:
+def _new_scheduler(timesteps: int, prediction_type: PredictionType = "epsilon") -> Any:
     require("the task Diffusion", ("diffusers",))
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     # trailing: sampling begins at the last timestep, which is all noise, as the first draws of noise are
-    return DDIMScheduler(num_train_timesteps=timesteps, beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing")
+    return DDIMScheduler(num_train_timesteps=timesteps, beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing", prediction_type=prediction_type)
 
 
 @lru_cache(maxsize=4)

@@ -40,8 +40,11 @@ __all__ = [
 
 _LATER: dict[str, Any] = {"repeats": 1, "patience": None}
 _LATER_IN: dict[str, dict[str, Any]] = {
-    "data": {"train_rotation": "so3", "test_rotation": "so3", "distractor_classes": "others"},
-    "task": {"bce": False, "votes": 1, "vote_scale": None, "vote_rotation": "none"},
+    "data": {"train_rotation": "so3", "test_rotation": "so3", "distractor_classes": "others", "half": False},
+    "task": {
+        **{"bce": False, "votes": 1, "vote_scale": None, "vote_rotation": "none"},
+        **{"prediction_type": "epsilon", "metric": "none", "judged_samples": 400, "inception_weights": None},
+    },
     "model": {"pyramid_width": 256, "regions": 512, "global_pool": "token", "depth": None},
     "optim": {
         **{"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "power": 0.9, "milestones": []},

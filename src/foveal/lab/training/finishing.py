@@ -44,6 +44,10 @@ def finish_run(run: Run) -> dict[str, Any]:
     if accelerator.is_main_process:
         samples.write(run.folder)
         write_weights(run.folder / "model.safetensors", run.judged.state_dict())
+        assessed = recipe.task.assess(run.judged.eval(), bundle, run.folder)
+        result["notes"] += assessed.pop("notes", [])
+        metrics |= assessed
+        result |= assessed
         write_json(run.folder / "metrics.json", result)
         if not undrawn:
             recipe.task.write_report(run.judged.eval(), bundle, metrics, run.folder / "report")

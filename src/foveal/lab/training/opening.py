@@ -137,6 +137,7 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path
         ValueError: see :func:`foveal.lab.training.fit`.
     """
     bundle = load_data(recipe.data)
+    recipe.task.check_data(bundle)
     newest = read_newest(run, recipe.to_dict())
     if newest is not None:
         check_classes(run, bundle)

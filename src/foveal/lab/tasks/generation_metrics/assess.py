@@ -1,0 +1,91 @@
+"""Drawn images by every measure that fits them, each beside what as many real images get: images of the training held against those of the test."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...data import DataBundle, Split, seed_of
+from ._network import FEATURES, FeatureNetwork, Features, describe
+from .frechet import frechet_distance
+from .inception_score import inception_score
+from .kernel import kernel_distance
+from .memorization import memorization
+from .precision_recall import NEIGHBORS, precision_recall
+
+__all__ = ["Drawer", "assess", "check_metric", "some_of"]
+
+Drawer = Callable[[Sequence[int]], Tensor]
+"""Images of these classes, ``(n, C, H, W)`` from −1 to 1; of class 0 where there are none."""
+
+_SEARCHED = 20_000
+"""Training images that copies are sought among."""
+
+
+def check_metric(metric: str, bundle: DataBundle, weights: Path | None) -> None:
+    """Refuse a network that cannot be had, before a training begins.
+
+    Raises:
+        ValueError: an unknown name; see :meth:`FeatureNetwork.check`.
+    """
+    FEATURES[metric].check(bundle, weights)
+
+
+def assess(draw: Drawer, bundle: DataBundle, network: FeatureNetwork, count: int) -> dict[str, Any]:
+    """Draw as many images as there are of the test, at most ``count``, of the same classes, and compare.
+
+    The real ones are drawn from their splits by a fixed seed. A Fréchet distance is left out, and a note says so, where the data hold fewer than 2 d images.
+
+    Returns:
+        Numbers by name; ``…_floor`` and ``…_real`` are those of training images in the place of the drawn. Of copies there are ``copies_features`` and
+        ``copies_pixels``, the shares of drawn images that lie nearer to a training image than 99 of 100 test images; ``notes`` say in words what was measured.
+
+    """
+    count = min(count, len(bundle.train), len(bundle.test))
+    if count <= NEIGHBORS:
+        return {"notes": [f"drawn images were not judged: that needs {NEIGHBORS + 1} images of the training and of the test, and there are {count}"]}
+    train, test = _all_of(bundle.train, _SEARCHED), some_of(bundle.test, count)
+    chosen = some_of(bundle.train, count)
+    drawn = draw(test[1]).float().cpu()
+    real, held, own = (describe(network, images) for images in (test[0], chosen[0], drawn))
+    numbers: dict[str, Any] = {"judged_samples": count}
+    notes = []
+    if count >= 2 * network.num_features:
+        numbers |= {"frechet": frechet_distance(real.features, own.features), "frechet_floor": frechet_distance(real.features, held.features)}
+        notes.append(f"{network.distance_name}: {numbers['frechet']:.4g}, real against real {numbers['frechet_floor']:.4g}; {count} images on each side")
+    else:
+        notes.append(
+            f"no {network.distance_name} was computed: it needs {2 * network.num_features} images of the training, of the test and drawn, "
+            f"and {count} were held against each other"
+        )
+    numbers |= {"kernel": kernel_distance(real.features, own.features), "kernel_floor": kernel_distance(real.features, held.features)}
+    for side, features in (("", own.features), ("_real", held.features)):
+        numbers[f"precision{side}"], numbers[f"recall{side}"] = precision_recall(real.features, features)
+    numbers |= _of_classifier(network, own, torch.tensor(test[1]), "") | _of_classifier(network, held, torch.tensor(chosen[1]), "_real")
+    every = describe(network, train[0]).features
+    numbers["copies_features"] = memorization(own.features, every, real.features).share
+    numbers["copies_pixels"] = memorization(drawn, train[0], test[0]).share
+    return {**numbers, "notes": notes}
+
+
+def _of_classifier(network: FeatureNetwork, found: Features, labels: Tensor, side: str) -> dict[str, float]:
+    if found.logits is None:
+        return {}
+    numbers = {f"inception_score{side}": inception_score(found.logits)}
+    if network.of_classes:
+        numbers[f"class_accuracy{side}"] = (found.logits.argmax(1) == labels).double().mean().item()
+    return numbers
+
+
+def some_of(split: Split, count: int) -> tuple[Tensor, list[int]]:
+    """So many images of a split and their classes, drawn by a fixed seed: splits may lie in the order of their classes."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed_of("assessed", len(split))))
+    samples = [split[place] for place in order[:count].tolist()]
+    return torch.stack([image for image, _ in samples]), [int(label) for _, label in samples]
+
+
+def _all_of(split: Split, most: int) -> tuple[Tensor, list[int]]:
+    samples = [split[place] for place in range(min(most, len(split)))]
+    return torch.stack([image for image, _ in samples]), [int(label) for _, label in samples]
