@@ -102,6 +102,32 @@ def test_what_varies_in_training_is_not_below_a_cut() -> None:
         assert "head learns first" in why
 
 
+def test_what_begins_at_zero_hides_nothing_from_a_cut() -> None:
+    """Behind the cut something of below comes in again, through weights that learn and are zero at first: the same function until they have learned."""
+
+    class Aside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flat, self.first, self.aside, self.head, self.gate = nn.Flatten(), nn.Linear(12, 8), nn.Linear(8, 4), nn.Linear(8, 2), nn.Linear(4, 2)
+            nn.init.zeros_(self.gate.weight)
+            nn.init.zeros_(self.gate.bias)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(self.flat(x))
+            aside = self.aside(x)
+            return self.head(x) + self.gate(aside)  # type: ignore[no-any-return]
+
+    model, images = Aside(), torch.randn(3, 3, 2, 2)
+    model.requires_grad_(False)
+    model.head.requires_grad_(True)
+    assert find_cut(model, images)[0] is not None, "the gate is frozen too, so nothing ever comes through it"
+    model.gate.requires_grad_(True)
+    cut, why = find_cut(model, images)
+    assert cut is None
+    assert "head learns first" in why
+    assert not model.gate.weight.any(), "left as it was"
+
+
 def test_what_is_kept_is_what_comes_to_the_cut(photographs: Path, tmp_path: Path) -> None:
     recipe = frozen(photographs)
     fit(recipe, tmp_path / "run", quiet=True, features=tmp_path / "kept")

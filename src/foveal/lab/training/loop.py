@@ -74,8 +74,10 @@ def _step(run: Run, step: int) -> tuple[Any, Any]:
     """One step of the optimizer; the last micro-batch."""
     recipe, accelerator, optimizer = run.recipe, run.accelerator, run.optimizer
     batches = run.batches.batches(step)
-    run.model.train()
-    torch.manual_seed(seed_of(recipe.seed, "step", step, accelerator.process_index))
+    if not run.model.training:
+        # it walks through all modules, and only an evaluation or the task leaves this mode
+        run.model.train()
+    _seed(seed_of(recipe.seed, "step", step, accelerator.process_index), accelerator.device)
     run.schedule.step_update(step)
     hold(optimizer, recipe, step)
     for _ in range(recipe.optim.accumulate):
@@ -84,7 +86,7 @@ def _step(run: Run, step: int) -> tuple[Any, Any]:
             loss, reported = recipe.task.step(run.model, run.trained, inputs, targets, run.bundle)
             accelerator.backward(loss)
             if accelerator.sync_gradients and recipe.optim.clip_grad is not None:
-                accelerator.clip_grad_norm_(run.trained.parameters(), recipe.optim.clip_grad)
+                accelerator.clip_grad_norm_(run.parameters, recipe.optim.clip_grad)
             optimizer.step()
             optimizer.zero_grad()
         sums = {"loss": loss.detach() * len(targets), "seen": len(targets), **reported}
@@ -92,6 +94,14 @@ def _step(run: Run, step: int) -> tuple[Any, Any]:
     if run.ema is not None:
         run.ema.update(run.model, step=step)
     return inputs, targets
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    if device.type == "cpu":
+        # torch.manual_seed seeds accelerators too, and where there is none keeps the traceback of every call
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def _check(run: Run, inputs: Any, targets: Any, step: int) -> None:

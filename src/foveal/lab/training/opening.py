@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ class Run:
     """Whether training ends before its last step, and where it was best."""
     last: int = 0
     """The step behind which training ended."""
+
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """Of what is trained; to collect them takes as long as a layer."""
+        return list(self.trained.parameters())
 
     @property
     def judged(self) -> Any:
