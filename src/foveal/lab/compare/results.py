@@ -31,7 +31,7 @@ from .plan import Plan
 from .resolution import read_points
 from .sampling import Sampling
 from .statistics import estimate
-from .tuning import read_tuned, tuning_note
+from .tuning import read_tuned, tuning_notes
 from .words import verdict_words
 
 __all__ = ["check_results", "collect", "write_results"]
@@ -122,7 +122,7 @@ def collect(folder: Path) -> dict[str, Any]:
             "classes": bundle.classes,
             "train_images": len(bundle.train),
             "test_images": len(bundle.test),
-            "notes": [*bundle.notes, *([chosen_on] if (chosen_on := tuning_note(plan)) else []), *diverged],
+            "notes": [*bundle.notes, *tuning_notes(plan), *diverged],
         },
         "metric": {**asdict(headline), "chance": chance},
         "about_model": model.about,

@@ -30,7 +30,7 @@ from .look import look
 from .looks import Look, add_look, read_looks
 from .plan import Plan, as_begun
 from .power import power_lines
-from .tuning import chosen_rates, tuning_jobs, tuning_note, write_tuned
+from .tuning import chosen_rates, tuning_jobs, tuning_notes, write_tuned
 from .watch import Job, Watch
 
 __all__ = ["run_plan"]
@@ -110,7 +110,7 @@ def _tune(plan: Plan, folder: Path, jobs: int, console: Console) -> None:
     if todo:
         _side_by_side(folder, todo, [], jobs, console)
     write_tuned(plan, folder)
-    if note := tuning_note(plan):
+    for note in tuning_notes(plan):
         console.print(f"note: {plain(note)}")
     for name, rate in chosen_rates(plan, folder).items():
         console.print(f"  {name:<28} learns at {rate:g}")

@@ -10,7 +10,7 @@ from ._diverged import DIVERGED
 from .plan import TUNING_SEEDS, Plan
 from .watch import Job
 
-__all__ = ["chosen_rates", "read_tuned", "tuning_jobs", "tuning_note", "write_tuned"]
+__all__ = ["chosen_rates", "read_tuned", "tuning_jobs", "tuning_notes", "write_tuned"]
 
 _FILE = "tuned.json"
 
@@ -25,16 +25,16 @@ def tuning_jobs(plan: Plan, folder: Path) -> list[Job]:
     ]
 
 
-def tuning_note(plan: Plan) -> str:
-    """What a reader must know of how rates were chosen; empty where validation and test are apart."""
+def tuning_notes(plan: Plan) -> list[str]:
+    """What a reader must know of how rates were chosen; nothing where validation and test are apart."""
     bundle = load_data(plan.recipe.data)
     if not plan.learning_rates or bundle.test is not bundle.val:
-        return ""
+        return []
     shared = "of which some judge other seeds" if plan.data_differ else "which also judge"
-    return (
+    return [
         f"there is no test split, so rates were chosen on validation images {shared}: all variants alike, but their numbers look better than they are; "
         "a test folder keeps them apart"
-    )
+    ]
 
 
 def write_tuned(plan: Plan, folder: Path) -> None:
