@@ -26,9 +26,10 @@ WORDS = [
     "--attention",
     "external",
 ]
+OPTIONS = ("num_processes=2", "num_machines=1", "mixed_precision=no", "dynamo_backend=no")
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"],
-    "accelerate": "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no -m".split(),
+    "accelerate": ["accelerate.commands.launch", "--cpu", *(f"--{option}" for option in OPTIONS), "-m"],
 }
 
 
