@@ -17,8 +17,8 @@ __all__ = ["Cut", "attach_", "features_of", "find_cut"]
 _TOLERANCE = 1e-4
 """Of the largest logit: batches of other sizes are summed in other orders."""
 _NOISES = (0.0, 0.01, 0.1)
-"""Added to the weights of what learns. None of it alone: without noise a weight that is zero hides what it leads to, and with much of it what learns drowns what
-goes by it."""
+"""Added to the weights of what learns. None of it alone: without noise a weight that is zero hides what it leads to, and with much of it what learns drowns
+what goes by it."""
 _NAME = "_foveal_cut"
 
 
