@@ -6,7 +6,7 @@ import platform
 import warnings
 from pathlib import Path
 
-__all__ = ["cores", "processor", "quiet_cuda", "workers_note"]
+__all__ = ["cores", "first_process", "processes", "processor", "quiet_cuda", "workers_note"]
 
 
 def processor() -> str:
@@ -20,6 +20,16 @@ def processor() -> str:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processes() -> int:
+    """Processes that ``torchrun`` or ``accelerate launch`` started together, of which this is one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def first_process() -> bool:
+    """Every process of torchrun comes to the end, and one of them says so."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def quiet_cuda() -> None:

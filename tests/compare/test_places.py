@@ -14,7 +14,10 @@ from foveal._errors import InputError
 from foveal.cli import main
 from foveal.lab.compare import Plan, make_network_plan
 from foveal.lab.compare.places import answer, order_words, place_lines, ranked, variants
+from foveal.lab.compare.plan import TUNING_SEEDS
+from foveal.lab.compare.power import expected_spread, power_lines
 from foveal.lab.finetuning import fine_tune
+from foveal.lab.networks._sources import SOURCES
 from foveal.lab.training import Recipe, build_model, load_data, read_json
 from foveal.lab.training.models import build_alike
 
@@ -62,6 +65,51 @@ def test_a_plan_has_the_network_as_it_is_and_every_attention_at_every_place_with
     splits = {tuple(load_data(plan.run_recipe(plan.arms[0], seed).data).val.names) for seed in range(6)}  # type: ignore[attr-defined]
     assert len(splits) > 1, "each seed has its own split"
     assert len({json.dumps(plan.run_recipe(arm, 1).to_dict() | {"model": None}) for arm in plan.arms}) == 1, "budgets are equal"
+
+
+def test_what_is_pretrained_is_read_once_for_a_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Initial weights are shared among attentions that begin at random. A pretrained network shares those that it came with, without a second one beside."""
+    import timm
+    from safetensors.torch import save_file
+
+    torch.manual_seed(3)
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "vit.safetensors")
+    plan, _ = make_network_plan(recipe(folder, weights=tmp_path / "vit.safetensors"), ("external",), ("last_stage",), controls=False)
+    (bundle, read), build = (load_data(plan.recipe.data), list[str]()), SOURCES["timm"].build
+
+    def counted(name: str, weights: str, img_size: int | None) -> torch.nn.Module:
+        read.append(weights)
+        return build(name, weights, img_size)
+
+    monkeypatch.setitem(SOURCES, "timm", replace(SOURCES["timm"], build=counted))
+    for arm in plan.arms:
+        read.clear()
+        build_model(plan.run_recipe(arm, 7), bundle)
+        assert read == [str(tmp_path / "vit.safetensors")], arm.name
+
+
+def test_rates_are_of_pretrained_layers_and_of_what_is_new(folder: Path) -> None:
+    """Where all but what is new is frozen, a rate that left the new alone would choose nothing."""
+    net = recipe(folder, freeze="all-but-new", lr=1e-4, new_lr=3e-3)
+    plan, _ = make_network_plan(net, ("external",), ("last_stage",), looks=(4, 8, 12), tune=True, primary=("external@last_stage",), margin=2.0)
+    assert (plan.seeds, plan.looks, plan.margin) == (tuple(range(12)), (4, 8, 12), 2.0)
+    assert plan.pairs()[0] == ("external@last_stage", "own")
+    assert plan.learning_rates == pytest.approx((5e-5, 1e-4, 2e-4))
+    rates = [plan.run_recipe(plan.arms[0], TUNING_SEEDS[0], rate).optim for rate in plan.learning_rates]
+    assert [optim.lr for optim in rates] == pytest.approx([5e-5, 1e-4, 2e-4])
+    assert [optim.new_lr for optim in rates] == pytest.approx([1.5e-3, 3e-3, 6e-3])
+    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    with pytest.raises(InputError, match="nothing is not compared"):
+        make_network_plan(net, ("external",), ("last_stage",), primary=("nothing",))
+
+
+def test_few_test_images_are_expected_to_tell_little(folder: Path) -> None:
+    plan, _ = make_network_plan(recipe(folder), ("external",), ("last_stage",), seeds=5)
+    found = expected_spread(plan)
+    assert found is not None
+    # two images: their answers differ for one in ten, so a difference has variance 0.1 / 2, half of it each variant's
+    assert found[0] == pytest.approx((0.1 / 2 / 2) ** 0.5)
+    assert "2 test images" in power_lines(plan)[0]
 
 
 def test_controls_can_be_left_out(folder: Path) -> None:
@@ -221,6 +269,49 @@ def test_the_command_goes_from_photographs_to_a_report(folder: Path, tmp_path: P
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before, "what is done is kept"
     assert main([*words[:-1], "2", "--seeds=3"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_command_chooses_rates_and_ends_when_it_is_settled(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether two images settle anything is luck, but for a margin that no difference reaches."""
+    words = ["compare", "--model", "test_vit", "--weights", "random", "--data", str(folder), "--img-size", "160", "--attentions", "external"]
+    words += ["--places", "blocks.5.attn", "--freeze", "all-but-new", "--controls", "False", "--steps", "2", "--batch-size", "4", "--jobs", "1"]
+    words += ["--until", "--tune", "--margin", "1000", "--out", str(tmp_path / "out")]
+    assert main([*words, "--seeds", "4"]) == 2
+    assert "give --seeds or --until, not both" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(words) == 0
+    said, out = capsys.readouterr().out, tmp_path / "out"
+    order = [
+        "with 4 seeds differences below",
+        "× 3 learning rates × 2 seeds that are not judged",
+        "there is no test split, so rates were chosen",
+        "look at 4 seeds",
+    ]
+    places = [said.index(part) for part in order]
+    assert places == sorted(places), "what can be seen is said before anything runs"
+    results, page = read_json(out / "results.json"), (out / "report.html").read_text()
+    assert [look["seeds"] for look in results["statistics"]["looks"]] == [4]
+    assert results["comparisons"][0]["verdict"] == "equal"
+    assert len(results["plan"]["seeds"]) == 4, "eight more seeds were not needed"
+    rates = results["tuning"]["rates"]
+    for name in ("own", "external@blocks.5.attn"):
+        table, chosen = results["tuning"]["arms"][name]["values"], results["tuning"]["arms"][name]["chosen"]
+        for rate, row in zip(rates, table, strict=True):
+            for seed, value in zip(TUNING_SEEDS, row, strict=True):
+                run = out / name / f"rate-{rate:g}" / f"seed-{seed}"
+                assert value == json.loads((run / "history.jsonl").read_text().splitlines()[-1])["val_accuracy"]
+                assert not list(run.rglob("*.safetensors")) or [path.name for path in run.rglob("*.safetensors")] == ["samples.safetensors"]
+        best = max(sum(row) / len(row) for row in table)
+        assert sum(table[rates.index(chosen)]) / 2 == best
+        optim = read_json(out / name / "seed-0/recipe.json")["optim"]
+        assert (optim["lr"], optim["new_lr"]) == pytest.approx((chosen, chosen / rates[1] * 1e-3))
+    assert any("rates were chosen on validation images" in note for note in results["task"]["notes"])
+    assert "same 3 rates" in page
+    assert "Results were looked at after 4 seeds" in page
+    assert not list(out.glob("*/features")), "runs that choose a rate keep features where all do"
+    assert main(words) == 0, "a look that was taken stands"
 
 
 def test_words_that_are_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

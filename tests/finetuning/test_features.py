@@ -36,6 +36,8 @@ def frozen(photographs: Path, **options: object) -> Recipe:
         (replace(VIT, freeze="all-but-attention", attention="denoising", where="last_stage"), 160, "blocks.4", False),
         (replace(VIT, freeze="all-but-new", attention="external", where="blocks.2.attn"), 160, "blocks.2", False),
         (replace(VIT, lora=2), 160, "blocks.0", False),
+        # the sum around the attention goes by it, however large what learns becomes
+        (replace(VIT, freeze="all-but-attention", attention="softmax", where="blocks.0.attn"), 160, "blocks.0", False),
         # its factor is 0, which hides the block from whoever does not look behind it
         (replace(NET, freeze="all-but-new", attention="linear_2d", insert_after=("layer3",)), 64, "layer3.foveal_attention", False),
     ],
@@ -100,6 +102,52 @@ def test_what_varies_in_training_is_not_below_a_cut() -> None:
         cut, why = find_cut(model, torch.randn(3, 3, 2, 2))
         assert cut is None
         assert "head learns first" in why
+
+
+def test_what_begins_at_zero_hides_nothing_from_a_cut() -> None:
+    """Behind the cut something of below comes in again, through weights that learn and are zero at first: the same function until they have learned."""
+
+    class Aside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flat, self.first, self.aside, self.head, self.gate = nn.Flatten(), nn.Linear(12, 8), nn.Linear(8, 4), nn.Linear(8, 2), nn.Linear(4, 2)
+            nn.init.zeros_(self.gate.weight)
+            nn.init.zeros_(self.gate.bias)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(self.flat(x))
+            aside = self.aside(x)
+            return self.head(x) + self.gate(aside)  # type: ignore[no-any-return]
+
+    model, images = Aside(), torch.randn(3, 3, 2, 2)
+    model.requires_grad_(False)
+    model.head.requires_grad_(True)
+    assert find_cut(model, images)[0] is not None, "the gate is frozen too, so nothing ever comes through it"
+    model.gate.requires_grad_(True)
+    cut, why = find_cut(model, images)
+    assert cut is None
+    assert "head learns first" in why
+    assert not model.gate.weight.any(), "left as it was"
+
+
+def test_what_learns_does_not_drown_what_goes_by_it() -> None:
+    """With other weights of what learns, however small, nothing is seen of the way around it; with its own, which are zero, all is."""
+
+    class Drowned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flat, self.first, self.mix, self.norm = nn.Flatten(), nn.Linear(12, 8), nn.Linear(8, 8, bias=False), nn.LayerNorm(8)
+            nn.init.zeros_(self.mix.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(self.flat(x))
+            return self.norm(x + 1e8 * self.mix(x))  # type: ignore[no-any-return]
+
+    model = Drowned().requires_grad_(False)
+    model.mix.requires_grad_(True)
+    cut, why = find_cut(model, torch.randn(3, 3, 2, 2))
+    assert cut is None
+    assert "mix learns first" in why
 
 
 def test_what_is_kept_is_what_comes_to_the_cut(photographs: Path, tmp_path: Path) -> None:

@@ -63,11 +63,16 @@ def peak_memory(prepare: Callable[..., Callable[[], Any]], *args: Any) -> int:
 
 
 def _measure(sender: Any, prepare: Callable[..., Callable[[], Any]], args: tuple[Any, ...]) -> None:
+    sender.send(peak_of_call(prepare, *args))
+
+
+def peak_of_call(prepare: Callable[..., Callable[[], Any]], *args: Any) -> int:
+    """As :func:`peak_memory` in a process that does nothing else: what it did before is memory that the call takes again unseen."""
     torch.set_num_threads(1)
     call = prepare(*args)
     before = _reset_peak()
     call()
-    sender.send(_peak() - before)
+    return _peak() - before
 
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")

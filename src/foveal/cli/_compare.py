@@ -7,21 +7,16 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from .._errors import InputError
-from ._comparing import run_and_report
+from ._comparing import Flag, JudgingOptions, run_and_report
 from ._options import parse
 
 __all__ = ["compare"]
 
 _DEFAULT = "cluttered-digits-mean"
-_Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
-@dataclass(frozen=True)
-class _Compare:
-    """Train several attentions on equal budgets and write an honest report. In a pretrained network: compare --model NAME --data DIR, of which compare --model
-    NAME --help tells.
-    """
-
+@dataclass(frozen=True, kw_only=True)
+class _Compared:
     recipe: Annotated[str | None, tyro.conf.arg(metavar="RECIPE")] = None
     """A recipe out of `foveal list`, of any task; each attention is put into its model. cluttered-digits-mean if not given, image-folder with --data."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -29,20 +24,17 @@ class _Compare:
     attentions: tuple[str, ...] = ()
     """Names out of `foveal list`; in a vision transformer softmax-centered, -wide, -many and -2H, denoising-shared and -equal, and denoising-halo, -efficient
     and -linear too. Five by default. The baseline is always among them: softmax in a vision transformer, none in a convolutional network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Compare(JudgingOptions, _Compared):
+    """Train several attentions on equal budgets and write an honest report. In a pretrained network: compare --model NAME --data DIR, of which compare --model
+    NAME --help tells.
+    """
+
     seeds: int | None = None
     """Runs of each attention; if not given, 6 of the comparison that needs no options, else 3. Intervals need at least 2; use 5 or more for conclusions."""
-    until: _Flag = False
-    """Look after 4, 8 and 12 seeds, and end when the primary comparison is better, worse or equal. All looks together err in one report of twenty."""
-    primary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
-    """The comparison that decides: an attention, and what it is held against, the baseline if that is left out. If not given the first that has a softmax of
-    as many parameters beside it, with that; else the first with the baseline."""
-    margin: float | None = None
-    """Differences below it do not matter, in the unit of the report, and what is shown to lie within is called equal. If not given 1 point of a percentage,
-    else a twentieth of what the baseline has."""
-    tune: _Flag = False
-    """Choose each attention's learning rate among half, one and two times the recipe's, at full length on validation, with two seeds that are not judged.
-    Six more runs of each attention."""
-    same_data: _Flag = False
+    same_data: Flag = False
     """Give all seeds the same data. By default each draws its own split, training and test samples, where the set draws any."""
     steps: int | None = None
     """Training steps of every run; the recipe's if not given."""
@@ -71,7 +63,6 @@ def compare(words: list[str]) -> None:
         return
     chosen: _Compare = parse(_Compare, "compare", words, flags=True)
     from ..lab.compare import Plan, make_plan, measure_resolution, steps_for_minutes
-    from ..lab.compare.plan import LOOKS
     from ..lab.compare.resolution import check_sides
     from ..lab.recipes import get_recipe
     from ..lab.training import read_json
@@ -86,18 +77,8 @@ def compare(words: list[str]) -> None:
     recipe = replace(recipe, data=_with(recipe.data, data), model=_with(recipe.model, {"size": chosen.size}))
     if chosen.steps is not None:
         recipe = replace(recipe, steps=chosen.steps, eval_every=max(1, chosen.steps // 10))
-    if chosen.until and chosen.seeds is not None:
-        raise InputError("give --seeds or --until, not both; --until looks after 4, 8 and 12 seeds")
-    plan = make_plan(
-        recipe,
-        chosen.attentions or None,
-        seeds=(6 if chosen.recipe is None and chosen.data is None else 3) if chosen.seeds is None else chosen.seeds,
-        own_data=not chosen.same_data,
-        primary=chosen.primary,
-        margin=chosen.margin,
-        looks=LOOKS if chosen.until else (),
-        tune=chosen.tune,
-    )
+    judging = chosen.judging(6 if chosen.recipe is None and chosen.data is None else 3)
+    plan = make_plan(recipe, chosen.attentions or None, own_data=not chosen.same_data, **judging)
     if chosen.minutes_per_run is not None:
         # measured once: a comparison that goes on keeps the steps it began with
         old = Plan.from_dict(read_json(chosen.out / "plan.json")) if (chosen.out / "plan.json").exists() else None

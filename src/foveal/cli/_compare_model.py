@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from .._errors import InputError
-from ._comparing import run_and_report
+from ._comparing import JudgingOptions, run_and_report
 from ._options import parse
 from ._training_options import TrainingOptions, rank
 
@@ -13,7 +15,7 @@ __all__ = ["compare_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _CompareModel(TrainingOptions):
+class _CompareModel(JudgingOptions, TrainingOptions):
     """Fine-tune a pretrained network as it is and with other attentions at several places, on equal budgets, and say whether anything helped, and where."""
 
     attentions: tuple[str, ...] = ()
@@ -21,11 +23,11 @@ class _CompareModel(TrainingOptions):
     external_2d, efficient_2d and linear_2d."""
     places: tuple[str, ...] = ()
     """all, last_stage, every_2nd, global_only, or globs on names of attentions; the first three by default. Of a convolutional network its stages, by name."""
-    seeds: int = 5
-    """Runs of each, and splits where the folder has none."""
+    seeds: int | None = None
+    """Runs of each, and splits where the folder has none; 5 if not given."""
     steps: int | None = None
     """Of every run; as many as --epochs make if not given."""
-    controls: bool = True
+    controls: Annotated[bool, tyro.conf.FlagConversionOff] = True
     """Train the controls too: the network's own attention with more heads and the same function, and behind stages 1 × 1 convolutions."""
     jobs: int | None = None
     """Runs at a time, one thread each; one per core if not given."""
@@ -33,13 +35,13 @@ class _CompareModel(TrainingOptions):
     """Folder of the comparison. Re-run the same command to resume."""
 
 
-_PLAN = ("attentions", "places", "seeds", "steps", "controls", "calibrate", "jobs", "out", "model", "data")
+_PLAN = ("attentions", "places", "seeds", "until", "primary", "margin", "tune", "steps", "controls", "calibrate", "jobs", "out", "model", "data")
 
 
 def compare_model(words: list[str]) -> None:
     """Compose the fine-tuning, plan, say what begins, train, and write the report."""
     chosen: _CompareModel = parse(
-        _CompareModel, "compare", words, example="foveal compare --model vit_small_patch16_224 --data photographs --places all last_stage"
+        _CompareModel, "compare", words, flags=True, example="foveal compare --model vit_small_patch16_224 --data photographs --places all last_stage"
     )
     from ..lab.compare import make_network_plan
     from ..lab.compare.places import place_lines
@@ -47,6 +49,7 @@ def compare_model(words: list[str]) -> None:
 
     if chosen.steps is not None and any(word.partition("=")[0] == "--epochs" for word in words):
         raise InputError("give --steps or --epochs, not both")
+    judging = chosen.judging(5)
     options: dict[str, Any] = {name: value for name, value in vars(chosen).items() if name not in _PLAN}
     if chosen.freeze != "nothing" and chosen.augment is None:
         options["augment"] = "none"
@@ -54,7 +57,7 @@ def compare_model(words: list[str]) -> None:
     recipe = fine_tune(chosen.model, chosen.data, **(options | {"lora": rank(chosen.lora), "patience": None}))
     steps = chosen.steps or recipe.steps
     recipe = replace(recipe, steps=steps, eval_every=max(recipe.eval_every, -(-steps // 20)), checkpoint_every=max(recipe.checkpoint_every, 50))
-    plan, notes = make_network_plan(recipe, chosen.attentions, chosen.places, seeds=chosen.seeds, controls=chosen.controls, calibrate=chosen.calibrate)
+    plan, notes = make_network_plan(recipe, chosen.attentions, chosen.places, controls=chosen.controls, calibrate=chosen.calibrate, **judging)
     said = [f"variant     {arm.name}: {arm.about}" for arm in plan.arms]
     if chosen.freeze != "nothing":
         said += _frozen(plan)

@@ -1,14 +1,51 @@
-"""What follows once a comparison is planned: its runs, its report, and what is printed."""
+"""What comparisons have in common: how they are judged, and what follows once one is planned."""
 
 import shlex
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
+
+from .._errors import InputError
 from .._extensions import named_extensions
 from ._stopped import Stopped
 
-__all__ = ["run_and_report"]
+__all__ = ["Flag", "JudgingOptions", "run_and_report"]
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgingOptions:
+    """How many runs there are, and what decides."""
+
+    seeds: int | None = None
+    until: Flag = False
+    """Look after 4, 8 and 12 seeds, and end when the primary comparison is better, worse or equal. All looks together err in one report of twenty."""
+    primary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
+    """The comparison that decides: a variant, and what it is held against, the baseline if that is left out. If not given the first that has a softmax of
+    as many parameters beside it, with that; else the first with the baseline."""
+    margin: float | None = None
+    """Differences below it do not matter, in the unit of the report, and what is shown to lie within is called equal. If not given 1 point of a percentage,
+    else a twentieth of what the baseline has."""
+    tune: Flag = False
+    """Choose each variant's learning rate among half, one and two times that of all, at full length on validation, with two seeds that are not judged.
+    Six more runs of each variant."""
+
+    def judging(self, seeds: int) -> dict[str, Any]:
+        """For a plan; ``seeds`` are those of a comparison that says none.
+
+        Raises:
+            ValueError: both ``--seeds`` and ``--until``.
+        """
+        from ..lab.compare.plan import LOOKS
+
+        if self.until and self.seeds is not None:
+            raise InputError(f"give --seeds or --until, not both; --until looks after {', '.join(map(str, LOOKS[:-1]))} and {LOOKS[-1]} seeds")
+        given = seeds if self.seeds is None else self.seeds
+        return {"seeds": given, "primary": self.primary, "margin": self.margin, "looks": LOOKS if self.until else (), "tune": self.tune}
 
 
 def run_and_report(

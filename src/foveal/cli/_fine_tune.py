@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .._errors import InputError
+from .._machine import first_process, processes
 from ._options import parse
 from ._stopped import Stopped
 from ._training_options import TrainingOptions, rank
@@ -41,16 +42,20 @@ def fine_tune(words: list[str]) -> None:
     chosen = parse(_FineTune, "train fine-tune", words, example="foveal train fine-tune --model vit_small_patch16_224 --data photographs --attention denoising")
     options = {item.name: getattr(chosen, item.name) for item in fields(chosen) if item.name not in ("out", "model", "data")}
     options |= {"lora": rank(chosen.lora), "warm_start": _start(chosen.warm_start)}
+    if processes() > 1 and chosen.out is None:
+        raise InputError(f"{processes()} processes train one run, and each would name its folder by its own clock; give --out FOLDER")
     out = chosen.out or Path("runs") / f"fine-tune-{datetime.now():%Y%m%d-%H%M%S}"
     if (out / "recipe.json").exists():
         raise InputError(f"{out} holds a run already; continue it with foveal train --resume {out}, or choose another folder")
     recipe = finetuning.fine_tune(chosen.model, chosen.data, **options)
-    print("\n".join(finetuning.opening(recipe)))
+    if first_process():
+        print("\n".join(finetuning.opening(recipe)))
     try:
         fit(recipe, out, features=features_folder(recipe, out))
     except Interrupted as stopped:
         raise Stopped(str(stopped)) from stopped
-    finish(out)
+    if first_process():
+        finish(out)
 
 
 def features_folder(recipe: Any, run: Path) -> Path | None:

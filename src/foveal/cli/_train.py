@@ -1,6 +1,5 @@
 """``foveal train``."""
 
-import os
 import sys
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -27,6 +26,7 @@ def train(words: list[str]) -> None:
 
         fine_tune(words[1:])
         return
+    from .._machine import first_process
     from ..lab.recipes import get_recipe, list_recipes, smoke
     from ..lab.training import Recipe, read_json
 
@@ -58,7 +58,7 @@ def train(words: list[str]) -> None:
         chosen = replace(chosen, recipe=_of_epochs(chosen, rest))
     out = chosen.out or Path("runs") / f"{'smoke-' * chosen.smoke}{words[0].strip('-')}-{datetime.now():%Y%m%d-%H%M%S}"
     _fit(smoke(chosen.recipe) if chosen.smoke else chosen.recipe, out, resume=False)
-    if chosen.smoke and _first_process():
+    if chosen.smoke and first_process():
         print("a smoke run, smoke test only: it shows that the recipe runs, with a small network on data that stand in; its numbers show nothing")
 
 
@@ -86,6 +86,7 @@ class _Train:
 
 def _of_epochs(chosen: _Train, words: list[str]) -> Any:
     """The recipe with as many steps as its epochs have; data are loaded once, and the training finds them."""
+    from .._machine import first_process
     from ..lab.training import load_data
 
     recipe, epochs = chosen.recipe, chosen.epochs
@@ -96,17 +97,17 @@ def _of_epochs(chosen: _Train, words: list[str]) -> Any:
         raise InputError(f"epochs must be above 0 and below {_MOST:g}, got {epochs}")
     samples = len(load_data(recipe.data).train)
     steps = max(1, round(epochs * samples / recipe.batch_size))
-    if _first_process():
+    if first_process():
         print(f"{epochs:g} epochs of {samples:,} samples are {steps:,} steps of {recipe.batch_size}")
     return replace(recipe, steps=steps)
 
 
 def _fit(recipe: Any, run: Path, *, resume: bool) -> None:
-    from .._machine import workers_note
+    from .._machine import first_process, workers_note
     from ..lab.training import Interrupted, fit
 
     note = workers_note(recipe.workers)
-    if note and _first_process():
+    if note and first_process():
         print(note, file=sys.stderr)
     kept = None
     if type(recipe.model).__name__ == "Pretrained":
@@ -117,16 +118,11 @@ def _fit(recipe: Any, run: Path, *, resume: bool) -> None:
         metrics = fit(recipe, run, resume=resume, features=kept)
     except Interrupted as stopped:
         raise Stopped(str(stopped)) from stopped
-    if _first_process() and type(recipe.model).__name__ == "Pretrained":
+    if first_process() and type(recipe.model).__name__ == "Pretrained":
         from ._fine_tune import finish
 
         finish(run)
-    elif _first_process():
+    elif first_process():
         headline = recipe.task.primary_metric
         loss = f", loss {metrics['loss']:.3f}" if "loss" in metrics else ""
         print(f"{metrics['split']}: {headline.label} {headline.show(metrics[headline.name])}{loss}\n{run}")
-
-
-def _first_process() -> bool:
-    """Every process of torchrun comes to the end, and one of them says so."""
-    return os.environ.get("RANK", "0") == "0"

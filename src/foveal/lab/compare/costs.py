@@ -9,14 +9,15 @@ import torch
 from accelerate.utils import send_to_device
 
 from ..._errors import InputError
-from ...analysis import latency, peak_memory
+from ...analysis import latency
+from ...analysis.cost import peak_of_call
 from ..data import DataBundle, Split
 from ..training import Recipe, build_model, load_data, write_json
 from ..training.models import build_alike
 from ..training.phases import naming
 from .plan import Plan
 
-__all__ = ["measure_costs", "measure_memory", "steps_for_minutes"]
+__all__ = ["batch_to_measure", "measure_costs", "measure_memory", "steps_for_minutes"]
 
 LATENCY_BATCH = 16
 
@@ -37,10 +38,15 @@ def steps_for_minutes(recipe: Recipe, plan: Plan, minutes: float) -> int:
     return max(10, round(steps / 10) * 10)
 
 
-def measure_memory(recipe: Recipe, path: Path) -> str:
+def batch_to_measure(recipe: Recipe) -> tuple[DataBundle, tuple[Any, Any]]:
+    """What a process needs to measure the memory of a step, so that it need not load the data."""
     bundle = load_data(recipe.data)
-    batch = _batch(recipe, bundle.train, recipe.batch_size)
-    write_json(path, {"bytes": _device_memory(recipe, bundle, batch) or peak_memory(_prepare_step, recipe, bundle.described(), batch)})
+    return bundle.described(), _batch(recipe, bundle.train, recipe.batch_size)
+
+
+def measure_memory(recipe: Recipe, bundle: DataBundle, batch: tuple[Any, Any], path: Path) -> str:
+    """Write the bytes of a training step, measured in this process, which must have done nothing before."""
+    write_json(path, {"bytes": _device_memory(recipe, bundle, batch) or peak_of_call(_prepare_step, recipe, bundle, batch)})
     return ""
 
 

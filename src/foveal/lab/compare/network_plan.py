@@ -16,7 +16,7 @@ from ..finetuning import calibration_steps
 from ..networks import WIDE, Pretrained
 from ..training import Recipe
 from .places import AT
-from .plan import Plan
+from .plan import Plan, judged_by
 
 __all__ = ["make_network_plan"]
 
@@ -35,6 +35,10 @@ def make_network_plan(
     seeds: int = 5,
     controls: bool = True,
     calibrate: int | None = None,
+    primary: tuple[str, ...] = (),
+    margin: float | None = None,
+    looks: tuple[int, ...] = (),
+    tune: bool = False,
 ) -> tuple[Plan, list[str]]:
     """The network as it is first, then by place the controls and the attentions; and notes of what was left out.
 
@@ -46,17 +50,20 @@ def make_network_plan(
         recipe: a fine-tuning of the network as it is.
         attentions: names out of ``foveal list``, denoising-shared and softmax-centered; three by default.
         places: globs on names of attentions, ``all``, ``last_stage``, ``global_only``, ``every_2nd``; of a convolutional network names of stages.
-        seeds: runs of each.
+        seeds: runs of each; with ``looks`` the last of them.
         controls: whether there are any.
         calibrate: steps a layer, before training, to fit what was put in to what it replaced; 100 where the function changes if None.
+        primary: the comparison that decides, as ``denoising@all``, and what it is held against; the network as it is if that is left out.
+        margin: differences below it do not matter, in the unit that the number is shown in.
+        looks: numbers of seeds at which the comparison may end.
+        tune: choose each variant's rates among half, one and two times the recipe's, that of what is new with the other, see :func:`make_plan`.
 
     Raises:
-        ValueError: an unknown or repeated attention or place, two places that are the same modules, no seed.
+        ValueError: an unknown or repeated attention or place, two places that are the same modules, no seed, a primary comparison of what is not compared, a
+            margin that is none, or looks that do not grow.
     """
     model = recipe.model
     assert isinstance(model, Pretrained), "of other networks arms are compared, by make_plan"
-    if seeds < 1:
-        raise InputError(f"seeds must be at least 1, got {seeds}")
     side: int = recipe.data.img_size  # type: ignore[attr-defined]
     plain = model.rebuild(None, img_size=side, num_classes=2)
     own = [name for name, module in plain.named_modules() if find_host(module) is not None]
@@ -87,7 +94,8 @@ def make_network_plan(
         pairs += [(arm.name, control) for arm, report in put.values() if (control := _control_of(report, beside, maps))]
         for arm, report in put.values():
             notes += [f"{arm.name}: {left.name} is left as it is: {left.reason}" for left in report.left]
-    return Plan(recipe, tuple(made), tuple(range(seeds)), own_data=True, controls=tuple(pairs)), notes
+    plan = Plan(recipe, tuple(made), (), own_data=True, controls=tuple(pairs))
+    return judged_by(plan, seeds=seeds, primary=primary, margin=margin, looks=looks, tune=tune), notes
 
 
 def _own(model: Pretrained) -> Arm:

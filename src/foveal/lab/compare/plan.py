@@ -8,11 +8,11 @@ from typing import Any
 from ..._errors import InputError, unknown
 from ...models import Arm, ModelConfig, ViT
 from ..data import Data
-from ..training import Recipe, model_from_dict, model_to_dict
+from ..training import Optim, Recipe, model_from_dict, model_to_dict
 from ..training.reading import read_object
 from .sequential import check_looks
 
-__all__ = ["DEFAULT_ARMS", "LOOKS", "TUNING_SEEDS", "Arm", "Plan", "as_begun", "list_arms", "make_plan"]
+__all__ = ["DEFAULT_ARMS", "LOOKS", "TUNING_SEEDS", "Arm", "Plan", "as_begun", "judged_by", "list_arms", "make_plan"]
 
 DEFAULT_ARMS = ViT.default_arms
 
@@ -45,7 +45,7 @@ class Plan:
 
     def run_recipe(self, arm: Arm, seed: int, lr: float | None = None) -> Recipe:
         """The recipe of one run: the plan's, but for the attention, the seed, the seed's data and the variant's own rate."""
-        recipe = self.recipe if lr is None else replace(self.recipe, optim=replace(self.recipe.optim, lr=lr))
+        recipe = self.recipe if lr is None else replace(self.recipe, optim=_at_rate(self.recipe.optim, lr))
         data = _drawn_anew(recipe.data, seed) if self.own_data else recipe.data
         # what is pretrained shares the weights that it came with
         return replace(recipe, data=data, model=arm.model, seed=seed, share_initial_weights=not arm.model.brings_weights, trackers=())
@@ -127,6 +127,11 @@ def as_begun(plan: Plan, folder: Path) -> Plan:
     return plan if not path.exists() or "own_data" in read_object(path) else replace(plan, own_data=False)
 
 
+def _at_rate(optim: Optim, lr: float) -> Optim:
+    """What is new in a pretrained network learns at a rate of its own, which keeps its distance: it may be all that learns."""
+    return replace(optim, lr=lr, new_lr=None if optim.new_lr is None else optim.new_lr * lr / optim.lr)
+
+
 def _draws(data: Data) -> bool:
     return any(item.name == "seed" for item in fields(data))  # type: ignore[arg-type]
 
@@ -168,13 +173,6 @@ def make_plan(
         ValueError: an unknown or repeated arm, no seed, a primary comparison of what is not compared, a margin that is none, or looks that do not grow.
     """
     attentions = recipe.model.default_arms if attentions is None else attentions
-    if seeds < 1:
-        raise InputError(f"seeds must be at least 1, got {seeds}")
-    if looks:
-        check_looks(looks)
-        seeds = looks[-1]
-    if margin is not None and not 0 < margin < math.inf:
-        raise InputError(f"margin must be above 0 and finite, got {margin}")
     if len(set(attentions)) < len(attentions):
         raise InputError(f"each attention can be compared once, got {' '.join(attentions)}")
     known = recipe.model.arms()
@@ -182,9 +180,26 @@ def make_plan(
     for name in names:
         if name not in known:
             raise unknown("attention to compare", name, known)
-    decides = _primary(primary, names, recipe.model.baseline) if primary else None
-    rates = tuple(factor * recipe.optim.lr for factor in (0.5, 1.0, 2.0)) if tune else ()
-    return Plan(recipe, tuple(known[name] for name in names), tuple(range(seeds)), own_data, decides, margin, looks, rates)
+    plan = Plan(recipe, tuple(known[name] for name in names), (), own_data)
+    return judged_by(plan, seeds=seeds, primary=primary, margin=margin, looks=looks, tune=tune)
+
+
+def judged_by(plan: Plan, *, seeds: int, primary: tuple[str, ...] = (), margin: float | None = None, looks: tuple[int, ...] = (), tune: bool = False) -> Plan:
+    """The plan with its runs and with what they are judged by, see :func:`make_plan`.
+
+    Raises:
+        ValueError: no seed, a primary comparison of what is not compared, a margin that is none, or looks that do not grow.
+    """
+    if seeds < 1:
+        raise InputError(f"seeds must be at least 1, got {seeds}")
+    if looks:
+        check_looks(looks)
+        seeds = looks[-1]
+    if margin is not None and not 0 < margin < math.inf:
+        raise InputError(f"margin must be above 0 and finite, got {margin}")
+    decides = _primary(primary, [arm.name for arm in plan.arms], plan.baseline) if primary else None
+    rates = tuple(factor * plan.recipe.optim.lr for factor in (0.5, 1.0, 2.0)) if tune else ()
+    return replace(plan, seeds=tuple(range(seeds)), primary=decides, margin=margin, looks=looks, learning_rates=rates)
 
 
 def _primary(given: tuple[str, ...], names: list[str], baseline: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from scipy.special import stdtr
 
+from ..training import load_data
 from .judging import rates_of
 from .plan import Plan
 from .settling import MOST_SEEDS, Noise, chances, seeds_to_settle, smallest_seen
@@ -16,6 +17,8 @@ __all__ = ["expected_spread", "power_lines", "stored_residuals"]
 
 _ASSUMED = 1.0
 """Of a percentage, in points."""
+_DISAGREEMENT = 0.1
+"""Of two variants, as a share of the test images."""
 
 
 def stored_residuals() -> dict[str, Any]:
@@ -28,7 +31,14 @@ def expected_spread(plan: Plan) -> tuple[float, str] | None:
     headline, stored = plan.recipe.task.primary_metric, stored_residuals()
     if (type(plan.recipe.data).__name__, headline.name) == (stored["data"], stored["metric"]):
         return float(stored["deviation"]), f"of {stored['about']}"
-    return (_ASSUMED / headline.scale, "an assumption") if headline.unit == "%" else None
+    if headline.unit != "%":
+        return None
+    images, assumed = len(load_data(plan.recipe.data).test), _ASSUMED / headline.scale
+    # of two variants that differ in so many answers the difference varies by the root of their number; each has half of that variance
+    few = (_DISAGREEMENT / images / 2) ** 0.5
+    if few <= assumed:
+        return assumed, "an assumption"
+    return few, f"an assumption: {images} test images, of which two variants answer one in {1 / _DISAGREEMENT:.0f} differently"
 
 
 def power_lines(plan: Plan) -> list[str]:

@@ -31,7 +31,7 @@ from .plan import Plan
 from .resolution import read_points
 from .sampling import Sampling
 from .statistics import estimate
-from .tuning import read_tuned
+from .tuning import read_tuned, tuning_notes
 from .words import verdict_words
 
 __all__ = ["check_results", "collect", "write_results"]
@@ -118,7 +118,12 @@ def collect(folder: Path) -> dict[str, Any]:
         "plan": plan.to_dict(),
         "command": _command(folder),
         "power": _foretold(folder),
-        "task": {"classes": bundle.classes, "train_images": len(bundle.train), "test_images": len(bundle.test), "notes": [*bundle.notes, *diverged]},
+        "task": {
+            "classes": bundle.classes,
+            "train_images": len(bundle.train),
+            "test_images": len(bundle.test),
+            "notes": [*bundle.notes, *tuning_notes(plan), *diverged],
+        },
         "metric": {**asdict(headline), "chance": chance},
         "about_model": model.about,
         "images": shown_images(plan.recipe, bundle),

@@ -1,11 +1,10 @@
 """Running a plan: side by side, one thread each, and able to stop and go on at any moment."""
 
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,13 @@ from ..training.place import alone, refusals, sweep
 from ..training.reading import read_object
 from . import workers
 from ._diverged import DIVERGED, diverged_runs
-from .costs import measure_costs, measure_memory
+from .costs import batch_to_measure, measure_costs, measure_memory
 from .judging import judge
 from .look import look
 from .looks import Look, add_look, read_looks
 from .plan import Plan, as_begun
 from .power import power_lines
-from .tuning import chosen_rates, tuning_jobs, write_tuned
+from .tuning import chosen_rates, tuning_jobs, tuning_notes, write_tuned
 from .watch import Job, Watch
 
 __all__ = ["run_plan"]
@@ -59,6 +58,8 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}")
     check_folder(folder)
+    if not (folder / "costs.json").exists():
+        workers.open_server()
     # first of all, so that data which cannot be used is an error before anything is written
     bundle = load_data(plan.recipe.data)
     for arm in plan.arms:
@@ -109,6 +110,8 @@ def _tune(plan: Plan, folder: Path, jobs: int, console: Console) -> None:
     if todo:
         _side_by_side(folder, todo, [], jobs, console)
     write_tuned(plan, folder)
+    for note in tuning_notes(plan):
+        console.print(f"note: {plain(note)}")
     for name, rate in chosen_rates(plan, folder).items():
         console.print(f"  {name:<28} learns at {rate:g}")
 
@@ -140,9 +143,21 @@ def _settled(plan: Plan, folder: Path, seeds: int, console: Console) -> bool:
 
 
 def _side_by_side(folder: Path, todo: Sequence[Job], unmeasured: Sequence[tuple[Recipe, Path]], jobs: int, console: Console) -> None:
-    with workers.one_thread_each(), ProcessPoolExecutor(jobs, get_context("spawn"), workers.start_worker, (os.getpid(),)) as pool:
-        futures: dict[Future[Any], Job | None] = {pool.submit(_train_and_look, job.recipe, job.run, job.looked_at): job for job in todo}
-        futures |= {pool.submit(_measure_memory, recipe, path): None for recipe, path in unmeasured}
+    runs: list[_Task] = [(partial(_train_and_look, job.recipe, job.run, job.looked_at, folder / FEATURES), job) for job in todo]
+    _work(folder, runs, jobs, console)
+    # behind them, when nobody else is at work, and each in a process that has done nothing before
+    steps: list[_Task] = [(partial(measure_memory, recipe, *batch_to_measure(recipe), path), None) for recipe, path in unmeasured]
+    _work(folder, steps, jobs, console, fresh=True)
+
+
+_Task = tuple[Callable[[], str], Job | None]
+
+
+def _work(folder: Path, tasks: Sequence[_Task], jobs: int, console: Console, *, fresh: bool = False) -> None:
+    if not tasks:
+        return
+    with workers.one_thread_each(), workers.pool(jobs, fresh=fresh) as pool:
+        futures: dict[Future[Any], Job | None] = {pool.submit(task): job for task, job in tasks}
         stopping: Interrupted | None = None
         with workers.as_interrupt(), Watch(futures, console) as watch:
             try:
@@ -167,21 +182,19 @@ _stopped = False
 """In a worker: it was told to stop, and starts nothing that was queued before."""
 
 
-def _measure_memory(recipe: Recipe, path: Path) -> str:
-    if _stopped:
-        raise Interrupted(path.parent, 0)
-    return measure_memory(recipe, path)
-
-
-def _train_and_look(recipe: Recipe, run: Path, looked_at: bool = True) -> str:
+def _train_and_look(recipe: Recipe, run: Path, looked_at: bool = True, features: Path | None = None) -> str:
     global _stopped
     if _stopped:
         raise Interrupted(run, 0)
     # a worker whose parent was killed may still be ending its step here
     with alone(run, wait=2 * workers.LEAVE_SECONDS):
         try:
-            metrics = fit(recipe, run, resume=True, quiet=True, features=run.parent.parent / FEATURES if recipe.model.brings_weights else None)
+            metrics = fit(recipe, run, resume=True, quiet=True, features=features if recipe.model.brings_weights else None)
             if not looked_at:
+                if recipe.model.brings_weights:
+                    # it has chosen a rate, and is never opened again; a large network has many such runs
+                    drop_checkpoints(run)
+                    (run / "model.safetensors").unlink(missing_ok=True)
                 return ""
             recipe, bundle, model = load_run(run)
         except Interrupted:

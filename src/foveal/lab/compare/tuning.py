@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from ..._errors import InputError
-from ..training import write_json
+from ..training import load_data, write_json
 from ..training.reading import Damaged, read_history, read_object
 from ._diverged import DIVERGED
 from .plan import TUNING_SEEDS, Plan
 from .watch import Job
 
-__all__ = ["chosen_rates", "read_tuned", "tuning_jobs", "write_tuned"]
+__all__ = ["chosen_rates", "read_tuned", "tuning_jobs", "tuning_notes", "write_tuned"]
 
 _FILE = "tuned.json"
 
@@ -22,6 +22,18 @@ def tuning_jobs(plan: Plan, folder: Path) -> list[Job]:
         for seed in TUNING_SEEDS
         for arm in plan.arms
         for rate in plan.learning_rates
+    ]
+
+
+def tuning_notes(plan: Plan) -> list[str]:
+    """What a reader must know of how rates were chosen; nothing where validation and test are apart."""
+    bundle = load_data(plan.recipe.data)
+    if not plan.learning_rates or bundle.test is not bundle.val:
+        return []
+    shared = "of which some judge other seeds" if plan.data_differ else "which also judge"
+    return [
+        f"there is no test split, so rates were chosen on validation images {shared}: all variants alike, but their numbers look better than they are; "
+        "a test folder keeps them apart"
     ]
 
 

@@ -89,14 +89,15 @@ class Scenes:
         self._digits, self._digit_labels = digits, labels
         self._by_class = [np.flatnonzero(labels == label) for label in range(10)]
         scenes = [self._compose(i) for i in range(count)]
-        self._images = torch.from_numpy(np.stack([image for image, _, _ in scenes]))
+        # once and not at every access, of which a short run has tens of thousands
+        self._images = standardize(torch.from_numpy(np.stack([image for image, _, _ in scenes]))).unsqueeze(1)
         self._labels = [label for _, label, _ in scenes]
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return standardize(self._images[index]).unsqueeze(0), self._labels[index]
+        return self._images[index], self._labels[index]
 
     def masks(self, index: int) -> dict[str, Tensor]:
         """Where the target's and the distractors' ink is, ``(H, W)`` bool each."""

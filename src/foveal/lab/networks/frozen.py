@@ -16,7 +16,9 @@ __all__ = ["Cut", "attach_", "features_of", "find_cut"]
 
 _TOLERANCE = 1e-4
 """Of the largest logit: batches of other sizes are summed in other orders."""
-_NOISE = 0.1
+_NOISES = (0.0, 0.01, 0.1)
+"""Added to the weights of what learns. None of it alone: without noise a weight that is zero hides what it leads to, and with much of it what learns drowns
+what goes by it."""
 _NAME = "_foveal_cut"
 
 
@@ -176,18 +178,25 @@ def _cut_at(model: nn.Module, name: str, images: Tensor) -> Cut | None:
         return None
     if not _same(kept, _in_training(model, name, images)):
         return None
-    _disturb_(model)
-    wanted = model(images)
     for alone in (True, False):
         cut = Cut(name, tuple(kept.shape[1:]), images[:1].clone(), skipped, alone)
-        try:
-            got = _go_on(model, cut, kept, model.forward)
-        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-            # what comes behind it does not fit together with what was skipped
-            continue
-        if _same(wanted, got):
+        if all(_goes_on(model, cut, kept, images, noise) for noise in _NOISES):
             return cut
     return None
+
+
+def _goes_on(model: nn.Module, cut: Cut, kept: Tensor, images: Tensor, noise: float) -> bool:
+    """Whether it is the same function from the cut on, with weights of what learns that are so far from its own; they are put back."""
+    learned = [(value, value.clone()) for value in model.parameters() if value.requires_grad]
+    _disturb_(model, noise)
+    try:
+        return _same(model(images), _go_on(model, cut, kept, model.forward))
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        # what comes behind it does not fit together with what was skipped
+        return False
+    finally:
+        for value, before in learned:
+            value.copy_(before)
 
 
 def _in_training(model: nn.Module, name: str, images: Tensor) -> Tensor | None:
@@ -203,12 +212,12 @@ def _same(wanted: Tensor, got: Any) -> bool:
     return bool((got - wanted).abs().max() <= _TOLERANCE * wanted.abs().max())
 
 
-def _disturb_(model: nn.Module) -> None:
+def _disturb_(model: nn.Module, noise: float) -> None:
     """Other weights for what learns: one that is zero would hide what it leads to."""
     generator = torch.Generator().manual_seed(0)
     for value in model.parameters():
         if value.requires_grad:
-            value.add_(_NOISE * torch.randn(value.shape, generator=generator).to(value))
+            value.add_(noise * torch.randn(value.shape, generator=generator).to(value))
 
 
 @contextmanager

@@ -78,8 +78,10 @@ def _step(run: Run, step: int) -> tuple[Any, Any]:
     """One step of the optimizer; the last micro-batch."""
     recipe, accelerator = run.recipe, run.accelerator
     batches = run.batches.batches(step)
-    run.model.train()
-    torch.manual_seed(seed_of(recipe.seed, "step", step, accelerator.process_index))
+    if not run.model.training:
+        # it walks through all modules, and only an evaluation or the task leaves this mode
+        run.model.train()
+    _seed(seed_of(recipe.seed, "step", step, accelerator.process_index), accelerator.device)
     batch: Any = None
     for phase in run.phases:
         phase.begin_(accelerator)
@@ -100,7 +102,7 @@ def _micro_step(run: Run, phase: OpenPhase, inputs: Any, targets: Any) -> None:
         loss, reported = run.recipe.task.step(run.model, phase.trained, inputs, targets, run.bundle, **phase.named)
         accelerator.backward(loss)
         if accelerator.sync_gradients and clip is not None:
-            accelerator.clip_grad_norm_(phase.trained.parameters(), clip)
+            accelerator.clip_grad_norm_(phase.own, clip)
         phase.optimizer.step()
         phase.optimizer.zero_grad()
     sums = {"loss": loss.detach() * len(targets), "seen": len(targets), **reported}
@@ -109,6 +111,14 @@ def _micro_step(run: Run, phase: OpenPhase, inputs: Any, targets: Any) -> None:
         shares = {name: phase.phase.steps * (len(run.phases) if name == "seen" else 1) for name in run.window}
         sums = {name: sums.get(name, 0.0) / share for name, share in shares.items()}
     run.window = {name: value + sums[name] for name, value in run.window.items()}
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    if device.type == "cpu":
+        # torch.manual_seed seeds accelerators too, and where there is none keeps the traceback of every call
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def _check(run: Run, inputs: Any, targets: Any, step: int) -> None:
