@@ -160,10 +160,8 @@ class SampledAttention(nn.Module):
         points = self.sampling_offsets(x).view(batch, count, 2, 3, 2).tanh().transpose(1, 2).flatten(0, 1)
         weights = self.attention_weights(x).view(batch, count, 2, 3).softmax(-1).transpose(1, 2).flatten(0, 1)
         sampled = F.grid_sample(values, points, align_corners=False)
-        if self.product:
-            out = (weights[:, :, None] @ sampled.permute(0, 2, 3, 1))[:, :, 0].transpose(1, 2)
-        else:
-            out = (sampled * weights[:, None]).sum(-1)
+        by_product = (weights[:, :, None] @ sampled.permute(0, 2, 3, 1))[:, :, 0].transpose(1, 2)
+        out = by_product if self.product else (sampled * weights[:, None]).sum(-1)
         return self.output_proj(out.unflatten(0, (batch, 2)).permute(0, 3, 1, 2).flatten(2))
 
 
