@@ -38,7 +38,7 @@ class WaryAttention(nn.Module):
         logits = torch.bmm(q * 0.5, k.transpose(1, 2))
         if logits.size() != (batch * 4, count, keys):
             raise ValueError("another size")
-        maps = logits.softmax(-1).view(batch, 4, count, keys)
+        maps = nn.Softmax(dim=-1)(logits).view(batch, 4, count, keys)
         out = torch.bmm(F.dropout(maps.view(batch * 4, count, keys), 0.0, self.training), v)
         if out.size() != (batch * 4, count, 4):
             raise ValueError("another size")
