@@ -38,7 +38,7 @@ class WaryAttention(nn.Module):
         logits = torch.bmm(q * 0.5, k.transpose(1, 2))
         if logits.size() != (batch * 4, count, keys):
             raise ValueError("another size")
-        maps = logits.softmax(-1).view(batch, 4, count, keys)
+        maps = nn.Softmax(dim=-1)(logits).view(batch, 4, count, keys)
         out = torch.bmm(F.dropout(maps.view(batch * 4, count, keys), 0.0, self.training), v)
         if out.size() != (batch * 4, count, 4):
             raise ValueError("another size")
@@ -160,8 +160,8 @@ class SampledAttention(nn.Module):
         points = self.sampling_offsets(x).view(batch, count, 2, 3, 2).tanh().transpose(1, 2).flatten(0, 1)
         weights = self.attention_weights(x).view(batch, count, 2, 3).softmax(-1).transpose(1, 2).flatten(0, 1)
         sampled = F.grid_sample(values, points, align_corners=False)
-        by_product, by_sum = (weights[:, :, None] @ sampled.permute(0, 2, 3, 1))[:, :, 0].transpose(1, 2), (sampled * weights[:, None]).sum(-1)
-        out = by_product if self.product else by_sum
+        by_product = (weights[:, :, None] @ sampled.permute(0, 2, 3, 1))[:, :, 0].transpose(1, 2)
+        out = by_product if self.product else (sampled * weights[:, None]).sum(-1)
         return self.output_proj(out.unflatten(0, (batch, 2)).permute(0, 3, 1, 2).flatten(2))
 
 

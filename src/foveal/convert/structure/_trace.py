@@ -47,6 +47,10 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name not in self.entered
 
+    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # one that is made in the forward, as ``nn.Softmax(-1)(logits)``, is a function
+        return super().call_module(m, forward, args, kwargs) if any(m is part for part in self.root.modules()) else forward(*args, **kwargs)
+
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
         values = dict(self.given)
         for name, value in self.given.items():
@@ -121,7 +125,7 @@ def traced(copy: nn.Module, call: Call, maps: set[str]) -> fx.Graph:
 
 _NOT_TRACED = (
     *(fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, KeyError, AssertionError, NotImplementedError),
-    *(ZeroDivisionError, OverflowError),
+    *(ZeroDivisionError, OverflowError, NameError),
 )
 """What tracers and hosts raise."""
 
