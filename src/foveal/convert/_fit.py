@@ -30,7 +30,7 @@ class Student:
         self.stored_as = next(replacement.parameters()).dtype
         self.dtype = torch.float64 if self.stored_as == torch.float64 else torch.float32
         self.module.to(self.dtype)
-        self.attention = next(part for part in self.module.modules() if isinstance(part, (TokenAttention, FeatureMapAttention)))
+        self.attention: Any = next(part for part in self.module.modules() if isinstance(part, (TokenAttention, FeatureMapAttention)))
 
     def __call__(self, call: Call) -> Tensor:
         args, kwargs = self._cast(call.args), self._cast(call.kwargs)

@@ -101,7 +101,7 @@ def _translate_network(state: State, **settings: Any) -> dict[str, Tensor]:
 
 @kind("sagan.step", build=_both)
 def _translate_both(state: State, **settings: Any) -> dict[str, Tensor]:
-    out = {}
+    out: dict[str, Tensor] = {}
     for prefix in ("G.", "D."):
         own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         out |= {prefix + key: value for key, value in _translate_network(own).items()}

@@ -27,11 +27,11 @@ def _adam(lr: float, beta: float, ema: float | None = None) -> Optim:
     return Optim(optimizer="adam", lr=lr, betas=(beta, 0.999), eps=1e-6, schedule="constant", ema=ema, **fixed)  # type: ignore[arg-type]
 
 
-def _small(data: Data) -> Recipe:
+def _small(data: Data, metric: str = "none") -> Recipe:
     return Recipe(
         data=data,
         model=SAGAN(width=16),
-        task=AdversarialGeneration(d_lr=4e-4),
+        task=AdversarialGeneration(d_lr=4e-4, metric=metric),
         optim=_adam(2e-4, 0.0, ema=0.999),
         batch_size=32,
         steps=2000,
@@ -47,7 +47,7 @@ def _published(data: Data, task: AdversarialGeneration, optim: Optim, batch_size
 @recipe
 def sagan_digits() -> Recipe:
     """Draw handwritten digits by class, with a small SAGAN."""
-    return _small(DigitImages())
+    return _small(DigitImages(), metric="digits")
 
 
 @recipe

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from ..data import DataBundle, seed_of
-from ._generation_report import _figure, _put, _scale
+from ._figures import DRAWN, GRAY, INK, REAL, new_figure, put, scale_of
 from ._image_grid import mosaic
 
 __all__ = ["draw_interpolation", "draw_losses", "slerp"]
 
-_INK, _GRAY, _DRAWN, _TEST = "#24292f", "#57606a", "#d1495b", "#30638e"
 _STEPS, _ROWS = 9, 4
 
 Decode = Callable[[Tensor, Sequence[int]], Tensor]
@@ -42,16 +41,16 @@ def draw_interpolation(decode: Decode, bundle: DataBundle, width: int, folder: P
     if bundle.classes:
         shown = min(kinds, 10)
         parts.append(("one latent, in each class", decode(ends[:_ROWS].repeat_interleave(shown, 0), list(range(shown)) * _ROWS), shown))
-    scale = _scale(parts[0][1].shape[-2])
-    figure = _figure((11, 2.6))
+    scale = scale_of(parts[0][1].shape[-2])
+    figure = new_figure((11, 2.6))
     axes = figure.subplots(1, len(parts), squeeze=False)[0]
     for place, (title, images, columns) in zip(axes, parts, strict=True):
         place.imshow(mosaic([list(row) for row in images.split(columns)], columns, scale=scale), interpolation="nearest")
-        place.set_title(title, fontsize=10, color=_INK, loc="left")
+        place.set_title(title, fontsize=10, color=INK, loc="left")
         place.set_xticks([])
         place.set_yticks([])
         place.spines[:].set_visible(False)
-    return _put(figure, folder / "interpolation.png")
+    return put(figure, folder / "interpolation.png")
 
 
 def draw_losses(folder: Path) -> list[Path]:
@@ -61,26 +60,26 @@ def draw_losses(folder: Path) -> list[Path]:
     if len(lines) < 2:
         return []
     steps = [line["step"] for line in lines]
-    figure = _figure((9, 3.4))
+    figure = new_figure((9, 3.4))
     axes = figure.subplots(1, 2)
     for key, color, label in (
-        ("train_d_loss", _DRAWN, "discriminator"),
-        ("train_g_loss", _TEST, "generator"),
-        ("val_hinge", _GRAY, "discriminator, validation"),
+        ("train_d_loss", DRAWN, "discriminator"),
+        ("train_g_loss", REAL, "generator"),
+        ("val_hinge", GRAY, "discriminator, validation"),
     ):
         axes[0].plot(steps, [line[key] for line in lines], color=color, marker=".", linewidth=1, label=label)
     for key, color, label in (
-        ("train_d_real", _TEST, "real"),
-        ("train_d_fake", _DRAWN, "drawn"),
-        ("val_d_real", _GRAY, "real, validation"),
+        ("train_d_real", REAL, "real"),
+        ("train_d_fake", DRAWN, "drawn"),
+        ("val_d_real", GRAY, "real, validation"),
     ):
         axes[1].plot(steps, [line[key] for line in lines], color=color, marker=".", linewidth=1, label=label)
-    axes[0].axhline(2, color=_GRAY, linestyle=":", linewidth=1)
+    axes[0].axhline(2, color=GRAY, linestyle=":", linewidth=1)
     for place, title in zip(axes, ("Losses; 2 tells nothing apart", "Mean scores"), strict=True):
-        place.set_title(title, fontsize=10, color=_INK, loc="left")
+        place.set_title(title, fontsize=10, color=INK, loc="left")
         place.set_xlabel("step", fontsize=9)
         place.tick_params(labelsize=8)
         place.grid(alpha=0.25)
         place.spines[["top", "right"]].set_visible(False)
         place.legend(fontsize=8, frameon=False)
-    return [_put(figure, folder / "curves.png")]
+    return [put(figure, folder / "curves.png")]

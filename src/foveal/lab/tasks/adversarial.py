@@ -26,7 +26,9 @@ from ...models.sagan import batch_statistics, power_iterate_, standing_statistic
 from ..data import DataBundle, seed_of
 from ._adversarial_report import draw_interpolation, draw_losses
 from ._generation import Generation
-from ._generation_report import draw_nearest, draw_samples
+from ._generation_nearest import draw_nearest
+from ._generation_quality import draw_quality
+from ._generation_report import draw_samples
 from ._phase import Phase
 from ._task import Metrics, PrimaryMetric, register_task
 
@@ -179,11 +181,13 @@ class AdversarialGeneration(Generation):
         return "with task.bn=batch an image depends on the others that are drawn with it, up to 100 at once" if self.bn == "batch" else ""
 
     def write_report(self, model: nn.Module, bundle: DataBundle, metrics: Metrics, folder: Path) -> list[Path]:
-        """``samples.png``, ``nearest.png``, ``interpolation.png``, and ``curves.png`` where the run has a history."""
+        """``samples.png``, ``nearest.png``, ``interpolation.png``; ``quality.png`` where drawn images were judged, ``curves.png`` where there is a history."""
+        network = self.feature_network(model, bundle, folder.parent)
         return [
             draw_samples(lambda labels: self.sample(model, bundle, labels), bundle, folder, about=_ABOUT[self.bn]),
-            draw_nearest(lambda labels: self.sample(model, bundle, labels, seed=1), bundle, folder),
+            draw_nearest(lambda labels: self.sample(model, bundle, labels, seed=1), bundle, folder, network),
             draw_interpolation(lambda z, labels: self.decode(model, z, labels), bundle, _width(model), folder),
+            *draw_quality(metrics, folder, "" if network is None else network.distance_name),
             *draw_losses(folder),
         ]
 

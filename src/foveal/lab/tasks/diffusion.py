@@ -40,9 +40,9 @@ PredictionType = Literal["epsilon", "v_prediction", "sample"]
 _PARTS = 4
 """Equal parts of the timesteps, in each of which a judged image has one."""
 _AT_ONCE = 100
+"""Images that are drawn together."""
 _PAIRS = 10
 """Noises between which images are drawn."""
-"""Images that are drawn together."""
 
 
 @register_task

@@ -88,6 +88,7 @@ class _AspectAccuracy(MeanMetric):
 
     def __init__(self, numbers: Sequence[int]) -> None:
         super().__init__()
+        self.numbers: Tensor
         self.register_buffer("numbers", torch.tensor(numbers), persistent=False)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:  # type: ignore[override]
