@@ -19,7 +19,7 @@ from ._kept_place import Kept, Made
 from ._mapped import NOTHING, NoMap
 from ._seen import is_map
 from ._sizes import held
-from ._trace import Core, Unread, changes_nothing, core_in, is_open, traced, values_of
+from ._trace import Core, Unread, changes_nothing, core_in, grid_in, is_open, traced, values_of
 
 __all__ = ["dropped_in", "kept_in", "sources_in", "with_modules"]
 
@@ -143,6 +143,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     if any(path.split(".")[0] == "attn" for path in kept):
         raise Unread("a part of it that goes on is called attn")
     settings = {name: value for name, value in {**call.defaults, **call.values}.items() if not is_open(value)}
+    settings = {name: value for name, value in settings.items() if name not in grid_in({**call.defaults, **call.values})}
     return Kept(
         parts=(parts[0], parts[1], parts[2]),
         num_heads=heads,

@@ -2,6 +2,7 @@
 
 import operator
 from dataclasses import dataclass
+from math import prod
 from types import FunctionType
 from typing import Any
 
@@ -11,7 +12,10 @@ from torch import Tensor, fx, nn
 from ._arguments import Call
 from ._sizes import COMPARED, Known, held
 
-__all__ = ["Core", "Unread", "changes_nothing", "core_in", "is_open", "is_product", "not_one", "softmax_in", "traced", "values_met", "values_of"]
+__all__ = [
+    *("Core", "Unread", "changes_nothing", "core_in", "grid_in", "is_open", "is_product", "not_one", "softmax_in", "traced"),
+    *("values_met", "values_of"),
+]
 
 
 class Unread(Exception):
@@ -21,6 +25,13 @@ class Unread(Exception):
 def is_open(value: Any) -> bool:
     """Arguments that differ from call to call: tensors and sizes. All others are settings, and stay what they were."""
     return isinstance(value, Tensor) or (isinstance(value, (tuple, list)) and bool(value))
+
+
+def grid_in(values: dict[str, Any]) -> set[str]:
+    """Two numbers among the arguments that are the rows and columns of tokens: they differ from image to image."""
+    counts = {value.shape[1] for value in values.values() if isinstance(value, Tensor) and value.ndim == 3}
+    numbers = {name: value for name, value in values.items() if type(value) is int}
+    return set(numbers) if len(numbers) == 2 and prod(numbers.values()) in counts else set()
 
 
 class _Sized(fx.Proxy):
@@ -40,6 +51,7 @@ class _Tracer(fx.Tracer):
         super().__init__(autowrap_functions=wrapped)
         self.trace_asserts = True
         self.given, self.known, self.turned, self.count = {**call.defaults, **call.values}, known, turned, 0
+        self.grid = grid_in(self.given)
         if known is not None:
             known.values.clear()
         self.entered = {path.rsplit(".", depth)[0] for path in maps for depth in range(1, path.count(".") + 1)}
@@ -54,10 +66,10 @@ class _Tracer(fx.Tracer):
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
         values = dict(self.given)
         for name, value in self.given.items():
-            if is_open(value):
+            if is_open(value) or name in self.grid:
                 proxy: Any = self.create_proxy("placeholder", name, (), {})
                 # sizes may be unpacked anywhere
-                values[name] = proxy if isinstance(value, Tensor) else tuple(proxy[index] for index in range(len(value)))
+                values[name] = proxy if isinstance(value, (Tensor, int)) else tuple(proxy[index] for index in range(len(value)))
         return lambda: root_fn(self.root, **values), []
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
