@@ -20,10 +20,11 @@ from .._parts import Scaled
 from ._arguments import Call
 from ._between import Between, between_in, gain_of, made_again, nothing_of
 from ._body import Body, asked
-from ._exchange import dropped_in, sources_in, with_modules
+from ._exchange import dropped_in, let_go, sources_in, with_modules
 from ._kept_place import ONE_ASKS
 from ._mapped import NoMap
 from ._seen import is_map
+from ._sizes import held
 from ._trace import Core, Unread, core_in, is_open, softmax_in, traced, values_met, values_of
 
 __all__ = ["Cored", "cored_in", "cored_place"]
@@ -134,7 +135,8 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> tuple[Cored, float]:
             # a kernel keeps what it gave for its gradient
             formed = edit.call_method("clone", (formed,))
     core.out.replace_all_uses_with(formed)
-    edit.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output") or node in effects)
+    let_go(edit, {core.softmax, *(() if between is None else (between.product,))}, copy, call, maps)
+    edit.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output") or node.target is held or node in effects)
     if any(node is core.softmax for node in edit.nodes):
         raise Unread("its maps are used elsewhere")
     kept = tuple(dict.fromkeys(str(node.target) for node in edit.nodes if node.op in ("call_module", "get_attr") and str(node.target) != "attn"))

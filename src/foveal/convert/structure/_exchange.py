@@ -21,7 +21,7 @@ from ._seen import is_map
 from ._sizes import held
 from ._trace import Core, Unread, changes_nothing, core_in, grid_in, is_open, traced, values_of
 
-__all__ = ["dropped_in", "kept_in", "sources_in", "with_modules"]
+__all__ = ["dropped_in", "kept_in", "let_go", "sources_in", "with_modules"]
 
 
 def kept_in(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
@@ -127,7 +127,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
             raise Unread("it gives its maps in a way that is not followed")
         with edit.inserting_before(core.softmax):
             map_ = edit.call_function(as_map, (attn, *out.args[1:], q.folded))
-    _let_go(edit, {core.softmax, *(one.seed for one in moved if one.seed not in given)}, copy, call, maps)
+    let_go(edit, {core.softmax, *(one.seed for one in moved if one.seed not in given)}, copy, call, maps)
     if shows:
         core.softmax.replace_all_uses_with(map_)
         _clean(edit)
@@ -202,7 +202,7 @@ def _sizes_of(edit: fx.Graph, map_: fx.Node, softmax: fx.Node, moved: list[Any],
                 node.replace_all_uses_with(edit.call_method("size", (map_, which)))
 
 
-def _let_go(edit: fx.Graph, gone: set[fx.Node], copy: nn.Module, call: Call, maps: set[str]) -> None:
+def let_go(edit: fx.Graph, gone: set[fx.Node], copy: nn.Module, call: Call, maps: set[str]) -> None:
     """Conditions on sizes of what the attention made: they go with it where they change nothing.
 
     Raises:
