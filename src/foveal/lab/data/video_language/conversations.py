@@ -27,7 +27,7 @@ TARGETS = "conversations"
 
 @dataclass(frozen=True)
 class ConversationBundle(DataBundle):
-    """Splits of ``(inputs, labels)``, what a language model is given and asked for."""
+    """Splits of ``(inputs, labels)``: what a language model is given and asked for."""
 
     processor: Any = None
     probe_token: int = 0
