@@ -7,7 +7,7 @@ Shapes     B samples or windows, H heads, N tokens, D head width, (…) axes of 
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -90,15 +90,13 @@ def cored_in(copy: nn.Module, call: Call, maps: set[str]) -> Cored:
     training, evaluating = deepcopy(copy), deepcopy(copy)
     training.train()
     evaluating.eval()
-    drawn, _ = _edited(training, call, maps)
-    found, dropped = _edited(evaluating, call, maps)
-    rate, _ = _edited(deepcopy(copy).train(), call, maps) if dropped else (drawn, 0.0)
+    drawn, found = _edited(training, call, maps), _edited(evaluating, call, maps)
     if drawn.code.source != found.code.source:
         raise Unread("it does something else in training, beside its attention")
-    return Cored(**{**vars(found), "attn_drop": rate.attn_drop})
+    return replace(found, attn_drop=drawn.attn_drop)
 
 
-def _edited(copy: nn.Module, call: Call, maps: set[str]) -> tuple[Cored, float]:
+def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Cored:
     graph = with_modules(copy, traced(copy, call, maps))
     training, inputs = copy.training, {**call.defaults, **call.values}
     copy.eval()
@@ -143,7 +141,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> tuple[Cored, float]:
     if any(path.split(".")[0] == "attn" for path in kept):
         raise Unread("a part of it that goes on is called attn")
     settings = {name: value for name, value in inputs.items() if not is_open(value)}
-    found = Cored(
+    return Cored(
         num_heads=heads.count,
         head_dim=width,
         factor=factor,
@@ -155,7 +153,6 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> tuple[Cored, float]:
         kept=kept,
         one_asks=q.shape[-2] == 1 < k.shape[-2],
     )
-    return found, attn_drop
 
 
 def _is_tensor(values: dict[fx.Node, Any]) -> Callable[[Any], bool]:

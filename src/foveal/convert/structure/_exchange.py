@@ -19,7 +19,7 @@ from ._kept_place import Kept, Made
 from ._mapped import NOTHING, NoMap
 from ._seen import is_map
 from ._sizes import held
-from ._trace import Core, Unread, changes_nothing, core_in, grid_in, is_open, traced, values_of
+from ._trace import Core, Unread, changed_in_place, changes_nothing, core_in, is_open, traced, values_of
 
 __all__ = ["dropped_in", "kept_in", "let_go", "sources_in", "with_modules"]
 
@@ -66,6 +66,8 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     values = values_of(graph, {**call.defaults, **call.values})
     copy.train(training)
     core = core_in(graph.graph)
+    if changed_in_place(core.out):
+        raise Unread("what is made of its maps is changed in place")
     nodes = [node for node in graph.graph.nodes if node.op == "call_module" and is_map(copy.get_submodule(str(node.target)))]
     layers: dict[fx.Node, Any] = {node: copy.get_submodule(str(node.target)) for node in nodes}
     flow = Flow(graph, values, {node: numbered(values[node], channels_first(layers[node])) for node in nodes if isinstance(values[node], Tensor)})
@@ -143,7 +145,6 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     if any(path.split(".")[0] == "attn" for path in kept):
         raise Unread("a part of it that goes on is called attn")
     settings = {name: value for name, value in {**call.defaults, **call.values}.items() if not is_open(value)}
-    settings = {name: value for name, value in settings.items() if name not in grid_in({**call.defaults, **call.values})}
     return Kept(
         parts=(parts[0], parts[1], parts[2]),
         num_heads=heads,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import Call
+from ._trace import grid_in
 
 __all__ = ["larger"]
 
@@ -22,7 +23,9 @@ def larger(call: Call) -> Iterator[Call]:
         return
     shape = tuple(tensors[0].shape)
     sizes = {name: tuple(value) for name, value in call.values.items() if isinstance(value, (tuple, list)) and all(isinstance(side, int) for side in value)}
-    grid = next((value for value in sizes.values() if len(value) == 2), None)
+    # rows and columns, as a pair or as two numbers
+    apart = [name for name in call.values if name in grid_in(call.values)]
+    grid = next((value for value in sizes.values() if len(value) == 2), tuple(call.values[name] for name in apart) or None)
     wanted: list[tuple[tuple[int, ...], tuple[int, int] | None]]
     if len(shape) == 3 and grid is not None:
         rest = shape[1] - prod(grid)
@@ -40,6 +43,7 @@ def larger(call: Call) -> Iterator[Call]:
         values = {name: made if isinstance(value, Tensor) else value for name, value in call.values.items()}
         if sides is not None:
             values |= {name: type(call.values[name])(sides) for name, value in sizes.items() if value == grid}
+            values |= dict(zip(apart, sides, strict=False))
         yield replace(call, values=values)
 
 

@@ -1,6 +1,8 @@
 """A host's ``forward`` as a graph, with sizes left open, and the softmax attention in it."""
 
 import operator
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from types import FunctionType
@@ -13,7 +15,7 @@ from ._arguments import Call
 from ._sizes import COMPARED, Known, held
 
 __all__ = [
-    *("Core", "Unread", "changes_nothing", "core_in", "grid_in", "is_open", "is_product", "not_one", "softmax_in", "traced"),
+    *("Core", "Unread", "changed_in_place", "changes_nothing", "core_in", "grid_in", "is_open", "is_product", "not_one", "softmax_in", "traced"),
     *("values_met", "values_of"),
 ]
 
@@ -74,7 +76,7 @@ class _Tracer(fx.Tracer):
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
         made = super().create_proxy(kind, target, args, kwargs, *more, **options)
-        if self.known is None or kind != "call_function" or target not in COMPARED or (target is operator.gt and args[1] == 0):
+        if self.known is None or kind != "call_function" or target not in COMPARED or (target is operator.gt and _is_zero(args[1])):
             return made
         try:
             value = self.known.of(made.node)
@@ -109,7 +111,7 @@ class _Tracer(fx.Tracer):
     def to_bool(self, obj: Any) -> bool:
         node = obj.node
         # how much is padded: what is done with an amount is done with none as well, which the check on numbers shows
-        if node.target is operator.mod or (node.target is operator.gt and node.args[1] == 0):
+        if node.target is operator.mod or (node.target is operator.gt and _is_zero(node.args[1])):
             return True
         return super().to_bool(obj)
 
@@ -161,17 +163,28 @@ def changes_nothing(copy: nn.Module, call: Call, maps: set[str], which: int) -> 
         return False
     try:
         other = _Tracer(maps, known, call, wrapped, which).trace(copy)
-    except fx.proxy.TraceError:
-        return False
-    except (TypeError, ValueError, RuntimeError, AssertionError):
-        return True
+    except _NOT_TRACED as error:
+        return _is_refusal(error)
     sources = []
     for one in (graph, other):
         for node in [node for node in one.nodes if node.target is held]:
             one.erase_node(node)
-        one.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+        # with what nobody reads: a statement may change a tensor in place
         sources.append(one.python_code("self").src)
     return sources[0] == sources[1]
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether a host says no, and it is not the tracer that cannot go on."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    last = str(frames[-1].f_globals.get("__name__", "")) if frames else ""
+    raised = isinstance(error, (ValueError, AssertionError, RuntimeError)) and not isinstance(error, (fx.proxy.TraceError, NotImplementedError))
+    return raised and last.partition(".")[0] not in ("torch", __name__.partition(".")[0])
+
+
+def _is_zero(value: Any) -> bool:
+    """A comparison with a proxy would be one more condition."""
+    return type(value) is int and value == 0
 
 
 @dataclass(frozen=True)
@@ -221,7 +234,26 @@ def softmax_in(graph: fx.Graph) -> tuple[fx.Node, bool]:
     found = [node for node in graph.nodes if _called(node) in ("scaled_dot_product_attention", "softmax")]
     if len(found) != 1:
         raise Unread(not_one(len(found)))
+    if any(_before(node, is_product) for node in changed_in_place(found[0])):
+        raise Unread("its logits are changed in place, which is lost where products are exchanged; assign what the statement gives")
     return found[0], _called(found[0]) == "scaled_dot_product_attention"
+
+
+def changed_in_place(end: fx.Node) -> list[fx.Node]:
+    """Nodes on the way to another that a statement changes, such as ``logits.masked_fill_(mask, 0)``, whose result nobody takes."""
+    way = {end, *_before(end, lambda node: True)}
+    statements = [node for node in end.graph.nodes if node.op == "call_method" and not node.users and str(node.target).rstrip("_") + "_" == str(node.target)]
+    return [node.args[0] for node in statements if node.args and node.args[0] in way]  # type: ignore[misc]
+
+
+def _before(node: fx.Node, wanted: Callable[[fx.Node], bool]) -> list[fx.Node]:
+    """Nodes that one is made of, and itself, of a kind."""
+    seen, open_ = {node}, [node]
+    while open_:
+        new = [one for one in open_.pop().all_input_nodes if one not in seen]
+        seen.update(new)
+        open_ += new
+    return [one for one in seen if wanted(one)]
 
 
 def values_met(node: fx.Node) -> tuple[fx.Node, fx.Node, bool, tuple[fx.Node, ...]]:
