@@ -11,7 +11,7 @@ from foveal import InputError
 from foveal.cli import main
 from foveal.lab.data import DigitImages
 from foveal.lab.tasks import AdversarialGeneration, Phase, image_grid, parameters_of
-from foveal.lab.tasks._adversarial_report import slerp
+from foveal.lab.tasks._generation_interpolations import slerp
 from foveal.lab.training import Interrupted, Optim, Recipe, build_model, evaluate, fit, latest_checkpoint, load_data, load_run, loop, phases, read_json
 from foveal.lab.training.checkpoint import read_checkpoint
 from foveal.models import SAGAN
@@ -36,7 +36,7 @@ class TestRuns(RunContract):
     recipe = RECIPE
 
     def test_a_finished_run_has_its_pictures(self, run) -> None:
-        assert {path.name for path in (run / "report").iterdir()} == {"samples.png", "nearest.png", "interpolation.png", "curves.png"}
+        assert {path.name for path in (run / "report").iterdir()} == {"samples.png", "nearest.png", "interpolations.png", "curves.png"}
         for path in (run / "report").iterdir():
             with Image.open(path) as picture:
                 assert min(picture.size) > 200
