@@ -9,6 +9,8 @@ from PIL import Image
 
 from foveal import InputError
 from foveal.cli import main
+from foveal.lab.compare import make_plan
+from foveal.lab.compare.words import verdict_words
 from foveal.lab.data import DigitImages
 from foveal.lab.tasks import AdversarialGeneration, Phase, image_grid, parameters_of
 from foveal.lab.tasks._generation_interpolations import slerp
@@ -247,3 +249,22 @@ def test_two_processes_train_it_and_one_evaluates_the_same_numbers(tmp_path) -> 
     again = evaluate(model, bundle.test, recipe, bundle)
     for name in ("hinge", "d_real", "d_fake", "spread"):
         assert again[name] == metrics[name]
+
+
+def test_a_discriminators_loss_ranks_no_runs() -> None:
+    """It chooses no step, no rate, no end of a comparison, and no winner."""
+    with pytest.raises(InputError, match="does not say which is better; leave patience out"):
+        replace(RECIPE, patience=2)
+    for asked in ({"tune": True}, {"looks": (4, 8)}):
+        with pytest.raises(InputError, match="leave --tune and --until out"):
+            make_plan(RECIPE, ("none",), **asked)
+    judged = RECIPE.task.primary_metric
+    one = {"arm": "sagan", "against": "none", "verdict": "better", "difference": {"mean": 1.0, "low": 0.5, "high": 1.5, "by_seed": [1.0]}}
+    said = verdict_words([one], [{"name": "sagan", "metrics": {"hinge": {"mean": 1.0}}}], 3, judged, None, 0.1)
+    assert "cannot be ranked" in said["headline"]
+    assert said["lines"] == []
+
+
+def test_statistics_that_there_are_not_are_refused() -> None:
+    with pytest.raises(InputError, match="bn"):
+        AdversarialGeneration(bn="runing")

@@ -38,7 +38,7 @@ def draw_nearest(draw: Callable[[Sequence[int]], Tensor], bundle: DataBundle, fo
     for (left, right), (by, copies) in zip(rows, found.items(), strict=True):
         _pairs(left, drawn[:_SHOWN], train, copies, by)
         _distances(right, copies, by)
-    said = " and ".join(f"by {by} {int((copies.drawn <= copies.limit).sum())}" for by, copies in found.items())
+    said = " and ".join(f"by {by} {int(copies.near.sum())}" for by, copies in found.items())
     figure.suptitle(f"Of {len(drawn)} drawn images, nearer to one of {len(train):,} training images than 99 of 100 test images: {said}", fontsize=11, color=INK)
     return put(figure, folder / "nearest.png")
 

@@ -32,7 +32,12 @@ class Memorization:
 
         Where test images are training images too, the limit is 0.
         """
-        return (self.drawn <= self.limit).double().mean().item()
+        return self.near.double().mean().item()
+
+    @property
+    def near(self) -> Tensor:
+        """Which drawn images these are. Distances of equal images are 0 but for rounding."""
+        return self.drawn <= self.limit + 1e-6 * self.test.max()
 
 
 def nearest(images: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
