@@ -243,7 +243,7 @@ def changed_in_place(end: fx.Node) -> list[fx.Node]:
     """Nodes on the way to another that a statement changes, such as ``logits.masked_fill_(mask, 0)``, whose result nobody takes."""
     way = {end, *_before(end, lambda node: True)}
     statements = [node for node in end.graph.nodes if node.op == "call_method" and not node.users and str(node.target).rstrip("_") + "_" == str(node.target)]
-    return [node.args[0] for node in statements if node.args and node.args[0] in way]  # type: ignore[misc]
+    return [node.args[0] for node in statements if node.args and node.args[0] in way]
 
 
 def _before(node: fx.Node, wanted: Callable[[fx.Node], bool]) -> list[fx.Node]:
