@@ -18,7 +18,8 @@ from ._flow import Flow, Split, channels_first, numbered, split_of
 from ._kept_place import Kept, Made
 from ._mapped import NOTHING
 from ._seen import is_map
-from ._trace import Core, Unread, core_in, is_open, traced, values_of
+from ._symbolic import swept, traced
+from ._trace import Core, Unread, core_in, values_of
 
 __all__ = ["kept_in"]
 
@@ -112,7 +113,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     if behind.moved is not None:
         core.out.replace_all_uses_with(cut)
     end.replace_all_uses_with(formed)
-    edit.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+    swept(edit)
     left = [node.name for node in edit.nodes if node is core.softmax or node in {one.seed for one in moved}]
     if left:
         raise Unread("its maps make more than queries, keys and values, or its logits are used elsewhere")
@@ -122,7 +123,8 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
         raise Unread("its maps make more than queries, keys and values, or are called twice")
     if any(path.split(".")[0] == "attn" for path in kept):
         raise Unread("a part of it that goes on is called attn")
-    settings = {name: value for name, value in {**call.defaults, **call.values}.items() if not is_open(value)}
+    given = {str(node.target) for node in edit.nodes if node.op == "placeholder"}
+    settings = {name: value for name, value in {**call.defaults, **call.values}.items() if name not in given}
     return Kept(
         parts=(parts[0], parts[1], parts[2]),
         num_heads=heads,

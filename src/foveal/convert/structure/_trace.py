@@ -1,78 +1,16 @@
-"""A host's ``forward`` as a graph, with sizes left open, and the softmax attention in it."""
+"""The softmax attention in the graph of a host's ``forward``."""
 
-import operator
 from dataclasses import dataclass
-from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from ._arguments import Call
-
-__all__ = ["Core", "Unread", "core_in", "is_open", "traced"]
+__all__ = ["Core", "Unread", "core_in", "values_of"]
 
 
 class Unread(Exception):
     """Why a host's forward could not be read."""
-
-
-def is_open(value: Any) -> bool:
-    """Arguments that differ from call to call: tensors and sizes. All others are settings, and stay what they were."""
-    return isinstance(value, Tensor) or (isinstance(value, (tuple, list)) and bool(value))
-
-
-class _Tracer(fx.Tracer):
-    """Goes into what holds maps; all else stays a module that is called."""
-
-    proxy_buffer_attributes = True
-
-    def __init__(self, maps: set[str], given: dict[str, Any], wrapped: tuple[Any, ...]) -> None:
-        super().__init__(autowrap_functions=wrapped)
-        self.trace_asserts = True
-        self.given = given
-        self.entered = {path.rsplit(".", depth)[0] for path in maps for depth in range(1, path.count(".") + 1)}
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self.entered
-
-    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
-        values = dict(self.given)
-        for name, value in self.given.items():
-            if is_open(value):
-                proxy: Any = self.create_proxy("placeholder", name, (), {})
-                # sizes may be unpacked anywhere
-                values[name] = proxy if isinstance(value, Tensor) else tuple(proxy[index] for index in range(len(value)))
-        return lambda: root_fn(self.root, **values), []
-
-    def to_bool(self, obj: Any) -> bool:
-        node = obj.node
-        # how much is padded: what is done with an amount is done with none as well, which the check on numbers shows
-        if node.target is operator.mod or (node.target is operator.gt and node.args[1] == 0):
-            return True
-        return super().to_bool(obj)
-
-
-def traced(copy: nn.Module, call: Call, maps: set[str]) -> fx.Graph:
-    """The graph of one call, the same in training and in evaluation but for dropout inside the attention.
-
-    Raises:
-        Unread: what runs depends on numbers.
-    """
-    # one path of the two that timm's modules have
-    for part in copy.modules():
-        if isinstance(getattr(part, "fused_attn", None), bool):
-            setattr(part, "fused_attn", True)  # noqa: B010  # modules take any attribute, and types of theirs know none
-    globals_ = getattr(type(copy).forward, "__globals__", {})
-    library = type(copy).__module__.partition(".")[0]
-    own = tuple(value for value in globals_.values() if isinstance(value, FunctionType) and (value.__module__ or "").partition(".")[0] == library)
-    said = ""
-    for wrapped in ((), own):
-        try:
-            return _Tracer(maps, {**call.defaults, **call.values}, wrapped).trace(copy)
-        except (fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, KeyError, AssertionError, NotImplementedError) as error:
-            said = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
-    raise Unread(f"its forward cannot be traced ({said})")
 
 
 @dataclass(frozen=True)
