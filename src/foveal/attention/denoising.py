@@ -313,8 +313,10 @@ class DenoisingAttention(QKVAttention):
             other, q = self._rows(x, 0, 2)
             k, v, *rest = self._rows(context, 2, None) if isinstance(context, Tensor) else (*self._rows(keys, 2, 3), *self._rows(values, 3, None))
         other = self.q_neg_norm(other)
-        other = apply_rope(-other if self.negates else other, rope)
-        return apply_rope(self.q_norm(q), rope), apply_rope(self.k_norm(k), rope), v, other, rest[0] if rest else None
+        other = -other if self.negates else other
+        # queries that are pooled are pooled as they are, and not with their sign turned over
+        other = -apply_rope(-other, rope) if isinstance(rope, tuple) else apply_rope(other, rope)
+        return apply_rope(self.q_norm(q), rope), apply_rope(self.k_norm(k), rope, of_keys=True), v, other, rest[0] if rest else None
 
     def _rows(self, x: Tensor, first: int, last: int | None) -> Iterable[Tensor]:
         """Some of the projections' parts of ``x``, each ``(B, H, N, D)``."""

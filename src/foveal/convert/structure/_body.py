@@ -5,23 +5,32 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from ..._errors import InputError
 from ...attention import TokenAttention
 from ._converted import with_settings
 
-__all__ = ["Body", "as_heads", "asked", "body", "like_map", "like_rows"]
+__all__ = ["Body", "as_heads", "asked", "body", "like_map", "like_rows", "side_by_side"]
 
 
-def asked(attn: TokenAttention, x: Tensor, keys: Tensor | None, values: Tensor | None, bias: Tensor | None) -> Tensor:
-    """Ours, on tokens ``(B, N, C)``; keys and values of others where they are given, and a bias of pairs."""
+def asked(attn: TokenAttention, x: Tensor, keys: Tensor | None, values: Tensor | None, bias: Tensor | None, of_queries: Any = None, of_keys: Any = None) -> Tensor:
+    """Ours, on tokens ``(B, N, C)``; keys and values of others where they are given, a bias of pairs, and what is done to heads of queries and of keys."""
     options: dict[str, Any] = {}
     if keys is not None:
         options["context"] = keys if keys is values else (keys, values)
     if bias is not None:
         options["attn_mask"] = bias if bias.ndim != 3 else bias[None]
+    if (of_queries is not None or of_keys is not None) and attn.takes_rotary:
+        options["rope"] = (of_queries, of_keys)
     return attn(x, **options)
+
+
+def side_by_side(*parts: Tensor) -> Tensor:
+    """Tokens and what is told of them, ``(B or 1, N, C)`` each."""
+    count = max(part.shape[0] for part in parts)
+    return torch.cat([part.expand(count, *part.shape[1:]) for part in parts], dim=-1)
 
 
 def like_rows(out: Tensor, x: Tensor) -> Tensor:
@@ -56,12 +65,15 @@ class Body:
         graph: its nodes name modules and parameters by paths.
         names: arguments of the host's ``forward``, in order.
         settings: arguments that were no tensors and no sizes when the host was read; they cannot be given otherwise.
+        own: further modules that the code names, made from the graph as well.
     """
 
-    def __init__(self, graph: fx.Graph, names: tuple[str, ...], defaults: dict[str, Any], settings: dict[str, Any]) -> None:
+    def __init__(
+        self, graph: fx.Graph, names: tuple[str, ...], defaults: dict[str, Any], settings: dict[str, Any], own: dict[str, nn.Module] | None = None
+    ) -> None:
         code = graph.python_code("self")
         self.source, self.globals = code.src, dict(code.globals)
-        self.names, self.defaults, self.settings = names, defaults, settings
+        self.names, self.defaults, self.settings, self.own = names, defaults, settings, own or {}
         self.open = tuple(str(node.target) for node in graph.nodes if node.op == "placeholder")
         self.function = self._made()
 
@@ -114,6 +126,9 @@ def body(module: nn.Module, ours: nn.Module, code: Body, kept: Sequence[str]) ->
     for path in kept:
         _keep(module, replacement, path)
     replacement.attn = ours
+    for name, part in code.own.items():
+        # in no list of modules: it is code, and holds nothing
+        replacement.__dict__[name] = part
     replacement.__dict__["code"] = code
     return replacement
 

@@ -13,13 +13,17 @@ from torch import Tensor, fx, nn
 
 from ._arguments import Call
 from ._behind import behind_of, shaped
-from ._body import Body, as_heads, asked
-from ._flow import Flow, Split, channels_first, numbered, split_of
+from ._body import Body, as_heads, asked, side_by_side
+from ._cut import Cut, cut_of
+from ._flow import Flow, Split, channels_first, numbered
+from ._gathered import gathered
 from ._kept_place import Kept, Made
 from ._mapped import NOTHING
 from ._seen import is_map
+from ._shadow import shadowed
 from ._symbolic import swept, traced
 from ._trace import Core, Unread, core_in, values_of
+from ._turned import Lies, lies_of, turning
 
 __all__ = ["kept_in"]
 
@@ -69,62 +73,81 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     nodes = [node for node in graph.graph.nodes if node.op == "call_module" and is_map(copy.get_submodule(str(node.target)))]
     layers: dict[fx.Node, Any] = {node: copy.get_submodule(str(node.target)) for node in nodes}
     flow = Flow(graph, values, {node: numbered(values[node], channels_first(layers[node])) for node in nodes if isinstance(values[node], Tensor)})
-    moved = [flow.of(node) for node in (core.q, core.k, core.v)]
     samples = next(value.shape[0] for value in call.tensors.values())
-    # q of explicit products may lie (…, D, N) only together with its transposition, which is a move
-    turned = (core.q_turned, core.k_turned, core.v_turned)
-    splits = [split_of(one.index, layers[one.seed].weight.shape[0], turn, samples) for one, turn in zip(moved, turned, strict=True)]
-    q, k, v = splits
-    if len(k.places) != len(q.places) or len(v.places) != len(q.places) or k.places.shape != v.places.shape:
-        raise Unread("its queries and keys are of other samples")
-    if q.width != k.width or len({q.heads, k.heads, v.heads} - {1}) > 1 or v.width < q.width or moved[2].norm or moved[2].factor != 1.0:
-        raise Unread("its queries, keys and values are of widths or heads that do not go together")
-    heads, width = q.heads, v.width
-    parts = [Made(str(one.seed.target), one.behind, _rows(split, heads, width), one.norm) for one, split in zip(moved, splits, strict=True)]
-    if q.width < width and (parts[0].norm or parts[1].norm):
-        raise Unread("its queries are narrower than its values, and normalized")
-    factor = (core.factor if core.factor is not None else q.width**-0.5) * moved[0].factor * moved[1].factor
-    takes: list[Any] = [one.seed.args[0] for one in moved]
+    cuts = cut_of(graph, values, flow, core, {node: layer.weight.shape[0] for node, layer in layers.items()}, samples)
+    q, k, v = cuts
+    heads, width = q.split.heads, v.split.width
+    # what is turned lies as values do where they meet
+    frame = q.split if q.met is None else v.split
+    count = q.split.places.shape[1] if q.met is None else values[q.met].shape[-2]
+    pooled = count != q.split.places.shape[1]
+    parts = [Made(str(one.seed.target), one.moved.behind, _rows(one.split, heads, width), one.moved.norm) for one in cuts]
+    factor = (core.factor if core.factor is not None else q.split.width**-0.5) * q.moved.factor * k.moved.factor
+    takes: list[Any] = [one.seed.args[0] for one in cuts]
+    first = [channels_first(layers[one.seed]) for one in cuts]
     if core.bias is not None:
-        _check_bias(flow, values, core, q, len(q.places))
-    behind = behind_of(graph, values, core, q, heads, width, takes[0], layers[moved[0].seed])
+        _check_bias(flow, values, core, frame, len(q.split.places), heads)
+    of_asks = takes[0] if q.in_order and not pooled else None
+    behind = behind_of(
+        graph, values, core, frame, (len(q.split.places), count), heads, width, None if of_asks is None else values[of_asks], layers[q.seed]
+    )
     end, proj = behind.node, behind.proj
     # exchanged
+    streams = _streams(cuts, values, layers)
     asks, reads = _sources(takes[0], call), _sources(takes[2], call)
     edit = graph.graph
     with edit.inserting_before(end.next if behind.moved is None else core.out.next):
-        made: dict[fx.Node, fx.Node] = {}
-        tokens = []
-        for node, one, split in zip(takes, moved, splits, strict=True):
-            if node not in made:
-                made[node] = _tokens(edit, node, values[node], layers[one.seed], split)
-            tokens.append(made[node])
-        others = takes[1] is not takes[0] or takes[2] is not takes[0]
+        like = next(node for node in edit.nodes if node.op == "placeholder" and isinstance(values[node], Tensor) and len(values[node]) == samples)
+        made: dict[Any, fx.Node] = {}
+        tokens: list[fx.Node] = []
+        for node, one, is_first in zip(takes, cuts, first, strict=True):
+            key = node if streams is None else None
+            if one.in_order:
+                made.setdefault(key, _streamed(edit, streams) if streams is not None else _tokens(edit, node, values[node], layers[one.seed], one.split))
+                tokens.append(made[key])
+            elif streams is not None:
+                raise Unread("windows are cut behind several maps whose numbers are added")
+            else:
+                lies = next((known for known in made if isinstance(known, tuple) and known[0] is node and torch.equal(known[1], one.split.places)), None)
+                if lies is None:
+                    lies = (node, one.split.places)
+                    made[lies] = gathered(edit, flow, node, one.seed, one.end, one.split.heads, one.lies.told(), one.turned, is_first)
+                tokens.append(made[lies])
+        others = tokens[1] is not tokens[0] or tokens[2] is not tokens[0]
         graph.add_module("attn", nn.Identity())
         attn = edit.create_node("get_attr", "attn")
-        out = edit.call_function(asked, (attn, tokens[0], *((tokens[1], tokens[2]) if others else (None, None)), core.bias))
+        turns = [_turn(graph, name, one, like, lies_of(v.split), heads) for name, one in zip(TURNS, (q, k), strict=True)]
+        out = edit.call_function(asked, (attn, tokens[0], *((tokens[1], tokens[2]) if others else (None, None)), core.bias, *turns))
         if behind.moved is None:
-            formed = shaped(edit, out, end, values, takes[0], layers[moved[0].seed])
+            formed = shaped(edit, out, end, values, of_asks, layers[q.seed])
         else:
             # the output map first: token by token, it is the same before tokens are moved and after
-            like = next(node for node in edit.nodes if node.op == "placeholder" and isinstance(values[node], Tensor) and len(values[node]) == samples)
-            cut = edit.call_function(as_heads, (out, like, heads, len(q.batch), q.axis))
+            cut = edit.call_function(as_heads, (out, like, heads, len(frame.batch), frame.axis))
             formed = behind.moved
     if behind.moved is not None:
         core.out.replace_all_uses_with(cut)
     end.replace_all_uses_with(formed)
     swept(edit)
-    left = [node.name for node in edit.nodes if node is core.softmax or node in {one.seed for one in moved}]
+    seeds = {seed: (flow.seeds[seed].shape[1 if is_first else -1], is_first) for one, is_first in zip(cuts, first, strict=True) for seed in one.moved.seeds}
+    shadowed(edit, values, seeds)
+    left = [node.name for node in edit.nodes if node is core.softmax or node in seeds]
     if left:
         raise Unread("its maps make more than queries, keys and values, or its logits are used elsewhere")
     kept = tuple(dict.fromkeys(str(node.target) for node in edit.nodes if node.op in ("call_module", "get_attr") and node is not attn))
+    kept = tuple(path for path in kept if path not in TURNS)
     taken = {path for part in parts for path in (part.path, part.norm, *(path for path, _ in part.behind))} | {proj, *behind.before}
+    taken |= {str(seed.target) for seed in seeds}
     if any(f"{path}.".startswith(f"{one}.") or f"{one}.".startswith(f"{path}.") for path in kept for one in taken if one):
         raise Unread("its maps make more than queries, keys and values, or are called twice")
-    if any(path.split(".")[0] == "attn" for path in kept):
-        raise Unread("a part of it that goes on is called attn")
+    if clash := [path for path in kept if path.split(".")[0] in ("attn", *TURNS)]:
+        raise Unread(f"a part of it that goes on is called {clash[0].split('.')[0]}")
     given = {str(node.target) for node in edit.nodes if node.op == "placeholder"}
     settings = {name: value for name, value in {**call.defaults, **call.values}.items() if name not in given}
+    if streams is not None:
+        parts = [
+            replace(part, others=tuple(str(seed.target) for seed in one.moved.others), streams=tuple(streams.index(seed.args[0]) for seed in one.moved.seeds))
+            for part, one in zip(parts, cuts, strict=True)
+        ]
     return Kept(
         parts=(parts[0], parts[1], parts[2]),
         num_heads=heads,
@@ -134,13 +157,44 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
         reordered=behind.reordered,
         before_proj=behind.before,
         attn_drop=0.0,
-        asks_apart=not asks & reads,
+        asks_apart=streams is None and not asks & reads,
         reads_others=others,
-        values_apart=takes[1] is not takes[2],
+        values_apart=tokens[1] is not tokens[2],
         biased=core.bias is not None,
-        code=Body(edit, call.names, call.defaults, settings),
+        code=Body(edit, call.names, call.defaults, settings, {name: part.region.code for name, part in zip(TURNS, (q, k), strict=True) if part.region}),
         kept=kept,
+        turned=(q.region is not None, k.region is not None),
+        pooled=pooled,
     )
+
+
+TURNS = ("turn_of_queries", "turn_of_keys")
+"""What the host's code between heads and the softmax is called in what stands in its place."""
+
+
+def _turn(graph: fx.GraphModule, name: str, cut: Cut, like: fx.Node, after: Lies, heads: int) -> fx.Node | None:
+    if cut.region is None:
+        return None
+    graph.add_module(name, nn.Identity())
+    edit = graph.graph
+    return edit.call_function(turning, (edit.create_node("get_attr", name), like, cut.lies.told(), after.told(), heads, *cut.region.others))
+
+
+def _streams(cuts: tuple[Cut, Cut, Cut], values: dict[fx.Node, Any], layers: dict[fx.Node, Any]) -> list[fx.Node] | None:
+    """What lies side by side, where numbers of several maps are added; None where none are."""
+    seeds = [seed for one in cuts for seed in one.moved.seeds]
+    if not any(one.moved.others for one in cuts):
+        return None
+    found: list[Any] = list(dict.fromkeys(seed.args[0] for seed in seeds))
+    shapes = [values[node].shape for node in found]
+    plain = all(len(shape) == 3 and shape[1] == shapes[0][1] for shape in shapes) and not any(channels_first(layers[seed]) for seed in seeds)
+    if not plain or any(one.moved.behind or one.moved.norm or one.split.heads != cuts[0].split.heads for one in cuts) or len({one.split.width for one in cuts}) > 1:
+        raise Unread("several maps make its queries, of other tokens than its values")
+    return found
+
+
+def _streamed(edit: fx.Graph, streams: list[fx.Node]) -> fx.Node:
+    return edit.call_function(side_by_side, tuple(streams))
 
 
 def _rows(split: Split, heads: int, width: int) -> tuple[int, ...]:
@@ -168,12 +222,12 @@ def _sources(node: fx.Node, call: Call) -> set[str]:
     return found
 
 
-def _check_bias(flow: Flow, values: dict[fx.Node, Any], core: Core, q: Split, samples: int) -> None:
+def _check_bias(flow: Flow, values: dict[fx.Node, Any], core: Core, q: Split, samples: int, heads: int) -> None:
     assert core.bias is not None, "asked by the caller"
     bias = values[core.bias]
     if flow.depends[core.bias]:
         raise Unread("what is added to its logits is made of its queries")
-    logits = (samples, q.heads)
+    logits = (samples, heads)
     fits = isinstance(bias, Tensor) and len(q.batch) == 1 and not q.folded and q.axis == 1 and bias.ndim in (3, 4)
     if not fits or any(got not in (1, want) for got, want in zip(bias.shape[-4:-2], logits[4 - bias.ndim :], strict=True)):
         raise Unread("what is added to its logits is no bias of pairs a head")
@@ -182,8 +236,6 @@ def _check_bias(flow: Flow, values: dict[fx.Node, Any], core: Core, q: Split, sa
 def _tokens(edit: fx.Graph, node: fx.Node, value: Tensor, layer: Any, split: Split) -> fx.Node:
     """``(B, N, C)`` of what a map takes."""
     count = split.places.shape[0]
-    if not torch.equal(split.places.flatten(), torch.arange(split.places.numel(), dtype=split.places.dtype)):
-        raise Unread("windows are cut behind its maps")
     if channels_first(layer):
         if count != value.shape[0]:
             raise Unread("windows are cut behind its maps")

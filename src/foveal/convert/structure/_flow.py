@@ -48,6 +48,12 @@ class Moved:
     """Modules that they went through before heads were told apart, and how they lay then: ``made``, ``rows`` or ``turned``."""
     norm: str = ""
     """The module that they went through head by head."""
+    others: tuple[fx.Node, ...] = ()
+    """Further maps whose numbers were added to those of the first, each to its own."""
+
+    @property
+    def seeds(self) -> tuple[fx.Node, ...]:
+        return self.seed, *self.others
 
 
 def channels_first(layer: nn.Module) -> bool:
@@ -94,10 +100,12 @@ class Flow:
         if not sources:
             raise Unread(f"no linear map makes {node.name}")
         found = [self.of(one) for one in sources]
-        if len({one.seed for one in found}) != 1 or len(found) > 2:
-            raise Unread(f"several maps make {node.name}")
         first = found[0]
         name = _name(node)
+        if len(found) == 2 and name.strip("_") in ("add", "iadd") and _are_alike(*found):
+            return replace(first, others=(*first.others, *found[1].seeds))
+        if len({one.seeds for one in found}) != 1 or len(found) > 2:
+            raise Unread(f"several maps make {node.name}")
         if node.op == "call_module":
             return self._through(node, first)
         if name in _SAME:
@@ -131,6 +139,12 @@ class Flow:
         if norm and not moved.norm:
             return replace(moved, norm=path)
         raise Unread(f"what its map gives goes through {path} after it was cut")
+
+
+def _are_alike(one: Moved, other: Moved) -> bool:
+    """Whether what several maps give can be added: number by number, and nothing done to it yet."""
+    bare = not (one.behind or other.behind or one.norm or other.norm) and one.factor == other.factor == 1.0 and not set(one.seeds) & set(other.seeds)
+    return bare and isinstance(one.index, Tensor) and isinstance(other.index, Tensor) and torch.equal(one.index, other.index)
 
 
 def _holds_tensors(value: Any) -> bool:

@@ -97,6 +97,7 @@ class _Tracer(fx.Tracer):
         self.entered = {path.rsplit(".", depth)[0] for path in maps for depth in range(1, path.count(".") + 1)}
         self.known: dict[fx.Node, Any] = {}
         self.branches: list[tuple[fx.Node, bool]] = []
+        self.answers: dict[fx.Node, bool] = {}
         self.computing = False
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -125,6 +126,13 @@ class _Tracer(fx.Tracer):
                 # sizes may be unpacked anywhere
                 values[name] = tuple(proxy[index] for index in range(len(value))) if isinstance(value, (tuple, list)) else proxy
         return lambda: root_fn(self.root, **values), []
+
+    def trace(self, *args: Any, **kwargs: Any) -> fx.Graph:
+        graph = super().trace(*args, **kwargs)
+        for node in graph.nodes:
+            # a mark by which code made from the graph would wrap functions for all who trace
+            node.meta.pop("is_wrapped", None)
+        return graph
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -168,8 +176,10 @@ class _Tracer(fx.Tracer):
         value = self.known.get(node, _UNKNOWN)
         if value is _UNKNOWN or not _of_sizes(node, self.known):
             return super().to_bool(obj)
-        self.branches.append((node, bool(value)))
-        return bool(value) != (self.turned == len(self.branches) - 1)
+        if node not in self.answers:
+            self.answers[node] = bool(value) != (self.turned == len(self.branches))
+            self.branches.append((node, bool(value)))
+        return self.answers[node]
 
 
 def _evaluated(part: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -193,18 +203,11 @@ def _of_sizes(node: fx.Node, known: dict[fx.Node, Any]) -> bool:
     return not isinstance(known.get(node), Tensor) and all(_of_sizes(one, known) for one in node.all_input_nodes)
 
 
-def _outside(node: fx.Node, known: dict[fx.Node, Any]) -> bool:
-    """Whether it is made of the arguments' sizes alone, which every call shows before anything is computed."""
-    if node.op == "placeholder":
-        return True
-    return not isinstance(known.get(node), Tensor) and bool(node.all_input_nodes) and all(_outside(one, known) for one in node.all_input_nodes)
-
-
 def traced(copy: nn.Module, call: Call, maps: set[str]) -> fx.Graph:
     """The graph of one call, the same in training and in evaluation but for dropout inside the attention.
 
     Raises:
-        Unread: what runs depends on numbers, or on sizes in a way that cannot be asked for.
+        Unread: what runs depends on numbers, or on sizes at too many places.
     """
     # one path of the two that timm's modules have
     for part in copy.modules():
@@ -236,8 +239,6 @@ def _with_branches(copy: nn.Module, graph: fx.Graph, tracer: _Tracer, other: Any
         raise Unread(f"what it does depends on sizes at {len(tracer.branches)} places")
     asked = [index for index in range(len(tracer.branches)) if _matters(copy, tracer, index, other(index))]
     for index, (node, value) in enumerate(tracer.branches):
-        if index in asked and not _outside(node, tracer.known):
-            raise Unread(f"what it does depends on a size inside it ({node.name})")
         _settle(node, value)
         if index in asked:
             with graph.inserting_after(node):

@@ -84,7 +84,7 @@ def _argument(node: fx.Node, index: int, name: str, default: Any) -> Any:
 
 
 def _is_product(node: Any) -> bool:
-    return isinstance(node, fx.Node) and _called(node) in ("matmul", "bmm", "__matmul__")
+    return isinstance(node, fx.Node) and _called(node) in ("matmul", "bmm", "__matmul__", "einsum")
 
 
 def _passes(node: fx.Node) -> bool:
