@@ -58,6 +58,13 @@ def cut_of(graph: fx.GraphModule, values: dict[fx.Node, Any], flow: Flow, core: 
         Unread: something else is done to them than is followed, or they do not go together.
     """
 
+    def as_heads(moved: Moved) -> bool:
+        try:
+            split, _ = _either(moved.index, rows[moved.seed], samples)
+        except Unread:
+            return False
+        return len(split.places) == len(v.split.places)
+
     def one(node: fx.Node, turned: bool, may_turn: bool) -> Cut:
         if not may_turn:
             moved = flow.of(node)
@@ -66,7 +73,7 @@ def cut_of(graph: fx.GraphModule, values: dict[fx.Node, Any], flow: Flow, core: 
         met = node
         if turned and isinstance(above := node.args[0] if node.args else None, fx.Node) and _is_turned(values[node], values[above]):
             met, turned = above, False
-        moved, region = region_of(graph, flow, met)
+        moved, region = region_of(graph, flow, met, as_heads)
         if region is None:
             return one(node, met is not node or turned, False)
         if turned:
@@ -75,7 +82,8 @@ def cut_of(graph: fx.GraphModule, values: dict[fx.Node, Any], flow: Flow, core: 
         return Cut(moved, split, lies, region.start, False, region, met)
 
     # q of explicit products may lie (…, D, N) only together with its transposition, which is a move
-    q, k, v = one(core.q, core.q_turned, True), one(core.k, core.k_turned, True), one(core.v, core.v_turned, False)
+    v = one(core.v, core.v_turned, False)
+    q, k = one(core.q, core.q_turned, True), one(core.k, core.k_turned, True)
     if len(k.split.places) != len(q.split.places) or len(v.split.places) != len(q.split.places) or k.split.places.shape != v.split.places.shape:
         raise Unread("its queries and keys are of other samples")
     widths = (q.split.width, k.split.width, v.split.width)

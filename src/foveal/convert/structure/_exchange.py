@@ -33,7 +33,8 @@ def kept_in(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     training, evaluating = deepcopy(copy), deepcopy(copy)
     training.train()
     evaluating.eval()
-    dropped = _dropped(training, core_in(_with_modules(training, traced(training, call, maps)).graph))
+    whole = _with_modules(training, traced(training, call, maps))
+    dropped = _dropped(training, core_in(whole.graph, values_of(deepcopy(whole), {**call.defaults, **call.values})))
     drawn = _edited(deepcopy(training), call, maps)
     found = _edited(evaluating, call, maps)
     if drawn.code.source != found.code.source:
@@ -69,7 +70,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     copy.eval()
     values = values_of(graph, {**call.defaults, **call.values})
     copy.train(training)
-    core = core_in(graph.graph)
+    core = core_in(graph.graph, values)
     nodes = [node for node in graph.graph.nodes if node.op == "call_module" and is_map(copy.get_submodule(str(node.target)))]
     layers: dict[fx.Node, Any] = {node: copy.get_submodule(str(node.target)) for node in nodes}
     flow = Flow(graph, values, {node: numbered(values[node], channels_first(layers[node])) for node in nodes if isinstance(values[node], Tensor)})
@@ -94,6 +95,11 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     end, proj = behind.node, behind.proj
     # exchanged
     streams = _streams(cuts, values, layers)
+    if streams is not None:
+        parts = [
+            replace(part, others=tuple(str(seed.target) for seed in one.moved.others), streams=tuple(streams.index(seed.args[0]) for seed in one.moved.seeds))  # type: ignore[arg-type]
+            for part, one in zip(parts, cuts, strict=True)
+        ]
     asks, reads = _sources(takes[0], call), _sources(takes[2], call)
     edit = graph.graph
     with edit.inserting_before(end.next if behind.moved is None else core.out.next):
@@ -143,11 +149,6 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
         raise Unread(f"a part of it that goes on is called {clash[0].split('.')[0]}")
     given = {str(node.target) for node in edit.nodes if node.op == "placeholder"}
     settings = {name: value for name, value in {**call.defaults, **call.values}.items() if name not in given}
-    if streams is not None:
-        parts = [
-            replace(part, others=tuple(str(seed.target) for seed in one.moved.others), streams=tuple(streams.index(seed.args[0]) for seed in one.moved.seeds))
-            for part, one in zip(parts, cuts, strict=True)
-        ]
     return Kept(
         parts=(parts[0], parts[1], parts[2]),
         num_heads=heads,

@@ -11,9 +11,9 @@ from torch import Tensor, fx, nn
 
 from ._trace import Unread
 
-__all__ = ["Flow", "Moved", "Split", "channels_first", "split_of"]
+__all__ = ["MOVES", "Flow", "Moved", "Split", "called", "channels_first", "split_of"]
 
-_MOVES = {
+MOVES = {
     *(
         "reshape",
         "view",
@@ -101,7 +101,7 @@ class Flow:
             raise Unread(f"no linear map makes {node.name}")
         found = [self.of(one) for one in sources]
         first = found[0]
-        name = _name(node)
+        name = called(node)
         if len(found) == 2 and name.strip("_") in ("add", "iadd") and _are_alike(*found):
             return replace(first, others=(*first.others, *found[1].seeds))
         if len({one.seeds for one in found}) != 1 or len(found) > 2:
@@ -114,12 +114,12 @@ class Flow:
             number = next((one for one in node.args if isinstance(one, (int, float))), None)
             if number is not None and (node.args[0] is sources[0] or "div" not in name):
                 return replace(first, factor=first.factor / number if "div" in name else first.factor * number)
-        if name not in _MOVES:
+        if name not in MOVES:
             raise Unread(f"what its map gives goes through {name or node.op} before it meets")
         mapped = fx.node.map_arg((node.args, node.kwargs), lambda one: self.of(one).index if self.depends[one] else self.values[one])
         args, kwargs = mapped
-        called: Any = getattr(args[0], str(node.target)) if node.op == "call_method" else node.target
-        return replace(first, index=called(*(args[1:] if node.op == "call_method" else args), **kwargs))
+        move: Any = getattr(args[0], str(node.target)) if node.op == "call_method" else node.target
+        return replace(first, index=move(*(args[1:] if node.op == "call_method" else args), **kwargs))
 
     def _through(self, node: fx.Node, moved: Moved) -> Moved:
         path = str(node.target)
@@ -151,7 +151,7 @@ def _holds_tensors(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, (tuple, list)) and any(isinstance(one, Tensor) for one in value))
 
 
-def _name(node: fx.Node) -> str:
+def called(node: fx.Node) -> str:
     if node.op == "call_method":
         return str(node.target)
     if node.op == "call_function":

@@ -3,12 +3,13 @@
 Shapes     B samples, P tokens of a sample, C width, R rows of a map, B' samples or windows, N tokens of one
 """
 
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from ._flow import Flow
+from ._flow import MOVES, Flow, called
 from ._turned import as_tokens_lie
 
 __all__ = ["gathered"]
@@ -16,8 +17,8 @@ __all__ = ["gathered"]
 
 def places_of(x: Tensor, rows: int, first: bool) -> Tensor:
     """Which token each number of a map belongs to, in the shape that the map gives."""
-    lead = (x.shape[0], *x.shape[2:]) if first else x.shape[:-1]
-    places = torch.arange(lead.numel() if isinstance(lead, torch.Size) else torch.Size(lead).numel(), device=x.device).view(lead)
+    lead = (x.shape[0], *x.shape[2:]) if first else tuple(x.shape[:-1])
+    places = torch.arange(prod(lead), device=x.device).view(lead)
     return places.unsqueeze(1).expand(lead[0], rows, *lead[1:]) if first else places.unsqueeze(-1).expand(*lead, rows)
 
 
@@ -47,8 +48,9 @@ def gathered(edit: fx.Graph, flow: Flow, take: fx.Node, seed: fx.Node, end: fx.N
             if not flow.depends[node]:
                 return node
             inner = {one: of(one) for one in node.all_input_nodes}
-            # a norm or the like leaves every number at its place
-            known[node] = inner[node.all_input_nodes[0]] if node.op == "call_module" else edit.node_copy(node, lambda one: inner[one])
+            # a norm, a factor or the like leaves every number at its place
+            first = next(one for one in node.all_input_nodes if flow.depends[one])
+            known[node] = edit.node_copy(node, lambda one: inner[one]) if called(node) in MOVES else inner[first]
         return known[node]
 
     return edit.call_function(picked, (take, of(end), heads, lies, turned, first))

@@ -30,13 +30,13 @@ def is_open(value: Any, sizes: bool = True) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, (tuple, list)) and bool(value)) or (sizes and type(value) is int)
 
 
-def as_read(value: Any, wanted: bool) -> None:
+def as_read(value: Any, wanted: float) -> None:
     """Asked in a graph, where sizes decide what runs.
 
     Raises:
         ValueError: another way than where it was read.
     """
-    if bool(value) != wanted:
+    if value != wanted:
         raise InputError(
             "a converted attention is given sizes at which its forward does something else than where it was read; convert with the inputs that it will have "
             "(convert_(…, inputs=…)), or leave it out of `where`"
@@ -66,6 +66,15 @@ class _Sized:
 
     def __getattr__(self: Any, name: str) -> Any:
         return _Attribute(self, name)
+
+    def __index__(self: Any) -> int:
+        return int(self.tracer.number(self.node))
+
+    def __int__(self: Any) -> int:
+        return int(self.tracer.number(self.node))
+
+    def __float__(self: Any) -> float:
+        return float(self.tracer.number(self.node))
 
 
 class _Proxy(_Sized, fx.Proxy):
@@ -98,6 +107,7 @@ class _Tracer(fx.Tracer):
         self.known: dict[fx.Node, Any] = {}
         self.branches: list[tuple[fx.Node, bool]] = []
         self.answers: dict[fx.Node, bool] = {}
+        self.numbers: dict[fx.Node, float] = {}
         self.computing = False
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -116,6 +126,8 @@ class _Tracer(fx.Tracer):
             if isinstance(m, nn.Softmax) and m.dim is not None:
                 return self.create_proxy("call_function", torch.softmax, args, {"dim": m.dim})
             return forward(*args, **kwargs)
+        if isinstance(m, nn.Identity) and args and args[0] is None:
+            return None
         return super().call_module(m, forward, args, kwargs)
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
@@ -167,6 +179,14 @@ class _Tracer(fx.Tracer):
         if isinstance(value, (tuple, list)):
             return iter([obj[index] for index in range(len(value))])
         return super().iter(obj)
+
+    def number(self, node: fx.Node) -> float:
+        """A size that Python itself asks for, as the length of a loop: the same in every call, or the call is refused."""
+        value = self.known.get(node, _UNKNOWN)
+        if type(value) not in (int, float) or not _of_sizes(node, self.known):
+            raise fx.proxy.TraceError("a number of its tensors is asked for")
+        self.numbers.setdefault(node, value)
+        return value
 
     def to_bool(self, obj: Any) -> bool:
         node = obj.node
@@ -243,6 +263,9 @@ def _with_branches(copy: nn.Module, graph: fx.Graph, tracer: _Tracer, other: Any
         if index in asked:
             with graph.inserting_after(node):
                 graph.call_function(as_read, (node, value))
+    for node, number in tracer.numbers.items():
+        with graph.inserting_after(node):
+            graph.call_function(as_read, (node, number))
     swept(graph)
     return graph
 

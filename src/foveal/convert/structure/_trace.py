@@ -32,8 +32,12 @@ class Core:
     """Dropout and the like between the softmax and the values."""
 
 
-def core_in(graph: fx.Graph) -> Core:
+def core_in(graph: fx.Graph, values: dict[fx.Node, Any]) -> Core:
     """The one softmax attention of a graph.
+
+    Args:
+        graph: of a call.
+        values: what every node was in it.
 
     Raises:
         Unread: none or several, or logits that are no products of queries and keys with a bias.
@@ -47,7 +51,7 @@ def core_in(graph: fx.Graph) -> Core:
             raise Unread("its attention is causal, or shares keys")
         q, k, v = (_argument(node, index, name, None) for index, name in enumerate(("query", "key", "value")))
         return Core(q, k, v, node, node, _argument(node, 3, "attn_mask", None), _argument(node, 6, "scale", None))
-    product, bias, factor = _logits(node.args[0])
+    product, bias, factor = _logits(node.args[0], values)
     q, k = product.args[0], product.args[1]
     weights: Any = node
     users = list(node.users)
@@ -93,7 +97,7 @@ def _passes(node: fx.Node) -> bool:
     return _called(node) in ("dropout", "to", "type_as", "contiguous")
 
 
-def _logits(node: Any) -> tuple[fx.Node, fx.Node | None, float]:
+def _logits(node: Any, values: dict[fx.Node, Any]) -> tuple[fx.Node, fx.Node | None, float]:
     """Products, what is added to them, and what they are multiplied with."""
     if not isinstance(node, fx.Node):
         raise Unread("its softmax is over something else than products")
@@ -101,24 +105,51 @@ def _logits(node: Any) -> tuple[fx.Node, fx.Node | None, float]:
         return node, None, 1.0
     name = _called(node).strip("_")
     if name in ("to", "float", "type_as", "contiguous"):
-        return _logits(node.args[0])
+        return _logits(node.args[0], values)
     if name in ("mul", "imul", "truediv", "div"):
         for index, other in ((0, 1), (1, 0)):
-            number = node.args[other]
-            if isinstance(number, (int, float)) and not (index and name.endswith("div")):
-                product, bias, factor = _logits(node.args[index])
+            number = _number(node.args[other], values)
+            if number is not None and not (index and name.endswith("div")):
+                product, bias, factor = _logits(node.args[index], values)
                 if bias is None:
                     return product, None, factor / number if name in ("truediv", "div") else factor * number
     if name in ("add", "iadd"):
         for index, other in ((0, 1), (1, 0)):
             if isinstance(node.args[other], fx.Node):
                 try:
-                    product, bias, factor = _logits(node.args[index])
+                    product, bias, factor = _logits(node.args[index], values)
                 except Unread:
                     continue
                 if bias is None:
                     return product, node.args[other], factor  # type: ignore[return-value]
     raise Unread(f"its logits are more than products and a bias ({name or node.op})")
+
+
+def _number(value: Any, values: dict[fx.Node, Any]) -> float | None:
+    """A number, also one that is made of the width of heads: of the last axis of what is no map of pairs."""
+    if isinstance(value, (int, float)):
+        return value
+    if not isinstance(value, fx.Node) or type(values.get(value)) not in (int, float):
+        return None
+    open_, seen = [value], set[fx.Node]()
+    while open_:
+        node = open_.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        asked = node.args[0] if node.args else None
+        if _called(node) == "getitem" and isinstance(asked, fx.Node) and _called(asked) in ("shape", "size"):
+            tensor: Any = values[asked.args[0]]  # type: ignore[index]
+            if node.args[1] not in (-1, tensor.ndim - 1) or tensor.ndim < 3:
+                return None
+        elif _called(node) == "size":
+            if len(node.args) < 2 or node.args[1] not in (-1, values[asked].ndim - 1):  # type: ignore[index]
+                return None
+        elif node.op == "placeholder" or isinstance(values.get(node), Tensor):
+            return None
+        else:
+            open_ += node.all_input_nodes
+    return float(values[value])
 
 
 def values_of(module: fx.GraphModule, values: dict[str, Any]) -> dict[fx.Node, Any]:

@@ -90,8 +90,14 @@ class Region:
     """What else the code takes."""
 
 
-def region_of(module: fx.GraphModule, flow: Flow, end: fx.Node) -> tuple[Moved, Region | None]:
+def region_of(module: fx.GraphModule, flow: Flow, end: fx.Node, fits: Callable[[Moved], bool]) -> tuple[Moved, Region | None]:
     """Numbers of a map as they come to the softmax, or as they come to what is done to them before.
+
+    Args:
+        module: the graph.
+        flow: of its numbers.
+        end: what meets.
+        fits: whether numbers lie as heads.
 
     Raises:
         Unread: no map makes them, or several, or something with weights is done to them.
@@ -106,7 +112,7 @@ def region_of(module: fx.GraphModule, flow: Flow, end: fx.Node) -> tuple[Moved, 
             moved = flow.of(node)
         except Unread:
             continue
-        if isinstance(moved.index, Tensor) and moved.factor == 1.0 and _all_through(flow, node, end):
+        if isinstance(moved.index, Tensor) and moved.factor == 1.0 and fits(moved) and _all_through(flow, node, end):
             return moved, _region(module, flow, node, end)
     raise said
 
