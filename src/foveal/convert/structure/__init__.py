@@ -8,7 +8,7 @@ from ._kept import kept_of
 from ._mapped import NOTHING, Chain, Mapped, NoMap
 from ._read import Structures, structures_of
 from ._recalled import recalled
-from ._shown import NO_OUTPUT_MAP
+from ._shown import NO_MAPS, NO_OUTPUT_MAP, NO_SOFTMAX
 from ._sister import sisters_in
 
-__all__ = ["NOTHING", "NO_OUTPUT_MAP", "Chain", "Mapped", "NoMap", "Structures", "kept_of", "recalled", "sisters_in", "structures_of"]
+__all__ = ["NOTHING", "NO_MAPS", "NO_OUTPUT_MAP", "NO_SOFTMAX", "Chain", "Mapped", "NoMap", "Structures", "kept_of", "recalled", "sisters_in", "structures_of"]

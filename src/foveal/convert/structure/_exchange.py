@@ -34,7 +34,10 @@ def kept_in(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     training.train()
     evaluating.eval()
     whole = _with_modules(training, traced(training, call, maps))
-    dropped = _dropped(training, core_in(whole.graph, values_of(deepcopy(whole), {**call.defaults, **call.values})))
+    training.eval()
+    values = values_of(whole, {**call.defaults, **call.values})
+    training.train()
+    dropped = _dropped(training, core_in(whole.graph, values))
     drawn = _edited(deepcopy(training), call, maps)
     found = _edited(evaluating, call, maps)
     if drawn.code.source != found.code.source:

@@ -22,7 +22,12 @@ def larger(call: Call) -> Iterator[Call]:
         return
     shape = tuple(tensors[0].shape)
     sizes = {name: tuple(value) for name, value in call.values.items() if isinstance(value, (tuple, list)) and all(isinstance(side, int) for side in value)}
-    grid = next((value for value in sizes.values() if len(value) == 2), None)
+    # rows and columns may be two arguments, one after the other
+    counts = [name for name, value in call.values.items() if type(value) is int]
+    pairs = [(one, other) for one, other in zip(counts, counts[1:], strict=False) if len(shape) == 3 and _is_grid(call, one, other, shape[1])]
+    if pairs:
+        sizes = {}
+    grid = next((value for value in sizes.values() if len(value) == 2), (call.values[pairs[0][0]], call.values[pairs[0][1]]) if pairs else None)
     wanted: list[tuple[tuple[int, ...], tuple[int, int] | None]]
     if len(shape) == 3 and grid is not None:
         rest = shape[1] - prod(grid)
@@ -40,7 +45,13 @@ def larger(call: Call) -> Iterator[Call]:
         values = {name: made if isinstance(value, Tensor) else value for name, value in call.values.items()}
         if sides is not None:
             values |= {name: type(call.values[name])(sides) for name, value in sizes.items() if value == grid}
+            values |= dict(zip(pairs[0], sides, strict=True)) if pairs else {}
         yield replace(call, values=values)
+
+
+def _is_grid(call: Call, one: str, other: str, tokens: int) -> bool:
+    count = call.values[one] * call.values[other]
+    return call.values[one] > 0 and tokens - 8 <= count <= tokens
 
 
 def _sides(grid: tuple[int, ...]) -> list[tuple[int, int]]:

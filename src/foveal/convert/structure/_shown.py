@@ -11,14 +11,18 @@ from ._outlet import drops_of, returns_of
 from ._plan import Plan, turn_of
 from ._seen import Run, run
 
-__all__ = ["NO_OUTPUT_MAP", "shown", "tokens_of"]
+__all__ = ["NO_MAPS", "NO_OUTPUT_MAP", "NO_SOFTMAX", "shown", "tokens_of"]
 
+NO_SOFTMAX = "it computes 0 softmax attentions in a call, and one is read"
+NO_MAPS = "no linear map takes its tokens"
 NO_OUTPUT_MAP = "no output map of its own follows the softmax"
 
 
 def tokens_of(copy: nn.Module, call: Call) -> set[str] | str:
     """The arguments that its maps take."""
     seen = run(copy, call.given)
+    if any(bool(value.isnan().all()) for value in seen.logits):
+        return "its softmax is over something else than keys"
     if len(seen.logits) != 1:
         return f"it computes {len(seen.logits)} softmax attentions in a call, and one is read"
     names: set[str] = set()
@@ -31,7 +35,7 @@ def tokens_of(copy: nn.Module, call: Call) -> set[str] | str:
             names |= set() if found is None else set(found[0])
     if not names and others:
         return f"{others} takes something else than the tokens (or tokens and positions) of its call, as where keys are reduced or windows cut inside"
-    return names or "no linear map takes its tokens"
+    return names or NO_MAPS
 
 
 def shown(copy: nn.Module, call: Call, tokens: set[str], mask: str, ends: str) -> Plan | str:
