@@ -144,6 +144,8 @@ class TokenAttention(AttentionModule, ABC):
 
     takes_other_width: ClassVar[bool] = False
     """Whether keys and values may be made of tokens of another width than queries: it has no projections beside the host's."""
+    takes_softcap: bool = False
+    """Whether it keeps its logits within what the host keeps its own, where that does."""
     has_one_stream: ClassVar[bool] = False
     """Whether every layer of a host has its place, ``qkv`` is called once, and what the heads gathered goes once through ``norm`` and ``proj``."""
 

@@ -121,6 +121,10 @@ class DenoisingAttention(QKVAttention):
     def has_map_gradient(self) -> bool:
         return self.core.name == "softmax"
 
+    @property
+    def takes_softcap(self) -> bool:  # type: ignore[override]
+        return self.core.name == "softmax"
+
     def value_weights(self) -> tuple[Tensor, ...]:
         if self.fused and not self.shared_values:
             raise InputError("the values of a fused denoising attention have λ folded in; take the angles before foveal.fuse_")
@@ -170,6 +174,8 @@ class DenoisingAttention(QKVAttention):
             # one norm cannot serve two queries once both are trained
             self.q_neg_norm = copy.deepcopy(place.q_norm)
             out.mapped += names_in(self, "q_neg_norm")
+        if place.softcap is not None:
+            self.core.softcap = place.softcap  # type: ignore[assignment]
         for name, value in self.core.named_parameters():
             if name.startswith("pos_embed."):
                 value.zero_()

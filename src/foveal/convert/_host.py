@@ -53,6 +53,8 @@ class Place:
     """Whether the host's model gives a bias of pairs with each call; dropped as well where an attention has no pairs."""
     rotary: bool = False
     """Whether the host turns queries and keys by their positions, and its ``wrap`` says how."""
+    softcap: float | None = None
+    """Within what the host keeps its logits by a hyperbolic tangent, before masks and biases; None where it does not."""
     needs_pairs: str = ""
     """Why only an attention of pairs can stand here; empty where any can."""
     values_apart: bool = False

@@ -12,11 +12,20 @@ from ..._errors import InputError
 from ...attention import TokenAttention
 from ._converted import with_settings
 
-__all__ = ["Body", "as_heads", "asked", "body", "like_map", "like_rows", "side_by_side"]
+__all__ = ["Body", "as_heads", "asked", "body", "like_map", "like_rows", "shown", "side_by_side"]
 
 
 def asked(attn: TokenAttention, x: Tensor, keys: Tensor | None, values: Tensor | None, bias: Tensor | None, of_queries: Any = None, of_keys: Any = None) -> Tensor:
     """Ours, on tokens ``(B, N, C)``; keys and values of others where they are given, a bias of pairs, and what is done to heads of queries and of keys."""
+    return attn(x, **_options(attn, keys, values, bias, of_queries, of_keys))
+
+
+def shown(attn: TokenAttention, *args: Any) -> Tensor:
+    """What :func:`asked` has as its map, ``(B, H, Nq, Nk)``."""
+    return attn.attention_map(args[0], **_options(attn, *args[1:]))["combined"]
+
+
+def _options(attn: TokenAttention, keys: Tensor | None, values: Tensor | None, bias: Tensor | None, of_queries: Any = None, of_keys: Any = None) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if keys is not None:
         options["context"] = keys if keys is values else (keys, values)
@@ -24,7 +33,7 @@ def asked(attn: TokenAttention, x: Tensor, keys: Tensor | None, values: Tensor |
         options["attn_mask"] = bias if bias.ndim != 3 else bias[None]
     if (of_queries is not None or of_keys is not None) and attn.takes_rotary:
         options["rope"] = (of_queries, of_keys)
-    return attn(x, **options)
+    return options
 
 
 def side_by_side(*parts: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from ._arguments import Call
 from ._behind import behind_of, shaped
-from ._body import Body, as_heads, asked, side_by_side
+from ._body import Body, as_heads, asked, shown, side_by_side
 from ._cut import Cut, cut_of
 from ._flow import Flow, Split, channels_first, numbered
 from ._gathered import gathered
@@ -23,7 +23,7 @@ from ._seen import is_map
 from ._shadow import shadowed
 from ._symbolic import swept, traced
 from ._trace import Core, Unread, core_in, values_of
-from ._turned import Lies, lies_of, turning
+from ._turned import Lies, heads_as_host, lies_of, turning
 
 __all__ = ["kept_in"]
 
@@ -126,7 +126,12 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
         graph.add_module("attn", nn.Identity())
         attn = edit.create_node("get_attr", "attn")
         turns = [_turn(graph, name, one, like, lies_of(v.split), heads) for name, one in zip(TURNS, (q, k), strict=True)]
-        out = edit.call_function(asked, (attn, tokens[0], *((tokens[1], tokens[2]) if others else (None, None)), core.bias, *turns))
+        given = (attn, tokens[0], *((tokens[1], tokens[2]) if others else (None, None)), core.bias, *turns)
+        out = edit.call_function(asked, given)
+        for node in core.shown:
+            of_pairs = edit.call_function(heads_as_host, (edit.call_function(shown, given), like, (len(frame.batch), frame.axis, frame.folded, False)))
+            goes_on = {*core.passed, core.out, *core.out.all_input_nodes}
+            node.replace_all_uses_with(of_pairs, delete_user_cb=lambda user, on=goes_on: user not in on)
         if behind.moved is None:
             formed = shaped(edit, out, end, values, of_asks, layers[q.seed])
         else:
@@ -143,15 +148,15 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     if left:
         raise Unread("its maps make more than queries, keys and values, or its logits are used elsewhere")
     kept = tuple(dict.fromkeys(str(node.target) for node in edit.nodes if node.op in ("call_module", "get_attr") and node is not attn))
-    kept = tuple(path for path in kept if path not in TURNS)
+    kept = tuple(path for path in kept if path not in (*TURNS, "training"))
     taken = {path for part in parts for path in (part.path, part.norm, *(path for path, _ in part.behind))} | {proj, *behind.before}
     taken |= {str(seed.target) for seed in seeds}
     if any(f"{path}.".startswith(f"{one}.") or f"{one}.".startswith(f"{path}.") for path in kept for one in taken if one):
         raise Unread("its maps make more than queries, keys and values, or are called twice")
     if clash := [path for path in kept if path.split(".")[0] in ("attn", *TURNS)]:
         raise Unread(f"a part of it that goes on is called {clash[0].split('.')[0]}")
-    given = {str(node.target) for node in edit.nodes if node.op == "placeholder"}
-    settings = {name: value for name, value in {**call.defaults, **call.values}.items() if name not in given}
+    opened = {str(node.target) for node in edit.nodes if node.op == "placeholder"}
+    settings = {name: value for name, value in {**call.defaults, **call.values}.items() if name not in opened}
     return Kept(
         parts=(parts[0], parts[1], parts[2]),
         num_heads=heads,
@@ -169,6 +174,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
         kept=kept,
         turned=(q.region is not None, k.region is not None),
         pooled=pooled,
+        softcap=core.softcap,
     )
 
 

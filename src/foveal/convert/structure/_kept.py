@@ -20,7 +20,7 @@ from ...attention import SoftmaxAttention
 from .._host import Host, Place
 from .._sources import settled
 from .._transfer import build
-from ._arguments import Call, bound
+from ._arguments import Call, bound, foreign_in
 from ._body import body
 from ._exchange import kept_in
 from ._kept_place import Kept, kept_place
@@ -119,9 +119,9 @@ def _of_form(module: nn.Module, call: Call, calls: list[Call]) -> Kept | str:
         kept = kept_in(copy, other or call, {one.path for one in seen.maps})
         return _checked(copy, kept, calls if other is None else [*calls, other])
     except (InputError, Unread) as error:
-        return str(error)
+        return f"{error}{foreign_in(call)}"
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
-        return f"it could not be traced ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+        return f"it could not be traced ({type(error).__name__}: {' '.join(str(error).split())[:120]}){foreign_in(call)}"
 
 
 def _larger(copy: nn.Module, call: Call) -> Call | None:

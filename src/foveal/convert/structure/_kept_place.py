@@ -61,6 +61,8 @@ class Kept:
     """Whether the host's own code does something to queries and to keys once they are cut into heads."""
     pooled: bool = False
     """Whether fewer queries leave it than came."""
+    softcap: float | None = None
+    """Within what the host keeps its logits."""
 
 
 def kept_place(module: nn.Module, found: Kept) -> Place:
@@ -92,6 +94,7 @@ def kept_place(module: nn.Module, found: Kept) -> Place:
         needs_pairs="a bias is added to each pair of its tokens" if found.biased else "",
         reads_others="its keys and values are other tokens than its queries" if found.reads_others else "",
         rotary=any(found.turned),
+        softcap=found.softcap,
         one_stream="its queries are pooled behind their map" if found.pooled else "",
         asks_apart=found.asks_apart,
         checked=True,

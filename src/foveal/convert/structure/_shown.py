@@ -92,6 +92,7 @@ def shown(copy: nn.Module, call: Call, tokens: set[str], mask: str, ends: str) -
         num_heads=heads,
         head_dim=inner // heads,
         scale=met.scale,
+        softcap=met.softcap,
         layout=met.layout,
         norms=met.norms,
         mask=used,
@@ -125,6 +126,6 @@ def _added(copy: nn.Module, met: Met, heads: int, call: Call, seen: Run) -> Tens
     """What is added to the products, ``(B, H, Nq, Nk)``; None where nothing is."""
     turn = turn_of(call.values[met.rotary]) if met.rotary else None
     q, k = (queries_or_keys(copy, part, met.layout, norm, turn, met.rotation, heads, seen) for part, norm in zip(met.parts[:2], met.norms, strict=True))
-    products = (q @ k.mT) * met.scale
+    products = met.logits(q, k)
     added = seen.logits[0].reshape(products.shape) - products
     return added if not added.isfinite().all() or float(added.abs().max()) > 1e-4 * float(products.abs().max()) else None

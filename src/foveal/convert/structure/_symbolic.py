@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from ..._errors import InputError
 from ._arguments import Call
+from ._einsum import as_product
 from ._trace import Unread
 
 __all__ = ["as_read", "is_open", "swept", "traced"]
@@ -144,6 +145,9 @@ class _Tracer(fx.Tracer):
         for node in graph.nodes:
             # a mark by which code made from the graph would wrap functions for all who trace
             node.meta.pop("is_wrapped", None)
+        for node in list(graph.nodes):
+            if node.target is torch.einsum:
+                as_product(graph, node)
         return graph
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -266,8 +270,16 @@ def _with_branches(copy: nn.Module, graph: fx.Graph, tracer: _Tracer, other: Any
     for node, number in tracer.numbers.items():
         with graph.inserting_after(node):
             graph.call_function(as_read, (node, number))
+    _as_the_mode_says(graph, copy.training)
     swept(graph)
     return graph
+
+
+def _as_the_mode_says(graph: fx.Graph, training: bool) -> None:
+    """A dropout that is a function was told the mode of its module; it goes on to ask."""
+    for node in [node for node in graph.nodes if node.target is nn.functional.dropout and node.kwargs.get("training") is training]:
+        with graph.inserting_before(node):
+            node.kwargs = {**node.kwargs, "training": graph.create_node("get_attr", "training")}
 
 
 def _settle(node: fx.Node, value: bool) -> None:

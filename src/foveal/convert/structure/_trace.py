@@ -30,6 +30,10 @@ class Core:
     v_turned: bool = False
     passed: tuple[fx.Node, ...] = ()
     """Dropout and the like between the softmax and the values."""
+    softcap: float | None = None
+    """Logits are kept within it by a hyperbolic tangent, before the bias."""
+    shown: tuple[fx.Node, ...] = ()
+    """Those of the softmax and what follows whose map the host hands on as well."""
 
 
 def core_in(graph: fx.Graph, values: dict[fx.Node, Any]) -> Core:
@@ -51,16 +55,23 @@ def core_in(graph: fx.Graph, values: dict[fx.Node, Any]) -> Core:
             raise Unread("its attention is causal, or shares keys")
         q, k, v = (_argument(node, index, name, None) for index, name in enumerate(("query", "key", "value")))
         return Core(q, k, v, node, node, _argument(node, 3, "attn_mask", None), _argument(node, 6, "scale", None))
-    product, bias, factor = _logits(node.args[0], values)
+    product, bias, factor, softcap = _logits(node.args[0], values)
     q, k = product.args[0], product.args[1]
     weights: Any = node
-    users = list(node.users)
     passed: list[fx.Node] = []
-    while len(users) == 1 and _passes(users[0]):
+    shown: list[fx.Node] = []
+    while True:
+        users = list(weights.users)
+        on = [user for user in users if _passes(user) or _is_product(user) or _called(user) in ("transpose", "mT")]
+        if len(on) != 1:
+            raise Unread("its maps meet no values" if not on else "its maps are used more than once")
+        if len(users) > 1:
+            shown.append(weights)
+        users = on
+        if not _passes(users[0]):
+            break
         passed.append(users[0])
-        weights, users = users[0], list(users[0].users)
-    if len(users) != 1:
-        raise Unread("its maps are used more than once")
+        weights = users[0]
     turned = False
     if _called(users[0]) in ("transpose", "mT"):
         turned, weights, users = True, users[0], list(users[0].users)
@@ -69,7 +80,7 @@ def core_in(graph: fx.Graph, values: dict[fx.Node, Any]) -> Core:
     out = users[0]
     v = out.args[0 if turned else 1]
     # k of the product is always (…, D, N); whether q is turned is seen by its width
-    return Core(q, k, v, out, node, bias, factor, k_turned=True, v_turned=turned, passed=tuple(passed))  # type: ignore[arg-type]
+    return Core(q, k, v, out, node, bias, factor, k_turned=True, v_turned=turned, passed=tuple(passed), shown=tuple(shown), softcap=softcap)  # type: ignore[arg-type]
 
 
 def _called(node: fx.Node) -> str:
@@ -97,12 +108,12 @@ def _passes(node: fx.Node) -> bool:
     return _called(node) in ("dropout", "to", "type_as", "contiguous")
 
 
-def _logits(node: Any, values: dict[fx.Node, Any]) -> tuple[fx.Node, fx.Node | None, float]:
-    """Products, what is added to them, and what they are multiplied with."""
+def _logits(node: Any, values: dict[fx.Node, Any]) -> tuple[fx.Node, fx.Node | None, float, float | None]:
+    """Products, what is added to them, what they are multiplied with, and within what they are kept."""
     if not isinstance(node, fx.Node):
         raise Unread("its softmax is over something else than products")
     if _is_product(node):
-        return node, None, 1.0
+        return node, None, 1.0, None
     name = _called(node).strip("_")
     if name in ("to", "float", "type_as", "contiguous"):
         return _logits(node.args[0], values)
@@ -110,18 +121,23 @@ def _logits(node: Any, values: dict[fx.Node, Any]) -> tuple[fx.Node, fx.Node | N
         for index, other in ((0, 1), (1, 0)):
             number = _number(node.args[other], values)
             if number is not None and not (index and name.endswith("div")):
-                product, bias, factor = _logits(node.args[index], values)
+                product, bias, factor, cap = _logits(node.args[index], values)
                 if bias is None:
-                    return product, None, factor / number if name in ("truediv", "div") else factor * number
+                    number = 1 / number if name in ("truediv", "div") else number
+                    return product, None, factor * number, cap if cap is None else cap * number
+    if name == "tanh":
+        product, bias, factor, cap = _logits(node.args[0], values)
+        if bias is None and cap is None:
+            return product, None, factor, 1.0
     if name in ("add", "iadd"):
         for index, other in ((0, 1), (1, 0)):
             if isinstance(node.args[other], fx.Node):
                 try:
-                    product, bias, factor = _logits(node.args[index], values)
+                    product, bias, factor, cap = _logits(node.args[index], values)
                 except Unread:
                     continue
                 if bias is None:
-                    return product, node.args[other], factor  # type: ignore[return-value]
+                    return product, node.args[other], factor, cap  # type: ignore[return-value]
     raise Unread(f"its logits are more than products and a bias ({name or node.op})")
 
 
