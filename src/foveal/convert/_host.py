@@ -63,6 +63,8 @@ class Place:
     """Whether each call says the grid of its tokens, and the host's ``wrap`` compares it with what the attention was told."""
     asks_apart: bool = False
     """Whether those who ask are other tokens than those that are read. Such a place is left alone, unless it is meant by name, by attentions without pairs."""
+    heads_fixed: str = ""
+    """Why there can be no more heads than the host's; empty where there can."""
     one_stream: str = ""
     """Why only an attention can stand here that makes its values once and gives one stream to ``proj``, as softmax and denoising attention do."""
     lost: tuple[str, ...] = ()

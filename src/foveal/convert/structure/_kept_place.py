@@ -95,6 +95,7 @@ def kept_place(module: nn.Module, found: Kept) -> Place:
         reads_others="its keys and values are other tokens than its queries" if found.reads_others else "",
         rotary=any(found.turned),
         softcap=found.softcap,
+        heads_fixed="its own code turns or pools its heads, as many as it has" if any(found.turned) else "",
         one_stream="its queries are pooled behind their map" if found.pooled else "",
         asks_apart=found.asks_apart,
         checked=True,
