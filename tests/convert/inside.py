@@ -1,4 +1,4 @@
-"""Attentions that do something to queries and keys between their maps and the softmax, or unpack sizes on the way: two of every kind, in other styles than libraries'."""
+"""Attentions that do something between their maps and the softmax, or unpack sizes on the way: two of every kind, in other styles than libraries'."""
 
 import math
 from collections.abc import Callable
@@ -26,9 +26,8 @@ class One(nn.Module):
             return self.attn(tokens, height, width)
         if self.how == "rows":
             return self.attn(x.permute(0, 2, 3, 1))
-        if self.how == "positions":
-            return self.attn(tokens, torch.linspace(-1, 1, 16).expand(tokens.shape[1], 16)[None].roll(3, -1) * torch.arange(tokens.shape[1])[:, None].cos())
-        out = self.attn(tokens)
+        where = (torch.linspace(-1, 1, 16).roll(3) * torch.arange(tokens.shape[1])[:, None].cos())[None]
+        out = self.attn(tokens, where) if self.how == "positions" else self.attn(tokens)
         return out[0] if isinstance(out, tuple) else out
 
 
@@ -92,7 +91,7 @@ class CappedAttention(nn.Module):
 
 
 class CappedLessAttention(StarredAttention):
-    """The same over fewer keys, with a bias of heads."""
+    """The same over fewer keys, with a slope over them for each head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +100,8 @@ class CappedLessAttention(StarredAttention):
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         less = self.less(x.mT.unflatten(2, (height, width))).flatten(2).mT
         q, k, v = heads_of(self.q, x, 2), heads_of(self.k, less, 2), heads_of(self.v, less, 2)
-        weights = (5 * ((q @ k.transpose(-1, -2)) / 10).tanh() + self.of_heads).softmax(dim=-1)
+        slope = self.of_heads * torch.arange(k.shape[2], device=x.device, dtype=x.dtype)[None]
+        weights = (5 * ((q @ k.transpose(-1, -2)) / 10).tanh() + slope).softmax(dim=-1)
         return self.o((weights @ v).transpose(1, 2).flatten(2))
 
 
@@ -209,10 +209,10 @@ class OwningAttention(nn.Module):
         super().__init__()
         self.maps, self.inner, self.even = nn.ModuleList(nn.Linear(dim, dim) for _ in range(5)), InnerAttention(dim), nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, where: Tensor) -> Tensor:
+    def forward(self, x: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
         a, b, c, d, e = self.maps
         out, weights = self.inner(a(x) + b(where) + c(x * 0.5), d(x), e(x))
-        return self.even(x + F.dropout(out, 0.1, self.training)) + weights.mean((1, 2)).sum(-1)[:, None, None]
+        return self.even(x + F.dropout(out, 0.1, self.training)), weights
 
 
 @dataclass

@@ -42,8 +42,8 @@ __all__ = [
 NormLayer = Callable[..., nn.Module]
 Turn = Callable[[Tensor], Tensor]
 Rope = Turn | tuple[Turn | None, Turn | None]
-"""Rotary positions: queries or keys ``(B, H, N, D)`` to the same, turned by where each token lies; or a pair of such, for queries and for keys, of which the first
-may also give fewer queries than it is given, as where queries are pooled."""
+"""Rotary positions: queries or keys ``(B, H, N, D)`` to the same, turned by where each token lies; or a pair of such, for queries and for keys, of which the
+first may also give fewer queries than it is given, as where queries are pooled."""
 Context = Tensor | tuple[Tensor, Tensor]
 """Tokens that keys and values are made from, ``(B, Nk, C)``; two of them, for keys and for values, where only keys have positions added, as in DETR."""
 

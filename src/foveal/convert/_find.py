@@ -99,8 +99,8 @@ def _by_structure(model: nn.Module, choose: Choose, done: list[nn.Module], input
     found = structures_of(model, dict(unknown), inputs)
     while owners := _owners(model, unknown, found.reasons, chosen):
         unknown += list(owners.items())
-        more = structures_of(model, owners, inputs)
-        found = Structures(found.hosts | more.hosts, found.reasons | more.reasons)
+        of_owners = structures_of(model, owners, inputs)
+        found = Structures(found.hosts | of_owners.hosts, found.reasons | of_owners.reasons)
     above = {}
     for name, module in unknown:
         parent = name.rpartition(".")[0]
@@ -125,8 +125,10 @@ def _by_structure(model: nn.Module, choose: Choose, done: list[nn.Module], input
     return Structures(hosts | kept, {key: reason for key, reason in reasons.items() if key not in kept})
 
 
-def _owners(model: nn.Module, unknown: list[tuple[str, nn.Module]], reasons: Mapping[int, str], chosen: Callable[[str, nn.Module], bool]) -> dict[str, nn.Module]:
-    """What looks like an attention and holds what was taken for one but makes no queries, or lets none meet: its innermost owner, if it was not looked at yet."""
+def _owners(
+    model: nn.Module, unknown: list[tuple[str, nn.Module]], reasons: Mapping[int, str], chosen: Callable[[str, nn.Module], bool]
+) -> dict[str, nn.Module]:
+    """What looks like an attention and holds what was taken for one, but makes no queries or lets none meet: the innermost owner, if not looked at yet."""
     known, out = {name for name, _ in unknown}, {}
     for name, module in unknown:
         above = name.rpartition(".")[0]

@@ -60,7 +60,7 @@ def bound(module: nn.Module, given: Given) -> Call | str:
 
 
 def foreign_in(call: Call) -> str:
-    """What is said of an argument that is neither numbers nor words: it may be another after the call, as a cache of keys and values is. Empty where there is none."""
+    """What is said of an argument that is neither numbers nor words: it may be another after the call, as a cache is. Empty where there is none."""
     plain = (Tensor, int, float, bool, str, type(None), tuple, list, dict, torch.dtype, torch.device)
     found = next((name for name, value in call.values.items() if not isinstance(value, plain)), "")
     return f"; it is given {found}, a {type(call.values[found]).__name__}, which may keep something from call to call" if found else ""

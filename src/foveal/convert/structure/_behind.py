@@ -114,6 +114,6 @@ def _ways(flat: Tensor, asks: Tensor | None, layer: Any) -> list[Tensor]:
 def shaped(edit: fx.Graph, out: fx.Node, end: fx.Node, values: dict[fx.Node, Any], asks: fx.Node | None, layer: Any) -> fx.Node:
     """Ours gives tokens; the host's next step takes what the host's attention gave."""
     first = channels_first(layer)
-    if asks is None or values[end].ndim == 3 and (not first or values[asks].ndim != 3):
+    if asks is None or (values[end].ndim == 3 and (not first or values[asks].ndim != 3)):
         return out
     return edit.call_function(like_map if first else like_rows, (out, asks))

@@ -1,8 +1,6 @@
 """A host's own forward with its attention exchanged: what it does before and behind goes on, with its own modules under their own names."""
 
-import importlib
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -10,12 +8,15 @@ from torch import Tensor, fx, nn
 
 from ..._errors import InputError
 from ...attention import TokenAttention
+from ._code import Code
 from ._converted import with_settings
 
 __all__ = ["Body", "as_heads", "asked", "body", "like_map", "like_rows", "shown", "side_by_side"]
 
 
-def asked(attn: TokenAttention, x: Tensor, keys: Tensor | None, values: Tensor | None, bias: Tensor | None, of_queries: Any = None, of_keys: Any = None) -> Tensor:
+def asked(
+    attn: TokenAttention, x: Tensor, keys: Tensor | None, values: Tensor | None, bias: Tensor | None, of_queries: Any = None, of_keys: Any = None
+) -> Tensor:
     """Ours, on tokens ``(B, N, C)``; keys and values of others where they are given, a bias of pairs, and what is done to heads of queries and of keys."""
     return attn(x, **_options(attn, keys, values, bias, of_queries, of_keys))
 
@@ -25,7 +26,9 @@ def shown(attn: TokenAttention, *args: Any) -> Tensor:
     return attn.attention_map(args[0], **_options(attn, *args[1:]))["combined"]
 
 
-def _options(attn: TokenAttention, keys: Tensor | None, values: Tensor | None, bias: Tensor | None, of_queries: Any = None, of_keys: Any = None) -> dict[str, Any]:
+def _options(
+    attn: TokenAttention, keys: Tensor | None, values: Tensor | None, bias: Tensor | None, of_queries: Any = None, of_keys: Any = None
+) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if keys is not None:
         options["context"] = keys if keys is values else (keys, values)
@@ -67,29 +70,20 @@ def as_heads(out: Tensor, like: Tensor, heads: int, batches: int, axis: int | No
     return out.squeeze(-3) if axis is None else out.movedim(-3, axis)
 
 
-class Body:
+class Body(Code):
     """Code that was made from a graph, and how it is called.
 
     Args:
         graph: its nodes name modules and parameters by paths.
         names: arguments of the host's ``forward``, in order.
         settings: arguments that were no tensors and no sizes when the host was read; they cannot be given otherwise.
-        own: further modules that the code names, made from the graph as well.
+        own: further code that the code names, made from the graph as well.
     """
 
-    def __init__(
-        self, graph: fx.Graph, names: tuple[str, ...], defaults: dict[str, Any], settings: dict[str, Any], own: dict[str, nn.Module] | None = None
-    ) -> None:
-        code = graph.python_code("self")
-        self.source, self.globals = code.src, dict(code.globals)
+    def __init__(self, graph: fx.Graph, names: tuple[str, ...], defaults: dict[str, Any], settings: dict[str, Any], own: dict[str, Code] | None = None) -> None:
+        super().__init__(graph)
         self.names, self.defaults, self.settings, self.own = names, defaults, settings, own or {}
         self.open = tuple(str(node.target) for node in graph.nodes if node.op == "placeholder")
-        self.function = self._made()
-
-    def _made(self) -> Any:
-        scope = dict(self.globals)
-        exec(compile(self.source, "<foveal: a host's forward>", "exec"), scope)  # made from a graph, not from anything that was read
-        return scope["forward"]
 
     def values(self, args: Sequence[Any], kwargs: dict[str, Any], name: str) -> list[Any]:
         """Of the arguments that are open.
@@ -106,20 +100,6 @@ class Body:
                     "that it will have (convert_(…, inputs=…)), or leave it out of `where`"
                 )
         return [given[key] for key in self.open]
-
-    def __deepcopy__(self, memo: Any) -> "Body":
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = {key: value for key, value in self.__dict__.items() if key not in ("function", "globals")}
-        return state | {
-            "globals": {key: ("module", value.__name__) if isinstance(value, ModuleType) else ("value", value) for key, value in self.globals.items()}
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.globals = {key: importlib.import_module(value) if kind == "module" else value for key, (kind, value) in state["globals"].items()}
-        self.function = self._made()
 
 
 def body(module: nn.Module, ours: nn.Module, code: Body, kept: Sequence[str]) -> Any:

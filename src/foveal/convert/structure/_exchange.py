@@ -15,7 +15,7 @@ from ._arguments import Call
 from ._behind import behind_of, shaped
 from ._body import Body, as_heads, asked, shown, side_by_side
 from ._cut import Cut, cut_of
-from ._flow import Flow, Split, channels_first, numbered
+from ._flow import MOVES, Flow, Split, called, channels_first, numbered
 from ._gathered import gathered
 from ._kept_place import Kept, Made
 from ._mapped import NOTHING
@@ -92,9 +92,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     if core.bias is not None:
         _check_bias(flow, values, core, frame, len(q.split.places), heads)
     of_asks = takes[0] if q.in_order and not pooled else None
-    behind = behind_of(
-        graph, values, core, frame, (len(q.split.places), count), heads, width, None if of_asks is None else values[of_asks], layers[q.seed]
-    )
+    behind = behind_of(graph, values, core, frame, (len(q.split.places), count), heads, width, None if of_asks is None else values[of_asks], layers[q.seed])
     end, proj = behind.node, behind.proj
     # exchanged
     streams = _streams(cuts, values, layers)
@@ -128,10 +126,14 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
         turns = [_turn(graph, name, one, like, lies_of(v.split), heads) for name, one in zip(TURNS, (q, k), strict=True)]
         given = (attn, tokens[0], *((tokens[1], tokens[2]) if others else (None, None)), core.bias, *turns)
         out = edit.call_function(asked, given)
+        on = {*core.passed, core.out, *core.out.all_input_nodes}
+
+        def goes_elsewhere(user: fx.Node) -> bool:
+            return user not in on
+
         for node in core.shown:
             of_pairs = edit.call_function(heads_as_host, (edit.call_function(shown, given), like, (len(frame.batch), frame.axis, frame.folded, False)))
-            goes_on = {*core.passed, core.out, *core.out.all_input_nodes}
-            node.replace_all_uses_with(of_pairs, delete_user_cb=lambda user, on=goes_on: user not in on)
+            node.replace_all_uses_with(of_pairs, delete_user_cb=goes_elsewhere)
         if behind.moved is None:
             formed = shaped(edit, out, end, values, of_asks, layers[q.seed])
         else:
@@ -142,6 +144,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
         core.out.replace_all_uses_with(cut)
     end.replace_all_uses_with(formed)
     swept(edit)
+    _check_shown(edit)
     seeds = {seed: (flow.seeds[seed].shape[1 if is_first else -1], is_first) for one, is_first in zip(cuts, first, strict=True) for seed in one.moved.seeds}
     shadowed(edit, values, seeds)
     left = [node.name for node in edit.nodes if node is core.softmax or node in seeds]
@@ -178,6 +181,16 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     )
 
 
+def _check_shown(edit: fx.Graph) -> None:
+    """A map is handed on, and nothing is made of it: that of an attention that subtracts is no softmax."""
+    open_ = [node for node in edit.nodes if node.target is shown]
+    while open_:
+        for user in open_.pop().users:
+            if user.op != "output" and user.target is not heads_as_host and called(user) not in (*MOVES, "shape", "size"):
+                raise Unread(f"its map goes through {called(user) or user.target}, and not only to the values")
+            open_ += [] if called(user) in ("shape", "size") else [user]
+
+
 TURNS = ("turn_of_queries", "turn_of_keys")
 """What the host's code between heads and the softmax is called in what stands in its place."""
 
@@ -198,7 +211,11 @@ def _streams(cuts: tuple[Cut, Cut, Cut], values: dict[fx.Node, Any], layers: dic
     found: list[Any] = list(dict.fromkeys(seed.args[0] for seed in seeds))
     shapes = [values[node].shape for node in found]
     plain = all(len(shape) == 3 and shape[1] == shapes[0][1] for shape in shapes) and not any(channels_first(layers[seed]) for seed in seeds)
-    if not plain or any(one.moved.behind or one.moved.norm or one.split.heads != cuts[0].split.heads for one in cuts) or len({one.split.width for one in cuts}) > 1:
+    if (
+        not plain
+        or any(one.moved.behind or one.moved.norm or one.split.heads != cuts[0].split.heads for one in cuts)
+        or len({one.split.width for one in cuts}) > 1
+    ):
         raise Unread("several maps make its queries, of other tokens than its values")
     return found
 

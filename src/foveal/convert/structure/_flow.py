@@ -102,8 +102,11 @@ class Flow:
         found = [self.of(one) for one in sources]
         first = found[0]
         name = called(node)
-        if len(found) == 2 and name.strip("_") in ("add", "iadd") and _are_alike(*found):
-            return replace(first, others=(*first.others, *found[1].seeds))
+        if len(found) == 2 and name.strip("_") in ("add", "iadd"):
+            # one may be the same for all samples
+            for one, other in (found, found[::-1]):
+                if _are_alike(one, other):
+                    return replace(one, others=(*one.others, *other.seeds))
         if len({one.seeds for one in found}) != 1 or len(found) > 2:
             raise Unread(f"several maps make {node.name}")
         if node.op == "call_module":
@@ -144,7 +147,9 @@ class Flow:
 def _are_alike(one: Moved, other: Moved) -> bool:
     """Whether what several maps give can be added: number by number, and nothing done to it yet."""
     bare = not (one.behind or other.behind or one.norm or other.norm) and one.factor == other.factor == 1.0 and not set(one.seeds) & set(other.seeds)
-    return bare and isinstance(one.index, Tensor) and isinstance(other.index, Tensor) and torch.equal(one.index, other.index)
+    if not bare or not isinstance(one.index, Tensor) or not isinstance(other.index, Tensor) or not other.index.ndim:
+        return False
+    return torch.equal(one.index[: len(other.index)], other.index) and len(other.index) in (1, len(one.index))
 
 
 def _holds_tensors(value: Any) -> bool:

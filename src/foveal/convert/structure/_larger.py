@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from math import prod
 
 import torch
@@ -24,7 +25,7 @@ def larger(call: Call) -> Iterator[Call]:
     sizes = {name: tuple(value) for name, value in call.values.items() if isinstance(value, (tuple, list)) and all(isinstance(side, int) for side in value)}
     # rows and columns may be two arguments, one after the other
     counts = [name for name, value in call.values.items() if type(value) is int]
-    pairs = [(one, other) for one, other in zip(counts, counts[1:], strict=False) if len(shape) == 3 and _is_grid(call, one, other, shape[1])]
+    pairs = [(one, other) for one, other in pairwise(counts) if len(shape) == 3 and _is_grid(call, one, other, shape[1])]
     if pairs:
         sizes = {}
     grid = next((value for value in sizes.values() if len(value) == 2), (call.values[pairs[0][0]], call.values[pairs[0][1]]) if pairs else None)

@@ -5,7 +5,9 @@ too; where it makes a difference, the graph asks again in every call.
 """
 
 import operator
+import sys
 from collections.abc import Iterator
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -56,6 +58,12 @@ def swept(graph: fx.Graph) -> None:
     )
 
 
+def _by_words() -> Iterator[Any]:
+    """Functions of einops, which ask what kind of tensor they are given."""
+    library = sys.modules.get("einops")
+    return (getattr(library, name) for name in ("rearrange", "reduce", "repeat")) if library is not None else iter(())
+
+
 class _Sized:
     """What is known of a proxy in the call at hand, where that is the same in all calls."""
 
@@ -100,7 +108,7 @@ class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True
 
     def __init__(self, maps: set[str], given: dict[str, Any], wrapped: tuple[Any, ...], sizes: bool, turned: int | None) -> None:
-        super().__init__(autowrap_functions=(*wrapped, *_FACTORIES))
+        super().__init__(autowrap_functions=(*wrapped, *_FACTORIES, *_by_words()))
         self._autowrap_search.append(torch)
         self.trace_asserts = True
         self.given, self.sizes, self.turned = given, sizes, turned
@@ -250,7 +258,7 @@ def traced(copy: nn.Module, call: Call, maps: set[str]) -> fx.Graph:
             except _TROUBLE as error:
                 said = said or f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
                 continue
-            return _with_branches(copy, graph, tracer, lambda turned, how=(wrapped, sizes): _Tracer(maps, given, *how, turned))
+            return _with_branches(copy, graph, tracer, partial(_Tracer, maps, given, wrapped, sizes))
     raise Unread(f"its forward cannot be traced ({said})")
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
+from ._code import Code
 from ._flow import Flow, Moved, Split
 from ._trace import Unread
 
@@ -61,7 +62,7 @@ def as_tokens_lie(x: Tensor, heads: int, lies: tuple[Any, ...]) -> Tensor:
     return x.flatten(0, 1) if batches == 2 else x
 
 
-def turning(part: nn.Module, like: Tensor, before: tuple[Any, ...], after: tuple[Any, ...], heads: int, *others: Any) -> Callable[[Tensor], Tensor]:
+def turning(part: Code, like: Tensor, before: tuple[Any, ...], after: tuple[Any, ...], heads: int, *others: Any) -> Callable[[Tensor], Tensor]:
     """A function of heads ``(B, H, N, D)`` that calls the host's code.
 
     Args:
@@ -85,7 +86,7 @@ class Region:
 
     start: fx.Node
     """The last that only moves numbers of the map."""
-    code: fx.GraphModule
+    code: Code
     others: tuple[fx.Node, ...]
     """What else the code takes."""
 
@@ -158,7 +159,7 @@ def _region(module: fx.GraphModule, flow: Flow, start: fx.Node, end: fx.Node) ->
                 inner[one] = graph.placeholder(f"other_{len(others)}")
         inner[node] = graph.node_copy(node, lambda one: inner[one])
     graph.output(inner[end])
-    return Region(start, fx.GraphModule(nn.Module(), graph), tuple(others))
+    return Region(start, Code(graph), tuple(others))
 
 
 def _through(start: fx.Node, end: fx.Node) -> set[fx.Node]:

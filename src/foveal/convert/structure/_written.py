@@ -111,7 +111,10 @@ def _packed(value: Any, slots: dict[int, int] | None) -> Any:
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
     if is_dataclass(value) and type(value).__name__ in _classes():
-        return {"of": type(value).__name__, "fields": {one.name: _packed(getattr(value, one.name), slots) for one in fields(value) if not _is_default(value, one)}}
+        return {
+            "of": type(value).__name__,
+            "fields": {one.name: _packed(getattr(value, one.name), slots) for one in fields(value) if not _is_default(value, one)},
+        }
     if isinstance(value, (tuple, list)) and (type(value) in (tuple, list, torch.Size)):
         if len(value) > 8 and all(type(one) is int for one in value):
             return {"runs": _runs(value), "list": isinstance(value, list)}
