@@ -96,7 +96,7 @@ def test_an_attention_that_cannot_stand_there_is_refused_before(name) -> None:
     assert torch.equal(model(images()), want)
 
 
-@pytest.mark.parametrize("name", ["turned", "queries pooled", "windows behind the map"])
+@pytest.mark.parametrize("name", ["queries pooled", *(pytest.param(name, marks=pytest.mark.slow) for name in ("turned", "windows behind the map"))])
 def test_it_compiles_whole(name) -> None:
     model = CASES[name].model()
     foveal.convert_(model, SoftmaxAttention.Config(), inputs=images())

@@ -33,13 +33,14 @@ def kept_in(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
     training, evaluating = deepcopy(copy), deepcopy(copy)
     training.train()
     evaluating.eval()
-    whole = _with_modules(training, traced(training, call, maps))
+    graph, ways = traced(training, call, maps)
+    whole = _with_modules(training, graph)
     training.eval()
     values = values_of(whole, {**call.defaults, **call.values})
     training.train()
     dropped = _dropped(training, core_in(whole.graph, values))
-    drawn = _edited(deepcopy(training), call, maps)
-    found = _edited(evaluating, call, maps)
+    drawn = _edited(deepcopy(training), call, maps, ways)
+    found = _edited(evaluating, call, maps, ways)
     if drawn.code.source != found.code.source:
         raise Unread("it does something else in training, beside its attention")
     return replace(found, attn_drop=dropped)
@@ -66,9 +67,9 @@ def _dropped(copy: nn.Module, core: Core) -> float:
     return float(found[0]) if found else 0.0
 
 
-def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Kept:
+def _edited(copy: nn.Module, call: Call, maps: set[str], ways: list[bool]) -> Kept:
     """The graph read, and its attention exchanged."""
-    graph = _with_modules(copy, traced(copy, call, maps))
+    graph = _with_modules(copy, traced(copy, call, maps, ways)[0])
     training = copy.training
     copy.eval()
     values = values_of(graph, {**call.defaults, **call.values})

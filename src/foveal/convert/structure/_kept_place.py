@@ -133,7 +133,7 @@ def _behind(module: nn.Module, part: Made) -> list[tuple[nn.Module, str]]:
 def _of_streams(module: nn.Module, found: Kept) -> tuple[Any, Any]:
     """Of tokens that lie side by side, as their contents and their positions."""
     layers = [(module.get_submodule(path), stream) for part in found.parts for path, stream in zip((part.path, *part.others), part.streams, strict=True)]
-    widths: dict[int, int] = {stream: layer.weight.shape[1] for layer, stream in layers}  # type: ignore[misc, index, union-attr]
+    widths: dict[int, int] = {stream: layer.weight.shape[1] for layer, stream in layers}  # type: ignore[misc, index]
     ends = [sum(widths[one] for one in range(stream + 1)) for stream in range(len(widths))]
     places = [(end - widths[stream], end) for stream, end in enumerate(ends)]
 

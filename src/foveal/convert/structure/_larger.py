@@ -34,7 +34,10 @@ def larger(call: Call) -> Iterator[Call]:
         rest = shape[1] - prod(grid)
         wanted = [((shape[0], rest + prod(sides), shape[2]), sides) for sides in _sides(grid)] if rest >= 0 else []
     elif len(shape) == 3:
-        wanted = [((shape[0], count, shape[2]), None) for count in (*(((4 * shape[1] + 3),) if shape[1] <= _SMALL else ()), 4 * shape[1], 2 * shape[1])]
+        wanted = [
+            ((shape[0], count, shape[2]), None)
+            for count in ((4 * shape[1] + 3, 4 * shape[1], 2 * shape[1]) if shape[1] <= _SMALL else (shape[1] + 3, 2 * shape[1], 4 * shape[1]))
+        ]
     elif len(shape) == 4:
         wanted = [((*shape[:2], *sides), sides) for sides in _sides(shape[2:])]
         wanted += [((shape[0], *sides, shape[3]), sides) for sides in _sides(shape[1:3])]

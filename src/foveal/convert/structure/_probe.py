@@ -166,8 +166,7 @@ def _inputs(model: nn.Module) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]
             if name == "bbox":
                 kwargs[name] = torch.zeros(2, 8, 4, dtype=torch.long, device=like.device)
             elif name.startswith("pixel_values"):
-                counts = (getattr(one, key, None) for one in _configs(model) for key in ("num_frames", "frames_per_clip"))
-                frames = next((count for count in counts if count), None)
+                frames = next((getattr(one, "num_frames", None) for one in _configs(model) if getattr(one, "num_frames", None)), None)
                 shape = (2, frames, _channels(model), *size) if frames and name in ("pixel_values", "pixel_values_videos") else (2, _channels(model), *size)
                 kwargs[name] = torch.randn(shape, device=like.device, dtype=like.dtype)
             else:

@@ -235,8 +235,14 @@ def _of_sizes(node: fx.Node, known: dict[fx.Node, Any]) -> bool:
     return not isinstance(known.get(node), Tensor) and all(_of_sizes(one, known) for one in node.all_input_nodes)
 
 
-def traced(copy: nn.Module, call: Call, maps: set[str]) -> fx.Graph:
-    """The graph of one call, the same in training and in evaluation but for dropout inside the attention.
+def traced(copy: nn.Module, call: Call, maps: set[str], asked: list[bool] | None = None) -> tuple[fx.Graph, list[bool]]:
+    """The graph of one call, the same in training and in evaluation but for dropout inside the attention; and which of its branches matter.
+
+    Args:
+        copy: of the host.
+        call: of it.
+        maps: paths of its linear maps.
+        asked: which branches matter, where that was found out in the other mode; None to find out.
 
     Raises:
         Unread: what runs depends on numbers, or on sizes at too many places.
@@ -258,21 +264,22 @@ def traced(copy: nn.Module, call: Call, maps: set[str]) -> fx.Graph:
             except _TROUBLE as error:
                 said = said or f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
                 continue
-            return _with_branches(copy, graph, tracer, partial(_Tracer, maps, given, wrapped, sizes))
+            return _with_branches(copy, graph, tracer, partial(_Tracer, maps, given, wrapped, sizes), asked)
     raise Unread(f"its forward cannot be traced ({said})")
 
 
 _TROUBLE = (fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, KeyError, AssertionError, NotImplementedError, NameError)
 
 
-def _with_branches(copy: nn.Module, graph: fx.Graph, tracer: _Tracer, other: Any) -> fx.Graph:
+def _with_branches(copy: nn.Module, graph: fx.Graph, tracer: _Tracer, other: Any, asked: list[bool] | None) -> tuple[fx.Graph, list[bool]]:
     """The graph, asking in every call for what sizes decide, where they make a difference."""
     if len(tracer.branches) > _MOST_BRANCHES:
         raise Unread(f"what it does depends on sizes at {len(tracer.branches)} places")
-    asked = [index for index in range(len(tracer.branches)) if _matters(copy, tracer, index, other(index))]
+    if asked is None or len(asked) != len(tracer.branches):
+        asked = [_matters(copy, tracer, index, other(index)) for index in range(len(tracer.branches))]
     for index, (node, value) in enumerate(tracer.branches):
         _settle(node, value)
-        if index in asked:
+        if asked[index]:
             with graph.inserting_after(node):
                 graph.call_function(as_read, (node, value))
     for node, number in tracer.numbers.items():
@@ -280,7 +287,7 @@ def _with_branches(copy: nn.Module, graph: fx.Graph, tracer: _Tracer, other: Any
             graph.call_function(as_read, (node, number))
     _as_the_mode_says(graph, copy.training)
     swept(graph)
-    return graph
+    return graph, asked
 
 
 def _as_the_mode_says(graph: fx.Graph, training: bool) -> None:

@@ -7,7 +7,7 @@ from .._layouts import above
 
 __all__ = ["refuse_text"]
 
-_OF_IMAGES = ("patch_size", "image_size", "vision_config", "num_channels", "cross_attention_frequency")
+_OF_IMAGES = ("patch_size", "image_size", "vision_config", "backbone_config", "num_channels", "cross_attention_frequency")
 """What a configuration says where it is not of words alone; the last of transformers that read images by learned queries (BLIP-2, arXiv 2301.12597)."""
 
 
