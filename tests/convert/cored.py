@@ -61,13 +61,13 @@ class TalkingAttention(PooledKeysAttention):
         return self.out((logits.softmax(-1) @ v).transpose(1, 2).reshape(x.shape))
 
 
-class CappedAttention(PooledKeysAttention):
+class BentAttention(PooledKeysAttention):
     """Refused: logits through a function."""
 
     def forward(self, x: Tensor) -> Tensor:
         k, v = self.answer(x).chunk(2, dim=-1)
         q, k, v = (part.flatten(1, 2).unflatten(-1, (2, -1)).transpose(1, 2) for part in (self.ask(x), k, v))
-        return self.out(((q @ k.transpose(-2, -1)).tanh().softmax(-1) @ v).transpose(1, 2).reshape(x.shape))
+        return self.out((F.softsign(q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).reshape(x.shape))
 
 
 class ChannelsAttention(PooledKeysAttention):
@@ -127,7 +127,7 @@ CASES = {
 }
 REFUSED = {
     TalkingAttention: "its heads mix their logits before the softmax",
-    CappedAttention: "its logits are more than a factor times products and a bias",
+    BentAttention: "its logits are more than a factor times products and a bias",
     ChannelsAttention: "its softmax is over channels, and not over tokens",
     MixedAttention: "it computes 2 softmax attentions in a call, mixed or one after the other",
 }

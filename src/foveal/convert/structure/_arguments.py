@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ._probe import Given
 
-__all__ = ["Call", "bound", "sources_of"]
+__all__ = ["Call", "bound", "foreign_in", "sources_of"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,13 @@ def bound(module: nn.Module, given: Given) -> Call | str:
     defaults = {one.name: None if one.default is one.empty else one.default for one in named}
     cast: dict[int, Any] = {}
     return Call(tuple(one.name for one in named), defaults, {name: _float(value, cast) for name, value in values.items()})
+
+
+def foreign_in(call: Call) -> str:
+    """What is said of an argument that is neither numbers nor words: it may be another after the call, as a cache is. Empty where there is none."""
+    plain = (Tensor, int, float, bool, str, type(None), tuple, list, dict, torch.dtype, torch.device)
+    found = next((name for name, value in call.values.items() if not isinstance(value, plain)), "")
+    return f"; it is given {found}, a {type(call.values[found]).__name__}, which may keep something from call to call" if found else ""
 
 
 def _float(value: Any, cast: dict[int, Any]) -> Any:

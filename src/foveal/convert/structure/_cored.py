@@ -7,7 +7,7 @@ Shapes     B samples or windows, H heads, N tokens, D head width, (…) axes of 
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,9 @@ from ._exchange import dropped_in, sources_in, with_modules
 from ._kept_place import ONE_ASKS
 from ._mapped import NoMap
 from ._seen import is_map
-from ._trace import Core, Unread, core_in, is_open, softmax_in, traced, values_met, values_of
+from ._shadow import shadowed
+from ._symbolic import traced
+from ._trace import Core, Unread, core_in, softmax_in, values_met, values_of
 
 __all__ = ["Cored", "cored_in", "cored_place"]
 
@@ -89,16 +91,16 @@ def cored_in(copy: nn.Module, call: Call, maps: set[str]) -> Cored:
     training, evaluating = deepcopy(copy), deepcopy(copy)
     training.train()
     evaluating.eval()
-    drawn, _ = _edited(training, call, maps)
-    found, dropped = _edited(evaluating, call, maps)
-    rate, _ = _edited(deepcopy(copy).train(), call, maps) if dropped else (drawn, 0.0)
+    drawn, ways = _edited(training, call, maps, None)
+    found, _ = _edited(evaluating, call, maps, ways)
     if drawn.code.source != found.code.source:
         raise Unread("it does something else in training, beside its attention")
-    return Cored(**{**vars(found), "attn_drop": rate.attn_drop})
+    return replace(found, attn_drop=drawn.attn_drop)
 
 
-def _edited(copy: nn.Module, call: Call, maps: set[str]) -> tuple[Cored, float]:
-    graph = with_modules(copy, traced(copy, call, maps))
+def _edited(copy: nn.Module, call: Call, maps: set[str], ways: list[bool] | None) -> tuple[Cored, list[bool]]:
+    made, ways = traced(copy, call, maps, ways)
+    graph = with_modules(copy, made)
     training, inputs = copy.training, {**call.defaults, **call.values}
     copy.eval()
     values = values_of(graph, inputs)
@@ -117,8 +119,8 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> tuple[Cored, float]:
     attn_drop = dropped_in(copy, core)
     factor = core.factor if core.factor is not None else q.shape[-1] ** -0.5
     edit = graph.graph
-    # what nobody reads is called for what it does to its arguments
-    effects = {node for node in edit.nodes if not node.users and node.op in ("call_function", "call_method") and any(map(_is_tensor(values), node.args))}
+    # what nobody reads is called for what it does to its arguments, or asks
+    effects = {node for node in edit.nodes if not node.users and node.op in ("call_function", "call_method")}
     graph.add_module("attn", nn.Identity())
     bias, asks = core.bias, core.q
     if between is not None:
@@ -130,17 +132,20 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> tuple[Cored, float]:
         pairs = None if bias is None else edit.call_function(as_pairs, (bias, core.q, *lie))
         out = edit.call_function(asked, (edit.create_node("get_attr", "attn"), *tokens, pairs))
         formed = edit.call_function(as_hosts, (out, core.q, *lie, core.v_turned))
-        if effects:
+        if any(_is_tensor(values)(one) for node in effects for one in node.args):
             # a kernel keeps what it gave for its gradient
             formed = edit.call_method("clone", (formed,))
     core.out.replace_all_uses_with(formed)
     edit.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output") or node in effects)
+    if between is not None:
+        shadowed(edit, values, {}, {between.product})
     if any(node is core.softmax for node in edit.nodes):
         raise Unread("its maps are used elsewhere")
-    kept = tuple(dict.fromkeys(str(node.target) for node in edit.nodes if node.op in ("call_module", "get_attr") and str(node.target) != "attn"))
+    kept = tuple(dict.fromkeys(str(node.target) for node in edit.nodes if node.op in ("call_module", "get_attr") and node.target not in ("attn", "training")))
     if any(path.split(".")[0] == "attn" for path in kept):
         raise Unread("a part of it that goes on is called attn")
-    settings = {name: value for name, value in inputs.items() if not is_open(value)}
+    opened = {str(node.target) for node in edit.nodes if node.op == "placeholder"}
+    settings = {name: value for name, value in inputs.items() if name not in opened}
     found = Cored(
         num_heads=heads.count,
         head_dim=width,
@@ -153,7 +158,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> tuple[Cored, float]:
         kept=kept,
         one_asks=q.shape[-2] == 1 < k.shape[-2],
     )
-    return found, attn_drop
+    return found, ways
 
 
 def _is_tensor(values: dict[fx.Node, Any]) -> Callable[[Any], bool]:
@@ -164,7 +169,7 @@ def _core(graph: fx.GraphModule, values: dict[fx.Node, Any], inputs: dict[str, A
     """Where queries meet keys, and what is done to their products; None in PyTorch's kernel, which says it itself."""
     node, fused = softmax_in(graph.graph)
     if fused:
-        return core_in(graph.graph), None
+        return core_in(graph.graph, values), None
     dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
     logits: Any = node.args[0]
     if node.op == "call_module":
@@ -172,11 +177,11 @@ def _core(graph: fx.GraphModule, values: dict[fx.Node, Any], inputs: dict[str, A
     if dim not in (-1, values[logits].ndim - 1):
         raise Unread("its softmax is over something else than keys")
     between = between_in(graph, logits, values, inputs)
-    out, v, turned, passed = values_met(node)
+    met = values_met(node)
     q, k = between.product.args[:2]
     factor = 1.0 if between.factor is None else between.factor
     # numbers are enough for the rest: how the products are multiplied is told, and what is added is what the steps make of zeros
-    return Core(q, k, v, out, node, None, factor, k_turned=True, v_turned=turned, passed=passed), between  # type: ignore[arg-type]
+    return Core(q, k, met.v, met.out, node, None, factor, k_turned=True, v_turned=met.turned, passed=met.passed), between  # type: ignore[arg-type]
 
 
 def _without_products(edit: fx.Graph, core: Core, between: Between) -> tuple[fx.Node | None, fx.Node]:

@@ -20,7 +20,7 @@ from ...attention import SoftmaxAttention
 from .._host import Host, Place
 from .._sources import settled
 from .._transfer import build
-from ._arguments import Call, bound
+from ._arguments import Call, bound, foreign_in
 from ._body import body
 from ._cored import Cored, cored_in, cored_place
 from ._exchange import kept_in
@@ -135,9 +135,9 @@ def _read_by(read: Any, copy: nn.Module, call: Call, maps: set[str], proofs: lis
     try:
         return _checked(copy, read(copy, call, maps), proofs)
     except (InputError, Unread) as error:
-        return str(error)
+        return f"{error}{foreign_in(call)}"
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
-        return f"it could not be traced ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+        return f"it could not be traced ({type(error).__name__}: {' '.join(str(error).split())[:120]}){foreign_in(call)}"
 
 
 def _larger(copy: nn.Module, call: Call) -> Call | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from math import prod
 
 import torch
@@ -22,13 +23,21 @@ def larger(call: Call) -> Iterator[Call]:
         return
     shape = tuple(tensors[0].shape)
     sizes = {name: tuple(value) for name, value in call.values.items() if isinstance(value, (tuple, list)) and all(isinstance(side, int) for side in value)}
-    grid = next((value for value in sizes.values() if len(value) == 2), None)
+    # rows and columns may be two arguments, one after the other
+    counts = [name for name, value in call.values.items() if type(value) is int]
+    pairs = [(one, other) for one, other in pairwise(counts) if len(shape) == 3 and _is_grid(call, one, other, shape[1])]
+    if pairs:
+        sizes = {}
+    grid = next((value for value in sizes.values() if len(value) == 2), (call.values[pairs[0][0]], call.values[pairs[0][1]]) if pairs else None)
     wanted: list[tuple[tuple[int, ...], tuple[int, int] | None]]
     if len(shape) == 3 and grid is not None:
         rest = shape[1] - prod(grid)
         wanted = [((shape[0], rest + prod(sides), shape[2]), sides) for sides in _sides(grid)] if rest >= 0 else []
     elif len(shape) == 3:
-        wanted = [((shape[0], count, shape[2]), None) for count in (*(((4 * shape[1] + 3),) if shape[1] <= _SMALL else ()), 4 * shape[1], 2 * shape[1])]
+        wanted = [
+            ((shape[0], count, shape[2]), None)
+            for count in ((4 * shape[1] + 3, 4 * shape[1], 2 * shape[1]) if shape[1] <= _SMALL else (shape[1] + 3, 2 * shape[1], 4 * shape[1]))
+        ]
     elif len(shape) == 4:
         wanted = [((*shape[:2], *sides), sides) for sides in _sides(shape[2:])]
         wanted += [((shape[0], *sides, shape[3]), sides) for sides in _sides(shape[1:3])]
@@ -40,7 +49,13 @@ def larger(call: Call) -> Iterator[Call]:
         values = {name: made if isinstance(value, Tensor) else value for name, value in call.values.items()}
         if sides is not None:
             values |= {name: type(call.values[name])(sides) for name, value in sizes.items() if value == grid}
+            values |= dict(zip(pairs[0], sides, strict=True)) if pairs else {}
         yield replace(call, values=values)
+
+
+def _is_grid(call: Call, one: str, other: str, tokens: int) -> bool:
+    count = call.values[one] * call.values[other]
+    return call.values[one] > 0 and tokens - 8 <= count <= tokens
 
 
 def _sides(grid: tuple[int, ...]) -> list[tuple[int, int]]:
