@@ -179,6 +179,7 @@ class GatedAttention(TurningAttention):
     def __init__(self) -> None:
         super().__init__()
         self.gate = nn.Linear(16, 16)
+        del self.even
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
