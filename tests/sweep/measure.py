@@ -29,7 +29,8 @@ def stirred(model: nn.Module, strength: float = 0.5) -> nn.Module:
             if value.is_floating_point():
                 scale = 0.1 if value.ndim < 2 else strength / max(1, value[0].numel()) ** 0.5
                 value.add_(scale * torch.randn_like(value))
-    return model.eval()
+    # what is kept for evaluation is made anew
+    return model.train().eval()
 
 
 def measure(model: nn.Module, inputs: Any, quick: bool = False) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class _Watch(TorchDispatchMode):
         self.handles = []
         self.met: list[bool] = []
         """Of every module that runs, whether queries met keys in it."""
-        self.weights = {value.untyped_storage().data_ptr() for name, value in model.named_parameters() if name.endswith("weight") and value.ndim > 1}
+        matrices = [value for name, value in model.named_parameters() if value.ndim == 2 or (name.endswith("weight") and value.ndim > 2)]
+        self.weights = {value.untyped_storage().data_ptr() for value in matrices}
         for name, module in model.named_modules():
             self.handles.append(module.register_forward_pre_hook(self._enter(name)))
             self.handles.append(module.register_forward_hook(self._leave, always_call=True))
