@@ -158,7 +158,7 @@ class _Tracer(fx.Tracer):
         for node in graph.nodes:
             # a mark by which code made from the graph would wrap functions for all who trace
             node.meta.pop("is_wrapped", None)
-            if not node.users and node.op == "call_function" and node.target.__module__.partition(".")[0] not in _PURE:  # type: ignore[union-attr]
+            if not node.users and node.op == "call_function" and node.target.__module__.partition(".")[0] not in _PURE:
                 node.meta[_ALONE] = True
         for node in list(graph.nodes):
             if node.target is torch.einsum:
