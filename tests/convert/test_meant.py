@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 import foveal
 from foveal import InputError, SoftmaxAttention
-from tests.convert.test_structure import Attention, CrossAttention, Decoder
+from tests.convert.test_structure import Attention, CrossAttention, Decoder, WavedAttention
 
 
 class Three(nn.Module):
-    """One that fits, one that gates its output, one that no softmax explains; and what is no attention."""
+    """One that fits, two whose logits are more than products and what is added; and what is no attention."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = nn.ModuleDict({"good": Attention(), "bad": Attention(gain=0.01), "odd": Attention(gain=0.02), "mlp": nn.Linear(16, 16)})
+        self.blocks = nn.ModuleDict({"good": Attention(), "bad": WavedAttention(), "odd": WavedAttention(), "mlp": nn.Linear(16, 16)})
 
     def forward(self, x: Tensor) -> Tensor:
         for name, block in self.blocks.items():
@@ -42,7 +42,7 @@ def test_one_that_was_meant_and_does_not_fit_refuses_all(chosen) -> None:
     """And is named with all others that do not; what is no attention was not meant."""
     model = Three().eval()
     before = {name: id(module) for name, module in model.named_modules()}
-    with pytest.raises(InputError, match=r"blocks\.bad \(Attention\) .*; blocks\.odd \(Attention\) .*2 of the 3 attentions that `where` chose") as told:
+    with pytest.raises(InputError, match=r"blocks\.bad \(WavedAttention\) .*; blocks\.odd \(WavedAttention\) .*2 of the 3 attentions that `where` chose") as told:
         foveal.convert_(model, **({"config": SOFTMAX, "inputs": TOKENS} | chosen))
     assert "mlp" not in str(told.value)
     assert "good" not in str(told.value)

@@ -30,7 +30,7 @@ from ._probe import Given, aside, given_at_place, in_several_places
 from ._reading import cannot_be_read
 from ._seen import run, stirred
 from ._text import refuse_text
-from ._trace import Unread, not_one
+from ._trace import Unread
 from ._written import call_again, call_kept, values_kept
 
 __all__ = ["kept_again", "kept_of"]
@@ -116,8 +116,6 @@ def _of_form(module: nn.Module, call: Call, calls: list[Call]) -> Kept | Cored |
     try:
         copy = stirred(module)
         seen = run(copy, call.given)
-        if len(seen.logits) != 1:
-            return not_one(len(seen.logits))
         other = _larger(copy, call)
         maps, proofs = {one.path for one in seen.maps}, calls if other is None else [*calls, other]
     except (RuntimeError, ValueError) as error:
