@@ -46,6 +46,7 @@ def test_the_function_is_kept_and_given_back(case) -> None:
         model = copy.deepcopy(host)
         report = foveal.convert_(model, config, warm_start="exact", inputs=images())
         assert [(swap.name, swap.output) for swap in report.swaps] == [(case.place, "identical")]
+        assert not any("stay its host's" in note for note in report.swaps[0].notes)
         for index in range(2):
             given = images(index, seed=9)
             torch.testing.assert_close(model(given), host(given), rtol=1e-5, atol=1e-5)

@@ -42,7 +42,9 @@ def test_one_that_was_meant_and_does_not_fit_refuses_all(chosen) -> None:
     """And is named with all others that do not; what is no attention was not meant."""
     model = Three().eval()
     before = {name: id(module) for name, module in model.named_modules()}
-    with pytest.raises(InputError, match=r"blocks\.bad \(WavedAttention\) .*; blocks\.odd \(WavedAttention\) .*2 of the 3 attentions that `where` chose") as told:
+    with pytest.raises(
+        InputError, match=r"blocks\.bad \(WavedAttention\) .*; blocks\.odd \(WavedAttention\) .*2 of the 3 attentions that `where` chose"
+    ) as told:
         foveal.convert_(model, **({"config": SOFTMAX, "inputs": TOKENS} | chosen))
     assert "mlp" not in str(told.value)
     assert "good" not in str(told.value)

@@ -19,8 +19,9 @@ from .._host import Place
 from .._parts import Scaled
 from ._arguments import Call
 from ._between import Between, between_in, gain_of, made_again, nothing_of
-from ._body import Body, asked
+from ._body import Body, asked, shown
 from ._exchange import dropped_in, sources_in, with_modules
+from ._handed import check_shown, hand_on, in_order
 from ._kept_place import ONE_ASKS
 from ._mapped import NoMap
 from ._seen import is_map
@@ -130,13 +131,18 @@ def _edited(copy: nn.Module, call: Call, maps: set[str], ways: list[bool] | None
         parts = ((asks, False), (core.k, core.k_turned), (core.v, core.v_turned))
         tokens = [edit.call_function(as_tokens, (node, core.q, *lie, turned, width)) for node, turned in parts]
         pairs = None if bias is None else edit.call_function(as_pairs, (bias, core.q, *lie))
-        out = edit.call_function(asked, (edit.create_node("get_attr", "attn"), *tokens, pairs))
+        options = (edit.create_node("get_attr", "attn"), *tokens, pairs)
+        out = edit.call_function(asked, options)
         formed = edit.call_function(as_hosts, (out, core.q, *lie, core.v_turned))
         if any(_is_tensor(values)(one) for node in effects for one in node.args):
             # a kernel keeps what it gave for its gradient
             formed = edit.call_method("clone", (formed,))
+        if core.shown:
+            hand_on(edit, core, edit.call_function(map_as_hosts, (edit.call_function(shown, options), core.q, *lie)))
     core.out.replace_all_uses_with(formed)
+    in_order(edit)
     edit.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output") or node in effects)
+    check_shown(edit, map_as_hosts)
     if between is not None:
         shadowed(edit, values, {}, {between.product})
     if any(node is core.softmax for node in edit.nodes):
@@ -181,7 +187,7 @@ def _core(graph: fx.GraphModule, values: dict[fx.Node, Any], inputs: dict[str, A
     q, k = between.product.args[:2]
     factor = 1.0 if between.factor is None else between.factor
     # numbers are enough for the rest: how the products are multiplied is told, and what is added is what the steps make of zeros
-    return Core(q, k, met.v, met.out, node, None, factor, k_turned=True, v_turned=met.turned, passed=met.passed), between  # type: ignore[arg-type]
+    return Core(q, k, met.v, met.out, node, None, factor, k_turned=True, v_turned=met.turned, passed=met.passed, shown=met.shown), between  # type: ignore[arg-type]
 
 
 def _without_products(edit: fx.Graph, core: Core, between: Between) -> tuple[fx.Node | None, fx.Node]:
@@ -275,15 +281,18 @@ def as_tokens(x: Tensor, like: Tensor, heads: int, axis: int | None, folded: boo
 
 def as_hosts(out: Tensor, like: Tensor, heads: int, axis: int | None, folded: bool, turned: bool) -> Tensor:
     """The way back, ``like`` the queries of the host."""
-    out = out.unflatten(-1, (heads, -1)).transpose(1, 2)
-    if folded:
-        out = out.flatten(0, 1)
-    elif axis is None:
-        out = out.reshape(*like.shape[:-1], out.shape[-1])
-    else:
-        lead = [size for index, size in enumerate(like.shape[:-2]) if index != axis]
-        out = out.reshape(*lead, *out.shape[-3:]).movedim(-3, axis)
+    out = map_as_hosts(out.unflatten(-1, (heads, -1)).transpose(1, 2), like, heads, axis, folded)
     return out.mT if turned else out
+
+
+def map_as_hosts(x: Tensor, like: Tensor, heads: int, axis: int | None, folded: bool) -> Tensor:
+    """``(B, H, Nq, …)`` as the host has its heads, ``like`` its queries."""
+    if folded:
+        return x.flatten(0, 1)
+    if axis is None:
+        return x.reshape(*like.shape[:-1], x.shape[-1])
+    lead = [size for index, size in enumerate(like.shape[:-2]) if index != axis]
+    return x.reshape(*lead, *x.shape[-3:]).movedim(-3, axis)
 
 
 def as_pairs(bias: Tensor, like: Tensor, heads: int, axis: int | None, folded: bool) -> Tensor:

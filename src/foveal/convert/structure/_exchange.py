@@ -5,7 +5,6 @@ Shapes     B samples or windows, H heads, N tokens, D head width, I = H·D
 
 from copy import deepcopy
 from dataclasses import replace
-from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -16,8 +15,9 @@ from ._arguments import Call
 from ._behind import behind_of, shaped
 from ._body import Body, as_heads, asked, shown, side_by_side
 from ._cut import Cut, cut_of
-from ._flow import MOVES, Flow, Split, called, channels_first, numbered
+from ._flow import Flow, Split, channels_first, numbered
 from ._gathered import gathered
+from ._handed import above, check_shown, hand_on, in_order
 from ._kept_place import Kept, Made
 from ._mapped import NOTHING, NoMap
 from ._seen import is_map
@@ -141,7 +141,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str], ways: list[bool]) -> Ke
         out = edit.call_function(asked, options)
         if core.shown:
             of_pairs = edit.call_function(heads_as_host, (edit.call_function(shown, options), like, (len(frame.batch), frame.axis, frame.folded, False)))
-            _hand_on(edit, core, of_pairs)
+            hand_on(edit, core, of_pairs)
         if behind.moved is None:
             formed = shaped(edit, out, end, values, of_asks, layers[q.seed])
         else:
@@ -151,9 +151,9 @@ def _edited(copy: nn.Module, call: Call, maps: set[str], ways: list[bool]) -> Ke
     if behind.moved is not None:
         core.out.replace_all_uses_with(cut)
     end.replace_all_uses_with(formed)
-    _in_order(edit)
-    swept(edit, {node for node in _above(core.out) if flow.depends.get(node)})
-    _check_shown(edit)
+    in_order(edit)
+    swept(edit, {node for node in above(core.out) if flow.depends.get(node)})
+    check_shown(edit, heads_as_host)
     seeds = {seed: (flow.seeds[seed].shape[1 if is_first else -1], is_first) for one, is_first in zip(cuts, first, strict=True) for seed in one.moved.seeds}
     seeds = {seed: told for seed, told in seeds.items() if seed not in given}
     shadowed(edit, values, seeds)
@@ -201,64 +201,6 @@ def _without_map(flow: Flow, core: Core, values: dict[fx.Node, Any], samples: in
             return {node}
         node = next((one for one in node.all_input_nodes if isinstance(values.get(one), Tensor)), None)
     return set()
-
-
-def _hand_on(edit: fx.Graph, core: Core, of_pairs: fx.Node) -> None:
-    """Ours is shown where the host's map was, in the form that it had there."""
-    on = {*core.passed, core.out, *core.out.all_input_nodes}
-
-    def goes_elsewhere(user: fx.Node) -> bool:
-        return user not in on
-
-    for node in (core.softmax, *core.passed):
-        if called(node) in ("view", "reshape") and node is not core.softmax:
-            form = {node.args[0]: of_pairs}
-            of_pairs = edit.node_copy(node, lambda one, form=form: form.get(one, one))  # type: ignore[misc]
-        if node in core.shown:
-            node.replace_all_uses_with(of_pairs, delete_user_cb=goes_elsewhere)
-
-
-def _in_order(edit: fx.Graph) -> None:
-    """Every node behind what it takes.
-
-    Raises:
-        Unread: one takes what it makes.
-    """
-    done: dict[fx.Node, None] = {}
-
-    def put(node: fx.Node, above: tuple[fx.Node, ...]) -> None:
-        if node in above:
-            raise Unread("what attends is made of its own map")
-        if node not in done:
-            for one in node.all_input_nodes:
-                put(one, (*above, node))
-            done[node] = None
-
-    for node in list(edit.nodes):
-        put(node, ())
-    for one, other in pairwise(done):
-        if one.next is not other:
-            one.append(other)
-
-
-def _above(node: fx.Node) -> set[fx.Node]:
-    """A node, and all that it is made of."""
-    found, open_ = {node}, [node]
-    while open_:
-        more = [one for one in open_.pop().all_input_nodes if one not in found]
-        found.update(more)
-        open_ += more
-    return found
-
-
-def _check_shown(edit: fx.Graph) -> None:
-    """A map is handed on, and nothing is made of it: that of an attention that subtracts is no softmax."""
-    open_ = [node for node in edit.nodes if node.target is shown]
-    while open_:
-        for user in open_.pop().users:
-            if user.op != "output" and user.target is not heads_as_host and called(user) not in (*MOVES, "shape", "size"):
-                raise Unread(f"its map goes through {called(user) or user.target}, and not only to the values")
-            open_ += [] if called(user) in ("shape", "size") else [user]
 
 
 TURNS = ("turn_of_queries", "turn_of_keys")
