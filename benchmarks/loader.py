@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from foveal.lab.data import CocoFolder, MaskFolder
 from foveal.lab.data.detection._miniature import run_lengths
-from foveal.lab.data.stereo.shifts import TRAIN_PHOTOS, _photo
+from foveal.lab.data.stereo.shifts import TRAIN_PHOTOS, photo
 from foveal.lab.recipes import get_recipe
 from foveal.lab.tasks import Detection, Segmentation
 from foveal.lab.training import Optim, Recipe, load_data
@@ -122,8 +122,8 @@ def detection_files(root: Path, count: int = 24, height: int = 480, width: int =
 def _scene(number: int, height: int, width: int) -> tuple[Any, list[Any]]:
     """A photograph of that size, and seven discs, as many as COCO has objects in an image."""
     rng = np.random.default_rng(number)
-    photo = _photo(TRAIN_PHOTOS[number % len(TRAIN_PHOTOS)])
-    tiled = np.tile(photo, (-(-height // photo.shape[0]), -(-width // photo.shape[1]), 1))[:height, :width]
+    picture = photo(TRAIN_PHOTOS[number % len(TRAIN_PHOTOS)])
+    tiled = np.tile(picture, (-(-height // picture.shape[0]), -(-width // picture.shape[1]), 1))[:height, :width]
     y, x = np.mgrid[:height, :width]
     discs = []
     for _ in range(7):

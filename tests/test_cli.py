@@ -220,7 +220,7 @@ def test_bad_input_ends_with_a_message_and_code_2(words, says, run, picture, mon
     write_json(here / "unfinished" / "recipe.json", tiny().to_dict())
     monkeypatch.chdir(here)
     # a comparison that is refused must be refused before it starts
-    monkeypatch.setattr("foveal.lab.compare.run.ProcessPoolExecutor", lambda *a: pytest.fail("the comparison started"))
+    monkeypatch.setattr("foveal.lab.compare.workers.pool", lambda *a, **b: pytest.fail("the comparison started"))
     # tyro wraps its messages at the width of the terminal
     monkeypatch.setenv("COLUMNS", "300")
     try:

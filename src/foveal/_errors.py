@@ -19,6 +19,7 @@ HOME: dict[str, str] = {
     **dict.fromkeys(("transformers", "huggingface_hub"), "hf"),
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx"),
     "peft": "peft",
+    "tokenizers": "hf",
     "segmentation_models_pytorch": "smp",
     "pytorch_grad_cam": "explain",
     **dict.fromkeys(("faster_coco_eval", "pycocotools"), "det"),

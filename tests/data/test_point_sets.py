@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from foveal import InputError
-from foveal.lab.data import Data, ModelNet40H5, ModelNet40Off, ModelNet40Txt, ShapeNetPartH5, ShapeNetPartTxt
-from foveal.lab.data.points import PARTS_OF, _cache, _miniature, modelnet
+from foveal.lab.data import Data, ModelNet40H5, ModelNet40Off, ModelNet40Txt, ShapeNetPartH5, ShapeNetPartTxt, _cache
+from foveal.lab.data.points import PARTS_OF, _miniature, modelnet
 from foveal.lab.data.points._clouds import Clouds
 from foveal.lab.recipes import get_recipe
 

@@ -62,6 +62,8 @@ class Core(Leaf, ABC):
 class FunctionCore(Core):
     """A core out of a function ``f(q, k, v, *, mask, dropout_p, scale)``. What it costs and how it looks is not known."""
 
+    name = ""
+
     def __init__(self, function: AttentionFunction, head_dim: int) -> None:
         super().__init__(head_dim)
         self.function = function

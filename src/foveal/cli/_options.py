@@ -117,6 +117,8 @@ def _shown(name: str, kind: Any, default: Any) -> Any:
         metavar = "{" + ",".join(map(str, get_args(parts[0]))) + "}"
     elif get_origin(parts[0]) is tuple and get_args(parts[0]) == (str, ...):
         metavar = "[NAME …]"
+    elif get_origin(parts[0]) is dict and get_args(parts[0]) == (str, float):
+        metavar = "[NAME NUMBER …]"
     elif parts[0] in _PLACEHOLDERS and len(parts) == 1:
         metavar = _PLACEHOLDERS[parts[0]]
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=_hint(default))

@@ -27,7 +27,7 @@ TARGETS = "conversations"
 
 @dataclass(frozen=True)
 class ConversationBundle(DataBundle):
-    """Splits of ``(inputs, labels)``, see :class:`~foveal.lab.data.video_language._prompts.Prompts`."""
+    """Splits of ``(inputs, labels)``: what a language model is given and asked for."""
 
     processor: Any = None
     probe_token: int = 0
@@ -52,7 +52,7 @@ class VideoConversations(Data):
     """Conversations about videos in the JSON of DnA's video language model (``viscop``), as VideoLLaMA 3 reads them.
 
     Raises:
-        ValueError: see :func:`~foveal.lab.data.video_language.read_conversations`; no processor at ``base``; while reading a video that cannot be read, or that
+        ValueError: see ``read_conversations``; no processor at ``base``; while reading a video that cannot be read, or that
             has more visual tokens or words than allowed.
     """
 
