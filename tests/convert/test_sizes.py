@@ -130,12 +130,19 @@ class SteppedAttention(_Plain):
 class LongAttention(_Plain):
     """Another thing for many tokens, within its attention."""
 
+    gated = False
+
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.heads(x + x.mean(1, keepdim=True))
+        v = v.sigmoid() if self.gated else v
         logits = q @ k.mT * 0.5
         if logits.shape[-1] > 400:
             v = v.flip(-2)
         return self.proj(logits.softmax(-1).matmul(v).transpose(1, 2).flatten(2))
+
+
+class LongGatedAttention(LongAttention):
+    gated = True
 
 
 def test_another_way_through_a_forward_is_never_taken_unseen() -> None:
@@ -148,12 +155,14 @@ def test_another_way_through_a_forward_is_never_taken_unseen() -> None:
     with pytest.raises(InputError, match=r"one of its conditions on sizes was False and is given tokens of which it is True; convert with inputs of the sizes"):
         model(many)
     # what the condition asked for is computed no longer, and its size is known still
-    model = stirred(Around(LongAttention())).eval()
-    want, of_many = model(few), model(many)
-    assert _are_ours(convert_(model, SoftmaxAttention.Config(), inputs=few))
-    _agree((model(few), model(many)), (want, of_many))
-    with pytest.raises(InputError, match="one of its conditions on sizes was False and is given tokens of which it is True"):
-        model(torch.randn(1, 401, 16))
+    for kind in (LongAttention, LongGatedAttention):
+        model = stirred(Around(kind())).eval()
+        want, of_many = model(few), model(many)
+        # values through a function stay their host's, and so does the condition
+        assert _are_ours(convert_(model, SoftmaxAttention.Config(), inputs=few)) is (kind is LongAttention)
+        _agree((model(few), model(many)), (want, of_many))
+        with pytest.raises(InputError, match="one of its conditions on sizes was False and is given tokens of which it is True"):
+            model(torch.randn(1, 401, 16))
 
 
 class LatentPoolAttention(nn.Module):
