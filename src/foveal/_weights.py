@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ._errors import InputError, missing_extra
+from ._files import replace_file
 
-__all__ = ["fill", "misfits", "read_saved", "read_weights"]
+__all__ = ["fill", "misfits", "read_saved", "read_stamped", "read_weights", "write_stamped"]
 
 _SHOWN = 6
 """Problems that an error lists."""
@@ -35,6 +36,49 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         # besides its own error the reader raises what it comes upon, such as a type of numbers that PyTorch has not
         raise _unreadable(path, error) from error
+
+
+def write_stamped(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], purpose: str) -> None:
+    """A safetensors file that says what it is, put in place whole. A tensor that is stored under two names is written once a name: the file has no sharing.
+
+    Raises:
+        MissingExtra: safetensors is not installed; ``purpose`` says what needs it.
+    """
+    try:
+        from safetensors.torch import save
+    except ImportError as error:
+        raise missing_extra("safetensors", "train", purpose) from error
+    replace_file(path, save({name: value.detach().clone().contiguous().cpu() for name, value in tensors.items()}, metadata=dict(metadata)))
+
+
+def read_stamped(path: Path, form: str, *, made_by: str, otherwise: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What such a file says of itself, and its tensors.
+
+    Args:
+        path: of the file.
+        form: what it must say under ``format``.
+        made_by: what writes such files.
+        otherwise: what one of another format is not, as ``is no delta``.
+
+    Raises:
+        ValueError: there is no file, it is damaged or of another format.
+        MissingExtra: safetensors is not installed.
+    """
+    try:
+        from safetensors import safe_open
+    except ImportError as error:
+        raise missing_extra("safetensors", "train", f"reading what {made_by} wrote") from error
+    if not path.is_file():
+        raise InputError(f"{path} is no file; expected what {made_by} wrote")
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise InputError(f"{path} is no safetensors file, or is damaged: {error}") from None
+    if metadata.get("format") != form:
+        raise InputError(f"{path} {otherwise}: expected the format {form!r}, got {metadata.get('format')!r}")
+    return metadata, tensors
 
 
 def read_saved(path: Path) -> Any:

@@ -105,3 +105,10 @@ def test_plans_of_before_seeds_had_data_of_their_own_keep_the_same_data(tmp_path
     assert as_begun(plan, tmp_path) == Plan.from_dict(old) == make_plan(RECIPE, seeds=2, own_data=False)
     (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
     assert as_begun(plan, tmp_path) == plan
+
+
+def test_rates_by_name_move_with_a_rate_that_is_tried() -> None:
+    plan = make_plan(replace(RECIPE, optim=replace(RECIPE.optim, lr=1e-3, lr_of={"head.*": 4e-4})), ("external",))
+    tried = plan.run_recipe(plan.arms[1], 0, 2e-3).optim
+    assert tried.lr == 2e-3
+    assert tried.lr_of == {"head.*": pytest.approx(8e-4)}

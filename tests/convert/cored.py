@@ -70,6 +70,30 @@ class BentAttention(PooledKeysAttention):
         return self.out((F.softsign(q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).reshape(x.shape))
 
 
+class DroppedLogitsAttention(PooledKeysAttention):
+    """Refused: logits are dropped in training, where evaluation shows nothing of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        k, v = self.answer(x).chunk(2, dim=-1)
+        q, k, v = (part.flatten(1, 2).unflatten(-1, (2, -1)).transpose(1, 2) for part in (self.ask(x), k, v))
+        return self.out((self.drop(q @ k.transpose(-2, -1)).softmax(-1) @ v.sigmoid()).transpose(1, 2).reshape(x.shape))
+
+
+class ClosedInPlaceAttention(PooledKeysAttention):
+    """Refused: a statement closes pairs of the logits, which a batch without padding does not show."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        k, v = self.answer(x).chunk(2, dim=-1)
+        q, k, v = (part.flatten(1, 2).unflatten(-1, (2, -1)).transpose(1, 2) for part in (self.ask(x), k, v))
+        logits = q @ k.transpose(-2, -1)
+        logits.masked_fill_((x.flatten(1, 2) > 1e9).all(-1)[:, None, None], float("-inf"))
+        return self.out((logits.softmax(-1) @ v.sigmoid()).transpose(1, 2).reshape(x.shape))
+
+
 class ChannelsAttention(PooledKeysAttention):
     """Refused: channels meet channels, and values went through a function."""
 
@@ -128,6 +152,8 @@ CASES = {
 REFUSED = {
     TalkingAttention: "its heads mix their logits before the softmax",
     BentAttention: "its logits are more than a factor times products and a bias",
+    DroppedLogitsAttention: "its logits are dropped or normalized in training",
+    ClosedInPlaceAttention: "its logits are changed in place",
     ChannelsAttention: "its softmax is over channels, and not over tokens",
     MixedAttention: "it computes 2 softmax attentions in a call, mixed or one after the other",
 }

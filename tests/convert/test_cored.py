@@ -10,6 +10,7 @@ from torch import nn
 
 import foveal
 from foveal import DenoisingAttention, EfficientAttention, ExternalAttention, InputError, SoftmaxAttention, convert, convert_, load_delta, save_delta
+from foveal.convert.structure._between import gain_of
 from tests.convert.cored import CASES, REFUSED
 from tests.convert.kept import Case, One
 from tests.convert.test_hosts import stirred
@@ -111,6 +112,13 @@ def test_what_is_no_softmax_over_tokens_is_refused_in_words(kind) -> None:
     with pytest.raises(InputError, match=REFUSED[kind]):
         convert_(model, SoftmaxAttention.Config(), "attn", inputs=images)
     assert torch.equal(model(images), want)
+
+
+@pytest.mark.parametrize("factor", [40.0, 0.3, -2.0])
+def test_a_factor_is_seen_beside_numbers_that_close_pairs(factor) -> None:
+    """In float32 neighbors of 1e9 are 64 apart."""
+    closed = torch.where(torch.tensor([False, True, False]), -1e9, 0.0).expand(2, 3, 3)
+    assert gain_of(closed + factor, closed).flatten().tolist() == pytest.approx([factor] * 2)
 
 
 def test_others_take_the_heads_or_are_refused() -> None:

@@ -165,6 +165,42 @@ def test_another_way_through_a_forward_is_never_taken_unseen() -> None:
             model(torch.randn(1, 401, 16))
 
 
+class ClosedAttention(_Plain):
+    """The same by an assignment, which no tracer follows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.heads(x + x.mean(1, keepdim=True))
+        logits = q @ k.mT * 0.5
+        if logits.shape[-1] > 400:
+            logits[..., 400:] = float("-inf")
+        return self.proj(logits.softmax(-1).matmul(v).transpose(1, 2).flatten(2))
+
+
+class DoubledAttention(_Plain):
+    """The same by a statement that changes a tensor in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.heads(x + x.mean(1, keepdim=True))
+        logits = q @ k.mT * 0.5
+        if logits.shape[-1] > 400:
+            v.mul_(2)
+        return self.proj(logits.softmax(-1).matmul(v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("kind", [ClosedAttention, DoubledAttention])
+def test_what_a_tracer_cannot_follow_is_no_mere_check(kind) -> None:
+    torch.manual_seed(0)
+    model = stirred(Around(kind())).eval()
+    given = [torch.randn(2, count, 16) for count in (9, 50)]
+    want = [model(x) for x in given]
+    assert _are_ours(convert_(model, SoftmaxAttention.Config(), inputs=given[0]))
+    for x, one in zip(given, want, strict=True):
+        _agree(model(x), one)
+    for mode in (False, True):
+        with pytest.raises(InputError, match="one of its conditions on sizes was False and is given tokens of which it is True"):
+            model.train(mode)(torch.randn(1, 401, 16))
+
+
 class LatentPoolAttention(nn.Module):
     """A learned token asks as it is, without a map of its own, as in AIMv2 (arXiv 2411.14402)."""
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from foveal import InputError
+from foveal._errors import MissingExtra
 from foveal.lab.data import MocapClips
 from foveal.lab.data.video import mocap
 from foveal.lab.data.video._figure import View
@@ -136,7 +137,8 @@ def marks(tmp_path, monkeypatch) -> Marks:
 
     marks = Marks()
     monkeypatch.setenv("FOVEAL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(mocap, "find", lambda name: tmp_path)
+    monkeypatch.setattr(mocap, "require", lambda purpose, modules: None)
+    monkeypatch.setattr(mocap, "packaged", lambda *parts, **more: tmp_path)
     monkeypatch.setattr(mocap, "renderer", lambda folder: contextlib.nullcontext(marks))
     (tmp_path / "data" / "motions").mkdir(parents=True)
     for name in mocap.ACTIONS:
@@ -147,16 +149,20 @@ def marks(tmp_path, monkeypatch) -> Marks:
 def test_splits_are_seen_from_other_sides_at_other_moments(marks) -> None:
     data = MocapClips(train_clips=150, val_clips=50, test_clips=70, side=16, num_frames=4, seconds=0.4)
     bundle = data.load()
-    yaws = [view.yaw for view in marks.views]
-    assert len(yaws) == 270
+    motions = [Motion(name, frames(), wraps=False) for name in mocap.ACTIONS]
+    counts = {"train": 150, "val": 50, "test": 70}
+    plans = [data._plan(split, index, motions) for split, count in counts.items() for index in range(count)]
+    assert [view.yaw for view in marks.views] == [plan.view.yaw for plan in plans]
+    # what a mirrored picture shows is the mirrored performer, from another side
+    assert 90 < sum(plan.mirrored for plan in plans) < 180
+    yaws = [(180 - plan.view.yaw if plan.mirrored else plan.view.yaw) for plan in plans]
     assert 0 <= min(yaws[:150]) < 60
     assert 180 < max(yaws[:150]) < 240
     assert all(240 <= yaw < 300 for yaw in yaws[150:200])
     assert all(300 <= yaw < 360 for yaw in yaws[200:])
     # which twentieth of the room a clip begins in
     fifths = []
-    for split, count in (("train", 150), ("val", 50), ("test", 70)):
-        motions = [Motion(name, frames(), wraps=False) for name in mocap.ACTIONS]
+    for split, count in counts.items():
         found = set()
         for index in range(count):
             plan = data._plan(split, index, motions)
@@ -185,10 +191,10 @@ def test_what_is_in_the_cache_needs_no_renderer(marks, monkeypatch) -> None:
     first = data.load()
     drawn = len(marks.views)
 
-    def never(name):
+    def never(*parts, **more):
         raise AssertionError("drawn again")
 
-    monkeypatch.setattr(mocap, "find", never)
+    monkeypatch.setattr(mocap, "packaged", never)
     again = data.load()
     assert len(marks.views) == drawn == 12
     for split in ("train", "val", "test"):
@@ -229,8 +235,8 @@ def test_settings_that_make_no_clip(wrong) -> None:
 
 def test_without_the_package_the_remedy_is_said(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("FOVEAL_CACHE", str(tmp_path))
-    monkeypatch.setattr("foveal.lab.data._fetch.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="foveal data fetch pybullet_data"):
+    monkeypatch.setattr("foveal._errors.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r'foveal\[mocap\]"'):
         MocapClips().load()
 
 
@@ -246,3 +252,15 @@ def test_pictures_show_a_figure_that_moves(tmp_path, monkeypatch) -> None:
     other = tmp_path / "other"
     monkeypatch.setenv("FOVEAL_CACHE", str(other))
     assert np.array_equal(data.load().train.frames, clips), "the renderer draws the same twice"
+
+
+@pytest.mark.skipif(find_spec("pybullet") is None, reason="pybullet is not installed (extra mocap)")
+def test_a_mirrored_picture_is_the_mirrored_performer_from_the_other_side() -> None:
+    import pybullet
+
+    def camera(yaw: float) -> np.ndarray:
+        seen = np.reshape(pybullet.computeViewMatrixFromYawPitchRoll([0, 0, 0], 2.0, yaw, -10, 0, 1), (4, 4)).T
+        return np.linalg.inv(seen)[:3, 3]
+
+    for yaw in (20.0, 65.0, 110.0, 200.0):
+        np.testing.assert_allclose(camera(yaw) * [1, 1, -1], camera(mocap._MIRRORED - yaw), atol=1e-5)

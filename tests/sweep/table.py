@@ -194,8 +194,8 @@ deformable attention over sampled points, a learned pooling or a vocabulary; so 
 **Nothing left**: and no attention of another kind (over channels, linear, lambda) was left beside. **Faults** are crashes, failures after conversion, silent
 no-ops and results that differ from what the report says, by name too. **Others late**: `external` or `efficient` attention converted and then failed in
 forward or backward.
-**Maps right**: every map of `attention_maps` equals to 1e-4, in another run, what the softmax gave or what then met the values; one that is a
-difference of two softmaxes equals that, times a number that the model multiplied with. **Reverts**: bit-identical in outputs,
+**Maps right**: every map of `attention_maps` equals, to a thousandth of its largest weight, in another run what the softmax gave or what then
+met the values; one that is a difference of two softmaxes equals that, times a number that the model multiplied with. **Reverts**: bit-identical in outputs,
 state dict, its order and all classes, and how many were not, refusals that touched the model among them.
 
 {summary}

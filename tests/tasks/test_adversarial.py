@@ -9,9 +9,11 @@ from PIL import Image
 
 from foveal import InputError
 from foveal.cli import main
+from foveal.lab.compare import make_plan
+from foveal.lab.compare.words import verdict_words
 from foveal.lab.data import DigitImages
 from foveal.lab.tasks import AdversarialGeneration, Phase, image_grid, parameters_of
-from foveal.lab.tasks._adversarial_report import slerp
+from foveal.lab.tasks._generation_interpolations import slerp
 from foveal.lab.training import Interrupted, Optim, Recipe, build_model, evaluate, fit, latest_checkpoint, load_data, load_run, loop, phases, read_json
 from foveal.lab.training.checkpoint import read_checkpoint
 from foveal.models import SAGAN
@@ -36,7 +38,7 @@ class TestRuns(RunContract):
     recipe = RECIPE
 
     def test_a_finished_run_has_its_pictures(self, run) -> None:
-        assert {path.name for path in (run / "report").iterdir()} == {"samples.png", "nearest.png", "interpolation.png", "curves.png"}
+        assert {path.name for path in (run / "report").iterdir()} == {"samples.png", "nearest.png", "interpolations.png", "curves.png"}
         for path in (run / "report").iterdir():
             with Image.open(path) as picture:
                 assert min(picture.size) > 200
@@ -247,3 +249,22 @@ def test_two_processes_train_it_and_one_evaluates_the_same_numbers(tmp_path) -> 
     again = evaluate(model, bundle.test, recipe, bundle)
     for name in ("hinge", "d_real", "d_fake", "spread"):
         assert again[name] == metrics[name]
+
+
+def test_a_discriminators_loss_ranks_no_runs() -> None:
+    """It chooses no step, no rate, no end of a comparison, and no winner."""
+    with pytest.raises(InputError, match="does not say which is better; leave patience out"):
+        replace(RECIPE, patience=2)
+    for asked in ({"tune": True}, {"looks": (4, 8)}):
+        with pytest.raises(InputError, match="leave --tune and --until out"):
+            make_plan(RECIPE, ("none",), **asked)
+    judged = RECIPE.task.primary_metric
+    one = {"arm": "sagan", "against": "none", "verdict": "better", "difference": {"mean": 1.0, "low": 0.5, "high": 1.5, "by_seed": [1.0]}}
+    said = verdict_words([one], [{"name": "sagan", "metrics": {"hinge": {"mean": 1.0}}}], 3, judged, None, 0.1)
+    assert "cannot be ranked" in said["headline"]
+    assert said["lines"] == []
+
+
+def test_statistics_that_there_are_not_are_refused() -> None:
+    with pytest.raises(InputError, match="bn"):
+        AdversarialGeneration(bn="runing")

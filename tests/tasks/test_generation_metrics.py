@@ -13,6 +13,8 @@ from torch import Tensor
 
 from foveal import InputError
 from foveal.lab.data import ColorMatch, DigitImages
+from foveal.lab.data._cifar import Planes
+from foveal.lab.data.generation_files import _Planes
 from foveal.lab.tasks.generation_metrics import (
     FEATURES,
     ClassifierFeatures,
@@ -28,6 +30,7 @@ from foveal.lab.tasks.generation_metrics import (
     nearest,
     precision_recall,
 )
+from foveal.lab.tasks.generation_metrics._real import real_images, searched
 from foveal.lab.training import load_data
 
 
@@ -310,3 +313,38 @@ def test_what_cannot_be_had_is_refused_before_a_training(digits, tmp_path, monke
     for name in FEATURES:
         assert ("FID" in FEATURES[name].distance_name) == (name == "inception")
     assert issubclass(DigitFeatures, ClassifierFeatures)
+
+
+def test_images_that_training_mirrors_are_judged_as_they_are(tmp_path) -> None:
+    """The same classifier twice, in the order of no random number; and a copy is found whichever way round it is."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 3, 32, 32), dtype=np.uint8)
+    labels = np.arange(40) // 20
+    mirrored = _Planes(Planes(images, labels), flip=True)
+    bundle = SimpleNamespace(train=mirrored, classes=["a", "b"], img_size=32, in_chans=3)
+    first = ClassifierFeatures.made_for(bundle, tmp_path, None)
+    again = ClassifierFeatures.made_for(bundle, tmp_path, None)
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+    among = searched(mirrored)
+    assert among.shape == (80, 3, 32, 32)
+    as_they_are = torch.from_numpy(images).float() / 127.5 - 1
+    for drawn in (as_they_are[3:5], as_they_are[3:5].flip(-1)):
+        assert nearest(drawn, among)[0].max() < 1e-6
+    assert mirrored.augments
+    assert any(not torch.equal(mirrored[0][0], mirrored[0][0]) for _ in range(30)), "training itself goes on mirroring"
+
+
+def test_of_a_set_in_the_order_of_its_classes_not_the_first_are_taken() -> None:
+    images = np.zeros((60, 3, 32, 32), np.uint8)
+    split = _Planes(Planes(images, np.arange(60) // 6), flip=False)
+    assert real_images(split, 60)[1] == (np.arange(60) // 6).tolist()
+    some = real_images(split, 20)[1]
+    assert len(some) == 20
+    assert len(set(some)) > 6
+    assert some == real_images(split, 20)[1]
+
+
+def test_where_test_images_are_training_images_copies_are_copies_still() -> None:
+    train = torch.randn(50, 3, 4, 4)
+    found = memorization(train[:10], train, train[20:30])
+    assert found.limit == pytest.approx(0, abs=1e-6)
+    assert found.share == 1

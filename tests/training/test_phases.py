@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from foveal import InputError
@@ -13,6 +14,7 @@ from foveal.lab.data import DataBundle, seed_of
 from foveal.lab.tasks import Classification, Phase
 from foveal.lab.training import Optim, build_model, fit, latest_checkpoint, load_data, optimizing
 from foveal.lab.training.order import Order, Seeded
+from foveal.lab.training.phases import open_phases
 from tests.training.helpers import assert_same_weights, tiny, weights
 from tests.training.test_faults import seal
 
@@ -104,3 +106,20 @@ def test_eps_reaches_the_optimizer_and_is_none_of_sgds() -> None:
         tiny(optim=replace(OPTIM, optimizer="sgd"))
     with pytest.raises(InputError, match="eps of Optim must be above 0"):
         replace(OPTIM, eps=0.0)
+
+
+def test_rates_by_name_are_of_the_phase_that_has_the_name(tmp_path) -> None:
+    """One that no phase has is a mistake; one that the first phase has not is not."""
+    recipe = tiny(task=ByParts(), optim=replace(OPTIM, lr_of={"blocks.*": 1e-5, "head.bias": 3e-3}), steps=1, eval_every=1, checkpoint_every=1)
+    model = build_model(recipe, load_data(recipe.data))
+    phases = open_phases(model, recipe, Accelerator(cpu=True))
+    names = {id(value): name for name, value in model.named_parameters()}
+    rates = {}
+    for phase in phases:
+        for group in phase.optimizer.param_groups:
+            rates |= {names[id(value)]: phase.recipe.optim.lr * group.get("lr_scale", 1.0) for value in group["params"]}
+    assert rates["head.bias"] == pytest.approx(3e-3)
+    assert rates["head.weight"] == pytest.approx(5e-3)
+    assert [rate for name, rate in rates.items() if name.startswith("blocks.")] == pytest.approx([1e-5] * sum(name.startswith("blocks.") for name in rates))
+    with pytest.raises(InputError, match="no parameter that is trained is named so"):
+        open_phases(model, replace(recipe, optim=replace(recipe.optim, lr_of={"heads.*": 1e-5})), Accelerator(cpu=True))

@@ -27,6 +27,7 @@ def evaluate_run(words: list[str]) -> None:
     found = resolve_model(str(run), accept=["run"])
     judged_as = (lambda recipe: replace(recipe, data=chosen.data, task=chosen.task)) if changed else None
     recipe, bundle, model = load_run(Path(found.name), judged_as=judged_as)
+    recipe.task.check_data(bundle)
     if note := workers_note(recipe.workers):
         print(note, file=sys.stderr)
     if torch.accelerator.is_available():
@@ -57,7 +58,6 @@ def evaluate_run(words: list[str]) -> None:
 
 def _assess(task: Any, model: Any, bundle: Any, run: Path, numbers: dict[str, Any]) -> list[str]:
     """What a task measures of a finished run besides, into the numbers of its test; and what it says of it."""
-    task.check_data(bundle)
     found = task.assess(model.eval(), bundle, run)
     notes: list[str] = found.pop("notes", [])
     numbers |= found

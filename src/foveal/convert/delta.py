@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._errors import InputError, missing_extra
+from .._errors import InputError
+from .._weights import read_stamped, write_stamped
 from ._digest import digests, fingerprint
 from ._grids import forget_grids
 from ._record import Record, end_record, is_converted, put, record_of, standing
@@ -37,15 +38,13 @@ def save_delta(model: nn.Module, path: str | Path) -> list[str]:
         ValueError: the model was not converted; or it was changed since in a way that its base, converted, has no place for: another head, adapters, layers
             that were cut or pruned, another dtype. Nothing is written.
     """
-    save_file, _ = _safetensors()
     record = record_of(model)
     now = model.state_dict()
     _refuse_what_could_not_be_loaded(model, record, now)
     start = record.start
     changed = [name for name, digest in digests(now).items() if name in record.new or start.get(name) != digest]
     metadata = {"format": _FORMAT, "base": record.base, "steps": json.dumps(steps_of(model))}
-    # a tensor that is stored under two names is written once a name: the file has no notion of sharing
-    save_file({name: now[name].detach().clone().contiguous().cpu() for name in changed}, str(path), metadata=metadata)
+    write_stamped(Path(path), {name: now[name] for name in changed}, metadata, "saving a delta")
     return changed
 
 
@@ -63,18 +62,8 @@ def load_delta(model: nn.Module, path: str | Path) -> ConversionReport:
         ValueError: the file is no delta, belongs to another base, or was saved after changes that the base does not have; the model is wrapped, or converted
             already. The model is then as it was.
     """
-    _, safe_open = _safetensors()
     refuse_wrapped(model, "load")
-    if not Path(path).is_file():
-        raise InputError(f"{path} is no file; expected what foveal.save_delta wrote")
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            saved: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:
-        raise InputError(f"{path} is no safetensors file, or is damaged: {error}") from None
-    if metadata.get("format") != _FORMAT:
-        raise InputError(f"{path} is no delta of a conversion: expected the format {_FORMAT!r}, got {metadata.get('format')!r}")
+    metadata, saved = read_stamped(Path(path), _FORMAT, made_by="foveal.save_delta", otherwise="is no delta of a conversion")
     if (base := fingerprint(digests(model.state_dict()))) != metadata["base"]:
         raise InputError(f"{path} belongs to another base: expected the fingerprint {metadata['base']}, this model has {base}; load its weights first")
     if is_converted(model):
@@ -161,12 +150,3 @@ def _undone_on_error(model: nn.Module) -> Iterator[None]:
             release_savers(model)
             end_record(model)
         raise
-
-
-def _safetensors() -> tuple[Any, Any]:
-    try:
-        from safetensors import safe_open
-        from safetensors.torch import save_file
-    except ImportError as error:
-        raise missing_extra("safetensors", "train", "saving a delta") from error
-    return save_file, safe_open

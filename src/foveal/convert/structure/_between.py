@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from ._trace import Unread, is_product, values_of
 
@@ -41,9 +43,15 @@ def nothing_of(q: Tensor, k: Tensor) -> Tensor:
 
 
 def gain_of(of_ones: Tensor, of_zeros: Tensor) -> Tensor:
-    """What products are multiplied with, ``(…, 1, 1)``: one number for all pairs of a head."""
-    moved = of_ones - of_zeros
-    return torch.where(moved.isfinite(), moved, torch.zeros_like(moved)).amax((-2, -1), keepdim=True)
+    """What products are multiplied with, ``(…, 1, 1)``: one number for all pairs of a head, seen where a pair is open; 0 where none is."""
+    moved = torch.where(_is_open(of_ones, of_zeros), of_ones - of_zeros, torch.zeros_like(of_zeros))
+    high, low = moved.amax((-2, -1), keepdim=True), moved.amin((-2, -1), keepdim=True)
+    return torch.where(high >= -low, high, low)
+
+
+def _is_open(made: Tensor, nothing: Tensor) -> Tensor:
+    """Pairs that are not closed. Beside numbers that close them products are lost in rounding."""
+    return nothing.isfinite() & made.isfinite() & (nothing.abs() < 1e4)
 
 
 def between_in(graph: fx.GraphModule, end: fx.Node, values: dict[fx.Node, Any], inputs: dict[str, Any]) -> Between:
@@ -113,6 +121,9 @@ def _factor(graph: fx.GraphModule, product: fx.Node, end: fx.Node, values: dict[
     like, steps = values[product], _steps(graph, product, end)
     if values[end].shape != like.shape:
         return "its products are put in another order before the softmax"
+    called = [part for node in steps if node.op == "call_module" for part in graph.get_submodule(str(node.target)).modules()]
+    if any(_differs_in_training(part) for part in called):
+        return "its logits are dropped or normalized in training, which no attention here does"
     source = torch.Generator().manual_seed(5)
     probe = torch.randn(like.shape, generator=source).to(like.device)
 
@@ -127,6 +138,9 @@ def _factor(graph: fx.GraphModule, product: fx.Node, end: fx.Node, values: dict[
     same = {node.name: node for node in other.graph.nodes}
     second = _gain(lambda made: made_again(other, again, same[product.name], made, same[end.name]), probe)
     fixed = second is not None and torch.allclose(gain, second, rtol=1e-4) and torch.allclose(gain, gain.flatten()[0].expand_as(gain), rtol=1e-4)
+    # a size is another in another call
+    sized = any(isinstance(values[one], (int, float)) for node in steps for one in node.all_input_nodes)
+    fixed = fixed and not sized
     inside = {product, *steps}
     tensors = [one for node in steps for one in node.all_input_nodes if one not in inside and isinstance(values[one], Tensor)]
     held = [node for node in steps if node.op == "call_module" and _has_state(graph, node)]
@@ -138,7 +152,7 @@ def _factor(graph: fx.GraphModule, product: fx.Node, end: fx.Node, values: dict[
 def _gain(through: Callable[[Tensor], Tensor], probe: Tensor) -> Tensor | None:
     """``(…, 1, 1)``; None where no factor a head explains what becomes of the products."""
     nothing, made = through(torch.zeros_like(probe)), through(probe)
-    open_ = nothing.isfinite() & made.isfinite() & (nothing.abs() < 1e4)
+    open_ = _is_open(made, nothing)
     moved = torch.where(open_, made - nothing, torch.zeros_like(made))
     given = torch.where(open_, probe, torch.zeros_like(probe))
     gain = (moved * given).sum((-2, -1), keepdim=True) / given.square().sum((-2, -1), keepdim=True).clamp_min(1e-12)
@@ -162,6 +176,10 @@ def _stirred(graph: fx.GraphModule) -> fx.GraphModule:
     for value in (*other.parameters(), *buffers):
         value.add_(0.1 * torch.randn(value.shape, generator=source).to(value.device))
     return other
+
+
+def _differs_in_training(part: nn.Module) -> bool:
+    return isinstance(part, _NormBase) or (isinstance(part, _DropoutNd) and part.p > 0)
 
 
 def _has_state(graph: fx.GraphModule, node: fx.Node) -> bool:

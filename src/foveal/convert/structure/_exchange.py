@@ -23,7 +23,7 @@ from ._mapped import NOTHING, NoMap
 from ._seen import is_map
 from ._shadow import shadowed
 from ._symbolic import swept, traced
-from ._trace import Core, Unread, core_in, values_of
+from ._trace import Core, Unread, changed_in_place, core_in, values_of
 from ._turned import Lies, heads_as_host, lies_of, turning
 
 __all__ = ["dropped_in", "kept_in", "sources_in", "with_modules"]
@@ -76,6 +76,8 @@ def _edited(copy: nn.Module, call: Call, maps: set[str], ways: list[bool]) -> Ke
     values = values_of(graph, {**call.defaults, **call.values})
     copy.train(training)
     core = core_in(graph.graph, values)
+    if changed_in_place(core.out):
+        raise Unread("what is made of its maps is changed in place")
     nodes = [node for node in graph.graph.nodes if node.op == "call_module" and is_map(copy.get_submodule(str(node.target)))]
     layers: dict[fx.Node, Any] = {node: copy.get_submodule(str(node.target)) for node in nodes}
     flow = Flow(graph, values, {node: numbered(values[node], channels_first(layers[node])) for node in nodes if isinstance(values[node], Tensor)})

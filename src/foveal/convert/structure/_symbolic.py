@@ -6,6 +6,7 @@ too; where it makes a difference, the graph asks again in every call.
 
 import operator
 import sys
+import traceback
 from collections.abc import Collection, Iterator
 from functools import partial
 from types import FunctionType
@@ -210,7 +211,7 @@ class _Tracer(fx.Tracer):
     def to_bool(self, obj: Any) -> bool:
         node = obj.node
         # how much is padded: what is done with an amount is done with none as well, which the check on numbers shows
-        if node.target is operator.mod or (node.target is operator.gt and node.args[1] == 0):
+        if node.target is operator.mod or (node.target is operator.gt and _is_zero(node.args[1])):
             return True
         value = self.known.get(node, _UNKNOWN)
         if value is _UNKNOWN or not _of_sizes(node, self.known):
@@ -219,6 +220,11 @@ class _Tracer(fx.Tracer):
             self.answers[node] = bool(value) != (self.turned == len(self.branches))
             self.branches.append((node, bool(value)))
         return self.answers[node]
+
+
+def _is_zero(value: Any) -> bool:
+    """A comparison with a proxy would be one more condition."""
+    return type(value) is int and value == 0
 
 
 def _evaluated(part: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -320,13 +326,18 @@ def _matters(copy: nn.Module, tracer: _Tracer, index: int, turned: _Tracer) -> b
     try:
         graph = turned.trace(copy)
     except _TROUBLE as error:
-        frame = error.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        return frame is None or str(frame.tb_frame.f_globals.get("__name__", "")).partition(".")[0] in ("torch", __name__.partition(".")[0])
+        return not _is_refusal(error)
     for position, (node, value) in enumerate(turned.branches):
         _settle(node, value != (position == index))
     return _code(graph) != _code(_settled_copy(tracer))
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether a host says no, and it is not the tracer that cannot go on."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    last = str(frames[-1].f_globals.get("__name__", "")) if frames else ""
+    raised = isinstance(error, (ValueError, AssertionError, RuntimeError)) and not isinstance(error, (fx.proxy.TraceError, NotImplementedError))
+    return raised and last.partition(".")[0] not in ("torch", __name__.partition(".")[0])
 
 
 def _settled_copy(tracer: _Tracer) -> fx.Graph:

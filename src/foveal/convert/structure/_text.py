@@ -30,7 +30,7 @@ def refuse_text(model: nn.Module, name: str) -> None:
 
 
 def _has_words(model: nn.Module, name: str, config: Any) -> bool:
-    """Whether there is a table of its words where its configuration rules: language models also read images alone, without one."""
+    """Whether there is a table of its words, with or without spare rows, where its configuration rules: language models also read images alone, without one."""
     owners = [owner for owner in above(model, name) if getattr(owner, "config", None) is config]
     parts = (owners[-1] if owners else model).modules()
-    return any(isinstance(part, nn.Embedding) and part.num_embeddings == config.vocab_size for part in parts)
+    return any(isinstance(part, nn.Embedding) and part.num_embeddings >= config.vocab_size for part in parts)

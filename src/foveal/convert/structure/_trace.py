@@ -1,5 +1,6 @@
 """The softmax attention in the graph of a host's ``forward``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, fx, nn
 
 __all__ = ["Core", "Unread", "core_in", "is_product", "not_one", "softmax_in", "values_met", "values_of"]
 
+__all__ = ["Core", "Unread", "changed_in_place", "core_in", "is_product", "not_one", "softmax_in", "values_met", "values_of"]
 
 _SIZES = ("shape", "size", "dim", "ndim", "numel", "device", "dtype")
 """What says nothing of numbers."""
@@ -73,6 +75,8 @@ def softmax_in(graph: fx.Graph) -> tuple[fx.Node, bool]:
     found = [node for node in graph.nodes if _called(node) in ("scaled_dot_product_attention", "softmax")]
     if len(found) != 1:
         raise Unread(not_one(len(found)))
+    if any(_before(node, is_product) for node in changed_in_place(found[0])):
+        raise Unread("its logits are changed in place, which is lost where products are exchanged; assign what the statement gives")
     return found[0], _called(found[0]) == "scaled_dot_product_attention"
 
 
@@ -87,6 +91,23 @@ class Behind:
     """Whether values lie ``(…, D, N)`` in it."""
     passed: tuple[fx.Node, ...]
     shown: tuple[fx.Node, ...]
+
+
+def changed_in_place(end: fx.Node) -> list[fx.Node]:
+    """Nodes on the way to another that a statement changes, such as ``logits.masked_fill_(mask, 0)``, whose result nobody takes."""
+    way = {end, *_before(end, lambda node: True)}
+    statements = [node for node in end.graph.nodes if node.op == "call_method" and not node.users and str(node.target).rstrip("_") + "_" == str(node.target)]
+    return [node.args[0] for node in statements if node.args and node.args[0] in way]
+
+
+def _before(node: fx.Node, wanted: Callable[[fx.Node], bool]) -> list[fx.Node]:
+    """Nodes that one is made of, and itself, of a kind."""
+    seen, open_ = {node}, [node]
+    while open_:
+        new = [one for one in open_.pop().all_input_nodes if one not in seen]
+        seen.update(new)
+        open_ += new
+    return [one for one in seen if wanted(one)]
 
 
 def values_met(node: fx.Node) -> Behind:

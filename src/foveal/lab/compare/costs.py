@@ -70,12 +70,13 @@ def _prepare_step(recipe: Recipe, bundle: DataBundle, batch: tuple[Any, Any], de
     forward = recipe.task.trained(model)
 
     def step() -> None:
-        with torch.autocast(device.type, half, enabled=half is not None):
-            losses = [recipe.task.step(model, forward, inputs, targets, bundle, **naming(phase, phases))[0] for phase in phases]
-            loss = sum(losses[1:], losses[0])
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        # one after the other, as in training, where no two phases are in memory at once
+        for phase in phases:
+            with torch.autocast(device.type, half, enabled=half is not None):
+                loss, _ = recipe.task.step(model, forward, inputs, targets, bundle, **naming(phase, phases))
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
         _wait(device)
 
     return step

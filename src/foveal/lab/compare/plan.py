@@ -128,8 +128,10 @@ def as_begun(plan: Plan, folder: Path) -> Plan:
 
 
 def _at_rate(optim: Optim, lr: float) -> Optim:
-    """What is new in a pretrained network learns at a rate of its own, which keeps its distance: it may be all that learns."""
-    return replace(optim, lr=lr, new_lr=None if optim.new_lr is None else optim.new_lr * lr / optim.lr)
+    """Rates of their own keep their distance, of what is new in a pretrained network and of names: they may be of all that learns."""
+    by = lr / optim.lr
+    own = {name: rate * by for name, rate in optim.lr_of.items()}
+    return replace(optim, lr=lr, new_lr=None if optim.new_lr is None else optim.new_lr * lr / optim.lr, lr_of=own)
 
 
 def _draws(data: Data) -> bool:
@@ -195,6 +197,9 @@ def judged_by(plan: Plan, *, seeds: int, primary: tuple[str, ...] = (), margin: 
     if looks:
         check_looks(looks)
         seeds = looks[-1]
+    judged = plan.recipe.task.primary_metric
+    if (tune or looks) and not judged.ranks:
+        raise InputError(f"{judged.label} does not say which run is better, so it chooses no learning rate and settles nothing; leave --tune and --until out")
     if margin is not None and not 0 < margin < math.inf:
         raise InputError(f"margin must be above 0 and finite, got {margin}")
     decides = _primary(primary, [arm.name for arm in plan.arms], plan.baseline) if primary else None

@@ -70,6 +70,9 @@ def verdict_words(
         margin: differences below it do not matter.
     """
     words = Words(headline, margin)
+    if not headline.ranks:
+        said = f"By the {headline.label} runs cannot be ranked, as each has one of its own: look at what they draw."
+        return {"headline": said, "lines": [], "resolution": None}
     lines = [
         {"arm": one["arm"], "against": one["against"], "primary": not number, "verdict": one["verdict"], "mark": MARKS[one["verdict"]], "text": words.line(one)}
         for number, one in enumerate(compared)

@@ -65,9 +65,9 @@ def _from_pickle(path: Path) -> Planes:
     except Exception as error:  # a damaged pickle raises nearly anything
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path} is no batch of CIFAR-10: {said}; get it anew") from error
-    values = {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()} if isinstance(content, dict) else {}
+    values = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()} if isinstance(content, dict) else {}
     images, labels = values.get("data"), values.get("labels")
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != _BYTES:
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != _BYTES or not len(images):
         raise InputError(f"{path} is no batch of CIFAR-10: expected data of bytes, (n, {_BYTES}); get it anew")
     if not isinstance(labels, list) or len(labels) != len(images) or not all(type(label) is int and 0 <= label < _CLASSES for label in labels):
         raise InputError(f"{path} is no batch of CIFAR-10: expected {len(images)} labels from 0 to {_CLASSES - 1}; get it anew")

@@ -95,15 +95,6 @@ SOURCES: dict[str, Source] = {
         license="CC-BY-3.0 and CC0, by catalog, as Debian states it; to be fetched, not to be vendored",
         about="Sweet Home 3D's catalogs: 820 meshes of furniture and other things in a home, with their names",
     ),
-    "pybullet_data": Source(
-        package="pybullet",
-        version="3.2.7",
-        folder="pybullet_data",
-        megabytes=103,
-        license="zlib (the package); the motion-capture recordings in it state none: to be fetched, not to be passed on",
-        about="Bullet: fifteen recorded human motions, a figure, and the renderer that draws it (which must be installed, foveal[mocap])",
-        client="pip",
-    ),
     "opencv-doc": Source(
         package="opencv-doc",
         version="4.6.0+dfsg-12",

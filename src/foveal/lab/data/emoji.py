@@ -73,7 +73,8 @@ def list_emoji(folder: Path) -> tuple[list[Path], NDArray[np.int64]]:
     Raises:
         ValueError: the list is not there or no list of emoji, a drawing is missing, or a class has none.
     """
-    path = folder.absolute().parents[2] / "emoji.json"
+    above = folder.absolute().parents
+    path = (above[2] if len(above) > 2 else folder) / "emoji.json"
     try:
         entries = json.loads(path.read_text(encoding="utf8"))
         known = {name: label for label, name in enumerate(CATEGORIES.values())}

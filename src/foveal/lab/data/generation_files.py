@@ -2,9 +2,10 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -25,21 +26,26 @@ _HINT = "take it out of the folder, or load with check=True to leave such images
 _FOLDER = "cifar-10-batches-py"
 
 
-class _Flipped:
-    """Mirrors half of the images of training."""
+class _Flipping:
+    """Mirrors half of its images, in training."""
 
-    def __init__(self, *, flip: bool) -> None:
-        self.augments = flip
+    augments: bool
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def plain(self) -> Self:
+        """The same without mirroring."""
+        other = copy(self)
+        other.augments = False
+        return other
+
+    def _flip(self, image: Tensor) -> Tensor:
         return image.flip(-1) if self.augments and bool(torch.rand(()) < 0.5) else image
 
 
-class _Files:
+class _Files(_Flipping):
     """Image files, brought to a side: the shorter side is resized to it and the middle is cut out."""
 
     def __init__(self, files: Sequence[tuple[Path, int]], side: int, *, flip: bool) -> None:
-        self.files, self._side, self._flip = list(files), side, _Flipped(flip=flip)
+        self.files, self._side = list(files), side
         self.augments = flip
 
     @property
@@ -141,10 +147,10 @@ class FolderImages(Data):
                 raise InputError(f"{self.root}: no image of {name} can be used{f', for example {tiny[0]}' if tiny else ''}")
 
 
-class _Planes:
+class _Planes(_Flipping):
     def __init__(self, planes: Planes, *, flip: bool) -> None:
         self._images, self._labels = torch.from_numpy(planes.images), planes.labels
-        self._flip, self.augments = _Flipped(flip=flip), flip
+        self.augments = flip
 
     def __len__(self) -> int:
         return len(self._labels)

@@ -42,7 +42,7 @@ def color_match() -> Recipe:
     return Recipe(
         data=ColorMatch(),
         model=DiT(width=48, depth=3, num_heads=6, patch_size=2),
-        task=Diffusion(),
+        task=Diffusion(prediction_type="v_prediction"),
         optim=Optim(lr=2e-3, weight_decay=0.0, ema=0.99),
         batch_size=64,
         steps=1500,

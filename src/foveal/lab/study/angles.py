@@ -77,7 +77,8 @@ def correlated(angles: Mapping[str, Sequence[float]], gains: Mapping[str, Sequen
 def cause_of(found: Sequence[Mapping[str, Any]]) -> str:
     """What correlations in several parts say of the paper's cause together: supported, contradicted or not shown."""
     bounds = [(one["low"], one["high"]) for one in found]
-    if not bounds or any(low is None for low, _ in bounds):
+    # one task decides nothing of both
+    if len(bounds) < 2 or any(low is None for low, _ in bounds):
         return "not shown"
     return "supported" if all(low > 0 for low, _ in bounds) else "contradicted" if all(high < 0 for _, high in bounds) else "not shown"
 

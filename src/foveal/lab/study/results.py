@@ -69,7 +69,7 @@ def _part(study: Registration, part: Part, folder: Path) -> tuple[dict[str, Any]
     rates = chosen_rates(study, part, folder)
     tried: dict[tuple[str, str], dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
     for unit in units(study, part, None):
-        tried[unit.setting, unit.arm][f"{unit.rate:g}"].append(read_unit(unit, folder)["values"].get(part.metric))
+        tried[unit.setting, unit.arm][f"{unit.rate:g}"].append(read_unit(unit, folder)["values"].get(KINDS[part.kind].tuned_by or part.metric))
     values: Values = defaultdict(list)
     seconds = 0.0
     for unit in units(study, part, rates):

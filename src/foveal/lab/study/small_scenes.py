@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...analysis import value_overlap
 from ..training import Recipe
+from ..training.judging import Diverged, not_finite
 from ..training.models import build_model, load_data
 from ..training.optimizing import make_optimizer, make_schedule
 from .angles import AnglesSeen, Watch
@@ -51,6 +52,8 @@ def learn(net: nn.Module, scenes: Scenes, recipe: Recipe, *, overlap_weight: flo
         if recipe.optim.clip_grad is not None:
             nn.utils.clip_grad_norm_(net.parameters(), recipe.optim.clip_grad)
         optimizer.step()
+    if spoilt := not_finite(net):
+        raise Diverged(f"{spoilt[0]} is not finite after step {recipe.steps}; its answers would count as guesses")
     if watch is not None:
         watch(recipe.steps)
     return net.eval()

@@ -1,56 +1,11 @@
-"""Pictures of a finished adversarial run that the other tasks that draw have not: what lies between two images, and two losses that pull against each other."""
+"""Pictures of a finished adversarial run that the other tasks that draw have not: two losses that pull against each other."""
 
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
+from ._figures import DRAWN, GRAY, INK, REAL, new_figure, put
 
-from ..data import DataBundle, seed_of
-from ._figures import DRAWN, GRAY, INK, REAL, new_figure, put, scale_of
-from ._image_grid import mosaic
-
-__all__ = ["draw_interpolation", "draw_losses", "slerp"]
-
-_STEPS, _ROWS = 9, 4
-
-Decode = Callable[[Tensor, Sequence[int]], Tensor]
-
-
-def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """Along the great circle from a to b, ``(Z,)`` each: what lies on a straight line between two Gaussian draws is shorter than any draw."""
-    angle = torch.arccos((a / a.norm() @ (b / b.norm())).clamp(-1, 1))
-    if angle < 1e-6:
-        return a
-    return (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / torch.sin(angle)
-
-
-def draw_interpolation(decode: Decode, bundle: DataBundle, width: int, folder: Path) -> Path:
-    """``interpolation.png``: rows from one latent to another within a class, and where there are classes rows of one latent in each."""
-    ends = torch.stack([torch.randn(width, generator=torch.Generator().manual_seed(seed_of("interpolation", place))) for place in range(2 * _ROWS)])
-    kinds = max(len(bundle.classes), 1)
-    between = torch.cat([torch.stack([slerp(ends[2 * row], ends[2 * row + 1], n / (_STEPS - 1)) for n in range(_STEPS)]) for row in range(_ROWS)])
-    parts = [
-        (
-            "between two latents, in one class" if bundle.classes else "between two latents",
-            decode(between, [row % kinds for row in range(_ROWS) for _ in range(_STEPS)]),
-            _STEPS,
-        )
-    ]
-    if bundle.classes:
-        shown = min(kinds, 10)
-        parts.append(("one latent, in each class", decode(ends[:_ROWS].repeat_interleave(shown, 0), list(range(shown)) * _ROWS), shown))
-    scale = scale_of(parts[0][1].shape[-2])
-    figure = new_figure((11, 2.6))
-    axes = figure.subplots(1, len(parts), squeeze=False)[0]
-    for place, (title, images, columns) in zip(axes, parts, strict=True):
-        place.imshow(mosaic([list(row) for row in images.split(columns)], columns, scale=scale), interpolation="nearest")
-        place.set_title(title, fontsize=10, color=INK, loc="left")
-        place.set_xticks([])
-        place.set_yticks([])
-        place.spines[:].set_visible(False)
-    return put(figure, folder / "interpolation.png")
+__all__ = ["draw_losses"]
 
 
 def draw_losses(folder: Path) -> list[Path]:

@@ -42,7 +42,7 @@ def draw_interpolations(draw: Callable[[Tensor, Sequence[int]], Tensor], latents
         every = latents[:half].repeat_interleave(len(shown), 0)
         grids.append(draw(every, shown * half).unflatten(0, (half, len(shown))))
         titles.append("one noise a row, through the classes")
-    height, width = latents.shape[-2:]
+    height, width = grids[0].shape[-2:]
     scale = scale_of(height)
     columns = [grid.shape[1] for grid in grids]
     cell = 0.42 * max(1.0, width / height)

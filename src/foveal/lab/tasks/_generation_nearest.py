@@ -12,18 +12,19 @@ from ..data import DataBundle
 from ._figures import DRAWN, GRAY, INK, REAL, bare, new_figure, put, scale_of
 from ._image_grid import GAP, mosaic
 from .generation_metrics import FeatureNetwork, Memorization, describe, memorization
+from .generation_metrics._real import searched
 
 __all__ = ["draw_nearest"]
 
 _SHOWN = 8
 """Drawn images beside their nearest."""
-_JUDGED, _SEARCHED = 60, 20_000
-"""Images whose nearest is sought, and training images that it is sought among."""
+_JUDGED = 60
+"""Images whose nearest is sought."""
 
 
 def draw_nearest(draw: Callable[[Sequence[int]], Tensor], bundle: DataBundle, folder: Path, network: FeatureNetwork | None = None) -> Path:
     """``nearest.png``: by their pixels, and below by the features of a network where there is one."""
-    train = torch.stack([bundle.train[place][0] for place in range(min(_SEARCHED, len(bundle.train)))])
+    train = searched(bundle.train)
     # a split may lie in the order of its classes
     step = max(1, len(bundle.test) // _JUDGED)
     test = torch.stack([bundle.test[place][0] for place in range(0, len(bundle.test), step)][:_JUDGED])
@@ -37,7 +38,7 @@ def draw_nearest(draw: Callable[[Sequence[int]], Tensor], bundle: DataBundle, fo
     for (left, right), (by, copies) in zip(rows, found.items(), strict=True):
         _pairs(left, drawn[:_SHOWN], train, copies, by)
         _distances(right, copies, by)
-    said = " and ".join(f"by {by} {int((copies.drawn < copies.limit).sum())}" for by, copies in found.items())
+    said = " and ".join(f"by {by} {int(copies.near.sum())}" for by, copies in found.items())
     figure.suptitle(f"Of {len(drawn)} drawn images, nearer to one of {len(train):,} training images than 99 of 100 test images: {said}", fontsize=11, color=INK)
     return put(figure, folder / "nearest.png")
 

@@ -66,6 +66,8 @@ class PrimaryMetric:
     step: str = "points"
     """Unit of a difference."""
     decimals: int = 1
+    ranks: bool = True
+    """Whether runs can be told better from worse by it; where each has a measure of its own, they cannot."""
 
     def show(self, value: float) -> str:
         number = f"{self.scale * value:.{self.decimals}f}"

@@ -18,14 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MaxMetric, MeanMetric, MetricCollection
 
-from ..._errors import InputError
+from ..._errors import InputError, unknown
 from ..._ranges import Range
 from ...analysis import cost
 from ...attention import Cost
 from ...models.sagan import batch_statistics, power_iterate_, standing_statistics
 from ..data import DataBundle, seed_of
-from ._adversarial_report import draw_interpolation, draw_losses
+from ._adversarial_report import draw_losses
 from ._generation import Generation
+from ._generation_interpolations import draw_interpolations
 from ._generation_nearest import draw_nearest
 from ._generation_quality import draw_quality
 from ._generation_report import draw_samples
@@ -36,6 +37,8 @@ __all__ = ["AdversarialGeneration"]
 
 _AT_ONCE = 100
 """Images that are drawn together."""
+_PAIRS = 8
+"""Latents between which images are drawn."""
 _WON, _WON_STEPS = 0.05, 1000
 """A discriminator whose loss stays below this for so many steps teaches nothing any more."""
 _SAME = 1e-3
@@ -57,7 +60,7 @@ class AdversarialGeneration(Generation):
     """
 
     primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric(
-        "hinge", "hinge loss of the discriminator", larger_is_better=True, scale=1.0, unit="hinge", step="hinge", decimals=3
+        "hinge", "hinge loss of the discriminator", larger_is_better=True, scale=1.0, unit="hinge", step="hinge", decimals=3, ranks=False
     )
     train_metrics: ClassVar[tuple[str, ...]] = ("d_loss", "g_loss", "d_real", "d_fake")
     train_shares: ClassVar[bool] = False
@@ -73,6 +76,11 @@ class AdversarialGeneration(Generation):
     on the others; or the mean of many batches drawn for the purpose."""
     standing_batches: int = 16
     """How many that are, of 64 images, for standing."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bn not in _ABOUT:
+            raise unknown("bn", self.bn, _ABOUT)
 
     def phases(self) -> tuple[Phase, ...]:
         own = {} if self.d_lr is None else {"lr": self.d_lr}
@@ -181,12 +189,17 @@ class AdversarialGeneration(Generation):
         return "with task.bn=batch an image depends on the others that are drawn with it, up to 100 at once" if self.bn == "batch" else ""
 
     def write_report(self, model: nn.Module, bundle: DataBundle, metrics: Metrics, folder: Path) -> list[Path]:
-        """``samples.png``, ``nearest.png``, ``interpolation.png``; ``quality.png`` where drawn images were judged, ``curves.png`` where there is a history."""
+        """``samples.png``, ``nearest.png``, ``interpolations.png``; ``quality.png`` where drawn images were judged, ``curves.png`` where there is a history."""
         network = self.feature_network(model, bundle, folder.parent)
         return [
             draw_samples(lambda labels: self.sample(model, bundle, labels), bundle, folder, about=_ABOUT[self.bn]),
             draw_nearest(lambda labels: self.sample(model, bundle, labels, seed=1), bundle, folder, network),
-            draw_interpolation(lambda z, labels: self.decode(model, z, labels), bundle, _width(model), folder),
+            draw_interpolations(
+                lambda z, labels: self.decode(model, z, labels),
+                torch.stack([_latent(_width(model), "interpolation", place) for place in range(_PAIRS)]),
+                bundle.classes,
+                folder,
+            ),
             *draw_quality(metrics, folder, "" if network is None else network.distance_name),
             *draw_losses(folder),
         ]

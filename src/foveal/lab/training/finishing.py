@@ -44,6 +44,8 @@ def finish_run(run: Run) -> dict[str, Any]:
     if accelerator.is_main_process:
         samples.write(run.folder)
         write_weights(run.folder / "model.safetensors", run.judged.state_dict())
+        # what was measured so far is not lost where drawn images cannot be judged
+        write_json(run.folder / "metrics.json", result)
         assessed = recipe.task.assess(run.judged.eval(), bundle, run.folder)
         result["notes"] += assessed.pop("notes", [])
         metrics |= assessed

@@ -12,7 +12,7 @@ from ..._errors import InputError
 from ..._param_groups import param_groups
 from .recipe import Recipe
 
-__all__ = ["grouped", "hold", "rate"]
+__all__ = ["grouped", "hold", "own_rates", "rate"]
 
 _PRETRAINED = "pretrained"
 
@@ -33,7 +33,7 @@ def grouped(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     if optim.layer_decay is None and optim.new_lr is None and not optim.new_first and not optim.lr_of:
         return groups
     names = {id(value): name for name, value in model.named_parameters()}
-    own = _own_rates(optim.lr_of, [names[id(value)] for group in groups for value in group["params"]])
+    own = own_rates(optim.lr_of, [names[id(value)] for group in groups for value in group["params"]])
     depth = _depths(model, new) if optim.layer_decay is not None else {}
     last = max(depth.values(), default=0)
     out: dict[tuple[bool, int, float, float], dict[str, Any]] = {}
@@ -50,8 +50,12 @@ def grouped(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     return [out[key] for key in sorted(out)]
 
 
-def _own_rates(rates: Mapping[str, float], names: list[str]) -> dict[str, float]:
-    """The rate of each parameter that a pattern fits, of the first that does."""
+def own_rates(rates: Mapping[str, float], names: list[str]) -> dict[str, float]:
+    """The rate of each parameter that a pattern fits, of the first that does.
+
+    Raises:
+        ValueError: a pattern that fits none of the names, or none that is left for it.
+    """
     fitting = {name: pattern for name in names if (pattern := next((pattern for pattern in rates if fnmatchcase(name, pattern)), None)) is not None}
     for pattern in rates:
         if not any(fnmatchcase(name, pattern) for name in names):

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from ..tasks import Phase, Task, parameters_of
-from .groups import hold
+from .groups import hold, own_rates
 from .optimizing import make_optimizer, make_schedule
 from .recipe import Recipe
 
@@ -70,13 +71,17 @@ def open_phases(model: nn.Module, recipe: Recipe, accelerator: Accelerator) -> l
     """
     phases = recipe.task.phases()
     owned = parameters_of(model, phases)
+    names = {id(value): name for name, value in model.named_parameters()}
+    own_rates(recipe.optim.lr_of, [names[id(value)] for owner in owned.values() for value in owner])
     made = []
     for place, phase in enumerate(phases):
         own = owned[phase.name]
         others = [parameter for name, parameters in owned.items() if name != phase.name for parameter in parameters]
         for parameter in others:
             parameter.requires_grad_(False)
-        mine = replace(recipe, optim=replace(recipe.optim, **phase.optim)) if phase.optim else recipe
+        # names are of the whole network, and a phase has some of it
+        rates = {pattern: rate for pattern, rate in recipe.optim.lr_of.items() if any(fnmatchcase(names[id(value)], pattern) for value in own)}
+        mine = replace(recipe, optim=replace(recipe.optim, **phase.optim, lr_of=rates)) if phase.optim or rates != recipe.optim.lr_of else recipe
         optimizer = make_optimizer(model, mine, own if others else None)
         for parameter in others:
             parameter.requires_grad_(True)

@@ -132,6 +132,8 @@ class Recipe:
         if not self.data.targets == self.model.targets == self.task.targets:
             parts = ", ".join(f"{type(part).__name__} has {part.targets}" for part in (self.data, self.model, self.task))
             raise InputError(f"data, model and task must be made for the same targets, but {parts}")
+        if self.patience is not None and not self.task.primary_metric.ranks:
+            raise InputError(f"patience keeps the best evaluation, and {self.task.primary_metric.label} does not say which is better; leave patience out")
         if self.batch_size % self.optim.accumulate:
             raise InputError(f"accumulate must divide batch_size, got {self.optim.accumulate} and {self.batch_size}")
         if not 0 <= self.optim.cooldown < 1 - self.optim.warmup or (self.optim.cooldown and self.optim.schedule != "cosine"):

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..._errors import InputError, missing_extra
-from ..._files import replace_file
-from ..._weights import misfits
+from ..._errors import InputError
+from ..._weights import misfits, read_stamped, write_stamped
 from ...convert._digest import digests, fingerprint, refuse_empty
 
 __all__ = ["load_new", "new_names", "save_new"]
@@ -31,7 +30,6 @@ def save_new(model: nn.Module, path: str | Path, is_host: IsHost, settings: Mapp
     Raises:
         ValueError: a host is trained itself, so that its weights would be lost; weights on the meta device.
     """
-    save, _ = _safetensors()
     if trained := [name for name, value in model.named_parameters() if is_host(name) and value.requires_grad]:
         raise InputError(
             f"{trained[0]} and {len(trained) - 1} more weights of the hosts are trained, and this file holds new parts alone; freeze them, train adapters, or "
@@ -41,8 +39,7 @@ def save_new(model: nn.Module, path: str | Path, is_host: IsHost, settings: Mapp
     refuse_empty(state)
     names = new_names(model, is_host)
     metadata = {"format": _FORMAT, "base": _base(state, is_host), "settings": json.dumps(settings)}
-    tensors = {name: state[name].detach().clone().contiguous().cpu() for name in names}
-    replace_file(Path(path), save(tensors, metadata=metadata))
+    write_stamped(Path(path), {name: state[name] for name in names}, metadata, "saving the new parts of a video language model")
     return names
 
 
@@ -52,17 +49,7 @@ def load_new(model: nn.Module, path: str | Path, is_host: IsHost, settings: Mapp
     Raises:
         ValueError: no such file; other hosts; another build. The model is then as it was.
     """
-    _, safe_open = _safetensors()
-    if not Path(path).is_file():
-        raise InputError(f"{path} is no file; expected what save_new wrote")
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            saved: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:
-        raise InputError(f"{path} is no safetensors file, or is damaged: {error}") from None
-    if metadata.get("format") != _FORMAT:
-        raise InputError(f"{path} holds no new parts of a video language model: expected the format {_FORMAT!r}, got {metadata.get('format')!r}")
+    metadata, saved = read_stamped(Path(path), _FORMAT, made_by="save_new", otherwise="holds no new parts of a video language model")
     state = model.state_dict()
     if (base := _base(state, is_host)) != metadata["base"]:
         raise InputError(
@@ -86,12 +73,3 @@ def _base(state: dict[str, Tensor], is_host: IsHost) -> str:
     """The same with adapters and without: peft puts its own names around those of the language model."""
     host = {name.replace("base_model.model.", "").replace(".base_layer", ""): value for name, value in state.items() if is_host(name)}
     return fingerprint(digests(host))
-
-
-def _safetensors() -> tuple[Any, Any]:
-    try:
-        from safetensors import safe_open
-        from safetensors.torch import save
-    except ImportError as error:
-        raise missing_extra("safetensors", "train", "saving the new parts of a video language model") from error
-    return save, safe_open

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...._errors import missing_extra
 from ._motions import JOINTS, Pose
 
 __all__ = ["Figure", "View", "renderer"]
@@ -74,15 +73,9 @@ def renderer(data: Path) -> Iterator[Figure]:
 
     Args:
         data: pybullet's folder of descriptions and motions.
-
-    Raises:
-        MissingExtra: pybullet is not installed.
     """
-    try:
-        with _quiet():
-            import pybullet
-    except ImportError as error:
-        raise missing_extra("pybullet", "mocap", "drawing MocapClips") from error
+    with _quiet():
+        import pybullet
     figure = Figure(pybullet, data)
     try:
         yield figure

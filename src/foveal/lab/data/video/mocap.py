@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...._errors import InputError
+from ...._errors import InputError, require
 from .._bundle import Data, register_data, seed_of
 from .._cache import cached
-from .._fetch import find
+from .._fetch import packaged
 from ._bundle import TARGETS, VideoBundle, no_single_image
 from ._figure import View, renderer
 from ._motions import Motion, read_motion
@@ -30,7 +30,11 @@ ACTIONS = (
 )
 """Names of the recordings, each played both ways."""
 _WEDGES = {"train": (0.0, 240.0), "val": (240.0, 300.0), "test": (300.0, 360.0)}
-"""Sides that clips are seen from, in degrees."""
+"""Sides that clips are seen from, in degrees; those of a mirrored performer, where the picture is mirrored."""
+_MIRRORED = 180.0
+"""A mirrored picture from a side is the mirrored performer, who faces along x as all recordings begin, seen from this less that side."""
+_DRAWING = 2
+"""To be raised when clips of the same settings look otherwise."""
 _BINS = 20
 _MOMENTS = {"train": (0, 1, 2), "val": (3,), "test": (4,)}
 """Where clips begin: a twentieth of the recording whose number, by five, leaves one of these. So every split sees every phase of an action."""
@@ -44,13 +48,11 @@ class MocapClips(Data):
     Drawing needs the extra ``mocap`` (pybullet, 101 MB); what is in the cache does not.
 
     Raises:
-        ValueError: the numbers make no clip; a recording is not there.
+        ValueError: the numbers make no clip; a recording is not there or cannot be read.
         MissingExtra: pybullet is not installed, and the clips are not in the cache.
     """
 
     targets: ClassVar[str] = TARGETS
-    package: ClassVar[str] = "pybullet_data"
-
     num_frames: int = 8
     """Frames of a clip."""
     side: int = 48
@@ -94,7 +96,8 @@ class MocapClips(Data):
 
     def _drawn(self, split: str, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         def make() -> dict[str, NDArray[Any]]:
-            folder = find(self.package)
+            require("drawing MocapClips", ("pybullet",))
+            folder = packaged("pybullet_data", what="drawing MocapClips", extra="mocap")
             motions = [read_motion(folder / "data" / "motions" / f"humanoid3d_{name}.txt", name) for name in ACTIONS]
             frames = np.empty((count, self.num_frames, self.side, self.side, 3), np.uint8)
             labels = np.empty(count, np.int64)
@@ -107,7 +110,7 @@ class MocapClips(Data):
                         frames[index] = frames[index, :, :, ::-1]
             return {"frames": frames, "labels": labels}
 
-        settings = (self.num_frames, self.side, self.seconds, self.speed, count, self.seed, split)
+        settings = (_DRAWING, self.num_frames, self.side, self.seconds, self.speed, count, self.seed, split)
         arrays = cached(f"{type(self).__name__}-{split}", (), settings, make, folder="mocap")
         return arrays["frames"], arrays["labels"]
 
@@ -124,14 +127,18 @@ class MocapClips(Data):
         start = room * (fifth + float(rng.uniform())) / _BINS
         times = start + span * np.linspace(0, 1, self.num_frames)
         height = float(rng.uniform(0.4, 1.0))
+        side = float(rng.uniform(*_WEDGES[split]))
         view = View(
-            yaw=float(rng.uniform(*_WEDGES[split])),
+            yaw=side,
             pitch=float(rng.uniform(-30, 5)),
             distance=float(rng.uniform(1.8, 2.6)),
             light=(float(rng.uniform(-1, 1)), height, float(rng.uniform(-1, 1))),
             color=tuple(rng.uniform(0.25, 1.0, 3).tolist()),
         )
-        return _Plan(motion, tuple((times[::-1] if backward else times).tolist()), view, label, bool(rng.integers(2)))
+        mirrored = bool(rng.integers(2))
+        if mirrored:
+            view = replace(view, yaw=_MIRRORED - side)
+        return _Plan(motion, tuple((times[::-1] if backward else times).tolist()), view, label, mirrored)
 
     def smoke_data(self) -> Data:
         """Few clips of moving digits: motions are fetched and drawn."""

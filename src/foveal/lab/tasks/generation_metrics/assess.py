@@ -7,21 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...data import DataBundle, Split, seed_of
+from ...data import DataBundle
 from ._network import FEATURES, FeatureNetwork, Features, describe
+from ._real import SEARCHED, searched, some_of
 from .frechet import frechet_distance
 from .inception_score import inception_score
 from .kernel import kernel_distance
 from .memorization import memorization
 from .precision_recall import NEIGHBORS, precision_recall
 
-__all__ = ["Drawer", "assess", "check_metric", "some_of"]
+__all__ = ["Drawer", "assess", "check_metric"]
 
 Drawer = Callable[[Sequence[int]], Tensor]
 """Images of these classes, ``(n, C, H, W)`` from −1 to 1; of class 0 where there are none."""
-
-_SEARCHED = 20_000
-"""Training images that copies are sought among."""
 
 
 def check_metric(metric: str, bundle: DataBundle, weights: Path | None) -> None:
@@ -46,7 +44,7 @@ def assess(draw: Drawer, bundle: DataBundle, network: FeatureNetwork, count: int
     count = min(count, len(bundle.train), len(bundle.test))
     if count <= NEIGHBORS:
         return {"notes": [f"drawn images were not judged: that needs {NEIGHBORS + 1} images of the training and of the test, and there are {count}"]}
-    train, test = _all_of(bundle.train, _SEARCHED), some_of(bundle.test, count)
+    train, test = searched(bundle.train), some_of(bundle.test, count)
     chosen = some_of(bundle.train, count)
     drawn = draw(test[1]).float().cpu()
     real, held, own = (describe(network, images) for images in (test[0], chosen[0], drawn))
@@ -64,9 +62,11 @@ def assess(draw: Drawer, bundle: DataBundle, network: FeatureNetwork, count: int
     for side, features in (("", own.features), ("_real", held.features)):
         numbers[f"precision{side}"], numbers[f"recall{side}"] = precision_recall(real.features, features)
     numbers |= _of_classifier(network, own, torch.tensor(test[1]), "") | _of_classifier(network, held, torch.tensor(chosen[1]), "_real")
-    every = describe(network, train[0]).features
+    every = describe(network, train).features
     numbers["copies_features"] = memorization(own.features, every, real.features).share
-    numbers["copies_pixels"] = memorization(drawn, train[0], test[0]).share
+    numbers["copies_pixels"] = memorization(drawn, train, test[0]).share
+    if len(bundle.train) > SEARCHED:
+        notes.append(f"copies were sought among {SEARCHED:,} of {len(bundle.train):,} training images")
     return {**numbers, "notes": notes}
 
 
@@ -77,15 +77,3 @@ def _of_classifier(network: FeatureNetwork, found: Features, labels: Tensor, sid
     if network.of_classes:
         numbers[f"class_accuracy{side}"] = (found.logits.argmax(1) == labels).double().mean().item()
     return numbers
-
-
-def some_of(split: Split, count: int) -> tuple[Tensor, list[int]]:
-    """So many images of a split and their classes, drawn by a fixed seed: splits may lie in the order of their classes."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed_of("assessed", len(split))))
-    samples = [split[place] for place in order[:count].tolist()]
-    return torch.stack([image for image, _ in samples]), [int(label) for _, label in samples]
-
-
-def _all_of(split: Split, most: int) -> tuple[Tensor, list[int]]:
-    samples = [split[place] for place in range(min(most, len(split)))]
-    return torch.stack([image for image, _ in samples]), [int(label) for _, label in samples]

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from ...._errors import InputError
 from ...._files import replace_file
 from ...._weights import fill, read_weights
-from ...data import DataBundle, Split
+from ...data import DataBundle
 from ._network import FeatureNetwork, register_features
+from ._real import real_images
 
 __all__ = ["ClassifierFeatures", "DigitFeatures"]
 
@@ -63,7 +64,8 @@ class ClassifierFeatures(FeatureNetwork):
     @classmethod
     def made_for(cls, bundle: DataBundle, folder: Path, weights: Path | None) -> Self:
         cls.check(bundle, weights)
-        images, labels = _all_of(bundle.train)
+        images, classes = real_images(bundle.train, _MOST)
+        labels = torch.tensor(classes)
         digest = hashlib.sha256(np.ascontiguousarray(images.numpy()).tobytes() + labels.numpy().tobytes()).hexdigest()[:16]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
@@ -98,11 +100,6 @@ class DigitFeatures(ClassifierFeatures):
 
 def _numbers(digest: str) -> list[int]:
     return [int(letter, 16) for letter in digest]
-
-
-def _all_of(split: Split) -> tuple[Tensor, Tensor]:
-    samples = [split[place] for place in range(min(_MOST, len(split)))]
-    return torch.stack([image for image, _ in samples]), torch.tensor([int(label) for _, label in samples])
 
 
 def _train_(network: ClassifierFeatures, images: Tensor, labels: Tensor) -> None:

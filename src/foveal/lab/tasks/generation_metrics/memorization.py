@@ -28,8 +28,16 @@ class Memorization:
 
     @property
     def share(self) -> float:
-        """Of the drawn images, how many lie nearer than the limit. Around 0.01 where nothing was copied, 1 where everything was."""
-        return (self.drawn < self.limit).double().mean().item()
+        """Of the drawn images, how many lie as near as the limit or nearer: around 0.01 where nothing was copied, 1 where everything was.
+
+        Where test images are training images too, the limit is 0.
+        """
+        return self.near.double().mean().item()
+
+    @property
+    def near(self) -> Tensor:
+        """Which drawn images these are. Distances of equal images are 0 but for rounding."""
+        return self.drawn <= self.limit + 1e-6
 
 
 def nearest(images: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
