@@ -1,7 +1,7 @@
 """The arguments of one call: which are tokens, and what may be put in their place."""
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -40,6 +40,21 @@ class Call:
             if name in names and id(value) not in made:
                 made[id(value)] = torch.randn(value.shape, generator=source).to(value.device)
         return Call(self.names, self.defaults, {name: made.get(id(value), value) if name in names else value for name, value in self.values.items()})
+
+    def otherwise(self, seed: int) -> "Call | None":
+        """With some entries of its masks the other way; None where it has no masks of truth, or of zeros and ones."""
+        source = torch.Generator().manual_seed(seed)
+        made: dict[int, Tensor] = {}
+        for name, value in self.values.items():
+            if isinstance(value, Tensor) and value.ndim and (value.dtype == torch.bool or ("mask" in name and _is_truth(value))) and id(value) not in made:
+                turned = (torch.rand(value.shape, generator=source) < 0.2).to(value.device)
+                turned.view(-1)[:1] = True
+                made[id(value)] = torch.where(turned, 1 - value.int(), value.int()).to(value.dtype)
+        return replace(self, values={name: made.get(id(value), value) for name, value in self.values.items()}) if made else None
+
+
+def _is_truth(value: Tensor) -> bool:
+    return not value.is_floating_point() and not value.is_complex() and bool(((value == 0) | (value == 1)).all())
 
 
 def bound(module: nn.Module, given: Given) -> Call | str:

@@ -8,8 +8,8 @@ from torch import Tensor, fx, nn
 
 from ..._errors import InputError
 from ...attention import TokenAttention
-from ._code import Code
-from ._converted import with_settings
+from ._code import Code, led, padded
+from ._converted import keep_settings, with_settings
 
 __all__ = ["Body", "as_heads", "asked", "body", "like_map", "like_rows", "shown", "side_by_side"]
 
@@ -78,12 +78,41 @@ class Body(Code):
         names: arguments of the host's ``forward``, in order.
         settings: arguments that were no tensors and no sizes when the host was read; they cannot be given otherwise.
         own: further code that the code names, made from the graph as well.
+        left: attributes in which the host leaves something of each call.
     """
 
-    def __init__(self, graph: fx.Graph, names: tuple[str, ...], defaults: dict[str, Any], settings: dict[str, Any], own: dict[str, Code] | None = None) -> None:
+    def __init__(
+        self,
+        graph: fx.Graph,
+        names: tuple[str, ...],
+        defaults: dict[str, Any],
+        settings: dict[str, Any],
+        own: dict[str, Code] | None = None,
+        left: tuple[str, ...] = (),
+    ) -> None:
+        for node in [node for node in graph.nodes if node.target in (led, padded)]:
+            with graph.inserting_before(node):
+                node.kwargs = {"code": graph.create_node("get_attr", "code")}
         super().__init__(graph)
+        self.left, self.amounts = left, tuple((int(node.args[1]),) for node in graph.nodes if node.target is padded)
+        self.met: tuple[tuple[int, ...], ...] = ()
+        self.proving = False
         self.names, self.defaults, self.settings, self.own = names, defaults, settings, own or {}
         self.open = tuple(str(node.target) for node in graph.nodes if node.op == "placeholder")
+
+    def goes_on(self, way: tuple[int, ...], said: str) -> None:
+        """At sizes at which its host goes another way.
+
+        Raises:
+            ValueError: it was not proven that the same code does for that.
+        """
+        if self.proving:
+            self.met = (*self.met, way)
+        elif way not in self.met:
+            raise InputError(
+                f"a converted attention is given sizes of which {said}; "
+                "convert with inputs of the sizes that it will have (convert_(…, inputs=…)), or leave it out of `where`"
+            )
 
     def values(self, args: Sequence[Any], kwargs: dict[str, Any], name: str) -> list[Any]:
         """Of the arguments that are open.
@@ -119,6 +148,10 @@ def body(module: nn.Module, ours: nn.Module, code: Body, kept: Sequence[str]) ->
         # in no list of modules: it is code, and holds nothing
         replacement.__dict__[name] = part
     replacement.__dict__["code"] = code
+    for name in code.left:
+        # what the host left there is of a call of its own
+        replacement.__dict__.pop(name, None)
+    keep_settings(replacement, vars(module))
     return replacement
 
 

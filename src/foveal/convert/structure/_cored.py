@@ -26,7 +26,7 @@ from ._kept_place import ONE_ASKS
 from ._mapped import NoMap
 from ._seen import is_map
 from ._shadow import shadowed
-from ._symbolic import traced
+from ._symbolic import Ways, traced
 from ._trace import Core, Unread, core_in, softmax_in, values_met, values_of
 
 __all__ = ["Cored", "cored_in", "cored_place"]
@@ -99,7 +99,7 @@ def cored_in(copy: nn.Module, call: Call, maps: set[str]) -> Cored:
     return replace(found, attn_drop=drawn.attn_drop)
 
 
-def _edited(copy: nn.Module, call: Call, maps: set[str], ways: list[bool] | None) -> tuple[Cored, list[bool]]:
+def _edited(copy: nn.Module, call: Call, maps: set[str], ways: Ways | None) -> tuple[Cored, Ways]:
     made, ways = traced(copy, call, maps, ways)
     graph = with_modules(copy, made)
     training, inputs = copy.training, {**call.defaults, **call.values}
@@ -160,7 +160,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str], ways: list[bool] | None
         asks_apart=not sources_in(core.q, call) & sources_in(core.v, call),
         biased=bias is not None,
         like=str(v_map.target),
-        code=Body(edit, call.names, call.defaults, settings),
+        code=Body(edit, call.names, call.defaults, settings, None, ways.left),
         kept=kept,
         one_asks=q.shape[-2] == 1 < k.shape[-2],
     )

@@ -22,7 +22,7 @@ from ._kept_place import Kept, Made
 from ._mapped import NOTHING, NoMap
 from ._seen import is_map
 from ._shadow import shadowed
-from ._symbolic import swept, traced
+from ._symbolic import Ways, swept, traced
 from ._trace import Core, Unread, changed_in_place, core_in, values_of
 from ._turned import Lies, heads_as_host, lies_of, turning
 
@@ -68,7 +68,7 @@ def dropped_in(copy: nn.Module, core: Core) -> float:
     return float(found[0]) if found else 0.0
 
 
-def _edited(copy: nn.Module, call: Call, maps: set[str], ways: list[bool]) -> Kept:
+def _edited(copy: nn.Module, call: Call, maps: set[str], ways: Ways) -> Kept:
     """The graph read, and its attention exchanged."""
     graph = with_modules(copy, traced(copy, call, maps, ways)[0])
     training = copy.training
@@ -172,6 +172,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str], ways: list[bool]) -> Ke
         raise Unread(f"a part of it that goes on is called {clash[0].split('.')[0]}")
     opened = {str(node.target) for node in edit.nodes if node.op == "placeholder"}
     settings = {name: value for name, value in {**call.defaults, **call.values}.items() if name not in opened}
+    own = {name: part.region.code for name, part in zip(TURNS, (q, k), strict=True) if part.region}
     return Kept(
         parts=(parts[0], parts[1], parts[2]),
         num_heads=heads,
@@ -185,7 +186,7 @@ def _edited(copy: nn.Module, call: Call, maps: set[str], ways: list[bool]) -> Ke
         reads_others=others,
         values_apart=tokens[1] is not tokens[2],
         biased=core.bias is not None,
-        code=Body(edit, call.names, call.defaults, settings, {name: part.region.code for name, part in zip(TURNS, (q, k), strict=True) if part.region}),
+        code=Body(edit, call.names, call.defaults, settings, own, ways.left),
         kept=kept,
         turned=(q.region is not None, k.region is not None),
         pooled=pooled,

@@ -127,7 +127,7 @@ class Flow:
     def _through(self, node: fx.Node, moved: Moved) -> Moved:
         path = str(node.target)
         part = self.module.get_submodule(path)
-        if isinstance(part, (nn.Dropout, nn.Identity)):
+        if isinstance(part, nn.Identity) or (isinstance(part, nn.Dropout) and not part.p):
             return moved
         same = isinstance(self.values[node], Tensor) and isinstance(moved.index, Tensor) and self.values[node].shape == moved.index.shape
         # a norm, or a function without weights; that it does what it is taken for is shown by the check on numbers

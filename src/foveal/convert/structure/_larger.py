@@ -1,6 +1,6 @@
 """The same call with larger images: what was read at one size has to hold at others, and an axis of one window looks like none."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from math import prod
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._arguments import Call
 
-__all__ = ["larger"]
+__all__ = ["even", "larger"]
 
 _SMALL = 100
 """Tokens up to which an image may become many times as large."""
@@ -18,6 +18,15 @@ _SMALL = 100
 
 def larger(call: Call) -> Iterator[Call]:
     """Guesses, some of which the host may not take: other sides of maps, of grids whose size is an argument, and other numbers of tokens."""
+    return _resized(call, _sides, lambda count: (4 * count + 3, 4 * count, 2 * count) if count <= _SMALL else (count + 3, 2 * count, 4 * count))
+
+
+def even(call: Call) -> Iterator[Call]:
+    """Of all sides from two on, so that nothing is left over at some of them, whatever is cut or padded."""
+    return _resized(call, lambda grid: [(side, side) for side in range(2, 33)], lambda count: tuple(range(2, 65)))
+
+
+def _resized(call: Call, sides_of: Callable[[tuple[int, ...]], list[tuple[int, int]]], counts_of: Callable[[int], tuple[int, ...]]) -> Iterator[Call]:
     tensors = [value for value in call.values.values() if isinstance(value, Tensor)]
     if not tensors or any(value.shape != tensors[0].shape or not value.is_floating_point() for value in tensors):
         return
@@ -32,15 +41,12 @@ def larger(call: Call) -> Iterator[Call]:
     wanted: list[tuple[tuple[int, ...], tuple[int, int] | None]]
     if len(shape) == 3 and grid is not None:
         rest = shape[1] - prod(grid)
-        wanted = [((shape[0], rest + prod(sides), shape[2]), sides) for sides in _sides(grid)] if rest >= 0 else []
+        wanted = [((shape[0], rest + prod(sides), shape[2]), sides) for sides in sides_of(grid)] if rest >= 0 else []
     elif len(shape) == 3:
-        wanted = [
-            ((shape[0], count, shape[2]), None)
-            for count in ((4 * shape[1] + 3, 4 * shape[1], 2 * shape[1]) if shape[1] <= _SMALL else (shape[1] + 3, 2 * shape[1], 4 * shape[1]))
-        ]
+        wanted = [((shape[0], count, shape[2]), None) for count in counts_of(shape[1])]
     elif len(shape) == 4:
-        wanted = [((*shape[:2], *sides), sides) for sides in _sides(shape[2:])]
-        wanted += [((shape[0], *sides, shape[3]), sides) for sides in _sides(shape[1:3])]
+        wanted = [((*shape[:2], *sides), sides) for sides in sides_of(shape[2:])]
+        wanted += [((shape[0], *sides, shape[3]), sides) for sides in sides_of(shape[1:3])]
     else:
         wanted = []
     source = torch.Generator().manual_seed(11)

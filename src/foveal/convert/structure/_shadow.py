@@ -46,8 +46,8 @@ def shadowed(graph: fx.Graph, values: dict[fx.Node, Any], seeds: dict[fx.Node, t
             made.add(node)
     shadows: dict[fx.Node, fx.Node] = {}
     for node in list(graph.nodes):
-        asks = (node.op == "call_function" and node.target is getattr and node.args[1] in _SHAPES) or (node.op == "call_method" and node.target in _SIZES)
-        if asks and node.args[0] in made:
+        of_shape = node.op == "call_function" and (node.target is len or (node.target is getattr and node.args[1] in _SHAPES))
+        if (of_shape or (node.op == "call_method" and node.target in _SIZES)) and node.args[0] in made:
             with graph.inserting_before(node):
                 node.replace_input_with(node.args[0], _shadow(graph, node.args[0], made, values, seeds, shadows))
     swept(graph)

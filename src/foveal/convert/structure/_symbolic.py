@@ -1,13 +1,12 @@
-"""A host's ``forward`` as a graph, with sizes left open: what runs is written down, and computed beside it on the call at hand.
+"""A host's ``forward`` as a graph that holds for other calls: what sizes decide in it is found out, and where it makes a difference it is asked in every call.
 
-So shapes can be unpacked anywhere, and a branch that asks for sizes is taken as in this call. Whether other sizes go another way is found out by going that way
-too; where it makes a difference, the graph asks again in every call.
+Whether other sizes go another way through a condition is found out by going that way too.
 """
 
 import operator
-import sys
 import traceback
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import partial
 from types import FunctionType
 from typing import Any
@@ -17,24 +16,14 @@ from torch import Tensor, fx, nn
 
 from ..._errors import InputError
 from ._arguments import Call
-from ._einsum import as_product
+from ._code import led, padded
+from ._larger import larger
 from ._trace import Unread
+from ._tracer import ALONE, Tracer, evaluated, of_sizes
 
-__all__ = ["as_read", "is_open", "swept", "traced"]
+__all__ = ["Ways", "as_read", "swept", "traced"]
 
-_FACTORIES = tuple(getattr(torch, name) for name in ("arange", "zeros", "ones", "full", "empty", "linspace"))
-"""Functions that make tensors of sizes alone, which PyTorch's own dispatch does not show."""
-_OF_SIZES = ("shape", "ndim", "dtype", "device")
 _MOST_BRANCHES = 12
-_ALONE = "called for what it does"
-"""A mark on functions of the host that are not looked into and whose result nobody takes: they change their arguments."""
-_PURE = ("torch", "_operator", "builtins", "math", "foveal")
-_UNKNOWN = object()
-
-
-def is_open(value: Any, sizes: bool = True) -> bool:
-    """Arguments that differ from call to call: tensors and sizes. All others are settings, and stay what they were."""
-    return isinstance(value, Tensor) or (isinstance(value, (tuple, list)) and bool(value)) or (sizes and type(value) is int)
 
 
 def as_read(value: Any, wanted: float) -> None:
@@ -51,211 +40,47 @@ def as_read(value: Any, wanted: float) -> None:
         )
 
 
+def _code(graph: fx.Graph) -> str:
+    """Numbered anew: names count what was dropped, too."""
+    swept(graph)
+    out = fx.Graph()
+    out.output(out.graph_copy(graph, {}))
+    return str(out.python_code("self").src)
+
+
+@dataclass(frozen=True)
+class Ways:
+    """What was found out of a forward in one mode, for the other as well."""
+
+    asked: list[bool | None]
+    """Which of its conditions on sizes matter; None where others do, to which one leads."""
+    fixed: list[bool]
+    """Which of the lengths of what it goes through are the same at all sizes."""
+    left: tuple[str, ...]
+    """Attributes in which it leaves something of each call."""
+
+
 def swept(graph: fx.Graph, gone: Collection[fx.Node] = ()) -> None:
     """Without what nobody asks for; what changes a tensor in its place, or only asks, stays, unless it is of what is ``gone``."""
     stays = ("placeholder", "output")
     graph.eliminate_dead_code(
         is_impure_node=lambda node: (
             node.op in stays
-            or node.target in (as_read, operator.setitem)
-            or _ALONE in node.meta
+            or node.target in (as_read, led, padded, operator.setitem)
+            or ALONE in node.meta
             or (node not in gone and node.op == "call_method" and str(node.target).endswith("_") and not str(node.target).endswith("__"))
         )
     )
 
 
-def _by_words() -> Iterator[Any]:
-    """Functions of einops, which ask what kind of tensor they are given."""
-    library = sys.modules.get("einops")
-    return (getattr(library, name) for name in ("rearrange", "reduce", "repeat")) if library is not None else iter(())
-
-
-class _Sized:
-    """What is known of a proxy in the call at hand, where that is the same in all calls."""
-
-    def __len__(self: Any) -> int:
-        value = self.tracer.known.get(self.node, _UNKNOWN)
-        if isinstance(value, (tuple, list)):
-            return len(value)
-        raise fx.proxy.TraceError("the length of a tensor is a size, which is left open")
-
-    def __getattr__(self: Any, name: str) -> Any:
-        return _Attribute(self, name)
-
-    def __index__(self: Any) -> int:
-        return int(self.tracer.number(self.node))
-
-    def __int__(self: Any) -> int:
-        return int(self.tracer.number(self.node))
-
-    def __float__(self: Any) -> float:
-        return float(self.tracer.number(self.node))
-
-
-class _Proxy(_Sized, fx.Proxy):
-    pass
-
-
-class _Attribute(_Sized, fx.proxy.Attribute):
-    pass
-
-
-class _Tracer(fx.Tracer):
-    """Goes into what holds maps; all else stays a module that is called.
-
-    Args:
-        maps: paths of linear maps.
-        given: arguments by name.
-        wrapped: functions that are called and not looked into.
-        sizes: whether integers among the arguments are left open.
-        turned: which of the branches is taken the other way; None for none.
-    """
-
-    proxy_buffer_attributes = True
-
-    def __init__(self, maps: set[str], given: dict[str, Any], wrapped: tuple[Any, ...], sizes: bool, turned: int | None) -> None:
-        super().__init__(autowrap_functions=(*wrapped, *_FACTORIES, *_by_words()))
-        self._autowrap_search.append(torch)
-        self.trace_asserts = True
-        self.given, self.sizes, self.turned = given, sizes, turned
-        self.entered = {path.rsplit(".", depth)[0] for path in maps for depth in range(1, path.count(".") + 1)}
-        self.known: dict[fx.Node, Any] = {}
-        self.branches: list[tuple[fx.Node, bool]] = []
-        self.answers: dict[fx.Node, bool] = {}
-        self.numbers: dict[fx.Node, float] = {}
-        self.computing = False
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self.entered
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        return attr_val if self.computing else super().getattr(attr, attr_val, parameter_proxy_cache)
-
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        if self.computing:
-            return forward(*args, **kwargs)
-        try:
-            self.path_of_module(m)
-        except NameError:
-            # made in forward, as a softmax is in some
-            if isinstance(m, nn.Softmax) and m.dim is not None:
-                return self.create_proxy("call_function", torch.softmax, args, {"dim": m.dim})
-            return forward(*args, **kwargs)
-        if isinstance(m, nn.Identity) and args and args[0] is None:
-            return None
-        return super().call_module(m, forward, args, kwargs)
-
-    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
-        values = dict(self.given)
-        for name, value in self.given.items():
-            if is_open(value, self.sizes):
-                proxy: Any = self.create_proxy("placeholder", name, (), {})
-                # sizes may be unpacked anywhere
-                values[name] = tuple(proxy[index] for index in range(len(value))) if isinstance(value, (tuple, list)) else proxy
-        return lambda: root_fn(self.root, **values), []
-
-    def trace(self, *args: Any, **kwargs: Any) -> fx.Graph:
-        graph = super().trace(*args, **kwargs)
-        for node in graph.nodes:
-            # a mark by which code made from the graph would wrap functions for all who trace
-            node.meta.pop("is_wrapped", None)
-            if not node.users and node.op == "call_function" and node.target.__module__.partition(".")[0] not in _PURE:
-                node.meta[_ALONE] = True
-        for node in list(graph.nodes):
-            if node.target is torch.einsum:
-                as_product(graph, node)
-        return graph
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Proxy(node, self)
-
-    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *others: Any, **options: Any) -> Any:
-        made = super().create_proxy(kind, target, args, kwargs, *others, **options)
-        self.known[made.node] = self._value(made.node)
-        return made
-
-    @torch.no_grad()
-    def _value(self, node: fx.Node) -> Any:
-        if node.op == "placeholder":
-            value = self.given[str(node.target)]
-            return value.clone() if isinstance(value, Tensor) else value
-        if node.op == "output" or any(self.known.get(one, _UNKNOWN) is _UNKNOWN for one in node.all_input_nodes):
-            return _UNKNOWN
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda one: self.known[one])
-        self.computing = True
-        try:
-            if node.op == "get_attr":
-                return operator.attrgetter(str(node.target))(self.root)
-            if node.op == "call_module":
-                return _evaluated(self.root.get_submodule(str(node.target)), args, kwargs)
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs) if node.op == "call_method" else node.target(*args, **kwargs)  # type: ignore[operator]
-        except Exception:  # a branch that no call of these sizes takes: what it makes is not known
-            return _UNKNOWN
-        finally:
-            self.computing = False
-
-    def iter(self, obj: Any) -> Iterator[Any]:
-        value = self.known.get(obj.node, _UNKNOWN)
-        if isinstance(value, (tuple, list)):
-            return iter([obj[index] for index in range(len(value))])
-        return super().iter(obj)
-
-    def number(self, node: fx.Node) -> float:
-        """A size that Python itself asks for, as the length of a loop: the same in every call, or the call is refused."""
-        value = self.known.get(node, _UNKNOWN)
-        if type(value) not in (int, float) or not _of_sizes(node, self.known):
-            raise fx.proxy.TraceError("a number of its tensors is asked for")
-        self.numbers.setdefault(node, value)
-        return value
-
-    def to_bool(self, obj: Any) -> bool:
-        node = obj.node
-        # how much is padded: what is done with an amount is done with none as well, which the check on numbers shows
-        if node.target is operator.mod or (node.target is operator.gt and _is_zero(node.args[1])):
-            return True
-        value = self.known.get(node, _UNKNOWN)
-        if value is _UNKNOWN or not _of_sizes(node, self.known):
-            return super().to_bool(obj)
-        if node not in self.answers:
-            self.answers[node] = bool(value) != (self.turned == len(self.branches))
-            self.branches.append((node, bool(value)))
-        return self.answers[node]
-
-
-def _is_zero(value: Any) -> bool:
-    """A comparison with a proxy would be one more condition."""
-    return type(value) is int and value == 0
-
-
-def _evaluated(part: nn.Module, args: Any, kwargs: Any) -> Any:
-    """As in evaluation, whatever the mode: only sizes are wanted."""
-    modes = [(one, one.training) for one in part.modules()]
-    try:
-        for one, _ in modes:
-            one.training = False
-        return part(*args, **kwargs)
-    finally:
-        for one, mode in modes:
-            one.training = mode
-
-
-def _of_sizes(node: fx.Node, known: dict[fx.Node, Any]) -> bool:
-    """Whether a value is made of sizes alone, and of no numbers of a tensor."""
-    if node.op == "call_function" and node.target is getattr:
-        return node.args[1] in _OF_SIZES
-    if node.op == "call_method" and node.target in ("size", "dim", "numel", "ndimension"):
-        return True
-    return not isinstance(known.get(node), Tensor) and all(_of_sizes(one, known) for one in node.all_input_nodes)
-
-
-def traced(copy: nn.Module, call: Call, maps: set[str], asked: list[bool] | None = None) -> tuple[fx.Graph, list[bool]]:
-    """The graph of one call, the same in training and in evaluation but for dropout inside the attention; and which of its branches matter.
+def traced(copy: nn.Module, call: Call, maps: set[str], ways: Ways | None = None) -> tuple[fx.Graph, Ways]:
+    """The graph of one call, the same in training and in evaluation but for dropout inside the attention; and what was found out of it.
 
     Args:
         copy: of the host.
         call: of it.
         maps: paths of its linear maps.
-        asked: which branches matter, where that was found out in the other mode; None to find out.
+        ways: what was found out in the other mode; None to find out.
 
     Raises:
         Unread: what runs depends on numbers, or on sizes at too many places.
@@ -271,13 +96,13 @@ def traced(copy: nn.Module, call: Call, maps: set[str], asked: list[bool] | None
     said = ""
     for wrapped in ((), own):
         for sizes in (True, False):
-            tracer = _Tracer(maps, given, wrapped, sizes, None)
+            tracer = Tracer(maps, given, wrapped, sizes, None)
             try:
                 graph = tracer.trace(copy)
             except _TROUBLE as error:
                 said = said or f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
                 continue
-            return _with_branches(copy, graph, tracer, partial(_Tracer, maps, given, wrapped, sizes), asked)
+            return _with_branches(copy, graph, tracer, partial(Tracer, maps, given, wrapped, sizes), call, ways)
     raise Unread(f"its forward cannot be traced ({said})")
 
 
@@ -288,23 +113,40 @@ _TROUBLE = (
 """What tracers and hosts raise."""
 
 
-def _with_branches(copy: nn.Module, graph: fx.Graph, tracer: _Tracer, other: Any, asked: list[bool] | None) -> tuple[fx.Graph, list[bool]]:
+def _with_branches(copy: nn.Module, graph: fx.Graph, tracer: Tracer, other: Any, call: Call, ways: Ways | None) -> tuple[fx.Graph, Ways]:
     """The graph, asking in every call for what sizes decide, where they make a difference."""
     if len(tracer.branches) > _MOST_BRANCHES:
         raise Unread(f"what it does depends on sizes at {len(tracer.branches)} places")
-    if asked is None or len(asked) != len(tracer.branches):
-        asked = [_matters(copy, tracer, index, other(index)) for index in range(len(tracer.branches))]
-    for index, (node, value) in enumerate(tracer.branches):
+    if ways is None or (len(ways.asked), len(ways.fixed), ways.left) != (len(tracer.branches), len(tracer.counts), tracer.left):
+        asked: list[bool | None] = [None] * len(tracer.branches)
+        ways = Ways(asked, _fixed(copy, tracer, call), tracer.left)
+    turned = {index: other(index) for index, matters in enumerate(ways.asked) if matters is None}
+    ways = replace(ways, asked=[_matters(copy, tracer, index, turned[index]) if index in turned else matters for index, matters in enumerate(ways.asked)])
+    brought = {index: _brought(tracer, index, turned[index]) for index, matters in enumerate(ways.asked) if matters is None}
+    for index, (matters, (node, value)) in enumerate(zip(ways.asked, tracer.branches, strict=True)):
         _settle(node, value)
-        if asked[index]:
+        others = brought.get(index)
+        if others is not None:
+            with graph.inserting_after(max(node, *others)):
+                graph.call_function(led, (node, value, index, tuple(others), tuple(answer for _, answer in turned[index].branches[index + 1 :])))
+        elif matters is not False:
             with graph.inserting_after(node):
                 graph.call_function(as_read, (node, value))
     for node, number in tracer.numbers.items():
         with graph.inserting_after(node):
             graph.call_function(as_read, (node, number))
+    for fixed, (node, count) in zip(ways.fixed, tracer.counts.items(), strict=True):
+        if not fixed:
+            with graph.inserting_after(node):
+                length = graph.call_function(len, (node,))
+            with graph.inserting_after(length):
+                graph.call_function(as_read, (length, count))
+    for index, node in enumerate(tracer.amounts):
+        with graph.inserting_after(node):
+            graph.call_function(padded, (node, index))
     _as_the_mode_says(graph, copy.training)
     swept(graph)
-    return graph, asked
+    return graph, ways
 
 
 def _as_the_mode_says(graph: fx.Graph, training: bool) -> None:
@@ -321,15 +163,56 @@ def _settle(node: fx.Node, value: bool) -> None:
         user.kwargs = fx.node.map_arg(user.kwargs, lambda one: value if one is node else one)
 
 
-def _matters(copy: nn.Module, tracer: _Tracer, index: int, turned: _Tracer) -> bool:
-    """Whether anything else runs where a branch is taken the other way. That the host itself raises there is no matter: ours asks for shapes itself."""
+def _matters(copy: nn.Module, tracer: Tracer, index: int, turned: Tracer) -> bool | None:
+    """Whether anything else runs where a branch is taken the other way; None where nothing does, and other conditions are asked.
+
+    That the host itself raises there is no matter: ours asks for shapes itself.
+    """
     try:
-        graph = turned.trace(copy)
+        turned.graph = turned.trace(copy)
+    except Unread:
+        return True
     except _TROUBLE as error:
         return not _is_refusal(error)
-    for position, (node, value) in enumerate(turned.branches):
-        _settle(node, value != (position == index))
-    return _code(graph) != _code(_settled_copy(tracer))
+    for asks in (False, True):
+        codes = []
+        for one in (turned, tracer):
+            made, same = _copied(one)
+            for position, (node, value) in enumerate(one.branches):
+                _settle(same[node], value != (position == index and one is turned))
+                if asks and position != index:
+                    with made.inserting_after(same[node]):
+                        made.call_function(as_read, (same[node], value))
+            codes.append(_code(made))
+        if codes[0] != codes[1]:
+            return None if asks else True
+    return False
+
+
+def _brought(tracer: Tracer, index: int, turned: Tracer) -> list[fx.Node] | None:
+    """The conditions to which one leads, in the graph of the other way; None where they ask for sizes of what is not there."""
+    flipped, graph = turned.branches[index][0], tracer.graph
+    same: dict[fx.Node, fx.Node] = {}
+    for node, one in zip(turned.graph.nodes, graph.nodes, strict=False):
+        if (node.op, str(node.target)) != (one.op, str(one.target)):
+            return None
+        same[node] = one
+        if node is flipped:
+            break
+    end = same[flipped]
+
+    def of(node: fx.Node) -> fx.Node | None:
+        nonlocal end
+        if node not in same:
+            inner = [of(one) for one in node.all_input_nodes]
+            if node.op not in ("call_function", "call_method") or isinstance(turned.known.get(node), Tensor) or any(one is None for one in inner):
+                return None
+            with graph.inserting_after(end):
+                end = same[node] = graph.node_copy(node, lambda one: same[one])
+        return same[node]
+
+    found = [of(node) for node, _ in turned.branches[index + 1 :]]
+    return [one for one in found if one is not None] if found and None not in found else None
 
 
 def _is_refusal(error: BaseException) -> bool:
@@ -340,18 +223,73 @@ def _is_refusal(error: BaseException) -> bool:
     return raised and last.partition(".")[0] not in ("torch", __name__.partition(".")[0])
 
 
-def _settled_copy(tracer: _Tracer) -> fx.Graph:
+def _copied(tracer: Tracer) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
     same: dict[fx.Node, fx.Node] = {}
     out = fx.Graph()
     out.output(out.graph_copy(tracer.graph, same))
-    for node, value in tracer.branches:
-        _settle(same[node], value)
-    return out
+    return out, same
 
 
-def _code(graph: fx.Graph) -> str:
-    """Numbered anew: names count what was dropped, too."""
-    swept(graph)
-    out = fx.Graph()
-    out.output(out.graph_copy(graph, {}))
-    return str(out.python_code("self").src)
+def _fixed(copy: nn.Module, tracer: Tracer, call: Call) -> list[bool]:
+    """Which lengths are the same at all sizes: as many axes as what came has, or the same of more samples and, if the host takes them, of larger images."""
+    several = [node for node in tracer.counts if not of_sizes(node, tracer.known)]
+    found = [_lengths(copy, tracer, call, other) for other in (_one_more(call), *_first_that_runs(copy, call))] if several else []
+    return [
+        all(node in one and one[node] == count for one in found) if node in several else _shape_of(node).op != "placeholder"
+        for node, count in tracer.counts.items()
+    ]
+
+
+def _shape_of(node: fx.Node) -> fx.Node:
+    """What a size was asked of."""
+    while node.op != "placeholder" and node.all_input_nodes and (node.op == "call_method" or node.target in (operator.getitem, getattr)):
+        node = node.all_input_nodes[0]
+    return node
+
+
+def _one_more(call: Call) -> Call:
+    """With one more sample."""
+    count = next((len(value) for value in call.tensors.values()), 0)
+    grown = {name: torch.cat([value, value[:1]]) for name, value in call.values.items() if isinstance(value, Tensor) and value.ndim and len(value) == count}
+    return replace(call, values=call.values | grown)
+
+
+def _first_that_runs(copy: nn.Module, call: Call) -> list[Call | None]:
+    """None of all where a host takes no other sizes; one that is None where nobody knows what others would be."""
+    others = list(larger(call))
+    for other in others:
+        try:
+            with torch.no_grad():
+                evaluated(copy, (), other.values)
+        except Exception:  # whatever a host raises at sizes that it does not take
+            continue
+        return [other]
+    return [] if others else [None]
+
+
+def _lengths(copy: nn.Module, tracer: Tracer, call: Call, other: Call | None) -> dict[fx.Node, int]:
+    """At other sizes, as far as the graph runs there."""
+    if other is None:
+        return {}
+    graph, same = _copied(tracer)
+    module, found, given = fx.GraphModule(copy, graph), dict[fx.Node, int](), call.defaults | other.values
+    wanted = {same[node]: node for node in tracer.counts}
+
+    class Counting(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            made = super().run_node(n)
+            if n in wanted:
+                found[wanted[n]] = len(made)
+            return made
+
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            Counting(module).run(*[given[str(node.target)] for node in graph.nodes if node.op == "placeholder"])
+    except Exception:  # as above
+        return found
+    finally:
+        for part, mode in modes:
+            part.training = mode
+    return found

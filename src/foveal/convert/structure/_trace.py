@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-__all__ = ["Core", "Unread", "core_in", "is_product", "not_one", "softmax_in", "values_met", "values_of"]
-
 __all__ = ["Core", "Unread", "changed_in_place", "core_in", "is_product", "not_one", "softmax_in", "values_met", "values_of"]
 
 _SIZES = ("shape", "size", "dim", "ndim", "numel", "device", "dtype")
@@ -94,10 +92,19 @@ class Behind:
 
 
 def changed_in_place(end: fx.Node) -> list[fx.Node]:
-    """Nodes on the way to another that a statement changes, such as ``logits.masked_fill_(mask, 0)``, whose result nobody takes."""
-    way = {end, *_before(end, lambda node: True)}
-    statements = [node for node in end.graph.nodes if node.op == "call_method" and not node.users and str(node.target).rstrip("_") + "_" == str(node.target)]
-    return [node.args[0] for node in statements if node.args and node.args[0] in way]
+    """Nodes on the way to another that are changed by what is called later, such as ``logits.masked_fill_(mask, 0)``, and not by its result alone.
+
+    Seen by PyTorch's own count of changes where :func:`values_of` has run: also through views, and by functions that change what they are given.
+    """
+    way, order = {end, *_before(end, lambda node: True)}, {node: index for index, node in enumerate(end.graph.nodes)}
+    found = []
+    for node in end.graph.nodes:
+        statement = node.op == "call_method" and not node.users and str(node.target).rstrip("_") + "_" == str(node.target)
+        found += [one for one in node.args[:1] if statement and one in way]
+        for one in node.meta.get(CHANGES, ()):
+            if one in way and any(user in way and order[user] > order[node] and _called(user) not in _SIZES for user in one.users):
+                found.append(one)
+    return found
 
 
 def _before(node: fx.Node, wanted: Callable[[fx.Node], bool]) -> list[fx.Node]:
@@ -227,13 +234,37 @@ def _number(value: Any, values: dict[fx.Node, Any]) -> float | None:
     return float(values[value])
 
 
+CHANGES = "what it changes in place"
+"""A mark on nodes."""
+
+
+def _overlap(value: Tensor, node: fx.Node, values: dict[fx.Node, Any]) -> bool:
+    """Whether a tensor has a number that one which the node was given has: views of one tensor share a count of changes, whatever part of it is changed."""
+    places = _places(value)
+    given = [values[one] for one in node.all_input_nodes if isinstance(values.get(one), Tensor)]
+    shared = [one for one in given if one.untyped_storage().data_ptr() == value.untyped_storage().data_ptr()]
+    # of no numbers at this size there may be some at another
+    return any(not one.numel() or bool(torch.isin(_places(one), places).any()) for one in shared)
+
+
+def _places(value: Tensor) -> Tensor:
+    """Of its numbers in memory."""
+    places = torch.tensor(value.storage_offset())
+    for size, step in zip(value.shape, value.stride(), strict=True):
+        places = places.unsqueeze(-1) + step * torch.arange(size)
+    return places.flatten()
+
+
 def values_of(module: fx.GraphModule, values: dict[str, Any]) -> dict[fx.Node, Any]:
     """What every node is in one call."""
     out: dict[fx.Node, Any] = {}
 
     class Noting(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
-            out[n] = super().run_node(n)
+            counts = {one: value._version for one, value in out.items() if isinstance(value, Tensor)}
+            # as in evaluation, whatever the mode
+            out[n] = False if n.op == "get_attr" and n.target == "training" else super().run_node(n)
+            n.meta[CHANGES] = [one for one, count in counts.items() if out[one]._version != count and _overlap(out[one], n, out)]
             return out[n]
 
     with torch.no_grad():
