@@ -47,9 +47,11 @@ class Call:
         made: dict[int, Tensor] = {}
         for name, value in self.values.items():
             if isinstance(value, Tensor) and value.ndim and (value.dtype == torch.bool or ("mask" in name and _is_truth(value))) and id(value) not in made:
-                turned = (torch.rand(value.shape, generator=source) < 0.2).to(value.device)
-                turned.view(-1)[:1] = True
-                made[id(value)] = torch.where(turned, 1 - value.int(), value.int()).to(value.dtype)
+                had = value.bool()
+                turned = had ^ (torch.rand(value.shape, generator=source) < 0.25).to(value.device)
+                # no row is closed altogether that was not, whatever closes
+                same = (turned.all(-1, keepdim=True) & ~had.all(-1, keepdim=True)) | (had.any(-1, keepdim=True) & ~turned.any(-1, keepdim=True))
+                made[id(value)] = torch.where(same, had, turned).to(value.dtype)
         return replace(self, values={name: made.get(id(value), value) for name, value in self.values.items()}) if made else None
 
 

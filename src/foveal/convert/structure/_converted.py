@@ -39,8 +39,12 @@ _FREE = ("training", "fused_attn", "gradient_checkpointing")
 
 def keep_settings(replacement: nn.Module, settings: dict[str, Any]) -> None:
     """Numbers and words among the host's settings are part of what was read, and are not set otherwise from now on."""
-    plain = {name: value for name, value in settings.items() if type(value) in (int, float, bool, str, tuple) and name not in _FREE}
+    plain = {name: value for name, value in settings.items() if _is_plain(value) and name not in _FREE}
     replacement.__dict__["read_with"] = {name: value for name, value in plain.items() if name in replacement.__dict__}
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) in (int, float, bool, str) or (type(value) is tuple and all(map(_is_plain, value)))
 
 
 def _refusing(name: str) -> Any:
