@@ -41,7 +41,7 @@ def as_read(value: Any, wanted: float) -> None:
 
 
 def _code(graph: fx.Graph) -> str:
-    """Numbered anew: names count what was dropped, too."""
+    """Numbered anew. Where names count what was dropped all the same, a condition is asked that need not be."""
     swept(graph)
     out = fx.Graph()
     out.output(out.graph_copy(graph, {}))
