@@ -61,13 +61,13 @@ class TalkingAttention(PooledKeysAttention):
         return self.out((logits.softmax(-1) @ v).transpose(1, 2).reshape(x.shape))
 
 
-class CappedAttention(PooledKeysAttention):
+class BentAttention(PooledKeysAttention):
     """Refused: logits through a function."""
 
     def forward(self, x: Tensor) -> Tensor:
         k, v = self.answer(x).chunk(2, dim=-1)
         q, k, v = (part.flatten(1, 2).unflatten(-1, (2, -1)).transpose(1, 2) for part in (self.ask(x), k, v))
-        return self.out(((q @ k.transpose(-2, -1)).tanh().softmax(-1) @ v).transpose(1, 2).reshape(x.shape))
+        return self.out((F.softsign(q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).reshape(x.shape))
 
 
 class DroppedLogitsAttention(PooledKeysAttention):
@@ -151,7 +151,7 @@ CASES = {
 }
 REFUSED = {
     TalkingAttention: "its heads mix their logits before the softmax",
-    CappedAttention: "its logits are more than a factor times products and a bias",
+    BentAttention: "its logits are more than a factor times products and a bias",
     DroppedLogitsAttention: "its logits are dropped or normalized in training",
     ClosedInPlaceAttention: "its logits are changed in place",
     ChannelsAttention: "its softmax is over channels, and not over tokens",

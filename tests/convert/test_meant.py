@@ -13,7 +13,7 @@ from tests.convert.test_structure import Attention, CrossAttention, Decoder, Wav
 
 
 class Three(nn.Module):
-    """One that fits, two that no softmax explains; and what is no attention."""
+    """One that fits, two whose logits are more than products and what is added; and what is no attention."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,8 +42,9 @@ def test_one_that_was_meant_and_does_not_fit_refuses_all(chosen) -> None:
     """And is named with all others that do not; what is no attention was not meant."""
     model = Three().eval()
     before = {name: id(module) for name, module in model.named_modules()}
-    both = r"blocks\.bad \(WavedAttention\) .*; blocks\.odd \(WavedAttention\) .*2 of the 3 attentions that `where` chose"
-    with pytest.raises(InputError, match=both) as told:
+    with pytest.raises(
+        InputError, match=r"blocks\.bad \(WavedAttention\) .*; blocks\.odd \(WavedAttention\) .*2 of the 3 attentions that `where` chose"
+    ) as told:
         foveal.convert_(model, **({"config": SOFTMAX, "inputs": TOKENS} | chosen))
     assert "mlp" not in str(told.value)
     assert "good" not in str(told.value)

@@ -51,6 +51,11 @@ def _agree(got: Any, want: Any) -> None:
         torch.testing.assert_close(have, one, rtol=1e-4, atol=1e-5)
 
 
+def _are_ours(report: Any) -> bool:
+    """Whether queries, keys and values of the one place are made by our attention, and not by its host."""
+    return not any("stay its host's" in note for note in report.swaps[0].notes)
+
+
 @pytest.mark.parametrize("config", [SoftmaxAttention.Config(), DenoisingAttention.Config()], ids=["softmax", "denoising"])
 def test_checks_of_sizes_go_and_maps_are_shown(config) -> None:
     torch.manual_seed(0)
@@ -61,6 +66,7 @@ def test_checks_of_sizes_go_and_maps_are_shown(config) -> None:
     exact = {"warm_start": "exact"} if config.attention == "denoising" else {}
     report = convert_(model, config, inputs=given[0], **exact)
     assert [swap.output for swap in report.swaps] == ["identical"]
+    assert _are_ours(report)
     for x, one in zip(given, want, strict=True):
         # another mechanism shows maps of its own, in the same form
         _agree(model(x) if config.attention == "softmax" else model(x)[0], one if config.attention == "softmax" else one[0])
@@ -68,6 +74,38 @@ def test_checks_of_sizes_go_and_maps_are_shown(config) -> None:
     foveal.revert_(model)
     for x, one in zip(given, want, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(model(x), one, strict=True))
+
+
+class ShowingAttention(nn.Module):
+    """Its map is formed for those who look before it meets values, which are made after it; that of the gated one lies in front of the heads."""
+
+    def __init__(self, gated: bool) -> None:
+        super().__init__()
+        self.qkv, self.v, self.proj, self.gated = nn.Linear(16, 32), nn.Linear(16, 16), nn.Linear(16, 16), gated
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        batch, count, _ = x.shape
+        q, k = self.qkv(x).chunk(2, dim=-1)
+        q, k = (part.view(batch, count, 4, 4).transpose(1, 2).reshape(batch * 4, count, 4) for part in (q.sigmoid() if self.gated else q, k))
+        logits = torch.bmm(q, k.mT)
+        maps = logits.mul_(0.5).softmax(-1)
+        shown = maps.view(batch, 4, maps.shape[-2], logits.size(-1)).transpose(0, 1)
+        v = self.v(x.flip(1)).view(batch, count, 4, 4).transpose(1, 2).flatten(0, 1)
+        return self.proj(torch.bmm(maps, v).view(batch, 4, count, 4).transpose(1, 2).flatten(2)), shown
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_maps_are_shown_in_any_form(gated) -> None:
+    torch.manual_seed(0)
+    model = stirred(Around(ShowingAttention(gated))).eval()
+    given = [torch.randn(shape) for shape in ((2, 7, 16), (3, 5, 16))]
+    want = [model(x) for x in given]
+    report = convert_(model, SoftmaxAttention.Config(), "attn", inputs=given[0])
+    assert [swap.output for swap in report.swaps] == ["identical"]
+    assert _are_ours(report) is not gated
+    for x, one in zip(given, want, strict=True):
+        _agree(model(x), one)
+        assert "softmax" not in model.attn.code.source
 
 
 class _Plain(nn.Module):
@@ -92,12 +130,19 @@ class SteppedAttention(_Plain):
 class LongAttention(_Plain):
     """Another thing for many tokens, within its attention."""
 
+    gated = False
+
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.heads(x + x.mean(1, keepdim=True))
+        v = v.sigmoid() if self.gated else v
         logits = q @ k.mT * 0.5
         if logits.shape[-1] > 400:
             v = v.flip(-2)
         return self.proj(logits.softmax(-1).matmul(v).transpose(1, 2).flatten(2))
+
+
+class LongGatedAttention(LongAttention):
+    gated = True
 
 
 def test_another_way_through_a_forward_is_never_taken_unseen() -> None:
@@ -109,8 +154,15 @@ def test_another_way_through_a_forward_is_never_taken_unseen() -> None:
     _agree(model(few), want)
     with pytest.raises(InputError, match=r"one of its conditions on sizes was False and is given tokens of which it is True; convert with inputs of the sizes"):
         model(many)
-    with pytest.raises(InputError, match="what it does depends on sizes inside its attention"):
-        convert_(Around(LongAttention()), SoftmaxAttention.Config(), inputs=few)
+    # what the condition asked for is computed no longer, and its size is known still
+    for kind in (LongAttention, LongGatedAttention):
+        model = stirred(Around(kind())).eval()
+        want, of_many = model(few), model(many)
+        # values through a function stay their host's, and so does the condition
+        assert _are_ours(convert_(model, SoftmaxAttention.Config(), inputs=few)) is (kind is LongAttention)
+        _agree((model(few), model(many)), (want, of_many))
+        with pytest.raises(InputError, match="one of its conditions on sizes was False and is given tokens of which it is True"):
+            model(torch.randn(1, 401, 16))
 
 
 class ClosedAttention(_Plain):
@@ -137,8 +189,16 @@ class DoubledAttention(_Plain):
 
 @pytest.mark.parametrize("kind", [ClosedAttention, DoubledAttention])
 def test_what_a_tracer_cannot_follow_is_no_mere_check(kind) -> None:
-    with pytest.raises(InputError, match="cannot be read by its structure"):
-        convert_(Around(kind()), SoftmaxAttention.Config(), inputs=torch.randn(2, 9, 16))
+    torch.manual_seed(0)
+    model = stirred(Around(kind())).eval()
+    given = [torch.randn(2, count, 16) for count in (9, 50)]
+    want = [model(x) for x in given]
+    assert _are_ours(convert_(model, SoftmaxAttention.Config(), inputs=given[0]))
+    for x, one in zip(given, want, strict=True):
+        _agree(model(x), one)
+    for mode in (False, True):
+        with pytest.raises(InputError, match="one of its conditions on sizes was False and is given tokens of which it is True"):
+            model.train(mode)(torch.randn(1, 401, 16))
 
 
 class LatentPoolAttention(nn.Module):
@@ -165,7 +225,9 @@ def test_queries_that_no_map_makes() -> None:
     with pytest.raises(InputError, match="reads no other tokens than those that ask"):
         convert_(model, ExternalAttention.Config(), "attn", inputs=x)
     for config, exact in ((SoftmaxAttention.Config(), {}), (DenoisingAttention.Config(), {"warm_start": "exact"})):
-        assert [swap.output for swap in convert_(model, config, "attn", inputs=x, **exact).swaps] == ["identical"]
+        report = convert_(model, config, "attn", inputs=x, **exact)
+        assert [swap.output for swap in report.swaps] == ["identical"]
+        assert _are_ours(report)
         _agree(model(x), want)
         _agree(model(other), of_other)
         model(x).square().sum().backward()

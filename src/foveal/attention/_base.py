@@ -40,8 +40,10 @@ __all__ = [
 ]
 
 NormLayer = Callable[..., nn.Module]
-Rope = Callable[[Tensor], Tensor]
-"""Rotary positions: queries or keys ``(B, H, N, D)`` to the same, turned by where each token lies."""
+Turn = Callable[[Tensor], Tensor]
+Rope = Turn | tuple[Turn | None, Turn | None]
+"""Rotary positions: queries or keys ``(B, H, N, D)`` to the same, turned by where each token lies; or a pair of such, for queries and for keys, of which the
+first may also give fewer queries than it is given, as where queries are pooled."""
 Context = Tensor | tuple[Tensor, Tensor]
 """Tokens that keys and values are made from, ``(B, Nk, C)``; two of them, for keys and for values, where only keys have positions added, as in DETR."""
 
@@ -119,8 +121,9 @@ def timm_half(given: dict[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in _TIMM_HALF}
 
 
-def apply_rope(x: Tensor, rope: Rope | None) -> Tensor:
-    return x if rope is None else rope(x)
+def apply_rope(x: Tensor, rope: Rope | None, *, of_keys: bool = False) -> Tensor:
+    turn = rope[of_keys] if isinstance(rope, tuple) else rope
+    return x if turn is None else turn(x)
 
 
 class TokenAttention(AttentionModule, ABC):
@@ -141,6 +144,8 @@ class TokenAttention(AttentionModule, ABC):
 
     takes_other_width: ClassVar[bool] = False
     """Whether keys and values may be made of tokens of another width than queries: it has no projections beside the host's."""
+    takes_softcap: bool = False
+    """Whether it keeps its logits within what the host keeps its own, where that does."""
     has_one_stream: ClassVar[bool] = False
     """Whether every layer of a host has its place, ``qkv`` is called once, and what the heads gathered goes once through ``norm`` and ``proj``."""
 
@@ -307,7 +312,7 @@ class QKVAttention(TokenAttention):
                 A mask of keys alone is ``mask[:, None, None, :]``.
             is_causal: a token looks only at itself and those before it.
             context: tokens that keys and values are made from, ``(B, Nk, C)``, or a pair of them, for keys and for values; ``x`` if None.
-            rope: rotary positions, applied to all queries and to the keys after their norms, ``(B, H, N, D)`` to the same.
+            rope: rotary positions, applied to all queries and to the keys after their norms, ``(B, H, N, D)`` to the same; or a pair, for queries and for keys.
 
         Returns:
             ``(B, N, C)``. A query whose every key is masked attends to nothing: its output is that of a zero vector.
@@ -349,7 +354,7 @@ class QKVAttention(TokenAttention):
         else:
             q = self._heads(project(self.qkv, x, slice(self.inner_dim)))
             k, v = rearrange(project(self.qkv, context, slice(self.inner_dim, None)), "b n (t h d) -> t b h n d", t=2, h=self.num_heads)
-        return apply_rope(self.q_norm(q), rope), apply_rope(self.k_norm(k), rope), v
+        return apply_rope(self.q_norm(q), rope), apply_rope(self.k_norm(k), rope, of_keys=True), v
 
     @leaf_method
     def values(self, x: Tensor) -> Tensor:

@@ -55,6 +55,10 @@ class HostLayers(Protocol):
         """Whether the host turns queries and keys by their positions."""
 
     @property
+    def softcap(self) -> float | None:
+        """Within what the host keeps its logits, see :func:`foveal.functional.softmax_attention`."""
+
+    @property
     def weight(self) -> Tensor:
         """Of ``proj``: its dtype and device are those of the place."""
 

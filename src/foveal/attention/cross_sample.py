@@ -107,7 +107,7 @@ class CrossSamplePair(QKVAttention):
             dictionary_mask = check_mask(type(self).__name__, "dictionary_mask", dictionary_mask, full, q.dtype)
         own, cross = cross_sample_attention(
             apply_rope(q, rope),
-            apply_rope(k, rope),
+            apply_rope(k, rope, of_keys=True),
             v,
             dictionary_k=entries_k,
             dictionary_v=entries_v,
@@ -266,7 +266,7 @@ class CrossSampleAttention(CrossSamplePair):
         q, k, _ = self._qkv(x, context)
         q_cross, entries, _ = self._entries(x, q, self.dictionary(x))
         return cross_sample_attention_maps(
-            apply_rope(q, rope), apply_rope(k, rope), dictionary_k=entries, q_cross=q_cross, dictionary_mask=self.dictionary.mask, **options
+            apply_rope(q, rope), apply_rope(k, rope, of_keys=True), dictionary_k=entries, q_cross=q_cross, dictionary_mask=self.dictionary.mask, **options
         )
 
     def macs(self, num_tokens: int) -> int:

@@ -123,6 +123,10 @@ class DenoisingAttention(QKVAttention):
     def has_map_gradient(self) -> bool:
         return self.core.name == "softmax"
 
+    @property
+    def takes_softcap(self) -> bool:  # type: ignore[override]
+        return self.core.name == "softmax"
+
     def value_weights(self) -> tuple[Tensor, ...]:
         if self.fused and not self.shared_values:
             raise InputError("the values of a fused denoising attention have λ folded in; take the angles before foveal.fuse_")
@@ -172,6 +176,8 @@ class DenoisingAttention(QKVAttention):
             # one norm cannot serve two queries once both are trained
             self.q_neg_norm = copy.deepcopy(place.q_norm)
             out.mapped += names_in(self, "q_neg_norm")
+        if place.softcap is not None:
+            self.core.softcap = place.softcap  # type: ignore[assignment]
         for name, value in self.core.named_parameters():
             if name.startswith("pos_embed."):
                 value.zero_()
@@ -339,8 +345,10 @@ class DenoisingAttention(QKVAttention):
             other, q = self._rows(x, 0, 2)
             k, v, *rest = self._rows(context, 2, None) if isinstance(context, Tensor) else (*self._rows(keys, 2, 3), *self._rows(values, 3, None))
         other = self.q_neg_norm(other)
-        other = apply_rope(-other if self.negates else other, rope)
-        return apply_rope(self.q_norm(q), rope), apply_rope(self.k_norm(k), rope), v, other, rest[0] if rest else None
+        other = -other if self.negates else other
+        # queries that are pooled are pooled as they are, and not with their sign turned over
+        other = -apply_rope(-other, rope) if isinstance(rope, tuple) else apply_rope(other, rope)
+        return apply_rope(self.q_norm(q), rope), apply_rope(self.k_norm(k), rope, of_keys=True), v, other, rest[0] if rest else None
 
     def _rows(self, x: Tensor, first: int, last: int | None) -> Iterable[Tensor]:
         """Some of the projections' parts of ``x``, each ``(B, H, N, D)``."""

@@ -20,18 +20,27 @@ __all__ = ["SoftmaxAttention", "SoftmaxCore"]
 
 @register_core("softmax")
 class SoftmaxCore(Core):
-    """Every pair of tokens once, through PyTorch's fused kernel."""
+    """Every pair of tokens once, through PyTorch's fused kernel; with ``softcap``, which no such kernel has, in the open."""
+
+    def __init__(self, head_dim: int, *, softcap: float | None = None, device: Any = None, dtype: Any = None) -> None:
+        super().__init__(head_dim, device=device, dtype=dtype)
+        if softcap is not None and not softcap > 0:
+            raise InputError(f"softcap must be above 0, got {softcap}")
+        self.softcap = softcap
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
     ) -> Tensor:
-        return softmax_attention(q, k, v, mask=mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
+        return softmax_attention(q, k, v, mask=mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale, softcap=self.softcap)
 
     def map(self, q: Tensor, k: Tensor, *, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        return softmax_attention_map(q, k, mask=mask, is_causal=is_causal)
+        return softmax_attention_map(q, k, mask=mask, is_causal=is_causal, softcap=self.softcap)
 
     def macs(self, num_tokens: int, num_heads: int) -> int:
         return 2 * num_tokens**2 * num_heads * self.head_dim
+
+    def extra_repr(self) -> str:
+        return "" if self.softcap is None else f"softcap={self.softcap:g}"
 
 
 @register("softmax", family="pairs")
@@ -72,6 +81,11 @@ class SoftmaxAttention(QKVAttention):
     @property
     def has_map_gradient(self) -> bool:
         # the mean that is subtracted makes no map on the way
+        return self.lambdas is None
+
+    @property
+    def takes_softcap(self) -> bool:  # type: ignore[override]
+        # centered it is computed by a formula that has none
         return self.lambdas is None
 
     def head_lambdas(self) -> Tensor | None:
@@ -129,8 +143,9 @@ class SoftmaxAttention(QKVAttention):
 
     @torch.no_grad()
     def adopt_(self, place: HostLayers, warm_start: WarmStart) -> Transfer:
-        """All that the host has; λ starts at 0."""
+        """All that the host has, ``softcap`` among it; λ starts at 0."""
         out = rest_is_new(self, adopt_layers(self, place))
+        self.core.softcap = place.softcap  # type: ignore[assignment]
         if self.lambdas is not None:
             self.lambdas.zero_()
         out.function = "kept"

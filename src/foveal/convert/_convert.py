@@ -25,7 +25,7 @@ from ._transfer import Transfer, WarmStart, build, check_warm_start
 from ._where import Where
 from ._wrapped import refuse_quantized, refuse_wrapped
 from .report import OUTPUT, ConversionReport, Swap
-from .structure import Mapped, NoMap
+from .structure import Mapped, NoMap, Summed
 
 __all__ = ["convert", "convert_", "convert_as"]
 
@@ -212,7 +212,7 @@ def _swap(converted: Converted, ours: Any, transfer: Transfer, place: Place, con
         notes.append(f"shared, also as {', '.join(names[1:])}")
     if hooks := len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks) + len(module._backward_pre_hooks):
         notes.append(f"{hooks} hooks of the module go on, with what the new attention takes and gives")
-    if converted.apart and not all(isinstance(layer, (Mapped, NoMap)) for layer in place.qkv.layers):  # type: ignore[union-attr]
+    if converted.apart and not all(isinstance(layer, (Mapped, NoMap, Summed)) for layer in place.qkv.layers):  # type: ignore[union-attr]
         notes.append("queries, keys and values stay three layers, since they are adapted, hooked, shared, or frozen apart")
     notes += [*place.notes, *transfer.notes]
     tokens, macs = place.num_tokens, None

@@ -7,11 +7,11 @@ from torch import nn
 
 from .._errors import InputError
 from ..attention import AttentionConfig
-from ._fitting import attention_classes_first, unknown_attentions
+from ._fitting import attention_classes_first, looks_like_attention, unknown_attentions
 from ._host import Host, find_host, known_hosts
 from ._record import Converted, is_converted, record_of
 from ._where import Where, is_everywhere, matcher
-from .structure import ANOTHER_KIND, NO_OUTPUT_MAP, Structures, kept_of, recalled, sisters_in, structures_of
+from .structure import ANOTHER_KIND, NO_MAPS, NO_OUTPUT_MAP, NO_SOFTMAX, Structures, kept_of, recalled, sisters_in, structures_of
 
 __all__ = ["Choose", "chooser", "find"]
 
@@ -97,6 +97,10 @@ def _by_structure(model: nn.Module, choose: Choose, done: list[nn.Module], input
 
     unknown = unknown_attentions(model, chosen, done)
     found = structures_of(model, dict(unknown), inputs)
+    while owners := _owners(model, unknown, found.reasons, chosen):
+        unknown += list(owners.items())
+        of_owners = structures_of(model, owners, inputs)
+        found = Structures(found.hosts | of_owners.hosts, found.reasons | of_owners.reasons)
     above = {}
     for name, module in unknown:
         parent = name.rpartition(".")[0]
@@ -120,6 +124,22 @@ def _by_structure(model: nn.Module, choose: Choose, done: list[nn.Module], input
         if id(key) in more and more[id(key)] != reasons[id(key)]:
             reasons[id(key)] = f"{reasons[id(key)]}; {more[id(key)]}"
     return Structures(hosts | kept, {key: reason for key, reason in reasons.items() if key not in kept})
+
+
+def _owners(
+    model: nn.Module, unknown: list[tuple[str, nn.Module]], reasons: Mapping[int, str], chosen: Callable[[str, nn.Module], bool]
+) -> dict[str, nn.Module]:
+    """What looks like an attention and holds what was taken for one, but makes no queries or lets none meet: the innermost owner, if not looked at yet."""
+    known, out = {name for name, _ in unknown}, {}
+    for name, module in unknown:
+        above = name.rpartition(".")[0]
+        if reasons.get(id(module)) not in (NO_SOFTMAX, NO_MAPS):
+            continue
+        while above and not looks_like_attention(model.get_submodule(above)):
+            above = above.rpartition(".")[0]
+        if above and above not in known and chosen(above, model.get_submodule(above)):
+            out[above] = model.get_submodule(above)
+    return out
 
 
 def _missing(modules: Mapping[int, nn.Module], names: Mapping[int, list[str]], structures: Structures) -> str:

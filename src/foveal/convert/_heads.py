@@ -35,6 +35,8 @@ def with_extra_heads(place: Place, extra: int, name: str) -> Place:
         reason = f"two further heads of one would learn the same; give at most {2 * heads} heads"
     elif not isinstance(place.norm, nn.Identity):
         reason = "norm normalizes over all heads, and more of them change what it gives"
+    elif place.heads_fixed:
+        reason = place.heads_fixed
     elif place.position is not None or place.given_bias:
         reason = "it has a bias of pairs for each of its heads, and none for more"
     for part in ("qkv", "proj"):

@@ -53,6 +53,8 @@ class Place:
     """Whether the host's model gives a bias of pairs with each call; dropped as well where an attention has no pairs."""
     rotary: bool = False
     """Whether the host turns queries and keys by their positions, and its ``wrap`` says how."""
+    softcap: float | None = None
+    """Within what the host keeps its logits by a hyperbolic tangent, before masks and biases; None where it does not."""
     needs_pairs: str = ""
     """Why only an attention of pairs can stand here; empty where any can."""
     values_apart: bool = False
@@ -63,6 +65,8 @@ class Place:
     """Whether those who ask are other tokens than those that are read. Such a place is left alone, unless it is meant by name, by attentions without pairs."""
     only_named: bool = False
     """Whether it is converted only where it is meant by name, as a head that pools or the cross attention of a decoder."""
+    heads_fixed: str = ""
+    """Why there can be no more heads than the host's; empty where there can."""
     one_stream: str = ""
     """Why only an attention can stand here that makes its values once and gives one stream to ``proj``, as softmax and denoising attention do."""
     lost: tuple[str, ...] = ()

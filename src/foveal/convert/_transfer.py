@@ -74,6 +74,8 @@ def refusal(module: TokenAttention, place: Place) -> str:
         return f"{place.needs_pairs}; {module.name} attention has no pairs, softmax or denoising attention has"
     if place.reads_others and not module.takes_values_apart:
         return f"{place.reads_others}; {module.name} attention reads no other tokens than those that ask, softmax or denoising attention can"
+    if place.softcap is not None and not module.takes_softcap:
+        return f"its logits are kept within {place.softcap:g} by a hyperbolic tangent, which {module.name} attention cannot have here; softmax attention can"
     if place.values_apart and not module.takes_values_apart:
         return (
             f"its values are made of other tokens than its keys, as where positions are added to queries and keys alone; {module.name} attention cannot have "

@@ -28,7 +28,15 @@ AttentionFunction = Callable[..., Tensor]
 
 @leaf
 def softmax_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+    dropout_p: float = 0.0,
+    scale: float | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
     """``softmax(scale · q kᵀ + mask) v`` through PyTorch's fused kernel.
 
@@ -40,31 +48,47 @@ def softmax_attention(
         is_causal: a query looks only at keys up to its own position; may be given together with ``mask``.
         dropout_p: share of map entries zeroed. It applies whenever it is not 0: the caller knows whether this is training.
         scale: factor on the logits; ``D ** -0.5`` if None.
+        softcap: c of ``c · tanh(scale · q kᵀ / c)``, which keeps logits within ±c before the mask (Gemma 2, arXiv 2408.00118, section 2). The fused kernel has
+            none, so that the map is made.
 
     Returns:
         ``(B, H, Nq, Dv)``; zeros for a query whose every key is masked.
     """
+    if softcap is not None:
+        return softmax_attention_reference(q, k, v, mask=mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale, softcap=softcap)
     if mask is not None and is_causal:
         mask, is_causal = join_causal(mask, True, q.shape[-2], k.shape[-2], q.device), False
     return fused_attention(q, k, v, mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale)
 
 
 @leaf
-def softmax_attention_map(q: Tensor, k: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, scale: float | None = None) -> Tensor:
+def softmax_attention_map(
+    q: Tensor, k: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, scale: float | None = None, softcap: float | None = None
+) -> Tensor:
     """How much each query takes from each key, ``(B, H, Nq, Nk)``; rows sum to one, or to zero where every key is masked."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     mask = join_causal(mask, is_causal, q.shape[-2], k.shape[-2], q.device)
     with whole_precision(q):
-        attention = add_mask((wide(q) * scale) @ wide(k).transpose(-2, -1), mask).softmax(dim=-1)
+        logits = (wide(q) * scale) @ wide(k).transpose(-2, -1)
+        logits = logits if softcap is None else softcap * (logits / softcap).tanh()
+        attention = add_mask(logits, mask).softmax(dim=-1)
         return (attention if mask is None else attention.nan_to_num(nan=0.0)).to(q.dtype)
 
 
 @leaf
 def softmax_attention_reference(
-    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+    dropout_p: float = 0.0,
+    scale: float | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
     """The same with the map in memory, to be checked by eye. Dropout draws other numbers than the fused kernel does."""
-    return F.dropout(softmax_attention_map(q, k, mask=mask, is_causal=is_causal, scale=scale), dropout_p) @ v
+    return F.dropout(softmax_attention_map(q, k, mask=mask, is_causal=is_causal, scale=scale, softcap=softcap), dropout_p) @ v
 
 
 _OLD_NAMES = {"Core": "AttentionFunction"}

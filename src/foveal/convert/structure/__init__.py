@@ -5,10 +5,25 @@ run on what the module is given at its place in the model; then ours, built from
 """
 
 from ._kept import kept_of
-from ._mapped import NOTHING, Chain, Mapped, NoMap
+from ._mapped import NOTHING, Chain, Mapped, NoMap, Summed
 from ._read import Structures, structures_of
 from ._recalled import recalled
-from ._shown import ANOTHER_KIND, NO_OUTPUT_MAP
+from ._shown import ANOTHER_KIND, NO_MAPS, NO_OUTPUT_MAP, NO_SOFTMAX
 from ._sister import sisters_in
 
-__all__ = ["ANOTHER_KIND", "NOTHING", "NO_OUTPUT_MAP", "Chain", "Mapped", "NoMap", "Structures", "kept_of", "recalled", "sisters_in", "structures_of"]
+__all__ = [
+    "ANOTHER_KIND",
+    "NOTHING",
+    "NO_MAPS",
+    "NO_OUTPUT_MAP",
+    "NO_SOFTMAX",
+    "Chain",
+    "Mapped",
+    "NoMap",
+    "Structures",
+    "Summed",
+    "kept_of",
+    "recalled",
+    "sisters_in",
+    "structures_of",
+]

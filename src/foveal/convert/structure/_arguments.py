@@ -1,7 +1,7 @@
 """The arguments of one call: which are tokens, and what may be put in their place."""
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ._probe import Given
 
-__all__ = ["Call", "bound", "sources_of"]
+__all__ = ["Call", "bound", "foreign_in", "sources_of"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,23 @@ class Call:
                 made[id(value)] = torch.randn(value.shape, generator=source).to(value.device)
         return Call(self.names, self.defaults, {name: made.get(id(value), value) if name in names else value for name, value in self.values.items()})
 
+    def otherwise(self, seed: int) -> "Call | None":
+        """With some entries of its masks the other way; None where it has no masks of truth, or of zeros and ones."""
+        source = torch.Generator().manual_seed(seed)
+        made: dict[int, Tensor] = {}
+        for name, value in self.values.items():
+            if isinstance(value, Tensor) and value.ndim and (value.dtype == torch.bool or ("mask" in name and _is_truth(value))) and id(value) not in made:
+                had = value.bool()
+                turned = had ^ (torch.rand(value.shape, generator=source) < 0.25).to(value.device)
+                # no row is closed altogether that was not, whatever closes
+                same = (turned.all(-1, keepdim=True) & ~had.all(-1, keepdim=True)) | (had.any(-1, keepdim=True) & ~turned.any(-1, keepdim=True))
+                made[id(value)] = torch.where(same, had, turned).to(value.dtype)
+        return replace(self, values={name: made.get(id(value), value) for name, value in self.values.items()}) if made else None
+
+
+def _is_truth(value: Tensor) -> bool:
+    return not value.is_floating_point() and not value.is_complex() and bool(((value == 0) | (value == 1)).all())
+
 
 def bound(module: nn.Module, given: Given) -> Call | str:
     """The call as its signature names it, in float32; or why it cannot be told."""
@@ -57,6 +74,13 @@ def bound(module: nn.Module, given: Given) -> Call | str:
     defaults = {one.name: None if one.default is one.empty else one.default for one in named}
     cast: dict[int, Any] = {}
     return Call(tuple(one.name for one in named), defaults, {name: _float(value, cast) for name, value in values.items()})
+
+
+def foreign_in(call: Call) -> str:
+    """What is said of an argument that is neither numbers nor words: it may be another after the call, as a cache is. Empty where there is none."""
+    plain = (Tensor, int, float, bool, str, type(None), tuple, list, dict, torch.dtype, torch.device)
+    found = next((name for name, value in call.values.items() if not isinstance(value, plain)), "")
+    return f"; it is given {found}, a {type(call.values[found]).__name__}, which may keep something from call to call" if found else ""
 
 
 def _float(value: Any, cast: dict[int, Any]) -> Any:

@@ -33,15 +33,28 @@ class Behind:
     """What the output map takes, where tokens have been moved before it, as when windows are put together."""
 
 
-def behind_of(graph: fx.GraphModule, values: dict[fx.Node, Any], core: Core, q: Split, heads: int, width: int, asks: fx.Node, layer: Any) -> Behind:
+def behind_of(
+    graph: fx.GraphModule, values: dict[fx.Node, Any], core: Core, frame: Split, count: tuple[int, int], heads: int, width: int, asks: Tensor | None, layer: Any
+) -> Behind:
     """As far as numbers are only moved.
+
+    Args:
+        graph: with its modules.
+        values: of nodes in one call.
+        core: the softmax attention.
+        frame: how its heads lie.
+        count: of samples or windows, and of queries in one.
+        heads: H.
+        width: D.
+        asks: tokens that ask, as the host has them; None where fewer queries come out of them.
+        layer: the map that takes them.
 
     Raises:
         Unread: tokens lie in an order there that is not followed.
     """
-    samples, length = q.places.shape
+    samples, length = count
     tokens = torch.arange(samples * length * heads * width, dtype=torch.float64).view(samples, length, heads, width)
-    lies = q.back(tokens.transpose(1, 2), core.v_turned)
+    lies = frame.back(tokens.transpose(1, 2), core.v_turned)
     if lies.shape != values[core.out].shape:
         raise Unread("its output lies in another order than its queries")
     flow = Flow(graph, values, {core.out: lies})
@@ -53,7 +66,7 @@ def behind_of(graph: fx.GraphModule, values: dict[fx.Node, Any], core: Core, q: 
         index, shape = flow.of(node).index, values[node].shape
         for reordered in (True, False):
             flat = (tokens.transpose(2, 3) if reordered else tokens).flatten(2)
-            if any(one.shape == shape and torch.equal(one, index) for one in _ways(flat, values[asks], layer)):
+            if any(one.shape == shape and torch.equal(one, index) for one in _ways(flat, asks, layer)):
                 best = Behind(node, "", reordered, before)
         users = [user for user in node.users if flow.depends[user]]
         if len(users) != 1:
@@ -66,8 +79,8 @@ def behind_of(graph: fx.GraphModule, values: dict[fx.Node, Any], core: Core, q: 
             inner = heads * width
             last = index.movedim(1, -1) if channels_first(part) else index
             whole = last.shape[-1] == inner and torch.equal(last % inner, torch.arange(inner, dtype=last.dtype).expand_as(last))
-            square = part.weight.shape[0] == inner and not q.folded and not core.v_turned and len(q.batch) <= 2
-            if whole and square and q.axis is not None:
+            square = part.weight.shape[0] == inner and not frame.folded and not core.v_turned and len(frame.batch) <= 2
+            if whole and square and frame.axis is not None:
                 return Behind(user, str(user.target), False, before, node)
             raise Unread("tokens are put together in front of its output map, in a way that is not followed")
         if part is not None and next(part.parameters(), None) is None and values[user].shape == shape:
@@ -89,16 +102,18 @@ def behind_of(graph: fx.GraphModule, values: dict[fx.Node, Any], core: Core, q: 
     return best
 
 
-def _ways(flat: Tensor, asks: Tensor, layer: Any) -> list[Tensor]:
+def _ways(flat: Tensor, asks: Tensor | None, layer: Any) -> list[Tensor]:
     """``(B, N, I)``, and as the tokens that ask lie."""
+    if asks is None:
+        return [flat]
     if channels_first(layer):
         return [flat, like_map(flat, asks)]
     return [flat, like_rows(flat, asks)] if asks.ndim != 3 else [flat]
 
 
-def shaped(edit: fx.Graph, out: fx.Node, end: fx.Node, values: dict[fx.Node, Any], asks: fx.Node, layer: Any) -> fx.Node:
+def shaped(edit: fx.Graph, out: fx.Node, end: fx.Node, values: dict[fx.Node, Any], asks: fx.Node | None, layer: Any) -> fx.Node:
     """Ours gives tokens; the host's next step takes what the host's attention gave."""
     first = channels_first(layer)
-    if values[end].ndim == 3 and (not first or values[asks].ndim != 3):
+    if asks is None or (values[end].ndim == 3 and (not first or values[asks].ndim != 3)):
         return out
     return edit.call_function(like_map if first else like_rows, (out, asks))

@@ -122,7 +122,8 @@ def _factor(graph: fx.GraphModule, product: fx.Node, end: fx.Node, values: dict[
     if values[end].shape != like.shape:
         return "its products are put in another order before the softmax"
     called = [part for node in steps if node.op == "call_module" for part in graph.get_submodule(str(node.target)).modules()]
-    if any(_differs_in_training(part) for part in called):
+    asks_mode = any(one.op == "get_attr" and one.target == "training" for node in steps for one in node.all_input_nodes)
+    if any(_differs_in_training(part) for part in called) or ((called or asks_mode) and _is_other_in_training(graph, values, product, end)):
         return "its logits are dropped or normalized in training, which no attention here does"
     source = torch.Generator().manual_seed(5)
     probe = torch.randn(like.shape, generator=source).to(like.device)
@@ -180,6 +181,16 @@ def _stirred(graph: fx.GraphModule) -> fx.GraphModule:
 
 def _differs_in_training(part: nn.Module) -> bool:
     return isinstance(part, _NormBase) or (isinstance(part, _DropoutNd) and part.p > 0)
+
+
+def _is_other_in_training(graph: fx.GraphModule, values: dict[fx.Node, Any], product: fx.Node, end: fx.Node) -> bool:
+    """By what is made of the same products."""
+    other = deepcopy(graph).train()
+    same = {node.name: node for node in other.graph.nodes}
+    again = {same[node.name]: True if node.op == "get_attr" and node.target == "training" else value for node, value in values.items()}
+    with torch.random.fork_rng(devices=[]):
+        made = made_again(other, again, same[product.name], values[product], same[end.name])
+    return not torch.allclose(made, made_again(graph, values, product, values[product], end), equal_nan=True)
 
 
 def _has_state(graph: fx.GraphModule, node: fx.Node) -> bool:

@@ -65,7 +65,7 @@ def added_to(copy: nn.Module, met: Met, heads: int, call: Call, seen: Run, mask:
     alone = _logits(still, call, shape)
     turn = turn_of(call.values[met.rotary]) if met.rotary else None
     q, k = (queries_or_keys(copy, part, met.layout, norm, turn, met.rotation, heads, seen) for part, norm in zip(met.parts[:2], met.norms, strict=True))
-    added = seen.logits[0].reshape(shape) - (q @ k.mT) * met.scale
+    added = seen.logits[0].reshape(shape) - met.logits(q, k)
     size = float((seen.logits[0].reshape(shape).nan_to_num(neginf=0.0)).abs().max())
     if not _same(added, alone, size):
         return _of_queries(copy, met, q, added, seen, call) if alone.isfinite().all() and not float(alone.abs().max()) else UNSAID
@@ -288,7 +288,7 @@ def _known(module: nn.Module, value: Any) -> Any:
 
 def _of_queries(copy: nn.Module, met: Met, q: Tensor, added: Tensor, seen: Run, call: Call) -> Added | str:
     """Tables of rows and columns, where the tokens say their grid."""
-    if any(met.norms) or met.rotary or met.layout == "tokens":
+    if any(met.norms) or met.rotary or met.softcap is not None or met.layout == "tokens":
         return UNSAID
     made = head_parts(seen, met)
     height, width = made.shape[1:3] if met.layout == "rows" else made.shape[2:]

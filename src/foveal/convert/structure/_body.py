@@ -1,37 +1,48 @@
 """A host's own forward with its attention exchanged: what it does before and behind goes on, with its own modules under their own names."""
 
-import importlib
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from ..._errors import InputError
 from ...attention import TokenAttention
-from ._converted import with_settings
+from ._code import Code, led, padded
+from ._converted import keep_settings, with_settings
 
-__all__ = ["Body", "as_heads", "as_map", "asked", "body", "like_map", "like_rows"]
-
-
-def asked(attn: TokenAttention, x: Tensor, keys: Tensor | None, values: Tensor | None, bias: Tensor | None) -> Tensor:
-    """Ours, on tokens ``(B, N, C)``; keys and values of others where they are given, and a bias of pairs."""
-    return attn(x, **_options(keys, values, bias))
+__all__ = ["Body", "as_heads", "asked", "body", "like_map", "like_rows", "shown", "side_by_side"]
 
 
-def as_map(attn: TokenAttention, x: Tensor, keys: Tensor | None, values: Tensor | None, bias: Tensor | None, folded: bool) -> Tensor:
-    """The map of the same, ``(B, H, Nq, Nk)``, or with samples and heads in one axis: for a host that gives its maps."""
-    shown = attn.attention_map(x, **_options(keys, values, bias))["combined"]
-    return shown.flatten(0, 1) if folded else shown
+def asked(
+    attn: TokenAttention, x: Tensor, keys: Tensor | None, values: Tensor | None, bias: Tensor | None, of_queries: Any = None, of_keys: Any = None
+) -> Tensor:
+    """Ours, on tokens ``(B, N, C)``; keys and values of others where they are given, a bias of pairs, and what is done to heads of queries and of keys."""
+    return attn(x, **_options(attn, keys, values, bias, of_queries, of_keys))
 
 
-def _options(keys: Tensor | None, values: Tensor | None, bias: Tensor | None) -> dict[str, Any]:
+def shown(attn: TokenAttention, *args: Any) -> Tensor:
+    """What :func:`asked` has as its map, ``(B, H, Nq, Nk)``."""
+    return attn.attention_map(args[0], **_options(attn, *args[1:]))["combined"]
+
+
+def _options(
+    attn: TokenAttention, keys: Tensor | None, values: Tensor | None, bias: Tensor | None, of_queries: Any = None, of_keys: Any = None
+) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if keys is not None:
         options["context"] = keys if keys is values else (keys, values)
     if bias is not None:
         options["attn_mask"] = bias if bias.ndim != 3 else bias[None]
+    if (of_queries is not None or of_keys is not None) and attn.takes_rotary:
+        options["rope"] = (of_queries, of_keys)
     return options
+
+
+def side_by_side(*parts: Tensor) -> Tensor:
+    """Tokens and what is told of them, ``(B or 1, N, C)`` each."""
+    count = max(part.shape[0] for part in parts)
+    return torch.cat([part.expand(count, *part.shape[1:]) for part in parts], dim=-1)
 
 
 def like_rows(out: Tensor, x: Tensor) -> Tensor:
@@ -59,26 +70,49 @@ def as_heads(out: Tensor, like: Tensor, heads: int, batches: int, axis: int | No
     return out.squeeze(-3) if axis is None else out.movedim(-3, axis)
 
 
-class Body:
+class Body(Code):
     """Code that was made from a graph, and how it is called.
 
     Args:
         graph: its nodes name modules and parameters by paths.
         names: arguments of the host's ``forward``, in order.
         settings: arguments that were no tensors and no sizes when the host was read; they cannot be given otherwise.
+        own: further code that the code names, made from the graph as well.
+        left: attributes in which the host leaves something of each call.
     """
 
-    def __init__(self, graph: fx.Graph, names: tuple[str, ...], defaults: dict[str, Any], settings: dict[str, Any]) -> None:
-        code = graph.python_code("self")
-        self.source, self.globals = code.src, dict(code.globals)
-        self.names, self.defaults, self.settings = names, defaults, settings
+    def __init__(
+        self,
+        graph: fx.Graph,
+        names: tuple[str, ...],
+        defaults: dict[str, Any],
+        settings: dict[str, Any],
+        own: dict[str, Code] | None = None,
+        left: tuple[str, ...] = (),
+    ) -> None:
+        for node in [node for node in graph.nodes if node.target in (led, padded)]:
+            with graph.inserting_before(node):
+                node.kwargs = {"code": graph.create_node("get_attr", "code")}
+        super().__init__(graph)
+        self.left, self.amounts = left, tuple((int(node.args[1]),) for node in graph.nodes if node.target is padded)
+        self.met: tuple[tuple[int, ...], ...] = ()
+        self.proving = False
+        self.names, self.defaults, self.settings, self.own = names, defaults, settings, own or {}
         self.open = tuple(str(node.target) for node in graph.nodes if node.op == "placeholder")
-        self.function = self._made()
 
-    def _made(self) -> Any:
-        scope = dict(self.globals)
-        exec(compile(self.source, "<foveal: a host's forward>", "exec"), scope)  # made from a graph, not from anything that was read
-        return scope["forward"]
+    def goes_on(self, way: tuple[int, ...], said: str) -> None:
+        """At sizes at which its host goes another way.
+
+        Raises:
+            ValueError: it was not proven that the same code does for that.
+        """
+        if self.proving:
+            self.met = (*self.met, way)
+        elif way not in self.met:
+            raise InputError(
+                f"a converted attention is given sizes of which {said}; "
+                "convert with inputs of the sizes that it will have (convert_(…, inputs=…)), or leave it out of `where`"
+            )
 
     def values(self, args: Sequence[Any], kwargs: dict[str, Any], name: str) -> list[Any]:
         """Of the arguments that are open.
@@ -96,20 +130,6 @@ class Body:
                 )
         return [given[key] for key in self.open]
 
-    def __deepcopy__(self, memo: Any) -> "Body":
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = {key: value for key, value in self.__dict__.items() if key not in ("function", "globals")}
-        return state | {
-            "globals": {key: ("module", value.__name__) if isinstance(value, ModuleType) else ("value", value) for key, value in self.globals.items()}
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.globals = {key: importlib.import_module(value) if kind == "module" else value for key, (kind, value) in state["globals"].items()}
-        self.function = self._made()
-
 
 def body(module: nn.Module, ours: nn.Module, code: Body, kept: Sequence[str]) -> Any:
     """An instance of a subclass of the host's class, which runs the code.
@@ -124,7 +144,14 @@ def body(module: nn.Module, ours: nn.Module, code: Body, kept: Sequence[str]) ->
     for path in kept:
         _keep(module, replacement, path)
     replacement.attn = ours
+    for name, part in code.own.items():
+        # in no list of modules: it is code, and holds nothing
+        replacement.__dict__[name] = part
     replacement.__dict__["code"] = code
+    for name in code.left:
+        # what the host left there is of a call of its own
+        replacement.__dict__.pop(name, None)
+    keep_settings(replacement, vars(module))
     return replacement
 
 

@@ -19,13 +19,15 @@ from .._host import Place
 from .._parts import Scaled
 from ._arguments import Call
 from ._between import Between, between_in, gain_of, made_again, nothing_of
-from ._body import Body, asked
-from ._exchange import dropped_in, let_go, sources_in, with_modules
+from ._body import Body, asked, shown
+from ._exchange import dropped_in, sources_in, with_modules
+from ._handed import check_shown, hand_on, in_order
 from ._kept_place import ONE_ASKS
 from ._mapped import NoMap
 from ._seen import is_map
-from ._sizes import held
-from ._trace import Core, Unread, core_in, is_open, softmax_in, traced, values_met, values_of
+from ._shadow import shadowed
+from ._symbolic import Ways, traced
+from ._trace import Core, Unread, core_in, softmax_in, values_met, values_of
 
 __all__ = ["Cored", "cored_in", "cored_place"]
 
@@ -90,14 +92,16 @@ def cored_in(copy: nn.Module, call: Call, maps: set[str]) -> Cored:
     training, evaluating = deepcopy(copy), deepcopy(copy)
     training.train()
     evaluating.eval()
-    drawn, found = _edited(training, call, maps), _edited(evaluating, call, maps)
+    drawn, ways = _edited(training, call, maps, None)
+    found, _ = _edited(evaluating, call, maps, ways)
     if drawn.code.source != found.code.source:
         raise Unread("it does something else in training, beside its attention")
     return replace(found, attn_drop=drawn.attn_drop)
 
 
-def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Cored:
-    graph = with_modules(copy, traced(copy, call, maps))
+def _edited(copy: nn.Module, call: Call, maps: set[str], ways: Ways | None) -> tuple[Cored, Ways]:
+    made, ways = traced(copy, call, maps, ways)
+    graph = with_modules(copy, made)
     training, inputs = copy.training, {**call.defaults, **call.values}
     copy.eval()
     values = values_of(graph, inputs)
@@ -116,8 +120,8 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Cored:
     attn_drop = dropped_in(copy, core)
     factor = core.factor if core.factor is not None else q.shape[-1] ** -0.5
     edit = graph.graph
-    # what nobody reads is called for what it does to its arguments
-    effects = {node for node in edit.nodes if not node.users and node.op in ("call_function", "call_method") and any(map(_is_tensor(values), node.args))}
+    # what nobody reads is called for what it does to its arguments, or asks
+    effects = {node for node in edit.nodes if not node.users and node.op in ("call_function", "call_method")}
     graph.add_module("attn", nn.Identity())
     bias, asks = core.bias, core.q
     if between is not None:
@@ -127,21 +131,28 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Cored:
         parts = ((asks, False), (core.k, core.k_turned), (core.v, core.v_turned))
         tokens = [edit.call_function(as_tokens, (node, core.q, *lie, turned, width)) for node, turned in parts]
         pairs = None if bias is None else edit.call_function(as_pairs, (bias, core.q, *lie))
-        out = edit.call_function(asked, (edit.create_node("get_attr", "attn"), *tokens, pairs))
+        options = (edit.create_node("get_attr", "attn"), *tokens, pairs)
+        out = edit.call_function(asked, options)
         formed = edit.call_function(as_hosts, (out, core.q, *lie, core.v_turned))
-        if effects:
+        if any(_is_tensor(values)(one) for node in effects for one in node.args):
             # a kernel keeps what it gave for its gradient
             formed = edit.call_method("clone", (formed,))
+        if core.shown:
+            hand_on(edit, core, edit.call_function(map_as_hosts, (edit.call_function(shown, options), core.q, *lie)))
     core.out.replace_all_uses_with(formed)
-    let_go(edit, {core.softmax, *(() if between is None else (between.product,))}, copy, call, maps)
-    edit.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output") or node.target is held or node in effects)
+    in_order(edit)
+    edit.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output") or node in effects)
+    check_shown(edit, map_as_hosts)
+    if between is not None:
+        shadowed(edit, values, {}, {between.product})
     if any(node is core.softmax for node in edit.nodes):
         raise Unread("its maps are used elsewhere")
-    kept = tuple(dict.fromkeys(str(node.target) for node in edit.nodes if node.op in ("call_module", "get_attr") and str(node.target) != "attn"))
+    kept = tuple(dict.fromkeys(str(node.target) for node in edit.nodes if node.op in ("call_module", "get_attr") and node.target not in ("attn", "training")))
     if any(path.split(".")[0] == "attn" for path in kept):
         raise Unread("a part of it that goes on is called attn")
-    settings = {name: value for name, value in inputs.items() if not is_open(value)}
-    return Cored(
+    opened = {str(node.target) for node in edit.nodes if node.op == "placeholder"}
+    settings = {name: value for name, value in inputs.items() if name not in opened}
+    found = Cored(
         num_heads=heads.count,
         head_dim=width,
         factor=factor,
@@ -149,10 +160,11 @@ def _edited(copy: nn.Module, call: Call, maps: set[str]) -> Cored:
         asks_apart=not sources_in(core.q, call) & sources_in(core.v, call),
         biased=bias is not None,
         like=str(v_map.target),
-        code=Body(edit, call.names, call.defaults, settings),
+        code=Body(edit, call.names, call.defaults, settings, None, ways.left),
         kept=kept,
         one_asks=q.shape[-2] == 1 < k.shape[-2],
     )
+    return found, ways
 
 
 def _is_tensor(values: dict[fx.Node, Any]) -> Callable[[Any], bool]:
@@ -163,7 +175,7 @@ def _core(graph: fx.GraphModule, values: dict[fx.Node, Any], inputs: dict[str, A
     """Where queries meet keys, and what is done to their products; None in PyTorch's kernel, which says it itself."""
     node, fused = softmax_in(graph.graph)
     if fused:
-        return core_in(graph.graph), None
+        return core_in(graph.graph, values), None
     dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
     logits: Any = node.args[0]
     if node.op == "call_module":
@@ -171,11 +183,11 @@ def _core(graph: fx.GraphModule, values: dict[fx.Node, Any], inputs: dict[str, A
     if dim not in (-1, values[logits].ndim - 1):
         raise Unread("its softmax is over something else than keys")
     between = between_in(graph, logits, values, inputs)
-    out, v, turned, passed = values_met(node)
+    met = values_met(node)
     q, k = between.product.args[:2]
     factor = 1.0 if between.factor is None else between.factor
     # numbers are enough for the rest: how the products are multiplied is told, and what is added is what the steps make of zeros
-    return Core(q, k, v, out, node, None, factor, k_turned=True, v_turned=turned, passed=passed), between  # type: ignore[arg-type]
+    return Core(q, k, met.v, met.out, node, None, factor, k_turned=True, v_turned=met.turned, passed=met.passed, shown=met.shown), between  # type: ignore[arg-type]
 
 
 def _without_products(edit: fx.Graph, core: Core, between: Between) -> tuple[fx.Node | None, fx.Node]:
@@ -269,15 +281,18 @@ def as_tokens(x: Tensor, like: Tensor, heads: int, axis: int | None, folded: boo
 
 def as_hosts(out: Tensor, like: Tensor, heads: int, axis: int | None, folded: bool, turned: bool) -> Tensor:
     """The way back, ``like`` the queries of the host."""
-    out = out.unflatten(-1, (heads, -1)).transpose(1, 2)
-    if folded:
-        out = out.flatten(0, 1)
-    elif axis is None:
-        out = out.reshape(*like.shape[:-1], out.shape[-1])
-    else:
-        lead = [size for index, size in enumerate(like.shape[:-2]) if index != axis]
-        out = out.reshape(*lead, *out.shape[-3:]).movedim(-3, axis)
+    out = map_as_hosts(out.unflatten(-1, (heads, -1)).transpose(1, 2), like, heads, axis, folded)
     return out.mT if turned else out
+
+
+def map_as_hosts(x: Tensor, like: Tensor, heads: int, axis: int | None, folded: bool) -> Tensor:
+    """``(B, H, Nq, …)`` as the host has its heads, ``like`` its queries."""
+    if folded:
+        return x.flatten(0, 1)
+    if axis is None:
+        return x.reshape(*like.shape[:-1], x.shape[-1])
+    lead = [size for index, size in enumerate(like.shape[:-2]) if index != axis]
+    return x.reshape(*lead, *x.shape[-3:]).movedim(-3, axis)
 
 
 def as_pairs(bias: Tensor, like: Tensor, heads: int, axis: int | None, folded: bool) -> Tensor:

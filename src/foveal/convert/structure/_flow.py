@@ -11,9 +11,9 @@ from torch import Tensor, fx, nn
 
 from ._trace import Unread
 
-__all__ = ["Flow", "Moved", "Split", "channels_first", "split_of"]
+__all__ = ["MOVES", "Flow", "Moved", "Split", "called", "channels_first", "split_of"]
 
-_MOVES = {
+MOVES = {
     *(
         "reshape",
         "view",
@@ -48,6 +48,12 @@ class Moved:
     """Modules that they went through before heads were told apart, and how they lay then: ``made``, ``rows`` or ``turned``."""
     norm: str = ""
     """The module that they went through head by head."""
+    others: tuple[fx.Node, ...] = ()
+    """Further maps whose numbers were added to those of the first, each to its own."""
+
+    @property
+    def seeds(self) -> tuple[fx.Node, ...]:
+        return self.seed, *self.others
 
 
 def channels_first(layer: nn.Module) -> bool:
@@ -94,10 +100,15 @@ class Flow:
         if not sources:
             raise Unread(f"no linear map makes {node.name}")
         found = [self.of(one) for one in sources]
-        if len({one.seed for one in found}) != 1 or len(found) > 2:
-            raise Unread(f"several maps make {node.name}")
         first = found[0]
-        name = _name(node)
+        name = called(node)
+        if len(found) == 2 and name.strip("_") in ("add", "iadd"):
+            # one may be the same for all samples
+            for one, other in (found, found[::-1]):
+                if _are_alike(one, other):
+                    return replace(one, others=(*one.others, *other.seeds))
+        if len({one.seeds for one in found}) != 1 or len(found) > 2:
+            raise Unread(f"several maps make {node.name}")
         if node.op == "call_module":
             return self._through(node, first)
         if name in _SAME:
@@ -106,17 +117,17 @@ class Flow:
             number = next((one for one in node.args if isinstance(one, (int, float))), None)
             if number is not None and (node.args[0] is sources[0] or "div" not in name):
                 return replace(first, factor=first.factor / number if "div" in name else first.factor * number)
-        if name not in _MOVES:
+        if name not in MOVES:
             raise Unread(f"what its map gives goes through {name or node.op} before it meets")
         mapped = fx.node.map_arg((node.args, node.kwargs), lambda one: self.of(one).index if self.depends[one] else self.values[one])
         args, kwargs = mapped
-        called: Any = getattr(args[0], str(node.target)) if node.op == "call_method" else node.target
-        return replace(first, index=called(*(args[1:] if node.op == "call_method" else args), **kwargs))
+        move: Any = getattr(args[0], str(node.target)) if node.op == "call_method" else node.target
+        return replace(first, index=move(*(args[1:] if node.op == "call_method" else args), **kwargs))
 
     def _through(self, node: fx.Node, moved: Moved) -> Moved:
         path = str(node.target)
         part = self.module.get_submodule(path)
-        if isinstance(part, (nn.Dropout, nn.Identity)):
+        if isinstance(part, nn.Identity) or (isinstance(part, nn.Dropout) and not part.p):
             return moved
         same = isinstance(self.values[node], Tensor) and isinstance(moved.index, Tensor) and self.values[node].shape == moved.index.shape
         # a norm, or a function without weights; that it does what it is taken for is shown by the check on numbers
@@ -133,11 +144,19 @@ class Flow:
         raise Unread(f"what its map gives goes through {path} after it was cut")
 
 
+def _are_alike(one: Moved, other: Moved) -> bool:
+    """Whether what several maps give can be added: number by number, and nothing done to it yet."""
+    bare = not (one.behind or other.behind or one.norm or other.norm) and one.factor == other.factor == 1.0 and not set(one.seeds) & set(other.seeds)
+    if not bare or not isinstance(one.index, Tensor) or not isinstance(other.index, Tensor) or not other.index.ndim:
+        return False
+    return torch.equal(one.index[: len(other.index)], other.index) and len(other.index) in (1, len(one.index))
+
+
 def _holds_tensors(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, (tuple, list)) and any(isinstance(one, Tensor) for one in value))
 
 
-def _name(node: fx.Node) -> str:
+def called(node: fx.Node) -> str:
     if node.op == "call_method":
         return str(node.target)
     if node.op == "call_function":

@@ -20,17 +20,17 @@ from ...attention import SoftmaxAttention
 from .._host import Host, Place
 from .._sources import settled
 from .._transfer import build
-from ._arguments import Call, bound
+from ._arguments import Call, bound, foreign_in
 from ._body import body
 from ._cored import Cored, cored_in, cored_place
 from ._exchange import kept_in
 from ._kept_place import Kept, kept_place
-from ._larger import larger
+from ._larger import even, larger
 from ._probe import Given, aside, given_at_place, in_several_places
 from ._reading import cannot_be_read
 from ._seen import run, stirred
 from ._text import refuse_text
-from ._trace import Unread, not_one
+from ._trace import Unread
 from ._written import call_again, call_kept, values_kept
 
 __all__ = ["kept_again", "kept_of"]
@@ -116,8 +116,6 @@ def _of_form(module: nn.Module, call: Call, calls: list[Call]) -> Kept | Cored |
     try:
         copy = stirred(module)
         seen = run(copy, call.given)
-        if len(seen.logits) != 1:
-            return not_one(len(seen.logits))
         other = _larger(copy, call)
         maps, proofs = {one.path for one in seen.maps}, calls if other is None else [*calls, other]
     except (RuntimeError, ValueError) as error:
@@ -135,9 +133,9 @@ def _read_by(read: Any, copy: nn.Module, call: Call, maps: set[str], proofs: lis
     try:
         return _checked(copy, read(copy, call, maps), proofs)
     except (InputError, Unread) as error:
-        return str(error)
+        return f"{error}{foreign_in(call)}"
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
-        return f"it could not be traced ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+        return f"it could not be traced ({type(error).__name__}: {' '.join(str(error).split())[:120]}){foreign_in(call)}"
 
 
 def _larger(copy: nn.Module, call: Call) -> Call | None:
@@ -158,15 +156,45 @@ def _checked(copy: nn.Module, found: Kept | Cored, calls: list[Call]) -> Kept | 
     ours, _ = build(SoftmaxAttention.Config(), place, "exact")
     other = body(copy, ours, found.code, found.kept)
     other.eval()
+    found.code.proving = True
     for call, seed in product(calls, (3, 4)):
         again = call.fresh(set(call.tensors), seed)
-        wanted, made = (_flat(part(**again.values)) for part in (copy, other))
-        if len(wanted) != len(made) or any(have.shape != want.shape for have, want in zip(made, wanted, strict=True)):
-            return "built from what was found, it gives other shapes"
-        worst = max(float((have - want).abs().max() / want.abs().max().clamp_min(1e-12)) for have, want in zip(made, wanted, strict=True))
-        if not worst <= TOLERANCE:
-            return f"built from what was found, it differs by {worst:.1e} of its largest number"
+        turned = again.otherwise(seed)
+        for one in (again, turned):
+            if one is not None and (why := _differs(copy, other, one, one is turned)):
+                return why
+    for one in (one for call in calls for one in even(call)):
+        met = found.code.met
+        if set(found.code.amounts) <= set(met):
+            break
+        try:
+            why = _differs(copy, other, one, True)
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            # nor does ours take these sizes, and says so
+            found.code.met = met
+            continue
+        if why:
+            return why
+    found.code.proving = False
     return found
+
+
+def _differs(copy: nn.Module, other: nn.Module, call: Call, turned: bool) -> str:
+    """Why one gives something else than the other; empty where it does not."""
+    try:
+        wanted = _flat(copy(**call.values))
+    except (RuntimeError, ValueError, IndexError):
+        if turned:
+            # its mask says of what sizes its tokens are
+            return ""
+        raise
+    made = _flat(other(**call.values))
+    if len(wanted) != len(made) or any(have.shape != want.shape for have, want in zip(made, wanted, strict=True)):
+        return "built from what was found, it gives other shapes"
+    if any(not torch.equal(have.isnan(), want.isnan()) for have, want in zip(made, wanted, strict=True)):
+        return "built from what was found, it gives no numbers where it should"
+    worst = max(float((have - want).abs().nan_to_num().max() / want.abs().nan_to_num().max().clamp_min(1e-12)) for have, want in zip(made, wanted, strict=True))
+    return "" if worst <= TOLERANCE else f"built from what was found, it differs by {worst:.1e} of its largest number"
 
 
 def _place(module: nn.Module, found: Kept | Cored) -> Place:

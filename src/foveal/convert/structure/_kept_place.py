@@ -14,7 +14,7 @@ from .._host import Place
 from .._parts import Scaled
 from ._body import Body
 from ._flow import channels_first
-from ._mapped import NOTHING, Chain, Mapped, NoMap
+from ._mapped import NOTHING, Chain, Mapped, NoMap, Summed
 from ._place import _qkv
 from ._plan import Part
 
@@ -34,6 +34,10 @@ class Made:
     rows: tuple[int, ...]
     """Head by head, of the width that all three have."""
     norm: str
+    others: tuple[str, ...] = ()
+    """Paths of further maps whose numbers are added."""
+    streams: tuple[int, ...] = ()
+    """Which of the tokens that lie side by side each map takes; empty where there is but one map, of all."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,12 @@ class Kept:
     kept: tuple[str, ...]
     one_asks: bool = False
     """Whether one of its tokens asks and all are read, as where a class token does."""
+    turned: tuple[bool, bool] = (False, False)
+    """Whether the host's own code does something to queries and to keys once they are cut into heads."""
+    pooled: bool = False
+    """Whether fewer queries leave it than came."""
+    softcap: float | None = None
+    """Within what the host keeps its logits."""
 
 
 def kept_place(module: nn.Module, found: Kept) -> Place:
@@ -89,6 +99,10 @@ def kept_place(module: nn.Module, found: Kept) -> Place:
         windows=None,
         needs_pairs="a bias is added to each pair of its tokens" if found.biased else "",
         reads_others="its keys and values are other tokens than its queries" if found.reads_others else "",
+        rotary=any(found.turned),
+        softcap=found.softcap,
+        heads_fixed="its own code turns or pools its heads, as many as it has" if any(found.turned) else "",
+        one_stream="its queries are pooled behind their map" if found.pooled else "",
         asks_apart=found.asks_apart,
         notes=(ONE_ASKS,) if found.one_asks and not found.asks_apart else (),
         checked=True,
@@ -98,20 +112,24 @@ def kept_place(module: nn.Module, found: Kept) -> Place:
 
 def _of_parts(module: nn.Module, found: Kept) -> tuple[Any, Any]:
     layers: list[Any] = [_layer(module, found, index) for index in range(3)]
+    if any(part.streams for part in found.parts):
+        return _of_streams(module, found)
     widths = {layer.weight.shape[1] for layer in layers}
     if len(widths) != 1:
         raise InputError(f"its queries are made of tokens of another width than its keys ({' and '.join(map(str, sorted(widths)))})")
     if all(part.path for part in found.parts) and not any(
-        part.behind or NOTHING in part.rows or len(set(part.rows)) < len(part.rows) or _is_wide(layer, found)
+        part.behind or (part.norm and part is found.parts[2]) or NOTHING in part.rows or len(set(part.rows)) < len(part.rows) or _is_wide(layer, found)
         for part, layer in zip(found.parts, layers, strict=True)
     ):
         plain = [Part(part.path, part.rows, ()) for part in found.parts]
         return _qkv(module, _plain(plain, found))
-    one = len({id(layer) for layer in layers}) == 1 and len({part.behind for part in found.parts}) == 1
-    made = [Mapped(layer, [(module.get_submodule(path), way) for path, way in part.behind], part.rows) for part, layer in zip(found.parts, layers, strict=True)]
+    one = len({id(layer) for layer in layers}) == 1 and len({part.behind for part in found.parts}) == 1 and not found.parts[2].norm
+    made = [Mapped(layer, _behind(module, part), part.rows) for part, layer in zip(found.parts, layers, strict=True)]
+    if found.parts[2].norm:
+        made[2] = Mapped(layers[2], _behind(module, found.parts[2]), found.parts[2].rows, module.get_submodule(found.parts[2].norm), found.num_heads)
     if one and not found.reads_others:
         rows = [row for part in found.parts for row in part.rows]
-        return Mapped(layers[0], [(module.get_submodule(path), way) for path, way in found.parts[0].behind], rows), ()
+        return Mapped(layers[0], _behind(module, found.parts[0]), rows), ()
     return Apart(*made), ()
 
 
@@ -119,6 +137,24 @@ def _layer(module: nn.Module, found: Kept, index: int) -> Any:
     """The map of queries, keys or values; where tokens ask as they are, one that does nothing."""
     path = found.parts[index].path
     return module.get_submodule(path) if path else NoMap(len(found.parts[index].rows), module.get_submodule(found.parts[2].path))
+
+
+def _behind(module: nn.Module, part: Made) -> list[tuple[nn.Module, str]]:
+    return [(module.get_submodule(path), way) for path, way in part.behind]
+
+
+def _of_streams(module: nn.Module, found: Kept) -> tuple[Any, Any]:
+    """Of tokens that lie side by side, as their contents and their positions."""
+    layers = [(module.get_submodule(path), stream) for part in found.parts for path, stream in zip((part.path, *part.others), part.streams, strict=True)]
+    widths: dict[int, int] = {stream: layer.weight.shape[1] for layer, stream in layers}  # type: ignore[misc, index]
+    ends = [sum(widths[one] for one in range(stream + 1)) for stream in range(len(widths))]
+    places = [(end - widths[stream], end) for stream, end in enumerate(ends)]
+
+    def summed(part: Made) -> Summed:
+        paths = (part.path, *part.others)
+        return Summed([(Mapped(module.get_submodule(path), (), part.rows), places[stream]) for path, stream in zip(paths, part.streams, strict=True)], ends[-1])
+
+    return Apart(*(summed(part) for part in found.parts)), ()
 
 
 def _is_wide(layer: Any, found: Kept) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...attention._linear import is_plain
 from ._flow import channels_first
 
-__all__ = ["NOTHING", "Chain", "Mapped", "NoMap"]
+__all__ = ["NOTHING", "Chain", "Mapped", "NoMap", "Summed"]
 
 NOTHING = -1
 """A row that is always zero."""
@@ -29,14 +29,17 @@ class Mapped(nn.Module):
         behind: norms and functions without weights, each with how its input lies: ``made`` as the map gives it, ``rows`` with all tokens in one axis,
             ``turned`` with channels before tokens.
         rows: which of the R, or :data:`NOTHING`.
+        norm: of every head by itself, if any.
+        heads: H, with a norm.
 
     Shape:
         ``(B, N, C) -> (B, N, I)``.
     """
 
-    def __init__(self, layer: Any, behind: Sequence[tuple[Any, str]], rows: Sequence[int]) -> None:
+    def __init__(self, layer: Any, behind: Sequence[tuple[Any, str]], rows: Sequence[int], norm: nn.Module | None = None, heads: int = 1) -> None:
         super().__init__()
         self.layer, self.behind = layer, nn.ModuleList([part for part, _ in behind])
+        self.norm, self.heads = norm, heads
         self.ways = tuple(way for _, way in behind)
         self.stretches = _stretches(rows)
         self.whole = tuple(rows) == tuple(range(layer.weight.shape[0]))
@@ -52,6 +55,10 @@ class Mapped(nn.Module):
         return None if self.layer.bias is None else self._picked(self.layer.bias[None])[0]
 
     def forward(self, x: Tensor) -> Tensor:
+        made = self._made(x)
+        return made if self.norm is None else self.norm(made.unflatten(-1, (self.heads, -1))).flatten(-2)
+
+    def _made(self, x: Tensor) -> Tensor:
         pixels = channels_first(self.layer)
         if not self.behind and (is_plain(self.layer, nn.Conv2d) or is_plain(self.layer, nn.Linear)):
             # the rows that are meant and no others; a convolution with steps takes the pixels that it is given
@@ -72,6 +79,40 @@ def _called(part: nn.Module, made: Tensor, way: str) -> Tensor:
     if way == "rows":
         return part(made.flatten(0, -2)).view(made.shape)
     return part(made.mT).mT if way == "turned" else part(made)
+
+
+class Summed(nn.Module):
+    """Maps of tokens and of what is told of them, as their positions, added up: one map of both side by side.
+
+    Args:
+        parts: maps, and which stretch of the width each takes.
+        width: of all side by side.
+
+    Shape:
+        ``(B, N, C) -> (B, N, I)``.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Mapped, tuple[int, int]]], width: int) -> None:
+        super().__init__()
+        self.parts, self.places = nn.ModuleList([part for part, _ in parts]), tuple(place for _, place in parts)
+        self.in_features, self.out_features = width, parts[0][0].out_features
+
+    @property
+    def weight(self) -> Tensor:
+        weights: list[Tensor] = [part.weight for part in self.parts]  # type: ignore[misc]
+        whole = weights[0].new_zeros(self.out_features, self.in_features)
+        for (first, last), weight in zip(self.places, weights, strict=True):
+            whole = torch.cat([whole[:, :first], whole[:, first:last] + weight, whole[:, last:]], dim=1)
+        return whole
+
+    @property
+    def bias(self) -> Tensor | None:
+        biases: list[Tensor] = [part.bias for part in self.parts if part.bias is not None]  # type: ignore[misc]
+        return sum(biases[1:], start=biases[0]) if biases else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = [part(x[..., first:last]) for part, (first, last) in zip(self.parts, self.places, strict=True)]
+        return sum(made[1:], start=made[0])
 
 
 class NoMap(nn.Module):

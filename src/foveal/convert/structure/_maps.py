@@ -32,6 +32,12 @@ class Met:
     rotary: str
     rotation: str
     scale: float
+    softcap: float | None = None
+    """Logits are kept within it by a hyperbolic tangent, before what is added."""
+
+    def logits(self, q: Tensor, k: Tensor) -> Tensor:
+        """Before what is added."""
+        return _capped((q @ k.mT) * self.scale, self.softcap)
 
 
 def tokens_in(x: Tensor, layout: str) -> Tensor:
@@ -75,14 +81,36 @@ def met_in(module: nn.Module, calls: tuple[Call, Call], runs: tuple[Run, Run]) -
     seen = [run.logits[0].reshape(logits.shape) for run in runs]
     if any(not value.isfinite().any() for value in seen):
         return "its softmax is over something else than keys"
+    softcap, seen = _uncapped(runs, seen)
     norms, rotations = list(norms_in(module, heads)), list(_rotations(calls[0]))
     for parts in _arrangements(before, [names for names, _ in sources], heads, layout):
         for norm in norms:
             for rotary, rotation in rotations:
                 scale = _scale(module, parts, layout, norm, rotary, rotation, heads, calls, runs, seen)
                 if scale is not None:
-                    return Met(parts, layout, norm, rotary, rotation, scale)
+                    return Met(parts, layout, norm, rotary, rotation, scale, softcap)
     return f"the products of {', '.join(one.path for one in before)} in {heads} heads do not make its logits"
+
+
+def _capped(logits: Tensor, softcap: float | None) -> Tensor:
+    return logits if softcap is None else softcap * (logits / softcap).tanh()
+
+
+def _uncapped(runs: tuple[Run, Run], seen: list[Tensor]) -> tuple[float | None, list[Tensor]]:
+    """Logits before they were kept within a number, and that number; None where they are not."""
+    bent = [[one.reshape(logits.shape) for one in run.bent if one.numel() == logits.numel()] for run, logits in zip(runs, seen, strict=True)]
+    if any(len(one) != 1 for one in bent):
+        return None, seen
+    inner = [one[0].double() for one in bent]
+    open_ = seen[0].isfinite() & seen[1].isfinite() & (seen[0].abs() < 1e4) & (seen[1].abs() < 1e4)
+    of_logits, of_bent = (seen[0].double() - seen[1].double())[open_], (inner[0].tanh() - inner[1].tanh())[open_]
+    if of_bent.numel() < 8 or float(of_bent.square().sum()) == 0:
+        return None, seen
+    cap = float((of_logits * of_bent).sum() / of_bent.square().sum())
+    if cap <= 0 or float((of_logits - cap * of_bent).abs().max()) > _CLOSE * float(of_logits.abs().max()):
+        return None, seen
+    cap = float(f"{cap:.5g}")
+    return cap, [torch.where(logits.isfinite() & (logits.abs() < 1e4), cap * one, logits.double()) for one, logits in zip(inner, seen, strict=True)]
 
 
 def _same(one: Map, other: Map) -> bool:

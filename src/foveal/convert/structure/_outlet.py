@@ -34,7 +34,7 @@ def returns_of(seen: Run) -> tuple[str, ...] | str | None:
             out.append("out")
         elif value is None:
             out.append("none")
-        elif isinstance(value, Tensor) and value.shape == logits.shape and logits.ndim == 4:
+        elif isinstance(value, Tensor) and value.ndim == 4 and _is_of_pairs(value, logits):
             out.append("weights")
         elif isinstance(value, Tensor) and value.ndim == 3 and value.numel() == logits.numel() and value.shape[1:] == logits.shape[-2:]:
             # samples and heads in one axis
@@ -44,3 +44,9 @@ def returns_of(seen: Run) -> tuple[str, ...] | str | None:
         else:
             return "it returns more than its output and its maps"
     return tuple(out)
+
+
+def _is_of_pairs(value: Tensor, logits: Tensor) -> bool:
+    """``(B, H, Nq, Nk)``, whether or not samples and heads are one axis where the softmax is."""
+    folded = logits.ndim == 3 and value.shape[0] * value.shape[1] == logits.shape[0]
+    return value.shape == logits.shape or (folded and value.shape[2:] == logits.shape[1:])

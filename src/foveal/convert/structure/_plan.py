@@ -73,6 +73,8 @@ class Plan:
     """Other arguments that were given and change nothing."""
     inlet: str = ""
     """The norm that the tokens go through before the maps, by path; empty where there is none."""
+    softcap: float | None = None
+    """Within what the host keeps its logits, before masks and biases."""
     drops: tuple[str, str] | None = None
     """The dropouts of the map and of the output, by paths; None where the host has none of its own and only says rates."""
 

@@ -41,6 +41,8 @@ class Run:
     """Of each of the logits, whether queries had met keys before: a product of two tensors, neither of them the weights of a map."""
     sampled: bool = False
     """Whether values were taken at points that were computed."""
+    bent: list[Tensor] = field(default_factory=list)
+    """What hyperbolic tangents were given, where it may be logits."""
     drops: list[tuple[str, int, torch.Size]] = field(default_factory=list)
     """Dropouts that were called, when, and of what."""
     output: Any = None
@@ -150,6 +152,8 @@ class _Watch(TorchFunctionMode):
         elif name in ("softmax", "_softmax") and isinstance(args[0], Tensor) and args[0].ndim >= 3:
             dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
             self._note(args[0] if dim in (-1, args[0].ndim - 1) else args[0].transpose(dim, -1).detach() * torch.nan)
+        elif name == "tanh" and isinstance(args[0], Tensor) and args[0].ndim >= 3:
+            self.out.bent.append(args[0].clone())
         return func(*args, **kwargs)
 
     def _note(self, logits: Tensor) -> None:

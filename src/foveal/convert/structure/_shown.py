@@ -12,10 +12,12 @@ from ._plan import Plan, turn_of
 from ._seen import Run, run
 from ._trace import not_one
 
-__all__ = ["ANOTHER_KIND", "NO_OUTPUT_MAP", "shown", "tokens_of"]
+__all__ = ["ANOTHER_KIND", "NO_MAPS", "NO_OUTPUT_MAP", "NO_SOFTMAX", "shown", "tokens_of"]
 
 ANOTHER_KIND = "is another kind than attention of queries and keys: its weights are made by a map of what asks, and no queries meet keys"
 
+NO_SOFTMAX = not_one(0)
+NO_MAPS = "no linear map takes its tokens"
 NO_OUTPUT_MAP = "no output map of its own follows the softmax"
 
 
@@ -24,6 +26,8 @@ def tokens_of(copy: nn.Module, call: Call) -> set[str] | str:
     seen = run(copy, call.given)
     if seen.logits and not any(seen.met):
         return f"{ANOTHER_KIND}{', over points that it samples (deformable attention)' if seen.sampled else ', as where tokens are pooled'}"
+    if any(bool(value.isnan().all()) for value in seen.logits):
+        return "its softmax is over something else than keys"
     if len(seen.logits) != 1:
         return not_one(len(seen.logits))
     names: set[str] = set()
@@ -36,7 +40,7 @@ def tokens_of(copy: nn.Module, call: Call) -> set[str] | str:
             names |= set() if found is None else set(found[0])
     if not names and others:
         return f"{others} takes something else than the tokens (or tokens and positions) of its call, as where keys are reduced or windows cut inside"
-    return names or "no linear map takes its tokens"
+    return names or NO_MAPS
 
 
 def shown(copy: nn.Module, call: Call, tokens: set[str], mask: str, ends: str) -> Plan | str:
@@ -93,6 +97,7 @@ def shown(copy: nn.Module, call: Call, tokens: set[str], mask: str, ends: str) -
         num_heads=heads,
         head_dim=inner // heads,
         scale=met.scale,
+        softcap=met.softcap,
         layout=met.layout,
         norms=met.norms,
         mask=used,
@@ -126,6 +131,6 @@ def _added(copy: nn.Module, met: Met, heads: int, call: Call, seen: Run) -> Tens
     """What is added to the products, ``(B, H, Nq, Nk)``; None where nothing is."""
     turn = turn_of(call.values[met.rotary]) if met.rotary else None
     q, k = (queries_or_keys(copy, part, met.layout, norm, turn, met.rotation, heads, seen) for part, norm in zip(met.parts[:2], met.norms, strict=True))
-    products = (q @ k.mT) * met.scale
+    products = met.logits(q, k)
     added = seen.logits[0].reshape(products.shape) - products
     return added if not added.isfinite().all() or float(added.abs().max()) > 1e-4 * float(products.abs().max()) else None

@@ -9,7 +9,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -92,7 +92,12 @@ def _or_damaged() -> Iterator[None]:
 
 def values_kept(found: Any, without: tuple[str, ...]) -> dict[str, Any]:
     """The fields of what was found of an attention, but for those that are read anew; to be compared."""
-    return {one.name: _packed(getattr(found, one.name), None) for one in fields(found) if one.name not in without}
+    return {one.name: _packed(getattr(found, one.name), None) for one in fields(found) if one.name not in without and not _is_default(found, one)}
+
+
+def _is_default(value: Any, one: Field[Any]) -> bool:
+    """What was added later is not written where it says nothing, so that what was written before is equal still."""
+    return one.default is not MISSING and type(value).__name__ in ("Kept", "Made") and bool(getattr(value, one.name) == one.default)
 
 
 def _packed(value: Any, slots: dict[int, int] | None) -> Any:
@@ -106,7 +111,10 @@ def _packed(value: Any, slots: dict[int, int] | None) -> Any:
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
     if is_dataclass(value) and type(value).__name__ in _classes():
-        return {"of": type(value).__name__, "fields": {one.name: _packed(getattr(value, one.name), slots) for one in fields(value)}}
+        return {
+            "of": type(value).__name__,
+            "fields": {one.name: _packed(getattr(value, one.name), slots) for one in fields(value) if not _is_default(value, one)},
+        }
     if isinstance(value, (tuple, list)) and (type(value) in (tuple, list, torch.Size)):
         if len(value) > 8 and all(type(one) is int for one in value):
             return {"runs": _runs(value), "list": isinstance(value, list)}

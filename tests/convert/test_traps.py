@@ -1,0 +1,111 @@
+"""What a trace of one call does not show is asked in every call, or refused: never taken as it was."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import foveal
+from foveal import InputError, SoftmaxAttention, convert_
+from tests.convert.test_hosts import stirred
+from tests.convert.traps import TRAPS, Plain
+
+
+class Around(nn.Module):
+    def __init__(self, attn: nn.Module, given: tuple[Any, ...] = ()) -> None:
+        super().__init__()
+        self.first, self.attn, self.given = nn.Linear(16, 16), attn, given
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attn(self.first(x), *self.given)
+
+
+@pytest.mark.parametrize("trap", TRAPS.values(), ids=TRAPS)
+def test_another_call_is_the_same_or_refused(trap) -> None:
+    torch.manual_seed(0)
+    model, x = stirred(Around(trap.kind(), trap.given)).eval(), torch.randn(trap.samples, 9, 16)
+    if trap.refused:
+        with pytest.raises(InputError, match=trap.refused):
+            convert_(model, SoftmaxAttention.Config(), "attn", inputs=x)
+        return
+    shapes = [(samples, count, 16) for count in trap.counts for samples in (1, 3)]
+    given = [torch.randn(shape) for shape in shapes]
+    want = model(x)
+    model.given = trap.other or trap.given
+    of_others = [model(one) for one in given]
+    model.given = trap.given
+    convert_(model, SoftmaxAttention.Config(), "attn", inputs=x)
+    torch.testing.assert_close(model(x), want, rtol=1e-4, atol=1e-5)
+    model.given, met = trap.other or trap.given, set()
+    for one, other in zip(given, of_others, strict=True):
+        try:
+            got = model(one)
+        except InputError:
+            continue
+        torch.testing.assert_close(got, other, rtol=1e-4, atol=1e-5)
+        met.add(one.shape[1])
+    assert met >= set(trap.kept)
+    if not trap.kept:
+        # or it would have been found to hold at all sizes
+        assert len(met) < len(trap.counts) or trap.samples == 1
+
+
+class DroppingAttention(Plain):
+    """What its map gives is dropped in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.drop(self.qkv(self.before(x))).unflatten(-1, (3, 4, 4)).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+
+class DroppingHeadsAttention(DroppingAttention):
+    """Queries are, once they are cut into heads."""
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.qkv(self.before(x)).unflatten(-1, (3, 4, 4)).permute(2, 0, 3, 1, 4).unbind(0)
+        return self.drop(q), k, v
+
+
+@pytest.mark.parametrize("kind", [DroppingAttention, DroppingHeadsAttention])
+def test_what_is_dropped_before_the_softmax_is_dropped_still(kind) -> None:
+    torch.manual_seed(0)
+    model, x = stirred(Around(kind())).eval(), torch.randn(2, 9, 16)
+    want = model(x)
+    convert_(model, SoftmaxAttention.Config(), "attn", inputs=x)
+    torch.testing.assert_close(model(x), want, rtol=1e-4, atol=1e-5)
+    model.train()
+    # one half of the numbers is gone in each call, another half in the next
+    assert (model(x) - model(x)).abs().mean() > 0.01
+
+
+class SetAttention(Plain):
+    """Its owner sets how sharp it is, and asks how many tokens it had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sharp, self.count = 0.5, 0
+
+    def logits(self, q: Tensor, k: Tensor) -> Tensor:
+        self.count = k.shape[-2]
+        return q @ k.mT * self.sharp
+
+
+def test_settings_are_not_set_unseen_and_nothing_stale_is_left() -> None:
+    torch.manual_seed(0)
+    model, x = stirred(Around(SetAttention())).eval(), torch.randn(2, 9, 16)
+    model(x)
+    convert_(model, SoftmaxAttention.Config(), "attn", inputs=x)
+    model.attn.sharp = 0.5
+    with pytest.raises(InputError, match=r"attn was read with sharp=0.5, and is set to 2.0; call foveal.revert_"):
+        model.attn.sharp = 2.0
+    # nine tokens are those of another call
+    with pytest.raises(AttributeError, match="count"):
+        _ = model.attn.count
+    foveal.revert_(model)
+    model.attn.sharp = 2.0
+    assert model.attn.count == 9
