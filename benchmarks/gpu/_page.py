@@ -41,7 +41,8 @@ def page(found: dict[str, Any]) -> str:
         f"Made by `python -m benchmarks.gpu` on {found['date']} in {found['minutes']} minutes:",
         f"{found['device']}, torch {found['torch']}, CUDA {found['cuda']}.",
         f"The fastest matrix product that was found: {ceilings}; shares are of it, and a training step counts as three forward passes.",
-        "Before anything was timed it was held against the same module in float64 on the processor; `error` is the largest difference, relative to the largest number.",
+        "Before anything was timed it was held against the same module in float64 on the processor;",
+        "`error` is the largest difference, relative to the largest number.",
         "",
     ]
     if found["smoke"]:
