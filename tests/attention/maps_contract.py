@@ -12,6 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import foveal
 from foveal.attention import AttentionConfig, attention_class, config_from_dict
+from foveal.testing import no_host_reads
+from foveal.testing._contract import DEVICES
 from foveal.testing._half import HALVES, errors, hold, of_autocast, sharpened, yardstick
 from foveal.testing._half import SIZES as LENGTHS
 from tests.attention.contract import assert_close
@@ -129,6 +131,21 @@ class MapContract:
         out.float().sum().backward()
         assert out.isfinite().all()
         assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters())
+
+    # -- on a device --------------------------------------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_nothing_is_read_by_the_host(self, options, device) -> None:
+        module, x = self.build(torch.float32, **options).to(device).train(), self.draw(16, 8, dtype=torch.float32, device=device, requires_grad=True)
+        module(x)
+        with no_host_reads(device):
+            module(x).sum().backward()
+
+    @pytest.mark.parametrize("device", DEVICES[1:])
+    def test_an_accelerator_gives_what_the_processor_gives(self, options, device) -> None:
+        module, x = self.build(**options), self.draw(11, 9, batch=10)
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            hold(errors(module, x, dtype, device=device), errors(yardstick(self.channels, 1, 1.0), x, dtype, device=device))
 
     # -- looking ----------------------------------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from foveal.lab.tasks import Detection
 from foveal.lab.tasks._boxes import matched
 from foveal.lab.training import Optim, Recipe, load_data, load_run, read_json
 from foveal.models import SmallDetector
+from foveal.models.detection._giou import giou_loss
 from tests.tasks.contract import DenseContract
 
 DATA = DigitScenes(source="digits", side=32, smallest=8, largest=12, most=3, train_scenes=40, val_scenes=5, test_scenes=7)
@@ -226,3 +227,16 @@ class TestDetectionRun(DenseContract):
         assert main(["inspect", str(run), str(tmp_path / "scene.png"), "--out", str(tmp_path / "out")]) == 0
         assert "prediction" in capsys.readouterr().out
         assert (tmp_path / "out" / "prediction.html").read_text().count("<img ") == 2
+
+
+def test_generalized_iou_is_torchvisions_to_the_last_bit() -> None:
+    from torchvision.ops import generalized_box_iou_loss
+
+    corners = torch.rand(2, 400, 4)
+    boxes = torch.cat([corners[..., :2], corners[..., :2] + corners[..., 2:]], -1)
+    boxes[0, :7] = boxes[1, :7]
+    found, wanted = boxes[0].clone().requires_grad_(), boxes[1]
+    ours, theirs = giou_loss(found, wanted), generalized_box_iou_loss(found, wanted, reduction="none")
+    assert torch.equal(ours, theirs)
+    assert 0 < (ours > 1).sum() < 400, "some lie apart, and some do not"
+    assert torch.equal(*(torch.autograd.grad(loss.sum(), found)[0] for loss in (ours, theirs)))

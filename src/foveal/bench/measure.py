@@ -25,12 +25,12 @@ __all__ = ["Bench", "Row", "Settings", "run_bench"]
 # here, because the processes that measure memory import this module too
 quiet_cuda()
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
 Mode = Literal["eager", "compiled"]
 Reference = Callable[[Subject], list[Tensor]]
 """What a subject should give at one size, in float64; computed once for all precisions and modes."""
-DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-TOLERANCES = {"float32": 1e-4, "bfloat16": 6e-2}
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TOLERANCES = {"float32": 1e-4, "bfloat16": 6e-2, "float16": 2e-2}
 """Largest error of a row, relative to the largest magnitude of the output."""
 
 
@@ -103,12 +103,13 @@ class Bench:
     rows: list[Row] = field(default_factory=list)
 
 
-def run_bench(settings: Settings, *, each: Callable[[Row], None] = lambda row: None) -> Bench:
+def run_bench(settings: Settings, *, each: Callable[[Row], None] = lambda row: None, device: torch.device | None = None) -> Bench:
     """Check and measure everything.
 
     Args:
         settings: what.
         each: called with every row as it is done.
+        device: where; the accelerator if None, or the CPU where there is none.
 
     Returns:
         A row for every name, size, precision and mode. A row that does not compute what it should has no times and says so in ``refused``.
@@ -116,7 +117,8 @@ def run_bench(settings: Settings, *, each: Callable[[Row], None] = lambda row: N
     Raises:
         ValueError: an unknown name, or a size that a thing cannot have; before anything is measured.
     """
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    if device is None:
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     assert device is not None, "an accelerator that is available is one"
     subjects = [subject(name, dim=settings.dim, num_heads=settings.num_heads) for name in settings.names]
     sizes = {"tokens": settings.tokens, "pixels": settings.pixels}

@@ -30,7 +30,7 @@ class _Bench:
     """Heads of attentions on tokens."""
     batch: int = 1
     """Samples of one call."""
-    precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
+    precisions: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32",)
     """Number formats to measure in."""
     modes: tuple[Literal["eager", "compiled"], ...] = ("eager",)
     """As it is, by torch.compile, or both."""

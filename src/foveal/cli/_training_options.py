@@ -3,7 +3,9 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from .._errors import InputError
 
@@ -44,6 +46,10 @@ class TrainingOptions:
     """Share of each class that is held out, where there is no val folder."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """no trains in float32; bf16 and fp16 in mixed precision."""
+    compile: Annotated[bool, tyro.conf.FlagConversionOff] = False
+    """Steps go through torch.compile: the first takes a minute or so, the others less."""
+    channels_last: Annotated[bool, tyro.conf.FlagConversionOff] = False
+    """Images and weights of convolutions lie with their channels last in memory, which suits convolutional networks on CUDA."""
     workers: int = 0
     """Processes that read images."""
 

@@ -15,8 +15,9 @@ except ImportError as error:
     raise missing_extra("pytest", "testing", "foveal.testing") from error
 
 # before they are imported, so that a failing assertion shows its numbers
-pytest.register_assert_rewrite("foveal.testing._contract", "foveal.testing._half")
+pytest.register_assert_rewrite("foveal.testing._contract", "foveal.testing._half", "foveal.testing._reads")
 
 from ._contract import DIM, HEADS, AttentionContract, assert_close, assert_equal  # noqa: E402
+from ._reads import HostRead, no_host_reads  # noqa: E402
 
-__all__ = ["DIM", "HEADS", "AttentionContract", "assert_close", "assert_equal"]
+__all__ = ["DIM", "HEADS", "AttentionContract", "HostRead", "assert_close", "assert_equal", "no_host_reads"]

@@ -12,8 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from .._errors import InputError
 from ..attention import AttentionConfig, TokenAttention, attention_class, config_from_dict, create_attention
 from ._half import HALVES, SIZES, errors, hold, of_autocast, sharpened, yardstick
+from ._reads import no_host_reads
 
 DIM, HEADS = 24, 4
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"))]
 
 
 class AttentionContract:
@@ -203,6 +205,29 @@ class AttentionContract:
         out.float().sum().backward()
         assert out.isfinite().all()
         assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters())
+
+    # -- on a device --------------------------------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_nothing_is_read_by_the_host(self, options: dict[str, Any], device: str) -> None:
+        """Each read would make it wait for the device."""
+        module = self.build(torch.float32, **options).to(device).train()
+        x = torch.randn(2, 9, DIM, device=device, requires_grad=True)
+        mask = (torch.arange(9) < 7)[None, None, None].to(device)
+        module(x)
+        with no_host_reads(device):
+            out = module(x).sum() + module(x, attn_mask=mask).sum()
+            if self.causal:
+                out = out + module(x, is_causal=True).sum()
+            out.backward()
+
+    @pytest.mark.parametrize("device", DEVICES[1:])
+    def test_an_accelerator_gives_what_the_processor_gives(self, options: dict[str, Any], device: str) -> None:
+        """Output and gradients, in three precisions, against float64 on the processor: within what softmax attention loses there."""
+        module, x = self.build(**options), self.tokens(options)
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            found, plain = (errors(one, x, dtype, device=device) for one in (module, yardstick(DIM, HEADS, 1.0)))
+            hold(found, plain, self.against_softmax)
 
     # -- looking ------------------------------------------------------------------------------------------------------------------------------
 

@@ -60,19 +60,20 @@ def yardstick(dim: int, num_heads: int, size: float) -> nn.Module:
     return sharpened(plain, size)
 
 
-def errors(module: nn.Module, x: Tensor, dtype: torch.dtype, call: Call = lambda module, x: module(x)) -> dict[str, float]:
+def errors(module: nn.Module, x: Tensor, dtype: torch.dtype, call: Call = lambda module, x: module(x), device: torch.device | str = "cpu") -> dict[str, float]:
     """Relative, by name: of the output, of the output without gradients, and of the gradient of the input and of every parameter.
 
-    ``call`` says of which part of the output.
+    ``call`` says of which part of the output, and ``device`` where it is computed in ``dtype``; float64 is of the processor.
     """
     half, x = copy.deepcopy(module).to(dtype), x.to(dtype)
     exact = copy.deepcopy(half).double()
+    half = half.to(device)
     with torch.no_grad():
-        want, plain = call(exact, x.double()), call(half, x)
+        want, plain = call(exact, x.double()), call(half, x.to(device)).cpu()
     # what is near 0 may fall on the other side of a ReLU at the end of a block, and lose its gradient
     cotangent = torch.randn(want.shape, generator=torch.Generator().manual_seed(5)).to(dtype).double() * ((plain == 0) == (want == 0))
     want_grads = _gradients(exact, x.double(), call, cotangent)[1]
-    got, grads = _gradients(half, x, call, cotangent)
+    got, grads = _gradients(half, x.to(device), call, cotangent)
     assert got.dtype == plain.dtype == dtype
     assert all(value.isfinite().all() for value in (got, plain, *grads.values())), "not finite"
     found = {"output": _apart(got, want), "output without gradients": _apart(plain, want)}
@@ -105,8 +106,8 @@ def _gradients(module: nn.Module, x: Tensor, call: Call, cotangent: Tensor) -> t
     x = x.detach().requires_grad_()
     out = call(module, x)
     inputs = {"x": x, **dict(module.named_parameters())}
-    grads = torch.autograd.grad(out, tuple(inputs.values()), cotangent.to(out.dtype), allow_unused=True)
-    return out.detach(), {name: grad for name, grad in zip(inputs, grads, strict=True) if grad is not None}
+    grads = torch.autograd.grad(out, tuple(inputs.values()), cotangent.to(out.device, out.dtype), allow_unused=True)
+    return out.detach().cpu(), {name: grad.cpu() for name, grad in zip(inputs, grads, strict=True) if grad is not None}
 
 
 def _apart(got: Tensor, want: Tensor, floor: float = 0.0) -> float:

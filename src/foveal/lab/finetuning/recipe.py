@@ -52,6 +52,8 @@ def fine_tune(
     patience: int | None = 5,
     val_fraction: float = 0.2,
     precision: Literal["no", "bf16", "fp16"] = "no",
+    compile: bool = False,
+    channels_last: bool = False,
     workers: int = 0,
     seed: int = 0,
 ) -> Recipe:
@@ -84,6 +86,8 @@ def fine_tune(
         patience: evaluations without a better one after which training ends; None for never.
         val_fraction: of each class, where there is no validation folder.
         precision: ``no`` is float32.
+        compile: steps go through ``torch.compile``.
+        channels_last: images and weights of convolutions lie with their channels last in memory.
         workers: processes that read images.
         seed: of the new head, order, augmentation and the validation split.
 
@@ -150,6 +154,8 @@ def fine_tune(
         checkpoint_every=max(per_epoch, 50),
         patience=patience,
         precision=precision,
+        compile=compile,
+        channels_last=channels_last,
         workers=workers,
         seed=seed,
     )

@@ -62,8 +62,8 @@ KEPT = 2
 
 
 def fingerprint(recipe: Mapping[str, Any]) -> str:
-    """A short hash of what decides the course of a run. How it is watched does not belong to it."""
-    watching = ("trackers", "workers", "eval_every", "checkpoint_every")
+    """A short hash of what decides the course of a run. How it is watched, and how a machine computes the same, does not belong to it."""
+    watching = ("trackers", "workers", "eval_every", "checkpoint_every", "compile", "channels_last", "tf32", "fused")
     decisive = _as_of_then({key: value for key, value in recipe.items() if key not in watching}, _LATER)
     decisive |= {part: _as_of_then(decisive[part], later) for part, later in _LATER_IN.items() if part in decisive}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

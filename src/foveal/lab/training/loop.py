@@ -21,6 +21,7 @@ from .opening import Run
 from .phases import OpenPhase
 from .progress import Progress
 from .reading import to_json
+from .speed import channels_last, matmul_precision
 from .stopping import Stopping, signals
 
 __all__ = ["Interrupted", "train"]
@@ -89,7 +90,9 @@ def _step(run: Run, step: int) -> tuple[Any, Any]:
         for _ in range(phase.phase.steps * recipe.optim.accumulate):
             if phase.phase.batches:
                 batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
-            _micro_step(run, phase, *batch)
+                batch = channels_last(batch) if recipe.channels_last else batch
+            with matmul_precision(recipe, accelerator.device):
+                _micro_step(run, phase, *batch)
     if run.ema is not None:
         run.ema.update(run.model, step=step)
     return batch

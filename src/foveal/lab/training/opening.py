@@ -26,6 +26,7 @@ from .phases import OpenPhase, PartEma, open_phases
 from .reading import Damaged, cut_history, read_history, to_json, write_json
 from .recipe import Recipe
 from .resuming import restore_state
+from .speed import settled
 
 __all__ = ["Run", "check_folder_is_new", "check_recipe", "make_accelerator", "open_run"]
 
@@ -123,6 +124,7 @@ def make_accelerator(recipe: Recipe, run: Path) -> Accelerator:
         gradient_accumulation_steps=recipe.optim.accumulate,
         log_with=list(recipe.trackers) or None,
         project_dir=run,
+        dynamo_backend="inductor" if recipe.compile else None,
     )
     world = accelerator.num_processes
     if recipe.batch_size % (world * recipe.optim.accumulate):
@@ -136,14 +138,17 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path
     Raises:
         ValueError: see :func:`foveal.lab.training.fit`.
     """
+    recipe, said = settled(recipe, accelerator.device)
     bundle = load_data(recipe.data)
     recipe.task.check_data(bundle)
     newest = read_newest(run, recipe.to_dict())
     if newest is not None:
         check_classes(run, bundle)
     model = build_model(recipe, bundle)
+    if recipe.channels_last:
+        model.to(memory_format=torch.channels_last)
     phases = open_phases(model, recipe, accelerator)
-    first, notes = 0, list(bundle.notes)
+    first, notes = 0, [*said, *bundle.notes]
     if newest is None:
         _fit_dictionaries(model, bundle.train, recipe, accelerator.device)
         notes += recipe.model.begin_(model, bundle.train, recipe.seed)

@@ -122,6 +122,14 @@ class Recipe:
     """Start from the weights that softmax attention would start from, wherever it has the same."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """no trains in float32; bf16 and fp16 in mixed precision."""
+    compile: bool = False
+    """Steps go through torch.compile: the first takes a minute or so, the others less. Evaluation does not."""
+    channels_last: bool = False
+    """Images and weights of convolutions lie with their channels last in memory, which suits convolutional networks on CUDA."""
+    tf32: bool | None = None
+    """Products of float32 matrices in TF32, on CUDA; yes there and no elsewhere if None. Evaluation stays in float32."""
+    fused: bool | None = None
+    """PyTorch's fused optimizer; yes on CUDA and no elsewhere if None. LAMB has none."""
     workers: int = 0
     """Processes that read data; 0 reads in the training process, best for sets that lie in memory."""
     trackers: tuple[str, ...] = ("tensorboard",)
@@ -142,6 +150,8 @@ class Recipe:
             raise InputError(f"nesterov is of sgd alone, got optimizer {self.optim.optimizer}")
         if self.optim.eps is not None and self.optim.optimizer == "sgd":
             raise InputError(f"eps is of adamw, adam and lamb, got optimizer {self.optim.optimizer}; leave it out")
+        if self.fused and self.optim.optimizer == "lamb":
+            raise InputError("LAMB has no fused form; leave fused out, or choose another optimizer")
         if (self.optim.schedule == "steps") != bool(self.optim.milestones):
             raise InputError(f"milestones are shares between 0 and 1, of the schedule steps and of no other, got {self.optim.milestones}")
 

@@ -23,11 +23,9 @@ from .._config import register_model
 from ..mixing import FeatureMapConfig
 from ..segmentation._size import pad_to
 from ..segmentation.small import stack
+from ._giou import giou_loss
 
 __all__ = ["SmallDetector", "SmallDetectorNet"]
-
-_NEAR = torch.tensor([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)])
-"""The cells at and around a center."""
 
 
 class SmallDetectorNet(nn.Module):
@@ -104,16 +102,13 @@ class SmallDetectorNet(nn.Module):
     # -- training ---------------------------------------------------------------------------------------------------------------------------------
 
     def _losses(self, found: dict[str, Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        from torchvision.ops import generalized_box_iou_loss
-
         logits = found["heat"]
         _, classes, high, wide = logits.shape
         owner = torch.cat([torch.full_like(target["labels"], index) for index, target in enumerate(targets)])
         labels = torch.cat([target["labels"] for target in targets])
         boxes = torch.cat([target["boxes"] for target in targets]).float()
         count = max(len(labels), 1)
-        limit = torch.tensor([high, wide], device=logits.device) - 1
-        centers = ((boxes[:, [1, 0]] + boxes[:, [3, 2]]) / 2 / self.stride).long().clamp(min=torch.zeros_like(limit), max=limit)
+        centers = _within(((boxes[:, [1, 0]] + boxes[:, [3, 2]]) / 2 / self.stride).long(), high, wide)
 
         truth = logits.new_zeros(len(targets) * classes, high, wide)
         spread = (boxes[:, 2:] - boxes[:, :2]).clamp_min(1) / (6 * self.stride)
@@ -127,11 +122,12 @@ class SmallDetectorNet(nn.Module):
         center = truth == 1
         heat = torch.where(center, right * wrong.exp().square(), wrong * right.exp().square() * (1 - truth).pow(4)).sum() / -count
 
-        near = (centers[:, None] + _NEAR.to(centers.device)).clamp(min=torch.zeros_like(limit), max=limit)
+        steps = torch.arange(-1, 2, device=centers.device)
+        near = _within(centers[:, None] + torch.cartesian_prod(steps, steps), high, wide)
         which = owner[:, None].expand(near.shape[:2])
         sides = found["sides"][which, :, near[..., 0], near[..., 1]]
         offered = _boxes(near, sides, self.stride)
-        box = generalized_box_iou_loss(offered.flatten(0, 1), boxes[:, None].expand_as(offered).flatten(0, 1), reduction="sum") / (len(_NEAR) * count)
+        box = giou_loss(offered.flatten(0, 1), boxes[:, None].expand_as(offered).flatten(0, 1)).sum() / (near.shape[1] * count)
         losses = {"heat": heat, "box": self.box_weight * box}
         if self.weights is not None and len(labels):
             losses["mask"] = self._mask_loss(found, targets, owner, centers, boxes)
@@ -171,6 +167,12 @@ class SmallDetectorNet(nn.Module):
             logits = _summed(found["weights"][:, at[:, 0], at[:, 1]].T, found["prototypes"].expand(len(kept), -1, -1, -1), whole)
             out["masks"] = ((logits > 0) & _inside(out["boxes"], whole))[:, : size[0], : size[1]]
         return out
+
+
+def _within(cells: Tensor, high: int, wide: int) -> Tensor:
+    """Rows and columns ``(…, 2)``, moved into the map."""
+    rows, columns = cells.unbind(-1)
+    return torch.stack([rows.clamp(0, high - 1), columns.clamp(0, wide - 1)], -1)
 
 
 def _boxes(cells: Tensor, sides: Tensor, stride: int) -> Tensor:

@@ -51,17 +51,20 @@ class QuestionReader(nn.Module):
             ValueError: a word of an answer is not in the vocabulary; clips without frames.
         """
         ids = self._words(inputs)
-        # asked on the CPU alone: elsewhere the answer would have to be waited for
-        if answers.device.type == "cpu" and answers.numel() and int(answers.max()) >= self.vocabulary:
+        given = torch.cat([ids, answers.clamp_min(0)], dim=1)
+        try:
+            if self.video is None:
+                assert self.alone is not None, "there without a video"
+                out = self.alone(input_ids=given)
+            else:
+                out = self.video(given, self.seen(inputs))
+        except IndexError as error:
+            # not asked before, as a device would have to be waited for
+            if answers.max() < self.vocabulary:
+                raise
             raise InputError(
                 f"answers have the word {int(answers.max())}, and the vocabulary has {self.vocabulary} words; give a model of the set's vocabulary"
-            )
-        given = torch.cat([ids, answers.clamp_min(0)], dim=1)
-        if self.video is None:
-            assert self.alone is not None, "there without a video"
-            out = self.alone(input_ids=given)
-        else:
-            out = self.video(given, self.seen(inputs))
+            ) from error
         return out.logits[:, ids.shape[1] - 1 : -1]
 
     @torch.no_grad()
@@ -107,15 +110,15 @@ class QuestionReader(nn.Module):
         return int(language.config.vocab_size)
 
     def _words(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        question, row = inputs["question"], [self.begin]
+        question, row = inputs["question"], [(self.begin, 1)]
         if self.video is not None:
             _, _, frames, tokens, _ = inputs["layers"].shape
             prefix: Any = self.video.tower.num_prefix_tokens
             if self.video.video_token is not None:
-                row += [self.video.video_token] * (frames * (tokens - int(prefix) if self.video.tokens == "patches" else 1))
+                row.append((self.video.video_token, frames * (tokens - int(prefix) if self.video.tokens == "patches" else 1)))
             if self.video.probe_token is not None and self.video.probes is not None:
-                row += [self.video.probe_token] * self.video.probes.num_probes
-        return torch.cat([torch.tensor(row, device=question.device).expand(len(question), -1), question], dim=1)
+                row.append((self.video.probe_token, self.video.probes.num_probes))
+        return torch.cat([*(question.new_full((len(question), count), token) for token, count in row), question], dim=1)
 
 
 def _frames(inputs: Mapping[str, Tensor]) -> Tensor:
