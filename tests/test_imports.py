@@ -13,7 +13,7 @@ import foveal
 ROOT = Path(foveal.__file__).parent
 PARTS = {"functional": 1, "attention": 2, "convert": 3, "analysis": 4, "models": 4, "official": 5, "timm": 6, "hub": 7, "export": 8, "bench": 8, "testing": 8}
 PARTS |= {"__version__": 0, "_moved": 0.3, "_errors": 0.2, "_fx": 0.5, "_console": 0.5, "_ranges": 0.5, "_registry": 1}
-PARTS |= {"_files": 0.5, "_param_groups": 0.5, "_fits": 0.5, "_machine": 0.5, "_weights": 0.5, "_extensions": 0.4, "_renamed": 0.4, "_old_members": 0.45}
+PARTS |= {"_files": 0.45, "_param_groups": 0.5, "_fits": 0.5, "_machine": 0.5, "_weights": 0.5, "_extensions": 0.4, "_renamed": 0.4, "_old_members": 0.45}
 LAB = {"lab": 10, "lab.data": 11, "lab.networks": 11.5, "lab.tasks": 12, "lab.training": 13, "lab.inspect": 13.5}
 LAB |= {"lab.finetuning": 13.7} | dict.fromkeys(("lab.compare", "lab.recipes", "lab.catalogue"), 14)
 LAB |= {"lab.study": 15}

@@ -234,6 +234,7 @@ def _outcome(call: Callable[[], Any]) -> list[Tensor]:
     return [part.detach() for part in (out if isinstance(out, (tuple, list)) else [out])]
 
 
+@cache
 def _ceiling(dtype: torch.dtype, device: torch.device) -> float:
     """Multiply-adds a second of the fastest product."""
     product, work = fastest_product(dtype, device)
