@@ -84,9 +84,8 @@ class Browser:
 
     def place(self, selector: str) -> tuple[float, float]:
         """The middle of an element, brought into view."""
-        x, y = self(
-            f"(e => (e.scrollIntoView({{block: 'center'}}), e = e.getBoundingClientRect(), [e.x + e.width / 2, e.y + e.height / 2]))(document.querySelector({selector!r}))"
-        )
+        script = "(e => (e.scrollIntoView({block: 'center'}), e = e.getBoundingClientRect(), [e.x + e.width / 2, e.y + e.height / 2]))"
+        x, y = self(f"{script}(document.querySelector({json.dumps(selector)}))")
         return x, y
 
     def point(self, selector: str) -> None:

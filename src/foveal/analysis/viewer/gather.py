@@ -110,8 +110,8 @@ def view_model(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"the maps of \d+ attentions that ran are missing")
         try:
-            found = attention_maps(model, inputs, where=pairs if summaries else where, reduce=keep)
-            viewed.notes += [f"{layer} is not shown: {reason}" for layer, reason in found.missing.items()]
+            missing = attention_maps(model, inputs, where=pairs if summaries else where, reduce=keep).missing
+            viewed.notes += [f"{layer} is not shown: {reason}" for layer, reason in missing.items()]
         except InputError:
             if not summaries:
                 raise

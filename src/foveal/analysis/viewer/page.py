@@ -31,6 +31,8 @@ __all__ = ["LIMIT", "AttentionPage", "write_page"]
 
 LIMIT = 6_000_000
 """Bytes that a page has at most, as long as coarser steps help."""
+_SAME_CUT = 0.98
+"""Correlation of two small gray pictures above which they show the same."""
 _SCRIPTS = ("store", "tokens", "colors", "patches", "tiles", "closeup", "controls", "sheet", "main")
 
 
@@ -60,12 +62,12 @@ class AttentionPage:
         return f'<iframe title="attention maps" style="{frame}" srcdoc="{html.escape(self.html)}"></iframe>'
 
 
-def write_page(models: Sequence[ViewedModel], image: Tensor, *, title: str, limit: int = LIMIT) -> AttentionPage:
+def write_page(models: Sequence[ViewedModel], images: Sequence[Tensor], *, title: str, limit: int = LIMIT) -> AttentionPage:
     """Make the page of one model, or of two side by side.
 
     Args:
         models: one or two, of the same image.
-        image: as a model takes it, ``(C, H, W)``; it is stretched for looking.
+        images: that image as each model took it, ``(C, H, W)``. The first is shown, stretched for looking; of another cut in the second the page speaks.
         title: of the page.
         limit: bytes. Weights are stored in coarser steps where the page would have more; the page says in how many.
 
@@ -74,7 +76,10 @@ def write_page(models: Sequence[ViewedModel], image: Tensor, *, title: str, limi
     """
     if not 1 <= len(models) <= 2:
         raise InputError(f"the viewer shows one model, or two side by side, got {len(models)}")
-    photo = _picture(image)
+    image, photo = images[0], _picture(images[0])
+    notes = [model.notes for model in models]
+    if len(models) == 2 and _other_cut(*images):
+        notes[1] = [*notes[1], "this model was given another cut of the photograph than the one shown: patches of the two do not lie on one another exactly"]
     for steps in STEPS:
         store = Store(steps)
         about = {
@@ -82,7 +87,7 @@ def write_page(models: Sequence[ViewedModel], image: Tensor, *, title: str, limi
             "aspect": image.shape[-1] / image.shape[-2],
             "photo": photo,
             "grid": list(max((model.grid for model in models), key=math.prod)),
-            "models": [_model(model, store) for model in models],
+            "models": [_model(model, said, store) for model, said in zip(models, notes, strict=True)],
         }
         about |= {"steps": steps, "error": store.error, "rows": store.rows}
         page = _assembled(title, about, store.packed())
@@ -91,11 +96,11 @@ def write_page(models: Sequence[ViewedModel], image: Tensor, *, title: str, limi
     return AttentionPage(page, steps, store.error)
 
 
-def _model(model: ViewedModel, store: Store) -> dict[str, Any]:
+def _model(model: ViewedModel, notes: list[str], store: Store) -> dict[str, Any]:
     layers = [_layer(layer, store) for layer in model.layers]
     return {
         "name": model.name,
-        "notes": model.notes,
+        "notes": notes,
         "prefix": model.prefix,
         "looks": model.looks,
         "answers": model.answers,
@@ -118,6 +123,14 @@ def _lies(layout: Layout | None) -> dict[str, Any] | None:
     if layout is None:
         return None
     return {"prefix": layout.num_prefix_tokens, "grid": list(layout.grid), "suffix": layout.num_suffix_tokens, "looks": layout.looks}
+
+
+def _other_cut(first: Tensor, second: Tensor) -> bool:
+    """Whether two inputs show different parts of a photograph; how they were standardized does not matter."""
+    small = [torch.nn.functional.interpolate(image[None].float().cpu(), (32, 32), mode="area")[0].mean(0).flatten() for image in (first, second)]
+    together = torch.corrcoef(torch.stack(small))[0, 1]
+    # one color all over has no correlation
+    return bool(together < _SAME_CUT)
 
 
 def _picture(image: Tensor) -> str:

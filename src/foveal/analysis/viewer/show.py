@@ -60,7 +60,7 @@ def show(
     called = list(names) if names is not None else [_name(one) for one in models]
     inputs = [_ready(one, image) for one in models]
     viewed = [view_model(one, given, name=name, where=where, labels=labels, truth=truth) for one, given, name in zip(models, inputs, called, strict=True)]
-    return write_page(viewed, inputs[0][0], title=title or " and ".join(called), limit=limit)
+    return write_page(viewed, [given[0] for given in inputs], title=title or " and ".join(called), limit=limit)
 
 
 def _name(model: nn.Module) -> str:

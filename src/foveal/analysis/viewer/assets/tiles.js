@@ -14,9 +14,9 @@ class Tiles {
     this.table.style.setProperty("--columns", this.columns + 1);
     this.table.querySelector("button").tabIndex = 0;
     this.table.addEventListener("keydown", (event) => this.key(event));
-    this.reading = make("p", { class: "reading soft" });
+    this.reading = make("p", { class: "reading soft" }, "Point at a map to read it, click to see it close up.");
     this.element = make("section", { class: "model" },
-      make("h2", {}, model.name), answers(model), through, make("div", { class: "scroll" }, this.table), this.reading,
+      make("h2", {}, model.name), make("div", { class: "front" }, through, answers(model)), this.reading, make("div", { class: "scroll" }, this.table),
       model.notes.length ? make("ul", { class: "notes soft" }, ...model.notes.map((note) => make("li", {}, note))) : null);
   }
 
