@@ -31,10 +31,10 @@ function largest(values) {
   return most;
 }
 
-// Values from 0 to most, or signed from -most to most, a pixel each.
+// Values from 0 to most, or signed from -most to most, a pixel each. So small and so often written, a canvas is best kept off the graphics card.
 function paint(canvas, values, grid, most, signed, color) {
   [canvas.height, canvas.width] = grid;
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: true });
   const pixels = context.createImageData(canvas.width, canvas.height);
   const colors = RAMPS[signed ? "signed" : color];
   for (let at = 0; at < values.length; at++) {
