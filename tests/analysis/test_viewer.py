@@ -1,6 +1,8 @@
 """What the viewer's page holds: weights as the model made them, to the error that it states; who looks and at what; and the sizes that were promised."""
 
 import base64
+import io
+import itertools
 import json
 import re
 import zlib
@@ -18,6 +20,7 @@ from foveal.analysis import attention_maps, rollout
 from foveal.analysis.viewer import AttentionPage, show, view_model, write_page
 from foveal.analysis.viewer._stored import Store
 from foveal.models import ViT
+from foveal.models.timesformer import TimeSformer
 
 
 def vit(name: str = "test_vit", sharp: float = 6.0, **options) -> nn.Module:
@@ -185,7 +188,7 @@ def test_pooling_heads_windows_and_large_maps(monkeypatch) -> None:
     one = view_model(windows, torch.randn(1, 3, 56, 56))
     assert [layer.name for layer in one.layers] == ["layers.1.blocks.0.attn"]
     assert "layers.0.blocks.0.attn is not shown: it attends in 4 windows, and not over the image" in one.notes
-    monkeypatch.setattr("foveal.analysis.viewer.gather.LARGEST", 100)
+    monkeypatch.setattr("foveal.analysis.viewer.viewed.LARGEST", 100)
     with pytest.raises(InputError, match="more than the 100 that a page takes"):
         view_model(vit(), IMAGE[None])
 
@@ -242,3 +245,49 @@ def test_the_model_is_left_as_it_was_and_the_page_needs_nothing_else(tmp_path) -
     assert page._repr_html_().startswith("<iframe")
     assert "<script" not in page._repr_html_()
     assert repr(page) == f"AttentionPage(steps={page.steps}, error={page.error!r})"
+
+
+@pytest.mark.parametrize("attention", ["softmax", "denoising"])
+def test_videos_by_what_a_patch_looks_at(attention) -> None:
+    clip = torch.randn(1, 3, 4, 32, 32, generator=torch.Generator().manual_seed(2))
+    sizes = {"num_frames": 4, "img_size": 32, "patch_size": 16, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 5}
+
+    def maps(kind):
+        torch.manual_seed(0)
+        model = TimeSformer(attention=attention, attention_type=kind, **sizes).eval()
+        return view_model(model, clip), attention_maps(model, clip), model
+
+    joint, want, model = maps("joint_space_time")
+    which = "positive" if attention == "denoising" else "combined"
+    assert [(layer.frames, layer.axis, layer.keys.grid) for layer in joint.layers] == [(4, "all", (2, 2))] * 2
+    assert torch.equal(joint.layers[0].maps[which], want["blocks.0.attn"][which][0])
+    assert joint.rollout.frames == 4
+    about, _ = read(show(model, clip))
+    assert len(about["photos"]) == 4
+    assert len(set(about["photos"])) == 4
+    divided, want, _ = maps("divided_space_time")
+    # four frames of four patches: the name tells time from space
+    assert [(layer.name, layer.axis, layer.frames) for layer in divided.layers[:2]] == [("blocks.0.temporal_attn", "time", 4), ("blocks.0.attn", "space", 4)]
+    time, space = (want[layer.name][which] for layer in divided.layers[:2])
+    for frame, patch, head in itertools.product(range(4), range(4), range(3)):
+        assert torch.equal(divided.layers[0].maps[which][head, patch * 4 + frame], time[patch, head, frame])
+        assert torch.equal(divided.layers[1].maps[which][frame * 3 + head, 1 + patch], space[frame, head, 1 + patch])
+    if attention == "denoising":
+        assert [len(layer.lambdas) for layer in divided.layers[:2]] == [3, 3]
+    assert any("no rollout" in note for note in divided.notes)
+
+
+def test_videos_of_transformers_come_frames_first() -> None:
+    from transformers import VideoMAEConfig, VideoMAEForVideoClassification
+
+    torch.manual_seed(0)
+    config = VideoMAEConfig(image_size=32, patch_size=16, num_frames=8, tubelet_size=2, hidden_size=24, num_hidden_layers=2, num_attention_heads=2)
+    model = VideoMAEForVideoClassification(config).eval()
+    clip = torch.arange(8.0).view(1, 8, 1, 1, 1).expand(1, 8, 3, 32, 32).contiguous()
+    about, _ = read(show(model, clip))
+    layer = about["models"][0]["layers"][0]
+    assert (layer["frames"], layer["axis"], layer["keys"]["prefix"], layer["keys"]["grid"]) == (4, "all", 0, [2, 2])
+    # a frame of tokens is a tube of two, of which the later is shown
+    shades = [np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))).mean() for uri in about["photos"]]
+    assert shades == pytest.approx([255 * n / 6 for n in (0, 2, 4, 6)], abs=1)
+    assert len(about["models"][0]["answers"]) == 2

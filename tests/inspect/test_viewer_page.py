@@ -14,6 +14,7 @@ from PIL import Image
 import foveal
 from foveal.analysis import attention_maps, rollout
 from foveal.analysis.viewer import show
+from foveal.models.timesformer import TimeSformer
 from tests.browser import Browser, chromium, opened
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="needs the browser chromium, which is not installed: apt install chromium")
@@ -241,6 +242,44 @@ def test_signed_maps_slots_and_two_models(browser, pages, models) -> None:
     used = browser("(e => [e.hidden, e.querySelector('canvas').width, Number(e.querySelector('data').value)])(document.querySelectorAll('.used')[1])")
     assert used == [False, COLUMNS, pytest.approx(slots[2:, 9].max().item(), abs=error)]
     assert browser("document.querySelectorAll('.line')[1].textContent").startswith("slot 9: ")
+    assert not browser.complaints()
+
+
+@pytest.mark.parametrize("kind", ["joint_space_time", "divided_space_time"])
+def test_a_video_with_a_slider(browser, tmp_path, kind) -> None:
+    torch.manual_seed(0)
+    sizes = {"num_frames": 3, "img_size": 32, "patch_size": 16, "embed_dim": 48, "depth": 1, "num_heads": 3, "num_classes": 5}
+    model = TimeSformer(attention_type=kind, **sizes).eval()
+    clip = torch.randn(1, 3, 3, 32, 32)
+    browser.view(1440)
+    browser.events.clear()
+    browser.open(show(model, clip).save(tmp_path / "video.html"))
+    maps = {name: value["combined"] for name, value in attention_maps(model, clip).items()}
+
+    def frame(number: int) -> None:
+        browser(f"(e => (e.value = {number}, e.dispatchEvent(new Event('input', {{bubbles: true}}))))(document.querySelector('[name=frame]'))")
+
+    frame(1)
+    browser.click(patch(1, 0))
+    assert browser("document.getElementById('asked-name').textContent") == "patch in row 2, column 1, frame 2"
+    error = browser("foveal.about.error") * 4.01 + 1e-6
+    browser("document.querySelector(\"[aria-label='blocks.0.attn, head 2']\").click()")
+    for number in range(3):
+        frame(number)
+        named, most, _ = shown(browser)
+        if kind == "joint_space_time":
+            row = maps["blocks.0.attn"][0, 2, 1 + 4 + 2]
+            assert named["on patches of this frame"] == pytest.approx(row[1 + 4 * number :][:4].sum().item(), abs=error)
+            assert named["on patches of other frames"] == pytest.approx((row[1:].sum() - row[1 + 4 * number :][:4].sum()).item(), abs=2 * error)
+        elif number == 1:
+            assert named["on patches of this frame"] == pytest.approx(maps["blocks.0.attn"][1, 2, 3, 1:].sum().item(), abs=error)
+        else:
+            assert named == {}, "within a frame nothing of another is seen"
+    if kind == "divided_space_time":
+        browser("document.querySelector(\"[aria-label='blocks.0.temporal_attn, head 2']\").click()")
+        _, most, _ = shown(browser)
+        row = maps["blocks.0.temporal_attn"][2, 2, 1]
+        assert dict(most) == {f"frame {n + 1}": pytest.approx(row[n].item(), abs=error) for n in range(3)}
     assert not browser.complaints()
 
 

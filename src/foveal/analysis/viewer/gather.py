@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,54 +12,13 @@ from ...convert import Where, matcher
 from ..layout import Layout, token_layout
 from ..maps import attention_maps, call, evaluating, summary_maps
 from ..rollout import rollout
+from ._clips import clip_layer, frame_layout
+from .viewed import ViewedLayer, ViewedModel, refuse_large, strengths_of
 
-__all__ = ["ViewedLayer", "ViewedModel", "view_model"]
+__all__ = ["view_model"]
 
-LARGEST = 2**23
-"""Entries of one map of one layer; larger ones are left out, and said."""
 SHOWN_CHANNELS = 12
 """Of the channels or slots of a block on feature maps: those that vary most over the image."""
-
-
-@dataclass
-class ViewedLayer:
-    """The maps of one layer."""
-
-    name: str
-    maps: dict[str, Tensor]
-    """By name, ``(H, Nq, Nk)``."""
-    queries: Layout | None
-    """Where who looks lies; None where one query looks for all, as in a pooling head."""
-    keys: Layout
-    """Where the keys of ``positive``, ``negative`` and ``combined`` lie; those of all others lie nowhere."""
-    lambdas: list[float] | None = None
-    """By head, where ``combined`` is ``positive − λ · negative`` and so need not be kept."""
-    heads: list[str] = field(default_factory=list)
-    """What the maps are of, where that is not heads by number."""
-
-
-@dataclass
-class ViewedModel:
-    """A model and what it made of one image."""
-
-    name: str
-    layers: list[ViewedLayer]
-    rollout: ViewedLayer | None = None
-    notes: list[str] = field(default_factory=list)
-    prefix: list[str] = field(default_factory=list)
-    """What the tokens in front of the grid are called."""
-    looks: str = ""
-    """Who looks where no patch is named, in words."""
-    answers: list[tuple[str, float]] = field(default_factory=list)
-    """The likeliest classes with their probabilities; none of a model without logits, or that has not learned anything."""
-    truth: tuple[str, float, int] | None = None
-    """The true class, its probability, and the place that it takes among the answers, from 1."""
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """The finest that is looked from, or where no patch looks, at."""
-        grids = [layer.queries.grid for layer in self.layers if layer.queries is not None] or [layer.keys.grid for layer in self.layers]
-        return max(grids, key=lambda grid: grid[0] * grid[1])
 
 
 def view_model(
@@ -77,7 +35,7 @@ def view_model(
 
     Args:
         model: ours, converted, or anybody's; it is left as it was.
-        inputs: one image as the model takes it, ``(1, C, H, W)``.
+        inputs: one image as the model takes it, ``(1, C, H, W)``; or one video, ``(1, C, T, H, W)``, of transformers ``(1, T, C, H, W)``.
         name: how the page calls it; the class of the model if None.
         where: which attentions, as in :func:`foveal.convert_`.
         labels: names of classes, by index.
@@ -87,11 +45,12 @@ def view_model(
     Raises:
         ValueError: no attention is chosen or seen; none is over the whole image; a true class that is none of the labels.
     """
-    if inputs.ndim != 4 or len(inputs) != 1:
-        raise InputError(f"the viewer looks at one image, (1, C, H, W), got {tuple(inputs.shape)}; give one image at a time")
+    if inputs.ndim not in (4, 5) or len(inputs) != 1:
+        raise InputError(f"the viewer looks at one image, (1, C, H, W), or one video, got {tuple(inputs.shape)}; give one image at a time")
     named = dict(enumerate(labels)) if isinstance(labels, Sequence) else dict(labels or {})
     index = _truth(truth, named)
     size = (inputs.shape[-2], inputs.shape[-1])
+    frame = frame_layout(model, size) if inputs.ndim == 5 else None
     viewed = ViewedModel(name or type(model).__name__, [])
     chosen = matcher(where, model)
 
@@ -103,7 +62,7 @@ def view_model(
 
     def keep(layer: str, maps: dict[str, Tensor]) -> None:
         try:
-            viewed.layers.append(_layer(model, layer, maps, size))
+            viewed.layers.append(_layer(model, layer, maps, size) if frame is None else clip_layer(layer, maps, frame))
         except InputError as error:
             viewed.notes.append(f"{layer} is not shown: {error}")
 
@@ -122,7 +81,7 @@ def view_model(
     if not viewed.layers:
         raise InputError(f"no layer has maps over the whole image; {'; '.join(viewed.notes)}")
     _name_tokens(model, viewed)
-    _through_layers(model, inputs, pairs if summaries else where, viewed)
+    _through_layers(model, inputs, pairs if summaries else where, viewed, frame)
     if trained:
         _answer(model, inputs, named, index, viewed)
     else:
@@ -134,27 +93,16 @@ def _layer(model: nn.Module, name: str, maps: dict[str, Tensor], size: tuple[int
     combined = maps["combined"]
     if len(combined) != 1:
         raise InputError(f"it attends in {len(combined)} windows, and not over the image")
-    if combined[0].numel() > LARGEST:
-        raise InputError(f"its maps have {combined[0].numel():,} entries, more than the {LARGEST:,} that a page takes; give a smaller image")
+    refuse_large(combined)
     queries, keys = combined.shape[-2:]
     at = token_layout(model, keys, size)
     own = None if queries == 1 else at if queries == keys else token_layout(model, queries, size)
     # copied, for a view would keep what it is a view of
     kept = {which: value[0].detach().float().cpu().clone() for which, value in maps.items() if value.shape[:3] == combined.shape[:3]}
-    strengths = _strengths(kept)
+    strengths = strengths_of(kept)
     if strengths is not None:
         del kept["combined"]
     return ViewedLayer(name, kept, own, at, strengths)
-
-
-def _strengths(maps: dict[str, Tensor]) -> list[float] | None:
-    """λ of each head, if the combination is the difference of the two maps by λ, to rounding."""
-    if not {"positive", "negative", "combined"} <= set(maps):
-        return None
-    positive, negative, combined = (maps[which].double() for which in ("positive", "negative", "combined"))
-    strengths = ((positive - combined) * negative).sum((-2, -1)) / negative.square().sum((-2, -1)).clamp_min(torch.finfo(torch.float64).tiny)
-    rest = (positive - strengths[:, None, None] * negative - combined).abs().max()
-    return strengths.tolist() if rest <= 1e-5 * combined.abs().max() else None
 
 
 def _summary(name: str, maps: Tensor) -> ViewedLayer:
@@ -189,7 +137,7 @@ def _has_class_token(model: nn.Module, layout: Layout) -> bool:
     return any(isinstance(getattr(module, name, None), Tensor) for module in model.modules() for name in names)
 
 
-def _through_layers(model: nn.Module, inputs: Tensor, where: Where, viewed: ViewedModel) -> None:
+def _through_layers(model: nn.Module, inputs: Tensor, where: Where, viewed: ViewedModel, frame: Layout | None) -> None:
     signed = any("negative" in layer.maps for layer in viewed.layers)
     try:
         kinds: Any = ("positive", "negative", "combined") if signed else ("positive",)
@@ -197,11 +145,12 @@ def _through_layers(model: nn.Module, inputs: Tensor, where: Where, viewed: View
         # unsigned layers are the same under all of them
         flows = flows if signed else {"combined": flows["positive"]}
         tokens = next(iter(flows.values())).shape[-1]
-        layout = token_layout(model, tokens, (inputs.shape[-2], inputs.shape[-1]))
+        layout = token_layout(model, tokens, (inputs.shape[-2], inputs.shape[-1])) if frame is None else frame
+        frames = (tokens - layout.num_prefix_tokens - layout.num_suffix_tokens) // (layout.grid[0] * layout.grid[1])
     except InputError as error:
         viewed.notes.append(f"no rollout: {error}")
     else:
-        viewed.rollout = ViewedLayer("rollout", flows, layout, layout, heads=["rollout"])
+        viewed.rollout = ViewedLayer("rollout", flows, layout, layout, heads=["rollout"], frames=frames)
 
 
 def _truth(truth: int | str | None, labels: Mapping[int, str]) -> int | None:

@@ -25,7 +25,7 @@ except ImportError as missing:
 from ..layout import Layout
 from ..pictures import to_pixels
 from ._stored import STEPS, Store
-from .gather import ViewedLayer, ViewedModel
+from .viewed import ViewedLayer, ViewedModel
 
 __all__ = ["LIMIT", "AttentionPage", "write_page"]
 
@@ -67,7 +67,8 @@ def write_page(models: Sequence[ViewedModel], images: Sequence[Tensor], *, title
 
     Args:
         models: one or two, of the same image.
-        images: that image as each model took it, ``(C, H, W)``. The first is shown, stretched for looking; of another cut in the second the page speaks.
+        images: that image as each model took it, ``(C, H, W)``, or of a video its frames, ``(T, C, H, W)``. The first is shown, stretched for looking; if the
+            second shows another cut, the page says so.
         title: of the page.
         limit: bytes. Weights are stored in coarser steps where the page would have more; the page says in how many.
 
@@ -76,7 +77,9 @@ def write_page(models: Sequence[ViewedModel], images: Sequence[Tensor], *, title
     """
     if not 1 <= len(models) <= 2:
         raise InputError(f"the viewer shows one model, or two side by side, got {len(models)}")
-    image, photo = images[0], _picture(images[0])
+    image = images[0]
+    frames = max(layer.frames for model in models for layer in model.layers)
+    photos = _pictures(image if image.ndim == 4 else image[None], frames)
     notes = [model.notes for model in models]
     if len(models) == 2 and _other_cut(*images):
         notes[1] = [*notes[1], "this model was given another cut of the photograph than the one shown: patches of the two do not lie on one another exactly"]
@@ -85,7 +88,7 @@ def write_page(models: Sequence[ViewedModel], images: Sequence[Tensor], *, title
         about = {
             "title": title,
             "aspect": image.shape[-1] / image.shape[-2],
-            "photo": photo,
+            "photos": photos,
             "grid": list(max((model.grid for model in models), key=math.prod)),
             "models": [_model(model, said, store) for model, said in zip(models, notes, strict=True)],
         }
@@ -116,6 +119,7 @@ def _layer(layer: ViewedLayer, store: Store) -> dict[str, Any]:
     except InputError as error:
         raise InputError(f"{layer.name}: {error}") from error
     said = {"queries": _lies(layer.queries), "keys": _lies(layer.keys), "lambdas": layer.lambdas, "heads": layer.heads}
+    said |= {"frames": layer.frames, "axis": layer.axis}
     return {"name": layer.name, "maps": maps, **said}
 
 
@@ -127,20 +131,28 @@ def _lies(layout: Layout | None) -> dict[str, Any] | None:
 
 def _other_cut(first: Tensor, second: Tensor) -> bool:
     """Whether two inputs show different parts of a photograph; how they were standardized does not matter."""
-    small = [torch.nn.functional.interpolate(image[None].float().cpu(), (32, 32), mode="area")[0].mean(0).flatten() for image in (first, second)]
+    whole = [image if image.ndim == 3 else image.mean(0) for image in (first, second)]
+    small = [torch.nn.functional.interpolate(image[None].float().cpu(), (32, 32), mode="area")[0].mean(0).flatten() for image in whole]
     together = torch.corrcoef(torch.stack(small))[0, 1]
     # one color all over has no correlation
     return bool(together < _SAME_CUT)
 
 
-def _picture(image: Tensor) -> str:
+def _pictures(frames: Tensor, count: int) -> list[str]:
+    """As many frames as there are of tokens, the middle one of each tube, all stretched alike."""
     from PIL import Image
 
-    pixels = to_pixels(image.float() if image.dtype != torch.float64 else image)
-    shown = pixels if pixels.shape[-1] in (1, 3) else pixels[..., :3] if pixels.shape[-1] > 3 else pixels[..., :1]
-    buffer = io.BytesIO()
-    Image.fromarray(shown.squeeze(-1) if shown.shape[-1] == 1 else shown).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    chosen = frames[[(2 * place + 1) * len(frames) // (2 * count) for place in range(count)]]
+    shown = chosen if chosen.shape[1] in (1, 3) else chosen[:, :3] if chosen.shape[1] > 3 else chosen[:, :1]
+    high = shown.shape[-2]
+    pixels = to_pixels(shown.float().transpose(0, 1).flatten(1, 2))
+    out = []
+    for place in range(count):
+        frame = pixels[place * high : (place + 1) * high]
+        buffer = io.BytesIO()
+        Image.fromarray(frame.squeeze(-1) if frame.shape[-1] == 1 else frame).save(buffer, format="PNG", optimize=True)
+        out.append("data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode())
+    return out
 
 
 def _assembled(title: str, about: dict[str, Any], packed: str) -> str:

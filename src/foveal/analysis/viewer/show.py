@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..._errors import InputError, missing_extra
 from ...convert import Where
+from ._clips import frames_of
 from .gather import view_model
 from .page import LIMIT, AttentionPage, write_page
 
@@ -35,7 +36,7 @@ def show(
     Args:
         model: ours, converted, or anybody's; it is left as it was.
         image: as the model takes it, ``(C, H, W)`` or ``(1, C, H, W)``; or a PIL image or its path, for models that say how images are made ready
-            (``pretrained_cfg``, as timm's do).
+            (``pretrained_cfg``, as timm's do). A video is ``(1, C, T, H, W)``, of models of transformers ``(1, T, C, H, W)``.
         against: a second model, shown beside the first with the same query: before and after a conversion, two arms of a comparison.
         names: what the one model or the two are called on the page.
         where: which attentions, as in :func:`foveal.convert_`.
@@ -60,7 +61,8 @@ def show(
     called = list(names) if names is not None else [_name(one) for one in models]
     inputs = [_ready(one, image) for one in models]
     viewed = [view_model(one, given, name=name, where=where, labels=labels, truth=truth) for one, given, name in zip(models, inputs, called, strict=True)]
-    return write_page(viewed, [given[0] for given in inputs], title=title or " and ".join(called), limit=limit)
+    seen = [given[0] if given.ndim == 4 else frames_of(one, given[0]) for one, given in zip(models, inputs, strict=True)]
+    return write_page(viewed, seen, title=title or " and ".join(called), limit=limit)
 
 
 def _name(model: nn.Module) -> str:

@@ -26,7 +26,7 @@ class CloseUp {
     const shown = (this.shown = shownBy(this.model, where, head, query));
     this.head = head;
     drawn(this.grid.canvas, shown, shared);
-    this.grid.element.classList.toggle("nowhere", Boolean(shown && !FLOWS.includes(shown.kind)));
+    this.grid.element.classList.toggle("nowhere", Boolean(shown && !lies(shown.layer, shown.kind)));
     this.element.classList.toggle("without", !shown);
     if (!shown) {
       this.line.textContent = "no such map in this model";
@@ -42,13 +42,14 @@ class CloseUp {
   }
 
   say(query) {
-    const { layer, kind, patches, before, behind } = this.shown;
+    const { layer, kind, patches, before, behind, others } = this.shown;
     const rows = [];
     if (layer.lambdas) {
       const strengths = this.head === "mean" ? layer.lambdas : [layer.lambdas[this.head]];
       rows.push(["λ" + (strengths.length > 1 ? ", mean of heads" : ""), strengths.reduce((sum, one) => sum + one, 0) / strengths.length]);
     }
-    rows.push([FLOWS.includes(kind) ? "on all patches" : "on all", patches.reduce((sum, one) => sum + one, 0)]);
+    rows.push([lies(layer, kind) ? (about.photos.length > 1 ? "on patches of this frame" : "on all patches") : "on all", patches.reduce((sum, one) => sum + one, 0)]);
+    if (others) rows.push(["on patches of other frames", others]);
     before.forEach((value, at) => rows.push([`on the ${this.model.prefix[at] ?? `token ${at + 1}`}`, value]));
     if (behind.length) rows.push([`on ${behind.length} tokens behind`, behind.reduce((sum, one) => sum + one, 0)]);
     if (!layer.queries) rows.unshift(["one query looks for all", null]);
@@ -66,7 +67,7 @@ class CloseUp {
     const found = at >= 0 && at < patches.length;
     this.line.replaceChildren(...(found ? [placeOf(layer, kind, at), ": ", data(patches[at])] : [make("span", { class: "soft" }, "Point at the picture to read a weight.")]));
     if (found) this.grid.cell(row, column).setAttribute("aria-label", `${placeOf(layer, kind, at)}: ${number(patches[at])}`);
-    this.use(found && !FLOWS.includes(kind) ? at : null);
+    this.use(found && !lies(layer, kind) && layer.axis !== "time" ? at : null);
   }
 
   // Of what lies nowhere, as slots of a memory: which patches give to it.

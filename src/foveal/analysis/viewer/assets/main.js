@@ -1,4 +1,4 @@
-const state = { kind: kindsThereAre()[0], scale: "own", color: "viridis", opacity: 70, kept: null, pointed: null, where: null, head: null };
+const state = { kind: kindsThereAre()[0], scale: "own", color: "viridis", opacity: 70, kept: null, pointed: null, where: null, head: null, frame: 0 };
 const views = [], closeUps = [];
 const current = () => state.pointed ?? state.kept;
 let waiting = false, speaking = 0;
@@ -31,7 +31,7 @@ function draw() {
   const atLayer = typeof state.where === "number";
   closeUps.forEach((one) => one.draw(state.where, state.head, query, atLayer ? shared : null));
   const root = document.body;
-  root.classList.toggle("from-patch", query.kind === "patch");
+  root.classList.toggle("from-patch", query.kind === "patch" && query.frame === state.frame);
   root.style.setProperty("--at-row", query.row ?? 0);
   root.style.setProperty("--at-column", query.column ?? 0);
   document.getElementById("asked-name").textContent = nameOf(query);
@@ -53,23 +53,42 @@ function closeUpName() {
 }
 
 // The photograph stands once in the page, as a rule of its style, and gray beneath the maps.
-async function showPhoto() {
-  const photo = new Image();
-  photo.src = about.photo;
-  await photo.decode();
-  const canvas = make("canvas", { width: photo.naturalWidth, height: photo.naturalHeight });
-  const pen = canvas.getContext("2d");
-  pen.drawImage(photo, 0, 0);
-  const pixels = pen.getImageData(0, 0, canvas.width, canvas.height);
-  for (let at = 0; at < pixels.data.length; at += 4) {
-    const [red, green, blue] = pixels.data.subarray(at, at + 3);
-    pixels.data.fill(0.299 * red + 0.587 * green + 0.114 * blue, at, at + 3);
+const rules = [];
+
+async function readPhotos() {
+  for (const uri of about.photos) {
+    const photo = new Image();
+    photo.src = uri;
+    await photo.decode();
+    const canvas = make("canvas", { width: photo.naturalWidth, height: photo.naturalHeight });
+    const pen = canvas.getContext("2d", { willReadFrequently: true });
+    pen.drawImage(photo, 0, 0);
+    const pixels = pen.getImageData(0, 0, canvas.width, canvas.height);
+    for (let at = 0; at < pixels.data.length; at += 4) {
+      const [red, green, blue] = pixels.data.subarray(at, at + 3);
+      pixels.data.fill(0.299 * red + 0.587 * green + 0.114 * blue, at, at + 3);
+    }
+    pen.putImageData(pixels, 0, 0);
+    rules.push(`.photo { background-image: url(${uri}); } .gray { background-image: url(${canvas.toDataURL()}); }`);
   }
-  pen.putImageData(pixels, 0, 0);
-  document.head.append(make("style", {}, `.photo { background-image: url(${about.photo}); } .gray { background-image: url(${canvas.toDataURL()}); }`));
+  document.head.append(make("style", { id: "photos" }, rules[0]));
   document.body.style.setProperty("--aspect", about.aspect);
   document.body.style.setProperty("--grid-rows", about.grid[0]);
   document.body.style.setProperty("--grid-columns", about.grid[1]);
+}
+
+// Of a video, which frame is on show; patches that are pointed at are of it.
+function frameSlider() {
+  if (about.photos.length < 2) return null;
+  const said = make("output", {}, `1 of ${about.photos.length}`);
+  const slider = make("input", { type: "range", name: "frame", min: 0, max: about.photos.length - 1, value: 0, "aria-label": "frame on show" });
+  slider.addEventListener("input", () => {
+    state.frame = Number(slider.value);
+    said.textContent = `${state.frame + 1} of ${about.photos.length}`;
+    document.getElementById("photos").textContent = rules[state.frame];
+    redraw();
+  });
+  return make("label", { id: "frame" }, make("span", {}, "Frame"), slider, said);
 }
 
 function askable() {
@@ -79,7 +98,7 @@ function askable() {
 
 try {
   await unpack();
-  await showPhoto();
+  await readPhotos();
   about.models.forEach((model, index) => {
     views.push(new Tiles(model, index));
     closeUps.push(new CloseUp(model, index));
@@ -90,13 +109,13 @@ try {
   const asked = new PatchGrid({
     label: "Patches of the image: choose the one that looks",
     nameCell: (row, column) => `patch in row ${row + 1}, column ${column + 1}`,
-    onPoint: (row, column) => ask({ kind: "patch", row, column }, false),
+    onPoint: (row, column) => ask({ kind: "patch", row, column, frame: state.frame }, false),
     onLeave: () => ask(null, false),
-    onPick: (row, column) => ask({ kind: "patch", row, column }, true),
+    onPick: (row, column) => ask({ kind: "patch", row, column, frame: state.frame }, true),
   });
   asked.resize(...about.grid);
   asked.element.classList.add("asked");
-  document.getElementById("asked-picture").append(asked.element);
+  document.getElementById("asked-picture").append(asked.element, ...[frameSlider()].filter(Boolean));
   const tokens = askable();
   document.getElementById("asked-tokens").append(
     ...tokens.map((query) => make("button", { type: "button", onclick: () => (asked.mark(null), ask(query, true)) }, nameOf(query))));

@@ -1,7 +1,7 @@
 // What is on the page now, as one PNG: who looks, and all maps.
 async function drawSheet() {
   const photo = new Image();
-  photo.src = about.photo;
+  photo.src = about.photos[state.frame];
   await photo.decode();
   const tile = 72, gap = 6, line = 20, margin = 16;
   const high = Math.round(tile / about.aspect);
@@ -35,7 +35,7 @@ async function drawSheet() {
   write(`who looks: ${nameOf(query)}; ${document.getElementById("scale-said").textContent}`, margin, margin + 1.5 * line);
   const top = margin + 2 * line;
   pen.drawImage(photo, margin, top, 2 * tile, 2 * high);
-  if (query.kind === "patch") {
+  if (query.kind === "patch" && query.frame === state.frame) {
     const [h, w] = [(2 * high) / about.grid[0], (2 * tile) / about.grid[1]];
     pen.strokeStyle = "#fff";
     pen.lineWidth = 2;

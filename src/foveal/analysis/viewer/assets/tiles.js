@@ -66,7 +66,7 @@ class Tiles {
     for (const tile of this.tiles) {
       const own = !shared || typeof tile.where !== "number";
       drawn(tile.canvas, tile.shown, own ? null : shared);
-      tile.button.classList.toggle("nowhere", Boolean(tile.shown && !FLOWS.includes(tile.shown.kind)));
+      tile.button.classList.toggle("nowhere", Boolean(tile.shown && !lies(tile.shown.layer, tile.shown.kind)));
       tile.button.setAttribute("aria-pressed", String(tile.where === chosen.where && tile.head === chosen.head));
     }
   }
