@@ -161,7 +161,7 @@ def test_colors_are_of_the_weights(page, models) -> None:
     assert np.abs(pixels(page, tile("blocks.2.attn", "head 0"))[..., :3] - want).max() < 8
     page.click(tile("blocks.2.attn", "head 0"))
     assert shown(page)[2] == [0, pytest.approx(most, abs=page("foveal.about.error") * 1.001)]
-    assert page("document.getElementById('scale-said').textContent").startswith("All heads from 0 to ")
+    assert page("document.getElementById('scale-said').textContent").startswith("All heads by one largest weight on a patch, ")
 
 
 def test_the_keyboard_alone(page) -> None:

@@ -39,7 +39,7 @@ function draw() {
   const named = state.where === "rollout" ? "rollout" : state.where === "all" ? "mean of all layers and heads" : closeUpName();
   document.getElementById("close-name").textContent = named;
   document.getElementById("scale-said").textContent =
-    state.scale === "own" ? "Each map from 0 to its own largest weight on a patch." : `All heads from 0 to ${number(shared)}; rollout and mean of all have their own.`;
+    state.scale === "own" ? "Each map by its own largest weight on a patch." : `All heads by one largest weight on a patch, ${number(shared)}; rollout and mean of all by their own.`;
   clearTimeout(speaking);
   speaking = setTimeout(() => {
     const found = closeUps.filter((one) => one.shown).map((one) => (closeUps.length > 1 ? `${one.model.name}: ` : "") + one.spoken);

@@ -66,6 +66,8 @@ class Tiles {
     for (const tile of this.tiles) {
       const own = !shared || typeof tile.where !== "number";
       drawn(tile.canvas, tile.shown, own ? null : shared);
+      // layers that look at different things have no mean
+      if (tile.where === "all") tile.button.closest("figure").hidden = !tile.shown;
       tile.button.classList.toggle("nowhere", Boolean(tile.shown && !lies(tile.shown.layer, tile.shown.kind)));
       tile.button.setAttribute("aria-pressed", String(tile.where === chosen.where && tile.head === chosen.head));
     }

@@ -109,11 +109,14 @@ function singular(kind) {
   return kind === "slots" ? "slot" : "entry";
 }
 
-// What tells layers apart in their names: the one part between dots that differs, or all.
+// What tells layers apart in their names: without the parts between dots that all begin and end with.
 function shortNames(names) {
   const parts = names.map((name) => name.split("."));
-  const first = parts[0];
-  if (names.length < 2 || parts.some((part) => part.length !== first.length)) return names;
-  const differing = first.map((_, place) => place).filter((place) => parts.some((part) => part[place] !== first[place]));
-  return differing.length === 1 ? parts.map((part) => part[differing[0]]) : names;
+  const least = Math.min(...parts.map((part) => part.length)) - 1;
+  if (names.length < 2) return names;
+  const alike = (at) => parts.every((part) => part.at(at) === parts[0].at(at));
+  let first = 0, last = 0;
+  while (first < least && alike(first)) first++;
+  while (first + last < least && alike(-1 - last)) last++;
+  return parts.map((part) => part.slice(first, part.length - last).join("."));
 }
