@@ -118,9 +118,8 @@ def _layer(layer: ViewedLayer, store: Store) -> dict[str, Any]:
         maps = {name: store.add(value) for name, value in layer.maps.items()}
     except InputError as error:
         raise InputError(f"{layer.name}: {error}") from error
-    said = {"queries": _lies(layer.queries), "keys": _lies(layer.keys), "lambdas": layer.lambdas, "heads": layer.heads}
-    said |= {"frames": layer.frames, "axis": layer.axis}
-    return {"name": layer.name, "maps": maps, **said}
+    lie = {"queries": _lies(layer.queries), "keys": _lies(layer.keys), "frames": layer.frames, "axis": layer.axis}
+    return {"name": layer.name, "maps": maps, "lambdas": layer.lambdas, "heads": layer.heads, **lie}
 
 
 def _lies(layout: Layout | None) -> dict[str, Any] | None:
