@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup compare test slow cases lint docs bench clean
+.PHONY: setup compare test slow cases lint docs bench browser clean
 
 setup: .venv/ready
 
@@ -34,6 +34,11 @@ lint: setup
 # one process, one thread: torch computes what the figures show
 docs: setup
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+
+# the page of the attention viewer is tested in a real one; without it those tests skip and say so
+browser:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || (apt-get -qq update && apt-get -qq -y install chromium) \
+		|| echo "no browser could be installed; the tests of the viewer skip"
 
 bench: setup
 	$(BIN)/python -m benchmarks --write

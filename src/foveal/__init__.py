@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from . import analysis, functional, hub, official
     from ._param_groups import param_groups
     from .analysis import attention_maps, cost, lambdas, principal_angles, rollout
+    from .analysis.viewer import show
     from .attention import (
         AttentionConfig,
         CausalAttention,
@@ -110,6 +111,7 @@ __all__ = [
     "rollout",
     "save_delta",
     "save_pretrained",
+    "show",
     "widen_",
 ]
 
@@ -120,6 +122,7 @@ _HOMES: dict[str, str] = {
     **dict.fromkeys(("last_stage", "load_delta", "register_host", "revert_", "save_delta", "widen_"), "convert"),
     "export_model": "export",
     "param_groups": "_param_groups",
+    "show": "analysis.viewer",
     **dict.fromkeys(("from_pretrained", "push_to_hub", "save_pretrained"), "hub"),
 }
 """The part that has a name; all others are of ``attention``."""

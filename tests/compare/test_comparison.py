@@ -21,7 +21,18 @@ from PIL import Image
 from foveal import InputError
 from foveal.analysis import attention_maps
 from foveal.cli import main
-from foveal.lab.compare import Plan, check_results, collect, make_plan, render_report, run_plan, steps_for_minutes, write_report, write_results
+from foveal.lab.compare import (
+    Plan,
+    check_results,
+    collect,
+    make_plan,
+    render_report,
+    run_plan,
+    steps_for_minutes,
+    write_report,
+    write_results,
+    write_viewer,
+)
 from foveal.lab.training import Optim, build_model, load_run, read_json, read_weights, write_json
 from foveal.models import ViT
 from tests.training.helpers import tiny
@@ -72,6 +83,22 @@ def test_numbers_are_those_of_the_runs(folder, results) -> None:
     assert found["verdict"] in results["verdict"]["lines"][0]["text"]
     assert softmax["training_bytes"] == 12_345_678
     assert denoising["training_bytes"] > 1_000_000
+
+
+def test_the_report_leads_to_the_viewer_of_the_deciding_comparison(folder, results, tmp_path) -> None:
+    page = write_viewer(results, folder)
+    assert page == folder / "attention.html"
+    about = json.loads(re.search(r'<script id="about"[^>]*>(.*?)</script>', page.read_text(encoding="utf8"), re.DOTALL)[1])
+    assert [model["name"] for model in about["models"]] == ["softmax", "denoising"]
+    _, bundle, model = load_run(folder / "denoising" / "seed-0")
+    image, label = bundle.test[0]
+    assert about["models"][1]["truth"][0] == bundle.classes[label]
+    chance = model(image[None]).softmax(-1)[0]
+    assert about["models"][1]["truth"][1] == pytest.approx(chance[label].item(), abs=1e-6)
+    report = write_report(results, tmp_path / "report.html", viewer=page).read_text()
+    assert '<a href="attention.html">' in report
+    assert "attention.html" not in write_report(results, tmp_path / "report.html").read_text()
+    assert write_viewer(results | {"images": []}, folder) is None
 
 
 def test_arms_start_from_the_same_weights_and_see_the_same_images(folder) -> None:

@@ -188,3 +188,24 @@ def test_windows_alone_are_said_to_be_no_map_of_the_image(capsys) -> None:
     with pytest.raises(InputError, match="windows, and not over the image"):
         inspect_model(LoadedModel("swin", model, lambda image: torch.randn(3, 32, 32)), None, None)
     assert foveal.attention_maps(model, torch.randn(1, 3, 32, 32))
+
+
+def shown_on_the_page(folder: Path) -> list[str]:
+    import json
+
+    page = (folder / "attention.html").read_text(encoding="utf8")
+    return [model["name"] for model in json.loads(re.search(r'<script id="about"[^>]*>(.*?)</script>', page, re.DOTALL)[1])["models"]]
+
+
+def test_the_viewer_of_one_model_of_two_and_of_a_conversion(tmp_path, capsys) -> None:
+    given = ("test_vit", "picture.png", "--weights", "random")
+    assert run(*given, "--out", "one") == 0
+    assert "one/attention.html" in capsys.readouterr().out
+    assert shown_on_the_page(tmp_path / "one") == ["test_vit"]
+    assert run(*given, "--against", "test_vit2", "--out", "two") == 0
+    assert shown_on_the_page(tmp_path / "two") == ["test_vit", "test_vit2"]
+    assert run(*given, "--attention", "denoising", "--out", "converted") == 0
+    assert shown_on_the_page(tmp_path / "converted") == ["test_vit, before", "test_vit, denoising"]
+    assert run(*given, "--truth", "no such thing", "--out", "none") == 2
+    assert "'no such thing' is no class of this model" in capsys.readouterr().err
+    assert not (tmp_path / "none" / "maps.png").exists()

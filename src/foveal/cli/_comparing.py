@@ -61,7 +61,7 @@ def run_and_report(
         measure: what else is measured before the report.
         more: further lines behind the verdict, from the results.
     """
-    from ..lab.compare import run_plan, write_report, write_results, write_summary
+    from ..lab.compare import run_plan, write_report, write_results, write_summary, write_viewer
     from ..lab.training import Interrupted, read_json, write_json
 
     again = shlex.join(["foveal", "compare", *words, *(word for name in named_extensions() for word in ("--import", name))])
@@ -73,9 +73,11 @@ def run_and_report(
     if measure is not None:
         measure()
     results = read_json(write_results(out))
-    report = write_report(results, out / "report.html")
+    viewer = write_viewer(results, out)
+    report = write_report(results, out / "report.html", viewer=viewer)
     write_summary(results, out / "summary.md")
     lines = ["", results["verdict"]["headline"], *(f"  {line['mark']} {line['text']}" for line in results["verdict"]["lines"])]
     further = [] if more is None else more(results)
     print("\n".join([*lines, *(["", *further] if further else [])]))
-    print(f"\nreport: {report.resolve()}\ndata:   {(out / 'results.json').resolve()}")
+    seen = "" if viewer is None else f"\nmaps:   {viewer.resolve()}"
+    print(f"\nreport: {report.resolve()}{seen}\ndata:   {(out / 'results.json').resolve()}")

@@ -34,6 +34,10 @@ class _Inspect:
     """Convert the model to this attention first, one out of `foveal list`."""
     where: Annotated[str, tyro.conf.arg(metavar="GLOB")] = "*"
     """Which attentions are converted, or without --attention are looked at; a glob on their names."""
+    against: Annotated[str | None, tyro.conf.arg(metavar="RUN|MODEL")] = None
+    """A second model, beside the first on attention.html; with --attention, that is the model before its conversion if not given."""
+    truth: Annotated[str | None, tyro.conf.arg(metavar="CLASS")] = None
+    """The true class of the image, by its name or its number."""
 
 
 def inspect(words: list[str]) -> None:
@@ -51,13 +55,17 @@ def inspect(words: list[str]) -> None:
         raise InputError("--right is for runs that match stereo pairs, and this is no run of Foveal; leave it out")
     out = chosen.out or (path / f"inspect-{chosen.image.stem}" if of_run else Path(f"inspect-{path.stem.replace(':', '-')}-{chosen.image.stem}"))
     check_folder(out)
+    other = None if chosen.against is None else resolve_model(chosen.against)
     image: Any = None if of_run else open_image(chosen.image)
     loaded = load_model(found, weights=chosen.weights, base=chosen.model)
+    beside: Any = {"truth": chosen.truth}
+    if other is not None:
+        beside["against"] = load_model(other, weights="pretrained" if other.has_own_weights else chosen.weights)
     if of_run:
         if chosen.right is not None and loaded.recipe.task.targets != "disparity":
             raise InputError(f"{path} takes single images; leave out --right, which is for stereo")
         image = open_image(chosen.image) if chosen.right is None else open_pair(chosen.image, chosen.right)
-        lines, files = inspect_run(loaded, image, out, title=f"{path.name}: {chosen.image.name}")
+        lines, files = inspect_run(loaded, image, out, title=f"{path.name}: {chosen.image.name}", **beside)
     else:
-        lines, files = inspect_model(loaded, image, out, attention=chosen.attention, where=chosen.where)
+        lines, files = inspect_model(loaded, image, out, attention=chosen.attention, where=chosen.where, **beside)
     print("\n".join([*map(plain, lines), *map(str, files)]))

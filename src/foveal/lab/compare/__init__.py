@@ -8,6 +8,7 @@ from .report import render_report, write_report, write_summary
 from .resolution import ResolutionPoint, cost_against_resolution, measure_resolution, resolution_figure
 from .results import check_results, collect, write_results
 from .run import run_plan
+from .viewer import write_viewer
 
 __all__ = [
     "DEFAULT_ARMS",
@@ -28,4 +29,5 @@ __all__ = [
     "write_report",
     "write_results",
     "write_summary",
+    "write_viewer",
 ]

@@ -15,7 +15,7 @@ from ..inspect.maps import class_token_maps
 from ..tasks import Row
 from ..training import Recipe
 
-__all__ = ["drawn_truth", "look", "shown_images"]
+__all__ = ["drawn_truth", "look", "shown_images", "shown_sample"]
 
 MEASURED_IMAGES = 256
 SHOWN_IMAGES = 6
@@ -86,6 +86,12 @@ def shown_images(recipe: Recipe, bundle: DataBundle) -> list[dict[str, Any]]:
     if recipe.task.targets != "labels":
         return []
     return [{"image": to_pixels(bundle.test[i][0]).tolist(), "label": bundle.classes[bundle.test[i][1]]} for i in _chosen(bundle)]
+
+
+def shown_sample(bundle: DataBundle) -> tuple[Tensor, int]:
+    """The first test image whose maps are shown, and its class."""
+    image, label = bundle.test[_chosen(bundle)[0]]
+    return image, int(label)
 
 
 def _pictures(model: VisionTransformer, maps: dict[str, dict[str, Tensor]], bundle: DataBundle, images: Tensor) -> list[dict[str, Any]]:

@@ -21,18 +21,23 @@ from .words import MARKS
 __all__ = ["render_report", "write_report", "write_summary"]
 
 
-def write_report(results: dict[str, Any], path: Path) -> Path:
+def write_report(results: dict[str, Any], path: Path, *, viewer: Path | None = None) -> Path:
     """Render and write whole.
+
+    Args:
+        results: of the comparison.
+        path: of the report.
+        viewer: the page of :func:`write_viewer`, which lies beside it and is linked to.
 
     Raises:
         ValueError: the results do not fit the schema.
     """
-    replace_file(path, render_report(check_results(results)).encode(errors="backslashreplace"))
+    replace_file(path, render_report(check_results(results), viewer=None if viewer is None else viewer.name).encode(errors="backslashreplace"))
     return path
 
 
-def render_report(results: dict[str, Any]) -> str:
-    """HTML, with figures and pictures inside."""
+def render_report(results: dict[str, Any], *, viewer: str | None = None) -> str:
+    """HTML, with figures and pictures inside; with a link to ``viewer``, if that is given."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     metric = results["metric"]
     environment.filters |= {"points": lambda value: _points(value, metric), "value": lambda value: _value(value, metric)}
@@ -43,6 +48,7 @@ def render_report(results: dict[str, Any]) -> str:
         places=jinja2.filters.Markup(places),
         how_trained=how_trained(results),
         results=results,
+        viewer=viewer,
         statistics=results["statistics"],
         recipe=recipe,
         metric=metric,

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from ..._errors import InputError
 from ...analysis import summary_maps, token_layout
 from ...analysis.pictures import overlaid, to_pixels, write_map_sheet, write_sheet
+from ...analysis.viewer import write_page
 from ...models import VisionTransformer
 from ..tasks import Cell, Row
 from .loaded import Inspection, LoadedModel
 from .maps import class_token_maps
+from .model_page import view_loaded
 
 __all__ = ["inspect_run"]
 
@@ -24,20 +26,23 @@ _MULTIPLE, _LONGEST = 32, 1024
 
 
 @torch.no_grad()
-def inspect_run(loaded: LoadedModel, image: Any, folder: Path, *, title: str) -> Inspection:
+def inspect_run(loaded: LoadedModel, image: Any, folder: Path, *, title: str, against: LoadedModel | None = None, truth: str | None = None) -> Inspection:
     """Draw it.
 
-    Of a vision transformer ``maps.png`` and ``maps.html``, else ``prediction.png`` and ``prediction.html``. Below the prediction of a segmentation network
-    stand the maps of its external, efficient and linear blocks, by slot or by channel of the keys.
+    Of a vision transformer ``attention.html``, the page on which a reader asks for maps, ``maps.png`` and ``maps.html``, else ``prediction.png`` and
+    ``prediction.html``. Below the prediction of a segmentation network stand the maps of its external, efficient and linear blocks, by slot or by channel of
+    the keys.
 
     Args:
         loaded: a run or checkpoint.
         image: a PIL image; for stereo left and right, in a list.
         folder: where the files go; it is made.
         title: of the page.
+        against: another model, beside the first on ``attention.html``.
+        truth: the true class, by its index or its name.
 
     Raises:
-        ValueError: no run; the task draws no predictions of single images.
+        ValueError: no run; the task draws no predictions of single images; another model or a true class where no maps are drawn.
     """
     if loaded.recipe is None:
         raise InputError(f"{loaded.name} is no run; any other model is for inspect_model")
@@ -50,8 +55,13 @@ def inspect_run(loaded: LoadedModel, image: Any, folder: Path, *, title: str) ->
         maps = {layer: {name: rows[0].unflatten(-1, grid) for name, rows in named.items()} for layer, named in class_token_maps(model, inputs[None]).items()}
         best = int(probabilities.argmax())
         about = f"predicted {bundle.classes[best]} with probability {probabilities[best]:.0%}; where {_who(model, inputs)} looks, by layer and head"
+        shown = [loaded] if against is None else [loaded, against]
+        viewed = [view_loaded(one, image, truth=truth) for one in shown]
         write_map_sheet(inputs, maps, folder, title=title, about=about)
-        return Inspection(about.splitlines(), [folder / "maps.png", folder / "maps.html"])
+        page = write_page(viewed, [one.prepare(image) for one in shown], title=title).save(folder / "attention.html")
+        return Inspection(about.splitlines(), [page, folder / "maps.png", folder / "maps.html"])
+    if against is not None or truth is not None:
+        raise InputError(f"{loaded.name} is a {type(model).__name__}, of which no maps are drawn; leave out --against and --truth")
     rows = task.draw_prediction(inputs, task.predict(model, inputs[None]), bundle)
     if task.targets == "masks":
         rows += _summaries(model, inputs)
