@@ -32,6 +32,8 @@ def asked(batch: int = 2, words: int = 5, regions: int = 4, seed: int = 1) -> di
     return {
         "input_ids": torch.randint(1, 30, (batch, words)),
         "attention_mask": mask,
+        # the row of segment 0 is one of padding, in LXMERT and here, and never learns
+        "token_type_ids": torch.ones(batch, words, dtype=torch.long),
         "visual_feats": torch.randn(batch, regions, 10, dtype=torch.float64),
         "visual_pos": torch.rand(batch, regions, 4, dtype=torch.float64),
         "visual_attention_mask": seen,

@@ -69,7 +69,7 @@ def test_every_parameter_gets_a_gradient(mode, share, cross, second) -> None:
     largest = max(value.grad.abs().max() for value in model.parameters() if value.grad is not None)
     for name, value in model.named_parameters():
         assert value.grad is not None, name
-        # a bias of keys moves all logits of a row alike, and cancels; tables of segments have one row that nobody asks for
+        # a bias of keys moves all logits of a row alike, and cancels
         assert value.grad.abs().max() > 1e-12 * largest or name.endswith("key.bias"), name
 
 
@@ -137,7 +137,7 @@ def test_the_streams_by_hand(mode, share, cross, second, compat) -> None:
     model, given = network(mode, share=share, cross=cross, second=second, compat=compat), asked()
     encoder, catt = model.encoder, model.encoder.catt
     present = given["attention_mask"].bool(), given["visual_attention_mask"].bool()
-    tokens = [model.embeddings(given["input_ids"], torch.zeros_like(given["input_ids"])), encoder.visn_fc(given["visual_feats"], given["visual_pos"])]
+    tokens = [model.embeddings(given["input_ids"], given["token_type_ids"]), encoder.visn_fc(given["visual_feats"], given["visual_pos"])]
     streams, halves, dictionaries = (encoder.layer, encoder.r_layers), (catt.layer, catt.r_layers), (catt.dictionary_language, catt.dictionary_vision)
     hidden, crossed = [], []
     for one in (0, 1):
@@ -174,7 +174,7 @@ def test_a_dictionary_of_the_tokens_makes_both_streams_equal(mode) -> None:
     given = {name: value for name, value in given.items() if "mask" not in name}
     for fuse in (catt.fuse_language, catt.fuse_vision):
         fuse.weight.data.copy_(torch.cat([torch.eye(24), -torch.eye(24)], dim=1))
-    catt.dictionary_language.entries.data.copy_(model.embeddings(given["input_ids"], torch.zeros_like(given["input_ids"]))[0])
+    catt.dictionary_language.entries.data.copy_(model.embeddings(given["input_ids"], given["token_type_ids"])[0])
     catt.dictionary_vision.entries.data.copy_(model.encoder.visn_fc(given["visual_feats"], given["visual_pos"])[0])
     for out in outputs(model, given)[:2]:
         assert_close(out, torch.zeros_like(out), 1e-11, "difference of the streams")
@@ -189,28 +189,35 @@ def test_order_of_entries_padding_and_other_samples_do_not_matter() -> None:
     for got, want in zip(outputs(model, given), before, strict=True):
         assert_close(got, want, 1e-11, "permuted entries")
     alone = {name: value[:1] for name, value in given.items()}
-    alone = {name: value[:, :3] if name in ("input_ids", "attention_mask") else value for name, value in alone.items()}
+    alone = {name: value[:, :3] if name in ("input_ids", "attention_mask", "token_type_ids") else value for name, value in alone.items()}
     for got, want in zip(outputs(model, alone), before, strict=True):
         assert_close(got, want[:1, :3] if want.shape[1:] == (5, 24) else want[:1], 1e-11, "one sample without its padding")
 
 
 @pytest.mark.parametrize("mode", ["single", "chained"])
-def test_dictionaries_are_fitted_to_embedded_words_and_regions(mode) -> None:
-    """Padding is no token: as many clusters as there are different real tokens are these tokens."""
-    model, given = host(), asked(batch=1)
-    catt_lxmert_(model, mode, init="kmeans", dictionaries=(3, 3))
-    given["attention_mask"], given["visual_attention_mask"] = torch.tensor([[1, 1, 1, 0, 0]]), torch.tensor([[1, 1, 1, 0]])
+def test_dictionaries_are_fitted_to_embedded_words_and_regions(mode, monkeypatch) -> None:
+    """Of all batches, without padding."""
+    model, batches, read = host(), [asked(), asked(seed=2)], {}
+    catt = catt_lxmert_(model, mode, init="kmeans", dictionaries=(5, 4))
     with pytest.raises(ValueError, match="fit_dictionaries_"):
-        model(**given)
-    counts = foveal.fit_dictionaries_(model, [given], call=lambda model, batch: model(**batch))
+        model(**batches[0])
+    fit = foveal.CrossSampleDictionary.fit
+
+    def listened(self: nn.Module, tokens: list, **options: object) -> Tensor:
+        read[self] = list(tokens)
+        return fit(self, read[self], **options)
+
+    monkeypatch.setattr(foveal.CrossSampleDictionary, "fit", listened)
+    counts = foveal.fit_dictionaries_(model, batches, call=lambda model, batch: model(**batch))
     assert {name: int(count.sum()) for name, count in counts.items()} == {
-        "encoder.catt.dictionary_language": 3,
-        "encoder.catt.dictionary_vision": 3,
+        "encoder.catt.dictionary_language": 2 * 8,
+        "encoder.catt.dictionary_vision": 2 * 7,
     }
-    words = model.embeddings(given["input_ids"], torch.zeros_like(given["input_ids"]))[0, :3]
-    regions = model.encoder.visn_fc(given["visual_feats"], given["visual_pos"])[0, :3]
-    for dictionary, tokens in ((model.encoder.catt.dictionary_language, words), (model.encoder.catt.dictionary_vision, regions)):
-        assert torch.cdist(tokens, dictionary.entries).amin(1).max() < 1e-5
+    for given, words, regions in zip(batches, read[catt.dictionary_language], read[catt.dictionary_vision], strict=True):
+        embedded = model.embeddings(given["input_ids"], given["token_type_ids"])
+        assert torch.equal(words, embedded[given["attention_mask"].bool()])
+        assert torch.equal(regions, model.encoder.visn_fc(given["visual_feats"], given["visual_pos"])[given["visual_attention_mask"].bool()])
+    assert all(out.isfinite().all() for out in outputs(model, batches[0]))
 
 
 @pytest.mark.parametrize(("mode", "share"), [("single", False), ("single", True), ("chained", False)])
@@ -254,7 +261,7 @@ def test_where_the_new_weights_start(start) -> None:
     assert (catt.r_layers[0].output.LayerNorm.weight == (2.0 if start == "identity" else 1.0)).all()
     assert own.data_ptr() != copied.data_ptr()
     if start == "paper":
-        assert abs(float(catt.fuse_language.weight.std()) / 0.02 - 1) < 0.1
+        assert abs(catt.fuse_language.weight.detach().std().item() / 0.02 - 1) < 0.1
 
 
 def test_counts_of_the_published_sizes() -> None:
@@ -275,7 +282,6 @@ def test_counts_of_the_published_sizes() -> None:
     assert count(share=True, second="in_sample") == plain + fused
     assert count(share=False, dictionaries=(800, 800)) == plain + 2 * 800 * d + fused + 2 * layer + 5 * cross
     assert count(mode="chained", share=False) == plain + 2 * k * d + fused + 14 * layer + 5 * cross
-    assert plain == 208_360_704 - 0 or plain > 0
 
 
 def test_what_was_saved_comes_back(tmp_path) -> None:
@@ -366,7 +372,8 @@ def test_all_that_is_trained_moves(name) -> None:
         nn.functional.cross_entropy(net(given), torch.tensor([0, 1, 2, 3])).backward()
         optimizer.step()
     for key, value in net.named_parameters():
-        assert torch.equal(value, start[key]) != value.requires_grad, key
+        # questions have one segment, whose row is one of padding, in LXMERT too
+        assert torch.equal(value, start[key]) != value.requires_grad or "token_type" in key, key
     frozen = [key for key, value in net.named_parameters() if not value.requires_grad]
     own = [key for key in frozen if ".catt." not in key]
     assert own

@@ -5,4 +5,17 @@ from .config import Lxmert
 from .heads import LxmertReader, PairHead
 from .streams import CattLxmertEncoder, CattParts, Cross, Mode, Second, Start
 
-__all__ = ["CattLxmert", "CattLxmertEncoder", "CattParts", "Cross", "Lxmert", "LxmertReader", "Mode", "PairHead", "Second", "Start", "catt_lxmert_", "unreached"]
+__all__ = [
+    "CattLxmert",
+    "CattLxmertEncoder",
+    "CattParts",
+    "Cross",
+    "Lxmert",
+    "LxmertReader",
+    "Mode",
+    "PairHead",
+    "Second",
+    "Start",
+    "catt_lxmert_",
+    "unreached",
+]

@@ -12,6 +12,14 @@ from .streams import CattLxmertEncoder, CattParts, Cross, Mode, Second, Start
 __all__ = ["CattLxmert", "catt_lxmert_", "unreached"]
 
 
+_LAYERS = (
+    ("layer", "LxmertLayer", "attention.self"),
+    ("r_layers", "LxmertLayer", "attention.self"),
+    ("x_layers", "LxmertXLayer", "visual_attention.att"),
+)
+"""Stacks of the encoder, what their layers are, and where in these the attention is that is asked with one thing and reads another."""
+
+
 class CattLxmert(nn.Module):
     """LXMERT with CATT, without a head. All of transformers' modules stand under ``lxmert`` with their names.
 
@@ -152,11 +160,9 @@ def _inner(model: Any) -> Any:
     encoder = found[0].encoder
     if isinstance(encoder, CattLxmertEncoder):
         raise InputError("this LXMERT has CATT already; build it anew to have it otherwise")
-    own = {"layer": "LxmertLayer", "r_layers": "LxmertLayer", "x_layers": "LxmertXLayer"}
-    for name, kind in own.items():
+    for name, kind, within in _LAYERS:
         for layer in getattr(encoder, name, ()):
-            attention = getattr(layer.attention, "self", None) if kind == "LxmertLayer" else getattr(layer.visual_attention, "att", None)
-            if type(layer).__name__ != kind or type(attention).__name__ != "LxmertAttention":
+            if type(layer).__name__ != kind or type(dict(layer.named_modules()).get(within)).__name__ != "LxmertAttention":
                 raise InputError(f"layers of encoder.{name} are not all transformers' own {kind} with LxmertAttention; put CATT in before they are changed")
     return found[0]
 
