@@ -143,7 +143,7 @@ def test_a_file_of_pretraining() -> None:
     state, _, _ = headed(case, "bert.", shapes)
     state["cls.predictions.decoder.weight"] = state["bert.embeddings.word_embeddings.weight"]
     model = official.load("catt.lxmert_pretraining", state, num_answers=6, **settings)
-    given = {key: value for key, value in zip(ORDER, inputs_of(tensors), strict=False)}
+    given = dict(zip(ORDER, inputs_of(tensors), strict=False))
     out = model(**given)
     assert relative(out.question_answering_score, by_hand(tensors["output.pooled"], state, "answer_head.logit_fc.")) < 1e-12
     assert model.cls.predictions.decoder.weight is model.lxmert.embeddings.word_embeddings.weight

@@ -1,32 +1,33 @@
 """CATT in LXMERT: questions about regions of images. They need the extra ``hf``, for transformers.
 
 region_questions   foveal compare --recipe region-questions
-                   CPU, a minute or two a run; made scenes of made regions: which arm learns how words and regions meet. docs/lxmert.md has the results
+                   CPU, a minute or two a run; made scenes of made regions: which arm learns how words and regions meet. docs/lxmert.md has
+                   the results
 
-The published trainings. We have not run these; they need the features of Faster R-CNN (tens of gigabytes) and a GPU for hours. ``--smoke`` trains a small random
-LXMERT on the scenes above. DIR holds the files of airsplay/lxmert's ``data`` folder, and steps are four epochs of them: give ``--epochs 4``.
+The published trainings. We have not run these; they need the features of Faster R-CNN (tens of gigabytes) and a GPU for hours. ``--smoke`` trains a small
+random LXMERT on the scenes above. DIR holds the files of airsplay/lxmert's ``data`` folder, and steps are four epochs of them: give ``--epochs 4``.
 
 lxmert_catt_vqa    foveal train lxmert-catt-vqa --data.root DIR
                    [readme] 72.81 test-dev, 73.04 test-std, 70.40 minival with 36 regions; LXMERT [readme] 72.42, 72.54, 69.90
 lxmert_catt_gqa    foveal train lxmert-catt-gqa --data.root DIR
                    [readme] 60.84 test-dev, 61.17 test-std, 60.90 local; LXMERT [readme] 60.00, 60.33, 59.80
 lxmert_catt_nlvr2  foveal train lxmert-catt-nlvr2 --data.root DIR
-                   [readme] 76.40, 76.00 in columns that it calls test-P and test-U; LXMERT [readme] 74.50 test-P, 76.18 test-U. A third party lists CATT's number
-                   in the second column as test-P, so that the first may be dev: the labels are doubtful
+                   [readme] 76.40, 76.00 in columns that it calls test-P and test-U; LXMERT [readme] 74.50 test-P, 76.18 test-U. [third party] a list
+                   has what stands in the second column (of its larger model) as test-P, so that the first may be dev: the labels are doubtful
 
-[readme] is what the READMEs of yangxuntu/lxmertcatt and airsplay/lxmert say, and no result of ours. LXMERT's own issue 23 has 69.83 (VQA minival) and 74.85 (NLVR2)
-for LXMERT from BERT after 20 epochs, against which the gains are about 0.6 and 1.5, confounded with another masking, batch and rate in pre-training. A row with 64
-regions is higher for both reasons at once, and is left out.
+[readme] is what the READMEs of yangxuntu/lxmertcatt and airsplay/lxmert say, and no result of ours. [issue] LXMERT's issue 23 has 69.83 (VQA minival) and
+74.85 (NLVR2) for LXMERT from BERT after 20 epochs, against which the gains are about 0.6 and 1.5, confounded with another masking, batch and rate in
+pre-training. A row with 64 regions is higher for both reasons at once, and is left out.
 
 These recipes cannot be the published chain, and no recipe could: its fine-tuning scripts load checkpoints that the README does not make, with other modes and
 sizes of dictionary, whose weights do not fit. They start from ``unc-nlp/lxmert-base-uncased``, LXMERT without CATT, as the same function: second weights are
 copies, fusions ignore them at first, and dictionaries are clusters of the training set, which the paper says and the code switches off. Cross layers hand on
 what they make; ``--model.compat true --model.init uniform`` has them as the official code does.
 
-Settings as published: VQA and GQA with weights of their own and 800 entries, NLVR2 with shared weights in a chain and 500; batches of 32, AdamW, 5e-5, 5e-6 and
-3e-5, a warm-up over a tenth and then linearly to 0, decay of 0.01 on all weights, gradients clipped at 5. What differs: the official BertAdam corrects no bias of
-its averages, which PyTorch's AdamW does; and the linear schedule of ours goes by steps from the start, so that it begins to fall from 0.9 of the rate.
-Steps are of 632,117 (VQA), 1,075,062 (GQA) and 86,373 (NLVR2) questions, as recalled.
+Settings as published: VQA and GQA with weights of their own and 800 entries, NLVR2 with shared weights in a chain and 500; batches of 32, AdamW, 5e-5, 5e-6
+and 3e-5, a warm-up over a tenth and then linearly to 0, decay of 0.01 on all weights, gradients clipped at 5. What differs: the official BertAdam corrects no
+bias of its averages, which PyTorch's AdamW does; and the linear schedule of ours goes by steps from the start, so that it begins to fall from 0.9 of the rate.
+Steps are of 632,117 (VQA), 1,075,062 (GQA) and 86,373 (NLVR2) questions, as recalled [unchecked].
 """
 
 from pathlib import Path

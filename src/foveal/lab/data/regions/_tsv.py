@@ -52,9 +52,8 @@ class RegionTsv:
         self.region_dim = 0
         self._file: BinaryIO | None = None
         with path.open("rb") as file:
-            place, number = 0, 0
-            for line in file:
-                number += 1
+            place = 0
+            for number, line in enumerate(file, start=1):
                 if line.strip():
                     name = self._checked(line, f"{path}, line {number}")
                     if name in self.places:
