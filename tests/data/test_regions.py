@@ -119,7 +119,7 @@ def test_regions_are_those_that_were_written(tmp_path) -> None:
 def test_shards_hold_the_same(tmp_path, half, tolerance, capsys) -> None:
     lines = [image("a", 3), image("b", 4), image("c", 1)]
     path = tsv(tmp_path / "some.tsv", *(line for line, _, _ in lines))
-    assert main(["data", "regions", str(path), "--out", str(tmp_path / "out"), "--per-shard", "2", *(["--half"] if half else [])]) == 0
+    assert main(["data", "regions", str(path), "--out", str(tmp_path / "out"), "--per-shard", "2", "--half", str(half)]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
     shards, read = RegionShards(tmp_path / "out"), RegionTsv(path)
     assert shards.region_dim == DIM

@@ -63,9 +63,6 @@ class RegionAnswers(Task):
         metrics["score"].update(_worth(outputs, targets))
         metrics["loss"].update(self.loss(nn.Identity(), outputs, targets), weight=len(targets))
 
-    def per_sample(self, outputs: Any, targets: Any) -> Tensor | None:
-        return _worth(outputs, targets)
-
     def chance(self, bundle: DataBundle) -> float | None:
         return _regions(bundle).guessing
 

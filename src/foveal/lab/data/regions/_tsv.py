@@ -8,7 +8,7 @@ import base64
 import binascii
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +50,6 @@ class RegionTsv:
             raise InputError(f"{path} is no file; expected a TSV of regions, as LXMERT's *_obj36.tsv")
         self.path, self.places = path, dict[str, int]()
         self.region_dim = 0
-        self._file: BinaryIO | None = None
         with path.open("rb") as file:
             place = 0
             for number, line in enumerate(file, start=1):
@@ -67,26 +66,19 @@ class RegionTsv:
         return name in self.places
 
     def __getitem__(self, name: str) -> Regions:
-        if self._file is None:
-            self._file = self.path.open("rb")
-        self._file.seek(self.places[name])
-        fields = _fields(self._file.readline(), f"{self.path}, image {name}")
-        count, width, height = (int(fields[key]) for key in ("num_boxes", "img_w", "img_h"))
         where = f"{self.path}, image {name}"
+        with self.path.open("rb") as file:
+            file.seek(self.places[name])
+            fields = _fields(file.readline(), where)
+        count, width, height = (int(fields[key]) for key in ("num_boxes", "img_w", "img_h"))
         boxes, features = (_decoded(fields[key], where, key).reshape(count, -1) for key in ("boxes", "features"))
         if not np.isfinite(boxes).all() or not np.isfinite(features).all():
             raise InputError(f"{where}: boxes or features are not finite; take the file from a copy")
-        boxes = boxes / np.array([width, height, width, height], np.float32)
+        pixels, boxes = boxes, boxes / np.array([width, height, width, height], np.float32)
         if boxes.min() < -_OFF or boxes.max() > 1 + _OFF or (boxes[:, 2:] < boxes[:, :2]).any():
-            raise InputError(
-                f"{where}: expected boxes as left, top, right, bottom in pixels within {width}×{height}, got {(boxes.min(0) * [width, height] * 2).tolist()} "
-                f"to {(boxes.max(0) * [width, height] * 2).tolist()}"
-            )
+            low, high = pixels.min(0).tolist(), pixels.max(0).tolist()
+            raise InputError(f"{where}: expected boxes as left, top, right, bottom in pixels within {width}×{height}, got {low} to {high}")
         return Regions(torch.from_numpy(np.array(features)), torch.from_numpy(boxes))
-
-    def __getstate__(self) -> dict[str, Any]:
-        # a file that is open belongs to one process
-        return self.__dict__ | {"_file": None}
 
     def _checked(self, line: bytes, where: str) -> str:
         fields = _fields(line, where)
