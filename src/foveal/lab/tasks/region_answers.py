@@ -73,7 +73,8 @@ class RegionAnswers(Task):
 
         inputs, _ = self.collate([bundle.test[0]])
         device = next(model.parameters()).device
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        # without gradients the counter trips over a view of a parameter, which a dictionary is
+        with FlopCounterMode(display=False) as counter, torch.enable_grad():
             model({name: value.to(device) for name, value in inputs.items()})
         return Cost(parameters=sum(value.numel() for value in model.parameters()), macs=counter.get_total_flops() // 2)
 

@@ -16,12 +16,12 @@ __all__ = ["LxmertReader", "PairHead"]
 class PairHead(nn.Module):
     """Of NLVR2: the pooled sentences of two images side by side, and as many outputs as classes. Names are those of the official file."""
 
-    def __init__(self, dim: int, num_classes: int = 2) -> None:
+    def __init__(self, dim: int, num_classes: int = 2, std: float = 0.02) -> None:
         super().__init__()
         self.logit_fc = nn.Sequential(nn.Linear(2 * dim, 2 * dim), nn.GELU(), nn.LayerNorm(2 * dim, eps=1e-12), nn.Linear(2 * dim, num_classes))
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
+                nn.init.normal_(module.weight, std=std)
                 nn.init.zeros_(module.bias)
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -47,7 +47,9 @@ class LxmertReader(nn.Module):
         if images not in (1, 2):
             raise InputError(f"a sentence is about 1 image or about 2, got images={images}")
         self.lxmert, self.images = lxmert, images
-        self.answer_head: nn.Module = _answer_head(lxmert, outputs) if images == 1 else PairHead(lxmert.config.hidden_size, outputs)
+        self.answer_head: nn.Module = (
+            _answer_head(lxmert, outputs) if images == 1 else PairHead(lxmert.config.hidden_size, outputs, lxmert.config.initializer_range)
+        )
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Logits ``(B, outputs)``.
