@@ -10,6 +10,7 @@ from torch import nn
 
 from ..._errors import InputError, missing_extra
 from ..._ranges import Range
+from ...attention import CrossSampleDictionary
 from ...attention.dictionary import DictionaryInit
 from .._config import Arm, ModelConfig, register_model
 from .attach import catt_lxmert_, unreached
@@ -148,7 +149,7 @@ def _unread(model: LxmertReader, region_dim: int) -> list[str]:
     """What the head leaves out, found by a copy without dictionaries that wait for their tokens, on one word and one region."""
     tried = copy.deepcopy(model).eval()
     for module in tried.modules():
-        if hasattr(module, "fitted"):
+        if isinstance(module, CrossSampleDictionary):
             module.fitted = True
     shape = (1, 1) if model.images == 1 else (1, model.images, 1)
     like = next(tried.parameters())
@@ -164,9 +165,10 @@ def _read(base: str) -> Any:
     except ImportError as error:
         raise missing_extra("transformers", "hf", "LXMERT") from error
     try:
-        model, told = LxmertModel.from_pretrained(base, output_loading_info=True)
+        found: Any = LxmertModel.from_pretrained(base, output_loading_info=True)
     except (OSError, ValueError) as error:
         raise InputError(f"no LXMERT could be read at {base}: {str(error).splitlines()[0]}; give its folder as --model.base") from None
+    model, told = found
     # heads of pre-training are left over, and nothing of the network may be missing
     if missing := sorted(told["missing_keys"]):
         raise InputError(f"{base} lacks {missing[0]} and {len(missing) - 1} more weights of LXMERT; give a folder of a whole one as --model.base")
