@@ -173,7 +173,7 @@ class CattLxmertEncoder(nn.Module):
             if not catt.compat or depth == self.num_x_layers - 1:
                 half = layer if catt.share else catt.x_layers[depth]
                 across = _across(half, catt.cross, (hidden, seen), second, lang_attention_mask, visual_attention_mask)
-                second = second if catt.compat else across
+                second = across
             hidden, seen = out[:2]
             language.states.append(hidden)
             vision.states.append(seen)
