@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     )
     from .export import export_model
     from .hub import from_pretrained, push_to_hub, save_pretrained
+    from .models import catt_lxmert_
 
 __version__ = "0.1.0"
 
@@ -85,6 +86,7 @@ __all__ = [
     "analysis",
     "attention_maps",
     "calibrate_",
+    "catt_lxmert_",
     "convert",
     "convert_",
     "cost",
@@ -120,6 +122,7 @@ _HOMES: dict[str, str] = {
     **dict.fromkeys(("attention_maps", "cost", "lambdas", "principal_angles", "rollout"), "analysis"),
     **dict.fromkeys(("CalibrationReport", "ConversionReport", "calibrate_", "convert", "convert_", "every_nth", "global_only", "insert_"), "convert"),
     **dict.fromkeys(("last_stage", "load_delta", "register_host", "revert_", "save_delta", "widen_"), "convert"),
+    "catt_lxmert_": "models",
     "export_model": "export",
     "param_groups": "_param_groups",
     "show": "analysis.viewer",

@@ -11,8 +11,9 @@ from torch import Tensor
 from foveal import official
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-# whole towers with probes are packed and have two results: test_visual_probes.py; a step of a GAN has two losses: tests/models/sagan/test_step.py
-CASES = sorted(path.stem for path in GOLDEN.glob("*.safetensors") if not path.stem.startswith(("dna_visual_probes", "sagan_step")))
+# whole towers with probes are packed and have two results: test_visual_probes.py; a step of a GAN has two losses: tests/models/sagan/test_step.py;
+# LXMERT has three results, and a selection of gradients: test_catt_lxmert.py
+CASES = sorted(path.stem for path in GOLDEN.glob("*.safetensors") if not path.stem.startswith(("dna_visual_probes", "sagan_step", "catt_lxmert")))
 DESCRIBE_THE_CASE = ("probes_per_sample", "kv_lengths", "masked_tail_of_first_sample")
 WHOLE_NETWORKS = ("dna.vit", "dna.timesformer", "external.eamlp")
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}

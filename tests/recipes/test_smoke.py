@@ -12,6 +12,7 @@ from foveal.lab.recipes import get_recipe, list_recipes, smoke
 from foveal.lab.training import Recipe, build_model, fit, latest_checkpoint, load_data, load_run, read_json
 from foveal.lab.training.checkpoint import read_checkpoint
 from foveal.lab.training.judging import loss_after
+from foveal.lab.training.opening import _fit_dictionaries as fit_waiting
 from foveal.lab.training.order import Order, Seeded
 
 
@@ -44,6 +45,7 @@ def losses(recipe: Recipe, run: Path) -> tuple[float, float]:
     samples = Seeded(bundle.train, recipe.seed)
     batches = [recipe.task.collate([samples[position] for position in order.batch(step)]) for step in range(3)]
     model = build_model(recipe, bundle)
+    fit_waiting(model, bundle.train, recipe, torch.device("cpu"))
 
     def mean() -> float:
         found = []

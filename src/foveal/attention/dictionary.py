@@ -126,7 +126,9 @@ class CrossSampleDictionary(Leaf):
         return f"size={self.size}, dim={self.dim}, init={self.init!r}"
 
 
-def fit_dictionaries_(model: nn.Module, batches: Iterable[Any], *, seed: int = 0, max_tokens: int = 262_144) -> dict[str, Tensor]:
+def fit_dictionaries_(
+    model: nn.Module, batches: Iterable[Any], *, seed: int = 0, max_tokens: int = 262_144, call: Callable[[nn.Module, Any], Any] | None = None
+) -> dict[str, Tensor]:
     """Fit every dictionary of the model that waits for it, each in the space that it is read in, those of lower layers first.
 
     Args:
@@ -134,6 +136,7 @@ def fit_dictionaries_(model: nn.Module, batches: Iterable[Any], *, seed: int = 0
         batches: what the model takes, as often as there are dictionaries: a list or a loader, not a generator. The whole training set, or enough of it.
         seed: of the sampling and the clustering.
         max_tokens: see :meth:`CrossSampleDictionary.fit`.
+        call: how the model is run on a batch; ``model(batch)`` if None. Models that take their inputs by name want ``lambda model, batch: model(**batch)``.
 
     Returns:
         How many tokens fell to each entry, by name of the dictionary.
@@ -149,7 +152,7 @@ def fit_dictionaries_(model: nn.Module, batches: Iterable[Any], *, seed: int = 0
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        return {name: dictionary.fit(_seen(model, dictionary, name, batches), seed=seed, max_tokens=max_tokens) for name, dictionary in waiting.items()}
+        return {name: dictionary.fit(_seen(model, dictionary, name, batches, call), seed=seed, max_tokens=max_tokens) for name, dictionary in waiting.items()}
     finally:
         for module, training in modes.items():
             module.training = training
@@ -159,7 +162,9 @@ class _Reached(Exception):
     """The forward pass has come as far as it was wanted."""
 
 
-def _seen(model: nn.Module, dictionary: CrossSampleDictionary, name: str, batches: Iterable[Any]) -> Iterable[Tensor]:
+def _seen(
+    model: nn.Module, dictionary: CrossSampleDictionary, name: str, batches: Iterable[Any], call: Callable[[nn.Module, Any], Any] | None
+) -> Iterable[Tensor]:
     """The tokens that a dictionary is asked with, batch by batch."""
     tokens: list[Tensor] = []
 
@@ -171,7 +176,7 @@ def _seen(model: nn.Module, dictionary: CrossSampleDictionary, name: str, batche
     try:
         for batch in batches:
             try:
-                model(batch)
+                model(batch) if call is None else call(model, batch)
             except _Reached:
                 yield tokens.pop()
             else:

@@ -1,4 +1,4 @@
-"""``foveal data list | fetch | show``."""
+"""``foveal data list | fetch | show | regions``."""
 
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
@@ -17,8 +17,9 @@ __all__ = ["data"]
 class _Data:
     """What data there are, and what they look like."""
 
-    what: Annotated[Literal["list", "fetch", "show"], tyro.conf.Positional] = "list"
-    """list: every kind of data, and every package. fetch NAME: bring a package. show NAME: a sheet of a kind's samples with their labels."""
+    what: Annotated[Literal["list", "fetch", "show", "regions"], tyro.conf.Positional] = "list"
+    """list: every kind of data, and every package. fetch NAME: bring a package. show NAME: a sheet of a kind's samples with their labels.
+    regions FILE: shards of a TSV of regions."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,23 @@ class _Show:
     """Samples on the sheet, the first of the split."""
 
 
+@dataclass(frozen=True)
+class _Regions:
+    """Make shards of a TSV of regions, which take less room and are read without decoding."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """A TSV of LXMERT's features, such as train2014_obj36.tsv."""
+    out: Path
+    """Folder for the shards."""
+    half: bool = False
+    """Keep features in half precision: half the room, and about three digits."""
+    per_shard: int = 1000
+    """Images of a shard; memory is needed for one."""
+
+
 def data(words: list[str]) -> None:
-    """What data there are, and what they look like: data list | fetch NAME | show NAME"""
-    parts = {"list": _data_list, "fetch": _data_fetch, "show": _data_show}
+    """What data there are, and what they look like: data list | fetch NAME | show NAME | regions FILE"""
+    parts = {"list": _data_list, "fetch": _data_fetch, "show": _data_show, "regions": _data_regions}
     if words and words[0] in parts:
         parts[words[0]](words[1:])
     elif words and not words[0].startswith("-"):
@@ -80,3 +95,11 @@ def _data_show(words: list[str]) -> None:
     kind = make_dataclass("Show", [("data", Annotated[cls, tyro.conf.arg(name="")])], bases=(_Show,), kw_only=True, frozen=True)
     chosen = parse(kind, f"data show {words[0]}", words[1:], about=f"Write a sheet of samples with their labels, NAME-SPLIT.png and .html. {summary(cls)}")
     print("\n".join(map(str, write_samples(chosen.data, chosen.out, split=chosen.split, count=chosen.count))))
+
+
+def _data_regions(words: list[str]) -> None:
+    from ..lab.data.regions import RegionTsv, write_regions
+
+    asked = parse(_Regions, "data regions", words)
+    written = write_regions(RegionTsv(asked.file), asked.out, half=asked.half, per_shard=asked.per_shard)
+    print("\n".join(map(str, written)))

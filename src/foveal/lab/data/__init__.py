@@ -15,6 +15,7 @@ from .generation_files import CIFAR10Files, FolderImages, TinyImageNet
 from .imagenet import ImageNet
 from .photographs import Photographs
 from .points import Furniture, ModelNet40H5, ModelNet40Off, ModelNet40Txt, PointBundle, ShapeNetPartH5, ShapeNetPartTxt, SolidPairs, Solids
+from .regions import LxmertPairs, LxmertQuestions, RegionBundle, RegionScenes, write_regions
 from .segmentation import (
     ADE20K,
     IGNORE,
@@ -81,6 +82,8 @@ __all__ = [
     "ImageNet",
     "ImageNet9",
     "KITTIStereo",
+    "LxmertPairs",
+    "LxmertQuestions",
     "MaskFolder",
     "MiddleburyStereo",
     "MocapClips",
@@ -93,6 +96,8 @@ __all__ = [
     "PascalVOC",
     "Photographs",
     "PointBundle",
+    "RegionBundle",
+    "RegionScenes",
     "SceneFlow",
     "SceneMasks",
     "SegmentationBundle",
@@ -121,4 +126,5 @@ __all__ = [
     "register_data",
     "seed_of",
     "shifted_pair",
+    "write_regions",
 ]

@@ -42,6 +42,7 @@ from .imagenet import (
     t2t_vit_19_ea,
     vit_base,
 )
+from .lxmert import lxmert_catt_gqa, lxmert_catt_nlvr2, lxmert_catt_vqa, region_questions
 from .points import furniture, pct_modelnet40, pct_shapenet_part, solid_pairs, solids
 from .segmentation import ade20k, brain, cityscapes, flag_swap, mask_folder, nuclei, vaihingen, voc
 from .stereo import kitti_stereo, scene_flow, shift_stereo
@@ -89,6 +90,9 @@ __all__ = [
     "in9_caam_t2t_vit_7",
     "kitti_stereo",
     "list_recipes",
+    "lxmert_catt_gqa",
+    "lxmert_catt_nlvr2",
+    "lxmert_catt_vqa",
     "mask_folder",
     "mocap_actions",
     "moving_digits",
@@ -99,6 +103,7 @@ __all__ = [
     "nuclei_detection",
     "pct_modelnet40",
     "pct_shapenet_part",
+    "region_questions",
     "resnet50_efficient",
     "sagan_cifar10",
     "sagan_digits",

@@ -65,6 +65,7 @@ from .environments import (
     weight_variance,
 )
 from .points import PartSegmentation, PointClassification
+from .region_answers import RegionAnswers
 from .segmentation import Segmentation, segmentation_scores
 from .stereo import StereoErrors, StereoMatching
 from .video import VideoClassification
@@ -85,6 +86,7 @@ __all__ = [
     "Phase",
     "PointClassification",
     "PrimaryMetric",
+    "RegionAnswers",
     "Row",
     "SampleOrder",
     "Segmentation",

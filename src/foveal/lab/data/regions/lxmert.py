@@ -1,0 +1,168 @@
+"""VQA, GQA and NLVR2 in the files of LXMERT: questions in JSON, regions in TSV or in shards that were made of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...._errors import InputError, missing_extra
+from ...._ranges import Range
+from .._bundle import Data, register_data
+from ..video._bundle import no_single_image
+from ._bundle import TARGETS, RegionBundle
+from ._questions import Question, read_answers, read_pairs, read_questions
+from ._shards import open_regions
+from .scenes import RegionScenes
+
+__all__ = ["LxmertPairs", "LxmertQuestions"]
+
+_BASE = "unc-nlp/lxmert-base-uncased"
+
+
+@register_data
+@dataclass(frozen=True, kw_only=True)
+class LxmertQuestions(Data):
+    """Questions about images in LXMERT's files of VQA or GQA.
+
+    Raises:
+        ValueError: see ``read_questions``, ``read_answers`` and ``RegionTsv``; images without regions; no tokenizer at ``base``.
+    """
+
+    targets: ClassVar[str] = TARGETS
+    ranges: ClassVar[dict[str, Range]] = {"max_words": Range(at_least=3)}
+
+    root: Path
+    """The folder that the other paths begin in."""
+    train: tuple[str, ...] = ("vqa/train.json", "vqa/nominival.json")
+    """Files of questions to train on."""
+    test: tuple[str, ...] = ("vqa/minival.json",)
+    """Those to judge on, for validation and test alike."""
+    answers: str = "vqa/trainval_ans2label.json"
+    """The file of answers and their numbers."""
+    regions: tuple[str, ...] = ("mscoco_imgfeat/train2014_obj36.tsv", "mscoco_imgfeat/val2014_obj36.tsv")
+    """TSV files of regions, or folders of shards, see ``foveal data regions``."""
+    base: str = _BASE
+    """A folder, or a name on the Hugging Face hub, with the tokenizer."""
+    max_words: int = 20
+    """Pieces of words of a sentence, with what begins and ends it; what is behind is cut off."""
+
+    def load(self) -> RegionBundle:
+        answers = read_answers(self.root / self.answers)
+        return _load(self, answers, lambda path: read_questions(path, answers))
+
+    def smoke_data(self) -> RegionScenes:
+        return RegionScenes(train_scenes=16, val_scenes=20, test_scenes=20)
+
+
+@register_data
+@dataclass(frozen=True, kw_only=True)
+class LxmertPairs(Data):
+    """Sentences about two images in LXMERT's files of NLVR2.
+
+    Raises:
+        ValueError: see ``read_pairs`` and ``RegionTsv``; images without regions; no tokenizer at ``base``.
+    """
+
+    targets: ClassVar[str] = TARGETS
+    ranges: ClassVar[dict[str, Range]] = {"max_words": Range(at_least=3)}
+
+    root: Path
+    """The folder that the other paths begin in."""
+    train: tuple[str, ...] = ("nlvr2/train.json",)
+    """Files of sentences to train on."""
+    test: tuple[str, ...] = ("nlvr2/valid.json",)
+    """Those to judge on, for validation and test alike."""
+    regions: tuple[str, ...] = ("nlvr2_imgfeat/train_obj36.tsv", "nlvr2_imgfeat/valid_obj36.tsv")
+    """TSV files of regions, or folders of shards, see ``foveal data regions``."""
+    base: str = _BASE
+    """A folder, or a name on the Hugging Face hub, with the tokenizer."""
+    max_words: int = 20
+    """Pieces of words of a sentence, with what begins and ends it; what is behind is cut off."""
+
+    def load(self) -> RegionBundle:
+        return _load(self, ["false", "true"], read_pairs)
+
+    def smoke_data(self) -> RegionScenes:
+        return RegionScenes(images=2, train_scenes=16, val_scenes=20, test_scenes=20)
+
+
+def _load(data: LxmertQuestions | LxmertPairs, answers: list[str], read: Callable[[Path], list[Question]]) -> RegionBundle:
+    # texts first: a fault in them shows before a large file is read
+    asked = {name: list(chain(*(read(data.root / path) for path in paths))) for name, paths in (("train", data.train), ("test", data.test))}
+    for name, found in asked.items():
+        if not found:
+            raise InputError(f"no file of questions is given as {name}; give at least one")
+    tokenizer = _tokenizer(data.base)
+    stores = [open_regions(data.root / path) for path in data.regions]
+    dims = {store.region_dim for store in stores}
+    if len(dims) != 1:
+        raise InputError(f"expected regions of one kind, got features of {', '.join(map(str, sorted(dims))) or 'no'} numbers in {', '.join(data.regions)}")
+    missing = sorted({image for found in asked.values() for one in found for image in one.images if not any(image in store for store in stores)})
+    if missing:
+        raise InputError(f"{len(missing)} images of questions have no regions in {', '.join(data.regions)}, such as {missing[0]}; give their files too")
+    splits, notes = {}, []
+    for name, found in asked.items():
+        words = [list(ids) for ids in tokenizer([one.text for one in found])["input_ids"]]
+        cut = sum(len(ids) > data.max_words for ids in words)
+        if cut:
+            notes.append(f"{cut} of {len(words)} sentences of {name} are longer than {data.max_words} pieces of words and were cut off")
+        if worthless := sum(not one.scores for one in found):
+            notes.append(f"{worthless} of {len(found)} questions of {name} have no answer that counts")
+        # the last piece is what ends a sentence
+        kept = [ids if len(ids) <= data.max_words else [*ids[: data.max_words - 1], ids[-1]] for ids in words]
+        splits[name] = _Asked(found, kept, stores, len(answers))
+    return RegionBundle(
+        train=splits["train"],
+        val=splits["test"],
+        test=splits["test"],
+        classes=answers,
+        img_size=0,
+        in_chans=0,
+        prepare=no_single_image,
+        notes=notes,
+        words=len(tokenizer),
+        region_dim=dims.pop(),
+        images=len(asked["train"][0].images),
+        tokenizer=tokenizer,
+        guessing=0.5 if isinstance(data, LxmertPairs) else None,
+    )
+
+
+class _Asked:
+    """A split."""
+
+    augments = False
+
+    def __init__(self, questions: Sequence[Question], words: Sequence[Sequence[int]], stores: Sequence[Any], answers: int) -> None:
+        self._questions, self._words, self._stores, self._answers = questions, words, stores, answers
+
+    def __len__(self) -> int:
+        return len(self._questions)
+
+    def __getitem__(self, index: int) -> tuple[dict[str, Any], Tensor]:
+        one = self._questions[index]
+        regions = [next(store[image] for store in self._stores if image in store) for image in one.images]
+        scores = torch.zeros(self._answers)
+        for answer, score in one.scores.items():
+            scores[answer] = score
+        inputs = {
+            "input_ids": torch.tensor(self._words[index]),
+            "features": [image.features for image in regions],
+            "boxes": [image.boxes for image in regions],
+        }
+        return inputs, scores
+
+
+def _tokenizer(base: str) -> Any:
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise missing_extra("transformers", "hf", "questions in words") from error
+    try:
+        return AutoTokenizer.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise InputError(f"no tokenizer could be read at {base}: {str(error).splitlines()[0]}; give its folder as --data.base") from None
