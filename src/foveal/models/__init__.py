@@ -7,6 +7,7 @@ from ._config import MODELS, Arm, ModelConfig, register_model
 from ._inflate import inflate_
 from .caam import CausalBlock, CausalResNet, EnvironmentHeads, GatedBlock, SplitBlock, Streams, TwoStreamBlock
 from .caam_classifiers import CausalResNetClassifier, CausalT2TViT
+from .captioning import Captioner, TransformerCaptioner
 from .catt import CattEncoder, CattLayer
 from .detection import EFFICIENT_PLACES, Detector, PyramidDetector, SmallDetector, SmallDetectorNet
 from .dit import DiffusionTransformer, DiT
@@ -35,6 +36,7 @@ __all__ = [
     "T2T",
     "T2T_SIZES",
     "Arm",
+    "Captioner",
     "CattEncoder",
     "CattLayer",
     "CausalBlock",
@@ -79,6 +81,7 @@ __all__ = [
     "Streams",
     "T2TViT",
     "TimeSformer",
+    "TransformerCaptioner",
     "TwoStreamBlock",
     "UNet",
     "ViT",

@@ -15,6 +15,7 @@ from .generation_files import CIFAR10Files, FolderImages, TinyImageNet
 from .imagenet import ImageNet
 from .photographs import Photographs
 from .points import Furniture, ModelNet40H5, ModelNet40Off, ModelNet40Txt, PointBundle, ShapeNetPartH5, ShapeNetPartTxt, SolidPairs, Solids
+from .scenes import CaptionBundle, SceneCaptions
 from .segmentation import (
     ADE20K,
     IGNORE,
@@ -55,6 +56,7 @@ __all__ = [
     "AnswerBundle",
     "BrainSlabs",
     "CIFAR10Files",
+    "CaptionBundle",
     "Cityscapes",
     "ClipConversations",
     "ClipQuestions",
@@ -93,6 +95,7 @@ __all__ = [
     "PascalVOC",
     "Photographs",
     "PointBundle",
+    "SceneCaptions",
     "SceneFlow",
     "SceneMasks",
     "SegmentationBundle",

@@ -49,6 +49,7 @@ from ._image_grid import image_grid
 from ._phase import Phase, parameters_of
 from ._task import TASKS, Cell, PrimaryMetric, Row, SampleOrder, State, Task, register_task
 from .adversarial import AdversarialGeneration
+from .captioning import Captioning
 from .causal_learning import CausalLearning
 from .classification import Classification
 from .detection import Detection
@@ -74,6 +75,7 @@ from .video_questions import VideoQuestions
 __all__ = [
     "TASKS",
     "AdversarialGeneration",
+    "Captioning",
     "CausalLearning",
     "Cell",
     "Classification",

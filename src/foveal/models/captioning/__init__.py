@@ -1,0 +1,8 @@
+"""Networks that say what is seen in regions of an image, with or without CATT's second stream; and how words are found one after the other."""
+
+from .config import Captioner
+from .decoding import Said, WordDecoder, beam_search, greedy_search, sample_words
+from .streams import Catt
+from .transformer import TransformerCaptioner
+
+__all__ = ["Captioner", "Catt", "Said", "TransformerCaptioner", "WordDecoder", "beam_search", "greedy_search", "sample_words"]

@@ -1,0 +1,69 @@
+"""Captioners as recipes have them."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+
+from ..._ranges import Range
+from ...attention.dictionary import DictionaryInit
+from .._config import Arm, ModelConfig, register_model
+from ._arms import catt_arms
+from .streams import Catt
+from .transformer import TransformerCaptioner
+
+__all__ = ["Captioner"]
+
+
+@register_model
+@dataclass(frozen=True, kw_only=True)
+class Captioner(ModelConfig):
+    """Captions from features of regions, by a host of the paper's, with CATT's second stream, a control of it, or none."""
+
+    targets: ClassVar[str] = "captions"
+    about: ClassVar[str] = "a captioner"
+    baseline: ClassVar[str] = "none"
+    default_arms: ClassVar[tuple[str, ...]] = ("none", "in-sample", "skip", "dictionary", "dictionary-own", "dictionary-kmeans")
+    rivals: ClassVar[dict[str, str]] = {"dictionary-own": "in-sample"}
+    ranges: ClassVar[dict[str, Range]] = {"dictionary_size": Range(at_least=1)}
+
+    host: Literal["transformer"] = "transformer"
+    """``transformer``: encoder and decoder."""
+    catt: Catt = "none"
+    """The second stream: ``dictionary``, CATT's; its controls ``in_sample``, the sample once more with weights of its own, and ``skip``, no attention; or
+    ``none``."""
+    dictionary_size: int = 100
+    """Entries of each dictionary; the paper's is 500."""
+    share: bool = True
+    """Read dictionaries with the weights of the sample, as the paper does."""
+    init: DictionaryInit = "normal"
+    """How dictionaries start; ``kmeans``: at clusters of training tokens, fitted before the first step."""
+    width: int = 128
+    """Of tokens."""
+    depth: int = 2
+    """Layers of the encoder, and of the decoder."""
+    num_heads: int = 4
+    """Heads."""
+    dropout: float = 0.1
+    """In training."""
+
+    def build(self, *, regions: int, words: int, pad: int, begin: int, end: int, length: int) -> nn.Module:  # type: ignore[override]
+        """The network.
+
+        Args:
+            regions: width of the features of a region.
+            words: size of the vocabulary.
+            pad: of these the word of padding.
+            begin: the one that all begins with.
+            end: the one that ends a caption.
+            length: most words of a caption with its end.
+        """
+        options: dict[str, Any] = {"length": length, "pad": pad, "begin": begin, "end": end, "catt": self.catt, "dictionary_size": self.dictionary_size}
+        options |= {"share": self.share, "init": self.init, "drop": self.dropout}
+        return TransformerCaptioner(regions, words, self.width, self.depth, self.num_heads, **options)
+
+    def smoke_model(self) -> "Captioner":
+        return replace(self, width=32, depth=2, num_heads=2, dictionary_size=8, init="normal")
+
+    def arms(self) -> dict[str, Arm]:
+        return catt_arms(self)
