@@ -7,7 +7,7 @@ from ._config import MODELS, Arm, ModelConfig, register_model
 from ._inflate import inflate_
 from .caam import CausalBlock, CausalResNet, EnvironmentHeads, GatedBlock, SplitBlock, Streams, TwoStreamBlock
 from .caam_classifiers import CausalResNetClassifier, CausalT2TViT
-from .captioning import Captioner, TransformerCaptioner
+from .captioning import Captioner, ImageAnswerer, McanAnswerer, TransformerCaptioner
 from .catt import CattEncoder, CattLayer
 from .detection import EFFICIENT_PLACES, Detector, PyramidDetector, SmallDetector, SmallDetectorNet
 from .dit import DiffusionTransformer, DiT
@@ -59,7 +59,9 @@ __all__ = [
     "HaloBlock",
     "HaloNet",
     "HaloNetSize",
+    "ImageAnswerer",
     "MAResUNet",
+    "McanAnswerer",
     "ModelConfig",
     "MultistageUNet",
     "PSMNet",

@@ -15,7 +15,7 @@ from .generation_files import CIFAR10Files, FolderImages, TinyImageNet
 from .imagenet import ImageNet
 from .photographs import Photographs
 from .points import Furniture, ModelNet40H5, ModelNet40Off, ModelNet40Txt, PointBundle, ShapeNetPartH5, ShapeNetPartTxt, SolidPairs, Solids
-from .scenes import CaptionBundle, SceneCaptions
+from .scenes import CaptionBundle, ImageAnswerBundle, SceneCaptions, SceneQuestions
 from .segmentation import (
     ADE20K,
     IGNORE,
@@ -78,6 +78,7 @@ __all__ = [
     "FlagSwapBoxes",
     "FolderImages",
     "Furniture",
+    "ImageAnswerBundle",
     "ImageBundle",
     "ImageFolder",
     "ImageNet",
@@ -98,6 +99,7 @@ __all__ = [
     "SceneCaptions",
     "SceneFlow",
     "SceneMasks",
+    "SceneQuestions",
     "SegmentationBundle",
     "ShapeNetPartH5",
     "ShapeNetPartTxt",

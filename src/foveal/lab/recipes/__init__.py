@@ -2,7 +2,7 @@
 
 from ._registry import get_recipe, list_recipes, smoke
 from .adversarial import sagan_cifar10, sagan_digits, sagan_folder, sagan_imagenet, sagan_tiny_imagenet
-from .captions import scene_captions
+from .captions import scene_captions, scene_questions
 from .classification import cluttered_digits, digits, image_folder
 from .detection import (
     coco_cascade_rcnn,
@@ -108,6 +108,7 @@ __all__ = [
     "sagan_tiny_imagenet",
     "scene_captions",
     "scene_flow",
+    "scene_questions",
     "sehalonet33ts",
     "shift_stereo",
     "smoke",

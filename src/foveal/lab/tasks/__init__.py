@@ -65,6 +65,7 @@ from .environments import (
     random_partition,
     weight_variance,
 )
+from .image_questions import ImageQuestions
 from .points import PartSegmentation, PointClassification
 from .segmentation import Segmentation, segmentation_scores
 from .stereo import StereoErrors, StereoMatching
@@ -82,6 +83,7 @@ __all__ = [
     "Detection",
     "Diffusion",
     "Generation",
+    "ImageQuestions",
     "PartSegmentation",
     "Partition",
     "Phase",

@@ -1,4 +1,4 @@
-"""Pictures of a run that says captions: what it says, and where each word looks."""
+"""Pictures of a run that says captions or answers questions: what it says, and where it looks."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..data import CaptionBundle
+from ..data import CaptionBundle, ImageAnswerBundle
 from ._figures import DRAWN, GRAY, INK, bare, new_figure, put
 
-__all__ = ["draw_captions", "draw_words", "shade"]
+__all__ = ["draw_captions", "draw_questions", "draw_words", "shade"]
 
 _SHOWN = 4
 """Captions of which it is shown where their words look."""
@@ -70,6 +70,49 @@ def draw_words(pictures: Sequence[Any], boxes: Tensor, looks: Tensor, said: Tens
             place.imshow(shade(pictures[row], boxes[row].numpy(), looks[row, column].numpy()), interpolation="nearest")
             place.set_title("(end)" if bundle.lexicon.words[word] == "<end>" else bundle.lexicon.words[word], fontsize=8, color=INK)
     figure.suptitle("What each word took from which region when it was found, last layer, mean over heads: lit", fontsize=9, color=INK)
+    return put(figure, path)
+
+
+def draw_questions(
+    inputs: Mapping[str, Tensor],
+    targets: Tensor,
+    said: Tensor,
+    looks: tuple[Tensor | None, Tensor],
+    bundle: ImageAnswerBundle,
+    metrics: Mapping[str, Any],
+    path: Path,
+) -> Path:
+    """Pictures, lit where regions are taken from, with question and answer; below, what is taken of each word, and the answer where it was another.
+
+    Args:
+        inputs: of the samples, with ``picture``, ``boxes`` and ``question``.
+        targets: kinds, and how right each answer is.
+        said: numbers of answers, ``(B,)``.
+        looks: of regions ``(B, R)``, where any are looked at, and of words ``(B, L)``.
+        bundle: of the words and answers.
+        metrics: of the test.
+        path: where to.
+    """
+    columns, (regions, words) = 4, looks
+    rows = -(-len(said) // columns)
+    figure = new_figure((3.1 * columns, 2.9 * rows + 0.6))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for place in axes.flat:
+        place.axis("off")
+    for row, (place, target, answer) in enumerate(zip(axes.flat, targets, said.tolist(), strict=False)):
+        picture = inputs["picture"][row].permute(1, 2, 0).numpy()
+        place.imshow(picture if regions is None else shade(picture, inputs["boxes"][row].numpy(), regions[row].numpy()), interpolation="nearest")
+        right = bool(target[1 + answer])
+        question = inputs["question"][row]
+        place.set_title(f"{bundle.asked(question)} {bundle.answers[answer]}", fontsize=8.5, color=INK if right else DRAWN)
+        taken = [f"{bundle.lexicon.words[word]} {100 * share:.0f}" for word, share in zip(question.tolist(), words[row].tolist(), strict=True) if word > 3]
+        truth = "" if right else f"it is {bundle.answers[int(target[1:].argmax())]}; "
+        below = textwrap.fill(truth + "% of words: " + ", ".join(taken), 48)
+        place.text(0.5, -0.04, below, transform=place.transAxes, ha="center", va="top", fontsize=6.5, color=GRAY)
+    shares = [f"{kind} {metrics[kind]:.3f}" for kind in bundle.kinds if kind in metrics]
+    if bundle.chances:
+        shares = [f"{share} (chance {chance:.2f})" for share, chance in zip(shares, bundle.chances, strict=True)]
+    figure.suptitle(f"Accuracy: {', '.join(shares)}; lit: what is taken of regions", fontsize=9.5, color=INK)
     return put(figure, path)
 
 

@@ -1,8 +1,9 @@
 """Networks that say what is seen in regions of an image, with or without CATT's second stream; and how words are found one after the other."""
 
-from .config import Captioner
+from .config import Captioner, ImageAnswerer
 from .decoding import Said, WordDecoder, beam_search, greedy_search, sample_words
+from .mcan import McanAnswerer
 from .streams import Catt
 from .transformer import TransformerCaptioner
 
-__all__ = ["Captioner", "Catt", "Said", "TransformerCaptioner", "WordDecoder", "beam_search", "greedy_search", "sample_words"]
+__all__ = ["Captioner", "Catt", "ImageAnswerer", "McanAnswerer", "Said", "TransformerCaptioner", "WordDecoder", "beam_search", "greedy_search", "sample_words"]

@@ -1,4 +1,4 @@
-"""Captioners as recipes have them."""
+"""Captioners, and networks that answer questions, as recipes have them."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -9,10 +9,11 @@ from ..._ranges import Range
 from ...attention.dictionary import DictionaryInit
 from .._config import Arm, ModelConfig, register_model
 from ._arms import catt_arms
+from .mcan import McanAnswerer
 from .streams import Catt
 from .transformer import TransformerCaptioner
 
-__all__ = ["Captioner"]
+__all__ = ["Captioner", "ImageAnswerer"]
 
 
 @register_model
@@ -67,3 +68,58 @@ class Captioner(ModelConfig):
 
     def arms(self) -> dict[str, Arm]:
         return catt_arms(self)
+
+
+@register_model
+@dataclass(frozen=True, kw_only=True)
+class ImageAnswerer(ModelConfig):
+    """Answers to questions about features of regions, by a host of the paper's, with CATT's second stream, a control of it, or none."""
+
+    targets: ClassVar[str] = "image_answers"
+    about: ClassVar[str] = "a network that answers questions about images"
+    baseline: ClassVar[str] = "none"
+    default_arms: ClassVar[tuple[str, ...]] = ("question-only", *Captioner.default_arms)
+    rivals: ClassVar[dict[str, str]] = Captioner.rivals
+    ranges: ClassVar[dict[str, Range]] = {"dictionary_size": Range(at_least=1)}
+
+    host: Literal["mcan"] = "mcan"
+    """``mcan``: a transformer."""
+    blind: bool = False
+    """Look at the question alone: a control."""
+    catt: Catt = "none"
+    """The second stream, as in :class:`Captioner`."""
+    dictionary_size: int = 100
+    """Entries of each dictionary; the paper's is 500."""
+    share: bool = True
+    """Read dictionaries with the weights of the sample, as the paper does."""
+    init: DictionaryInit = "normal"
+    """How dictionaries start; ``kmeans``: at clusters of training tokens, fitted before the first step."""
+    width: int = 128
+    """Of tokens."""
+    depth: int = 2
+    """Layers over words, and over regions."""
+    num_heads: int = 4
+    """Heads."""
+    dropout: float = 0.1
+    """In training."""
+
+    def build(self, *, regions: int, words: int, answers: int, pad: int, length: int) -> nn.Module:  # type: ignore[override]
+        """The network.
+
+        Args:
+            regions: width of the features of a region.
+            words: size of the vocabulary of questions.
+            answers: that can be given.
+            pad: the word of padding.
+            length: most words of a question.
+        """
+        options: dict[str, Any] = {"length": length, "pad": pad, "blind": self.blind, "catt": self.catt, "dictionary_size": self.dictionary_size}
+        options |= {"share": self.share, "init": self.init, "drop": self.dropout}
+        return McanAnswerer(regions, words, answers, self.width, self.depth, self.num_heads, **options)
+
+    def smoke_model(self) -> "ImageAnswerer":
+        return replace(self, width=32, depth=2, num_heads=2, dictionary_size=8, init="normal")
+
+    def arms(self) -> dict[str, Arm]:
+        blind = replace(self, blind=True, catt="none")
+        return {"question-only": Arm("question-only", "no image at all", blind), **catt_arms(replace(self, blind=False))}

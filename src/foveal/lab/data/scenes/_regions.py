@@ -20,7 +20,7 @@ from .._cache import cached
 from ._scene import Backgrounds, Condition, compose
 from ._things import Source, Thing
 
-__all__ = ["WIDTH", "Features", "Plan", "Regions", "compose_split"]
+__all__ = ["WIDTH", "Features", "Plan", "Regions", "compose_split", "digest"]
 
 Features = Literal["lite0", "pixels"]
 """``lite0``: EfficientNet-Lite0's layers of stride 16 and 32 over the box (RoIAlign); ``pixels``: the box as 8 × 8 pixels."""
@@ -28,6 +28,11 @@ WIDTH: dict[str, int] = {"lite0": 112 + 320, "pixels": 3 * 8 * 8}
 _ELSEWHERE = 4
 """Random boxes beside those of the things."""
 _JITTER, _AT_ONCE, _VERSION = 0.1, 32, 1
+
+
+def digest(numbers: Sequence[int]) -> str:
+    """Of what decides a set beside the things of its scenes, such as how they lie."""
+    return f"{seed_of(*numbers):x}"[:8]
 
 
 @dataclass(frozen=True)

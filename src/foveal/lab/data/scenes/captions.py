@@ -14,7 +14,7 @@ from ...._ranges import Range
 from .._bundle import Data, register_data, seed_of
 from ..video._bundle import no_single_image
 from ._bundle import CAPTIONS, CaptionBundle, Lexicon
-from ._regions import WIDTH, Features, Plan, Regions, compose_split
+from ._regions import WIDTH, Features, Plan, Regions, compose_split, digest
 from ._scene import RELATIONS, holds
 from ._things import Source, Thing, Things, load_things, tokens_of, with_article
 
@@ -135,17 +135,13 @@ class SceneCaptions(Data):
         pool: Sequence[Thing] = things.unseen if split == "unseen" else things.known
         options: dict[str, Any] = {"source": self.source, "features": self.features, "side": self.side, "most": self.most, "files": things.files}
         # the relation is a part of the plan, and a condition has no digest
-        return compose_split(f"captions-{_digest([each.relation for each in drawn])}", split, plans, pool, seed=self.seed, **options)
+        return compose_split(f"captions-{digest([each.relation for each in drawn])}", split, plans, pool, seed=self.seed, **options)
 
 
 @dataclass(frozen=True)
 class _Drawn:
     things: tuple[int, ...]
     relation: int
-
-
-def _digest(numbers: Sequence[int]) -> str:
-    return f"{seed_of(*numbers):x}"[:8]
 
 
 def _as_said(relation: int, boxes: Any) -> bool:
