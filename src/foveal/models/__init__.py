@@ -7,7 +7,7 @@ from ._config import MODELS, Arm, ModelConfig, register_model
 from ._inflate import inflate_
 from .caam import CausalBlock, CausalResNet, EnvironmentHeads, GatedBlock, SplitBlock, Streams, TwoStreamBlock
 from .caam_classifiers import CausalResNetClassifier, CausalT2TViT
-from .captioning import Captioner, ImageAnswerer, McanAnswerer, TransformerCaptioner
+from .captioning import Captioner, ImageAnswerer, McanAnswerer, TransformerCaptioner, UpDownAnswerer, UpDownCaptioner
 from .catt import CattEncoder, CattLayer
 from .detection import EFFICIENT_PLACES, Detector, PyramidDetector, SmallDetector, SmallDetectorNet
 from .dit import DiffusionTransformer, DiT
@@ -86,6 +86,8 @@ __all__ = [
     "TransformerCaptioner",
     "TwoStreamBlock",
     "UNet",
+    "UpDownAnswerer",
+    "UpDownCaptioner",
     "ViT",
     "VideoLanguage",
     "VideoLanguageModel",

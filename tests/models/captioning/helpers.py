@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from foveal.models import TransformerCaptioner
+from foveal.models import TransformerCaptioner, UpDownCaptioner
 
 WORDS, LENGTH, WIDTH, REGIONS = 9, 6, 12, 5
 
@@ -54,10 +54,13 @@ def inputs_of(count: int) -> dict[str, torch.Tensor]:
     }
 
 
-def captioner(**options) -> TransformerCaptioner:
+def captioner(host: str = "transformer", **options) -> TransformerCaptioner | UpDownCaptioner:
     torch.manual_seed(0)
     options = {"dictionary_size": 7, "drop": 0.0} | options
-    model = TransformerCaptioner(WIDTH, WORDS, 16, 2, 2, length=LENGTH, **options)
+    if host == "transformer":
+        model = TransformerCaptioner(WIDTH, WORDS, 16, 2, 2, length=LENGTH, **options)
+    else:
+        model = UpDownCaptioner(WIDTH, WORDS, 16, 8, boxes=True, length=LENGTH, **options)
     with torch.no_grad():
         # as a network has it that learned something: it says other words of other pictures
         for name, value in model.named_parameters():

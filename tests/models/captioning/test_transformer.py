@@ -64,9 +64,10 @@ def test_a_dictionary_of_the_sample_with_one_set_of_weights_is_the_sample() -> N
     assert_close(layer(hidden, memory, None, entries=hidden), layer(hidden, memory, None), 1e-6, "second")
 
 
+@pytest.mark.parametrize("host", ["transformer", "updown"])
 @pytest.mark.parametrize("catt", ["none", *STREAMS])
-def test_words_do_not_see_those_behind_them_nor_padding_nor_other_samples(catt) -> None:
-    model, inputs = captioner(catt=catt), inputs_of(4)
+def test_words_do_not_see_those_behind_them_nor_padding_nor_other_samples(catt, host) -> None:
+    model, inputs = captioner(host, catt=catt), inputs_of(4)
     logits = model(inputs, CAPTIONS)
     changed = CAPTIONS.clone()
     changed[:, 3:] = 4
@@ -79,8 +80,9 @@ def test_words_do_not_see_those_behind_them_nor_padding_nor_other_samples(catt) 
     assert_close(model(other, CAPTIONS.flip(0)).flip(0), logits, 1e-6, "order of samples")
 
 
-def test_where_words_look_are_shares_of_the_regions_that_are_there() -> None:
-    model, inputs = captioner(catt="dictionary"), inputs_of(4)
+@pytest.mark.parametrize("host", ["transformer", "updown"])
+def test_where_words_look_are_shares_of_the_regions_that_are_there(host) -> None:
+    model, inputs = captioner(host, catt="dictionary"), inputs_of(4)
     looks = model.look(inputs, CAPTIONS)
     assert looks.shape == (4, LENGTH, REGIONS)
     assert_close(looks.sum(-1), torch.ones(4, LENGTH), 1e-5, "shares")

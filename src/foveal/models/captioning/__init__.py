@@ -5,5 +5,20 @@ from .decoding import Said, WordDecoder, beam_search, greedy_search, sample_word
 from .mcan import McanAnswerer
 from .streams import Catt
 from .transformer import TransformerCaptioner
+from .updown import UpDownCaptioner
+from .updown_answers import UpDownAnswerer
 
-__all__ = ["Captioner", "Catt", "ImageAnswerer", "McanAnswerer", "Said", "TransformerCaptioner", "WordDecoder", "beam_search", "greedy_search", "sample_words"]
+__all__ = [
+    "Captioner",
+    "Catt",
+    "ImageAnswerer",
+    "McanAnswerer",
+    "Said",
+    "TransformerCaptioner",
+    "UpDownAnswerer",
+    "UpDownCaptioner",
+    "WordDecoder",
+    "beam_search",
+    "greedy_search",
+    "sample_words",
+]

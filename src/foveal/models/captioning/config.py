@@ -12,6 +12,8 @@ from ._arms import catt_arms
 from .mcan import McanAnswerer
 from .streams import Catt
 from .transformer import TransformerCaptioner
+from .updown import UpDownCaptioner
+from .updown_answers import UpDownAnswerer
 
 __all__ = ["Captioner", "ImageAnswerer"]
 
@@ -28,8 +30,8 @@ class Captioner(ModelConfig):
     rivals: ClassVar[dict[str, str]] = {"dictionary-own": "in-sample"}
     ranges: ClassVar[dict[str, Range]] = {"dictionary_size": Range(at_least=1)}
 
-    host: Literal["transformer"] = "transformer"
-    """``transformer``: encoder and decoder."""
+    host: Literal["transformer", "updown"] = "transformer"
+    """``transformer``: encoder and decoder; ``updown``: two LSTMs, with regions that say where they are."""
     catt: Catt = "none"
     """The second stream: ``dictionary``, CATT's; its controls ``in_sample``, the sample once more with weights of its own, and ``skip``, no attention; or
     ``none``."""
@@ -42,7 +44,7 @@ class Captioner(ModelConfig):
     width: int = 128
     """Of tokens."""
     depth: int = 2
-    """Layers of the encoder, and of the decoder."""
+    """Layers of the encoder, and of the decoder; of the transformer."""
     num_heads: int = 4
     """Heads."""
     dropout: float = 0.1
@@ -61,6 +63,8 @@ class Captioner(ModelConfig):
         """
         options: dict[str, Any] = {"length": length, "pad": pad, "begin": begin, "end": end, "catt": self.catt, "dictionary_size": self.dictionary_size}
         options |= {"share": self.share, "init": self.init, "drop": self.dropout}
+        if self.host == "updown":
+            return UpDownCaptioner(regions, words, self.width, self.width, boxes=True, **options)
         return TransformerCaptioner(regions, words, self.width, self.depth, self.num_heads, **options)
 
     def smoke_model(self) -> "Captioner":
@@ -82,8 +86,8 @@ class ImageAnswerer(ModelConfig):
     rivals: ClassVar[dict[str, str]] = Captioner.rivals
     ranges: ClassVar[dict[str, Range]] = {"dictionary_size": Range(at_least=1)}
 
-    host: Literal["mcan"] = "mcan"
-    """``mcan``: a transformer."""
+    host: Literal["mcan", "updown"] = "mcan"
+    """``mcan``: a transformer; ``updown``: a GRU that looks once, at regions that say where they are."""
     blind: bool = False
     """Look at the question alone: a control."""
     catt: Catt = "none"
@@ -97,7 +101,7 @@ class ImageAnswerer(ModelConfig):
     width: int = 128
     """Of tokens."""
     depth: int = 2
-    """Layers over words, and over regions."""
+    """Layers over words, and over regions; of the transformer."""
     num_heads: int = 4
     """Heads."""
     dropout: float = 0.1
@@ -115,6 +119,8 @@ class ImageAnswerer(ModelConfig):
         """
         options: dict[str, Any] = {"length": length, "pad": pad, "blind": self.blind, "catt": self.catt, "dictionary_size": self.dictionary_size}
         options |= {"share": self.share, "init": self.init, "drop": self.dropout}
+        if self.host == "updown":
+            return UpDownAnswerer(regions, words, answers, self.width, self.width, words_dim=self.width, boxes=True, **options)
         return McanAnswerer(regions, words, answers, self.width, self.depth, self.num_heads, **options)
 
     def smoke_model(self) -> "ImageAnswerer":

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..._errors import InputError
 
-__all__ = ["RegionEmbedding", "check_regions"]
+__all__ = ["Placed", "RegionEmbedding", "check_regions"]
 
 _EPS = 1e-12
 
@@ -17,14 +17,30 @@ class RegionEmbedding(nn.Module):
         super().__init__()
         self.width = width
         self.features, self.features_norm = nn.Linear(width, dim), nn.LayerNorm(dim, eps=_EPS)
-        # its width and height, too, so that sizes need not be learned out of differences
         self.boxes, self.boxes_norm = nn.Linear(6, dim), nn.LayerNorm(dim, eps=_EPS)
         self.drop = nn.Dropout(drop)
 
     def forward(self, regions: Tensor, boxes: Tensor) -> Tensor:
         check_regions(regions, boxes, self.width)
-        where = torch.cat([boxes, boxes[..., 2:] - boxes[..., :2]], -1)
-        return self.drop((self.features_norm(self.features(regions)) + self.boxes_norm(self.boxes(where))) / 2)
+        return self.drop((self.features_norm(self.features(regions)) + self.boxes_norm(self.boxes(_where(boxes)))) / 2)
+
+
+class Placed(nn.Module):
+    """Features of regions as they are, ``(B, R, F)``; with ``boxes``, a linear map of where each is added to them."""
+
+    def __init__(self, width: int, *, boxes: bool) -> None:
+        super().__init__()
+        self.width = width
+        self.boxes = nn.Linear(6, width) if boxes else None
+
+    def forward(self, regions: Tensor, boxes: Tensor) -> Tensor:
+        check_regions(regions, boxes, self.width)
+        return regions if self.boxes is None else regions + self.boxes(_where(boxes))
+
+
+def _where(boxes: Tensor) -> Tensor:
+    """With width and height, so that sizes need not be learned out of differences."""
+    return torch.cat([boxes, boxes[..., 2:] - boxes[..., :2]], -1)
 
 
 def check_regions(regions: Tensor, boxes: Tensor, width: int) -> None:

@@ -23,7 +23,7 @@ from ...attention.dictionary import DictionaryInit
 from ...functional import softmax_attention
 from ..catt import BertLayer, CattLayer, PostNorm
 
-__all__ = ["Catt", "KeptAttention", "Reader", "ReadingLayer", "StreamEncoder", "Streams", "fuse_streams"]
+__all__ = ["Catt", "KeptAttention", "Reader", "ReadingLayer", "StreamEncoder", "Streams", "check_catt", "fuse_streams"]
 
 Catt = Literal["none", "dictionary", "in_sample", "skip"]
 """The second stream: ``dictionary`` is CATT's; ``in_sample`` reads the sample once more with weights of its own; ``skip`` reads nothing in self-attention."""
@@ -220,8 +220,17 @@ def fuse_streams(dim: int) -> nn.Linear:
     return layer
 
 
-def _check(catt: str, depth: int) -> None:
+def check_catt(catt: str) -> None:
+    """Refuse an unknown second stream.
+
+    Raises:
+        ValueError: it is.
+    """
     if catt not in get_args(Catt):
         raise unknown("second stream (catt)", catt, get_args(Catt))
+
+
+def _check(catt: str, depth: int) -> None:
+    check_catt(catt)
     if depth < 1:
         raise InputError(f"expected at least one layer, got depth={depth}")

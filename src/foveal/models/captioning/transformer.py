@@ -16,6 +16,7 @@ from ..._errors import InputError
 from ...attention.dictionary import DictionaryInit
 from .regions import RegionEmbedding
 from .streams import Catt, Reader, ReadingLayer, StreamEncoder, Streams
+from .words import check_words
 
 __all__ = ["TransformerCaptioner"]
 
@@ -169,13 +170,6 @@ class TransformerCaptioner(nn.Module):
         return layer.post(inner, layer.attn.read(inner, memory, mask)), now
 
     def _embedded(self, captions: Tensor) -> Tensor:
-        if captions.shape[1] > self.length:
-            raise InputError(f"captions have {captions.shape[1]} words and the captioner places for {self.length}; build it with a larger length")
-        # asked on the CPU alone: elsewhere the answer would have to be waited for
-        if captions.device.type == "cpu" and captions.numel() and int(captions.max()) >= self.words.num_embeddings:
-            raise InputError(
-                f"captions have the word {int(captions.max())}, and the vocabulary has {self.words.num_embeddings} words; "
-                "give a captioner of the set's vocabulary"
-            )
+        check_words(captions, self.words.num_embeddings, self.length)
         before = torch.nn.functional.pad(captions[:, :-1].clamp_min(0), (1, 0), value=self.begin)
         return self.words_drop(self.words_norm(self.words(before) + self.places[: before.shape[1]]))
