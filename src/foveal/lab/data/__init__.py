@@ -12,10 +12,10 @@ from .emoji import Emoji
 from .folder import ImageFolder
 from .generation import ColorMatch, DigitImages, ImageBundle
 from .generation_files import CIFAR10Files, FolderImages, TinyImageNet
+from .image_language import CaptionBundle, CocoCaptions, ImageAnswerBundle, SceneCaptions, SceneQuestions, VQAv2
 from .imagenet import ImageNet
 from .photographs import Photographs
 from .points import Furniture, ModelNet40H5, ModelNet40Off, ModelNet40Txt, PointBundle, ShapeNetPartH5, ShapeNetPartTxt, SolidPairs, Solids
-from .scenes import CaptionBundle, ImageAnswerBundle, SceneCaptions, SceneQuestions
 from .segmentation import (
     ADE20K,
     IGNORE,
@@ -61,6 +61,7 @@ __all__ = [
     "ClipConversations",
     "ClipQuestions",
     "ClutteredDigits",
+    "CocoCaptions",
     "CocoFolder",
     "ColorMatch",
     "ContextedDigits",
@@ -111,6 +112,7 @@ __all__ = [
     "StereoBundle",
     "StereoScene",
     "TinyImageNet",
+    "VQAv2",
     "VideoBundle",
     "VideoConversations",
     "VideoFolder",

@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 
 from ..._ranges import Range
 from ...attention import Cost
-from ...models.captioning import Said, beam_search, greedy_search
+from ...models.image_language import Said, beam_search, greedy_search
 from ..data import CaptionBundle, DataBundle
 from ._caption_report import draw_captions, draw_words
 from ._task import Cell, Metrics, PrimaryMetric, Row, Task, register_task
@@ -28,7 +28,7 @@ class Captioning(Task):
     """Cross-entropy of the words of one reference of each picture, drawn anew each time; a mean over its words."""
 
     targets: ClassVar[str] = "captions"
-    primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric("cider", "CIDEr-D", scale=10.0, unit="", step="points")
+    primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric("cider", "CIDEr-D", unit="", step="points")
     train_metrics: ClassVar[tuple[str, ...]] = ("word_accuracy",)
     report_needs: ClassVar[tuple[str, ...]] = ("matplotlib",)
     ranges: ClassVar[dict[str, Range]] = {

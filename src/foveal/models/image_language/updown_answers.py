@@ -1,8 +1,9 @@
 """Questions about images answered in the manner of Up-Down: a GRU reads the question, which looks once at the regions; with or without CATT.
 
 Paper      Anderson et al., CVPR 2018 (arXiv 1707.07998), its network for questions: gated tanh, element-wise product, an answer each scored on its own.
-Formula    q = GRU(question);  v̂ = what q takes of v, see :mod:`foveal.models.captioning.additive`;  answers = W' f(W (f(q) ⊙ f(v̂)));  f(x) = tanh(Wx) ⊙ σ(W'x)
-Differs    ``boxes``, as in :mod:`foveal.models.captioning.updown`. Words start at random vectors, not at GloVe's; the head's hidden layer is a gated tanh.
+Formula    q = GRU(question);  v̂ what q takes of v, see :mod:`foveal.models.image_language.additive`;
+           answers = W' f(W (f(q) ⊙ f(v̂)));  f(x) = tanh(Wx) ⊙ σ(W'x)
+Differs    ``boxes``, as in :mod:`foveal.models.image_language.updown`. Words start at random vectors, not at GloVe's; the head's hidden layer is a gated tanh.
 
 Shapes     B batch, R regions, F features of each, L words of the question, A answers
 """
@@ -34,7 +35,7 @@ class UpDownAnswerer(nn.Module):
     """Scores of answers to a question about regions; arguments as of :class:`~foveal.models.McanAnswerer` and :class:`~foveal.models.UpDownCaptioner`.
 
     Raises:
-        ValueError: see :class:`~foveal.models.captioning.additive.AdditiveStreams`.
+        ValueError: see :class:`~foveal.models.image_language.additive.AdditiveStreams`.
     """
 
     def __init__(

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from foveal.models import Captioner, ImageAnswerer, UpDownAnswerer, UpDownCaptioner
-from foveal.models.captioning.additive import AdditiveStreams
+from foveal.models.image_language.additive import AdditiveStreams
 from tests.attention.contract import assert_close
-from tests.models.captioning.helpers import LENGTH, REGIONS, WIDTH, WORDS, captioner, inputs_of
-from tests.models.captioning.test_mcan import QUESTIONS, SIZES
+from tests.models.image_language.helpers import LENGTH, REGIONS, WIDTH, WORDS, captioner, inputs_of
+from tests.models.image_language.test_mcan import QUESTIONS, SIZES
 
 STREAMS = ["dictionary", "in_sample", "skip"]
 CAPTIONS = torch.tensor([[5, 6, 7, 2, -100, -100], [4, 8, 3, 3, 5, 2], [2, *[-100] * 5], [3, 2, *[-100] * 4]])

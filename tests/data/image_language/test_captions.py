@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from foveal.lab.data import SceneCaptions
-from foveal.lab.data.scenes import captions as module
-from foveal.lab.data.scenes._scene import RELATIONS, compose, holds, larger
-from foveal.lab.data.scenes._things import _COLORS, load_things, tokens_of, with_article
+from foveal.lab.data.image_language import captions as module
+from foveal.lab.data.image_language._scene import RELATIONS, compose, holds, larger
+from foveal.lab.data.image_language._things import _COLORS, load_things, tokens_of, with_article
 
 DATA = replace(SceneCaptions().smoke_data(), train_scenes=60, val_scenes=20, test_scenes=40)
 
@@ -84,7 +84,7 @@ def test_splits_share_no_pair_and_no_unseen_thing() -> None:
 
 def test_it_is_the_same_again_and_is_composed_once(monkeypatch) -> None:
     first = DATA.load()
-    monkeypatch.setattr("foveal.lab.data.scenes._regions.compose", lambda *_: pytest.fail("composed again"))
+    monkeypatch.setattr("foveal.lab.data.image_language._regions.compose", lambda *_: pytest.fail("composed again"))
     second = DATA.load()
     for name, value in first.train[7][0].items():
         assert torch.equal(second.train[7][0][name], value)
@@ -115,7 +115,7 @@ def test_sentences_of_stamps_that_are_no_names_are_left_out(tmp_path) -> None:
 
 
 def module_things():
-    from foveal.lab.data.scenes import _things
+    from foveal.lab.data.image_language import _things
 
     return _things
 

@@ -7,9 +7,9 @@ import torch
 
 from foveal import fit_dictionaries_
 from foveal.models import Captioner, CattEncoder
-from foveal.models.captioning.streams import StreamEncoder
+from foveal.models.image_language.streams import StreamEncoder
 from tests.attention.contract import assert_close
-from tests.models.captioning.helpers import LENGTH, REGIONS, WIDTH, WORDS, captioner, inputs_of
+from tests.models.image_language.helpers import LENGTH, REGIONS, WIDTH, WORDS, captioner, inputs_of
 
 STREAMS = ["dictionary", "in_sample", "skip"]
 CAPTIONS = torch.tensor([[5, 6, 7, 2, -100, -100], [4, 8, 3, 3, 5, 2], [2, *[-100] * 5], [3, 2, *[-100] * 4]])

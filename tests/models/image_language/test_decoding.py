@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
-from foveal.models.captioning import beam_search, greedy_search, sample_words
+from foveal.models.image_language import beam_search, greedy_search, sample_words
 from tests.attention.contract import assert_close
-from tests.models.captioning.helpers import LENGTH, WORDS, Table, captioner, inputs_of
+from tests.models.image_language.helpers import LENGTH, WORDS, Table, captioner, inputs_of
 
 END = 2
 

@@ -44,7 +44,7 @@ class AdditiveStreams(nn.Module):
         width: F.
         query: Q.
         dim: width in which both meet.
-        catt: see :data:`~foveal.models.captioning.Catt`.
+        catt: see :data:`~foveal.models.image_language.Catt`.
         dictionary_size: K.
         share: the dictionary is read with the weights of the sample.
         init: how it starts.

@@ -59,14 +59,14 @@ class McanAnswerer(nn.Module):
         length: most words of a question.
         pad: the word of padding.
         blind: the question alone is looked at, which is a control.
-        catt: the second stream, see :data:`~foveal.models.captioning.Catt`.
+        catt: the second stream, see :data:`~foveal.models.image_language.Catt`.
         dictionary_size: entries of both dictionaries, of words and of regions.
         share: read dictionaries with the weights of the sample.
         init: how they start.
         drop: dropout.
 
     Raises:
-        ValueError: see :class:`~foveal.models.captioning.streams.StreamEncoder`.
+        ValueError: see :class:`~foveal.models.image_language.streams.StreamEncoder`.
     """
 
     def __init__(

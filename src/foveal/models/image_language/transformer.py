@@ -1,7 +1,7 @@
 """A transformer that says captions: regions are encoded, words are decoded one after the other; with or without CATT's second stream.
 
 Paper      Yang et al., CVPR 2021 (CATT), its transformer captioner: 6 + 6 layers of width 512 with 8 heads. Sizes recalled, no code released: see
-           :mod:`foveal.models.captioning.streams`.
+           :mod:`foveal.models.image_language.streams`.
 
 Shapes     B batch, R regions, F features of each, T words, V words of the vocabulary
 """
@@ -61,14 +61,14 @@ class TransformerCaptioner(nn.Module):
         pad: the word of padding.
         begin: the word that all begins with.
         end: the word that ends a caption.
-        catt: the second stream, see :data:`~foveal.models.captioning.Catt`.
+        catt: the second stream, see :data:`~foveal.models.image_language.Catt`.
         dictionary_size: entries of both dictionaries, of regions and of words.
         share: read the dictionaries with the weights of the sample.
         init: how they start; ``kmeans`` asks for :func:`foveal.fit_dictionaries_`.
         drop: dropout.
 
     Raises:
-        ValueError: see :class:`~foveal.models.captioning.streams.StreamEncoder`.
+        ValueError: see :class:`~foveal.models.image_language.streams.StreamEncoder`.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class TransformerCaptioner(nn.Module):
         return _State(tuple(made), mask, entries, (None,) * len(made))
 
     def step(self, state: _State, words: Tensor) -> tuple[Tensor, _State]:
-        """See :class:`~foveal.models.captioning.WordDecoder`; in evaluation mode."""
+        """See :class:`~foveal.models.image_language.WordDecoder`; in evaluation mode."""
         if state.place >= self.length:
             raise InputError(f"the captioner has places for {self.length} words; build it with a larger length")
         hidden = self.words_norm(self.words(words) + self.places[state.place])[:, None]

@@ -3,6 +3,8 @@
 from ._answers import ImageAnswerBundle
 from ._bundle import CaptionBundle
 from .captions import SceneCaptions
+from .coco_captions import CocoCaptions
 from .questions import SceneQuestions
+from .vqa import VQAv2
 
-__all__ = ["CaptionBundle", "ImageAnswerBundle", "SceneCaptions", "SceneQuestions"]
+__all__ = ["CaptionBundle", "CocoCaptions", "ImageAnswerBundle", "SceneCaptions", "SceneQuestions", "VQAv2"]

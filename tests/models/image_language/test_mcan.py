@@ -5,7 +5,7 @@ import torch
 
 from foveal.models import ImageAnswerer, McanAnswerer
 from tests.attention.contract import assert_close
-from tests.models.captioning.helpers import REGIONS, WIDTH, inputs_of
+from tests.models.image_language.helpers import REGIONS, WIDTH, inputs_of
 
 STREAMS = ["dictionary", "in_sample", "skip"]
 QUESTIONS = torch.tensor([[5, 6, 7, 0, 0], [4, 8, 5, 5, 6], [4, 0, 0, 0, 0], [8, 7, 0, 0, 0]])

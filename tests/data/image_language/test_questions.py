@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from foveal.lab.data import SceneQuestions
-from foveal.lab.data.scenes._scene import RELATIONS, compose, holds
-from foveal.lab.data.scenes._things import load_things
-from foveal.lab.data.scenes.questions import SCENE_KINDS
+from foveal.lab.data.image_language._scene import RELATIONS, compose, holds
+from foveal.lab.data.image_language._things import load_things
+from foveal.lab.data.image_language.questions import SCENE_KINDS
 
 DATA = replace(SceneQuestions().smoke_data(), train_scenes=16, val_scenes=8, test_scenes=24)
 THINGS = load_things("digits", None, 0)

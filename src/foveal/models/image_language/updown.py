@@ -2,7 +2,7 @@
 
 Paper      Anderson et al., "Bottom-Up and Top-Down Attention for Image Captioning and Visual Question Answering", CVPR 2018 (arXiv 1707.07998), its captioner.
            Sizes: width 1000, attention 512, dropout 0.5, as in ruotianluo/self-critical.pytorch; regions of 2048 features.
-Formula    h1 = LSTM1([h2; mean v; E y]);  v̂ = what h1 takes of v, see :mod:`foveal.models.captioning.additive`;  h2 = LSTM2([v̂; h1]);  p = softmax(W h2 + b)
+Formula    h1 = LSTM1([h2; mean v; E y]);  v̂ what h1 takes of v, see :mod:`foveal.models.image_language.additive`;  h2 = LSTM2([v̂; h1]);  p = softmax(W h2)
 Differs    ``boxes`` adds a linear map of where a region is to its features; the paper's regions do not say where they are.
 
 Shapes     B batch, R regions, F features of each, T words, V words of the vocabulary, C width
@@ -64,14 +64,14 @@ class UpDownCaptioner(nn.Module):
         begin: the word that all begins with.
         end: the word that ends a caption.
         boxes: regions say where they are.
-        catt: the second stream, see :data:`~foveal.models.captioning.Catt`.
+        catt: the second stream, see :data:`~foveal.models.image_language.Catt`.
         dictionary_size: K.
         share: read the dictionary with the weights of the sample.
         init: how it starts; ``kmeans`` asks for :func:`foveal.fit_dictionaries_`.
         drop: dropout on words and on what is said.
 
     Raises:
-        ValueError: see :class:`~foveal.models.captioning.additive.AdditiveStreams`.
+        ValueError: see :class:`~foveal.models.image_language.additive.AdditiveStreams`.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class UpDownCaptioner(nn.Module):
         return _State(regions, mean_of(regions, there), self.attn.keys_of(regions), there, (nothing, nothing), (nothing, nothing))
 
     def step(self, state: _State, words: Tensor) -> tuple[Tensor, _State]:
-        """See :class:`~foveal.models.captioning.WordDecoder`; in evaluation mode."""
+        """See :class:`~foveal.models.image_language.WordDecoder`; in evaluation mode."""
         if state.place >= self.length:
             raise InputError(f"the captioner was built for {self.length} words; build it with a larger length")
         logits, _, state = self._word(state, words)
