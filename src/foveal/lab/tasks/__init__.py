@@ -68,6 +68,7 @@ from .environments import (
 from .image_questions import ImageQuestions
 from .points import PartSegmentation, PointClassification
 from .segmentation import Segmentation, segmentation_scores
+from .self_critical import SelfCritical
 from .stereo import StereoErrors, StereoMatching
 from .video import VideoClassification
 from .video_conversations import VideoConversation
@@ -92,6 +93,7 @@ __all__ = [
     "Row",
     "SampleOrder",
     "Segmentation",
+    "SelfCritical",
     "State",
     "StereoErrors",
     "StereoMatching",

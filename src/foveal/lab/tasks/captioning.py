@@ -61,7 +61,7 @@ class Captioning(Task):
         return (losses.sum(1) / there.sum(1)).mean(), {"word_accuracy": right.sum()}
 
     def reach(self, model: nn.Module, inputs: Any, targets: Any, bundle: DataBundle) -> Any:
-        return self.step(model, model, inputs, targets, bundle)
+        return Captioning.step(self, model, model, inputs, targets, bundle)
 
     def predict(self, model: nn.Module, inputs: Any) -> Any:
         """Words ``(B, T)``, −100 behind the end."""

@@ -1,6 +1,7 @@
 """Captioners, and networks that answer questions, as recipes have them."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from torch import nn
@@ -10,6 +11,7 @@ from ...attention.dictionary import DictionaryInit
 from .._config import Arm, ModelConfig, register_model
 from ._arms import catt_arms
 from .mcan import McanAnswerer
+from .start import begin_with
 from .streams import Catt
 from .transformer import TransformerCaptioner
 from .updown import UpDownCaptioner
@@ -49,6 +51,8 @@ class Captioner(ModelConfig):
     """Heads."""
     dropout: float = 0.1
     """In training."""
+    start: Path | None = None
+    """Folder of a run whose weights it begins with, such as one on words before one on rewards."""
 
     def build(self, *, regions: int, words: int, pad: int, begin: int, end: int, length: int) -> nn.Module:  # type: ignore[override]
         """The network.
@@ -67,8 +71,11 @@ class Captioner(ModelConfig):
             return UpDownCaptioner(regions, words, self.width, self.width, boxes=True, **options)
         return TransformerCaptioner(regions, words, self.width, self.depth, self.num_heads, **options)
 
+    def begin_(self, model: nn.Module, split: Any, seed: int) -> list[str]:
+        return [] if self.start is None else [begin_with(model, self.start)]
+
     def smoke_model(self) -> "Captioner":
-        return replace(self, width=32, depth=2, num_heads=2, dictionary_size=8, init="normal")
+        return replace(self, start=None, width=32, depth=2, num_heads=2, dictionary_size=8, init="normal")
 
     def arms(self) -> dict[str, Arm]:
         return catt_arms(self)

@@ -168,10 +168,10 @@ class _Captioned:
     augments = False
 
     def __init__(self, regions: Regions, references: list[Tensor], classes: Tensor) -> None:
-        self._regions, self._references, self._classes = regions, references, classes
+        self._regions, self.references, self._classes = regions, references, classes
 
     def __len__(self) -> int:
-        return len(self._references)
+        return len(self.references)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return self._regions.inputs(index), {"references": self._references[index], "classes": self._classes[index]}
+        return self._regions.inputs(index), {"references": self.references[index], "classes": self._classes[index]}

@@ -152,14 +152,14 @@ class _Captioned:
 
     def __init__(self, regions: RegionFile, images: Texts, lexicon: Lexicon, length: int, training: bool) -> None:
         self._regions, self._images = regions, list(images)
-        self._references = [_stacked(texts, lexicon, length, training) for texts in images.values()]
+        self.references = [_stacked(texts, lexicon, length, training) for texts in images.values()]
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         inputs = self._regions.inputs(self._images[index])
-        return inputs, {"references": self._references[index], "classes": torch.zeros(0, dtype=torch.bool)}
+        return inputs, {"references": self.references[index], "classes": torch.zeros(0, dtype=torch.bool)}
 
 
 def _stacked(texts: Sequence[Sequence[str]], lexicon: Lexicon, length: int, training: bool) -> Tensor:
