@@ -1,4 +1,6 @@
-"""What beam search of width 5 costs over the likeliest word each time, all beams of all samples at once. Captions are of full length, so both take as many words."""
+"""What beam search of width 5 costs over the likeliest word each time, all beams of all pictures at once; captions are of full length."""
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ WIDTH, LIMIT = 5, 3.0
 LENGTH = 17
 
 
-def rows() -> list[Row]:
+def rows() -> Iterator[Row]:
     small = {"width": 432, "words": 250, "length": LENGTH, "drop": 0.0}
     large = {"width": 2048, "words": 9_491, "length": LENGTH, "drop": 0.0}
     cases = {
@@ -24,7 +26,8 @@ def rows() -> list[Row]:
         "Up-Down of 1000, 36 regions, 1 picture": (UpDownCaptioner(**large), 1, 36),
         "Up-Down of 1000, 36 regions, 16 pictures": (UpDownCaptioner(**large), 16, 36),
     }
-    return [_row(name, *case) for name, case in cases.items()]
+    for name, case in cases.items():
+        yield _row(name, *case)
 
 
 def _row(name: str, model: nn.Module, pictures: int, regions: int) -> Row:

@@ -111,7 +111,7 @@ class SceneQuestions(Data):
         """Digits and pixels: the rest is fetched."""
         few = super().smoke_data()
         assert isinstance(few, SceneQuestions), "the same with other numbers"
-        small = {"source": "digits", "features": "pixels", "side": 64, "folder": None}
+        small: dict[str, Any] = {"source": "digits", "features": "pixels", "side": 64, "folder": None}
         return few if all(getattr(few, name) == value for name, value in small.items()) else replace(few, **small)
 
     def draw(self, split: str, index: int, things: Things) -> "Asked":
