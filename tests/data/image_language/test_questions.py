@@ -52,6 +52,14 @@ def test_answers_are_what_the_scene_holds() -> None:
     assert seen == dict.fromkeys(SCENE_KINDS, 30)
 
 
+def test_a_long_thin_thing_can_be_the_larger_one() -> None:
+    """Of any shapes: stamps have saws and spades."""
+    asked = next(asked for asked in (DATA.draw("test", index, THINGS) for index in range(99)) if asked.kind == "larger" and asked.answer == "yes")
+    shapes = [torch.ones(4, 60, 6), *[torch.ones(4, 40, 40)] * (len(asked.plan.things) - 1)]
+    _, boxes = compose(np.random.default_rng(0), torch.zeros(3, 96, 96), shapes, [False] * len(shapes), asked.plan.fits)
+    assert (boxes[0, 2:] - boxes[0, :2]).max() >= 4 / 3 * (boxes[1, 2:] - boxes[1, :2]).max()
+
+
 def by_text(split: str, prior: float, count: int) -> dict[str, Counter]:
     data, found = replace(DATA, prior=prior), defaultdict(Counter)
     for index in range(count):

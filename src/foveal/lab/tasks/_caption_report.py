@@ -69,7 +69,7 @@ def draw_words(pictures: Sequence[Any], boxes: Tensor, looks: Tensor, said: Tens
             bare(place)
             place.imshow(shade(pictures[row], boxes[row].numpy(), looks[row, column].numpy()), interpolation="nearest")
             place.set_title("(end)" if bundle.lexicon.words[word] == "<end>" else bundle.lexicon.words[word], fontsize=8, color=INK)
-    figure.suptitle("What each word took from which region when it was found, last layer, mean over heads: lit", fontsize=9, color=INK)
+    figure.suptitle("What each word took from which region when it was found, last layer, mean over heads: the brighter, the more", fontsize=9, color=INK)
     return put(figure, path)
 
 
@@ -117,9 +117,9 @@ def draw_questions(
 
 
 def shade(picture: Any, boxes: Any, shares: Any) -> Any:
-    """The picture, dark where nothing is taken from; regions that lie over one another add up."""
+    """The picture, dark where nothing is taken from and fully lit where most is; regions that lie over one another add up."""
     height, width = picture.shape[:2]
     light = np.zeros((height, width))
     for (left, top, right, bottom), share in zip(boxes, shares, strict=True):
         light[round(top * height) : round(bottom * height), round(left * width) : round(right * width)] += share
-    return (picture * (0.22 + 0.78 * np.clip(light, 0, 1)[..., None])).astype(np.uint8)
+    return (picture * (0.22 + 0.78 * (light / max(light.max(), 1e-6))[..., None])).astype(np.uint8)
