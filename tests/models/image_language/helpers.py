@@ -66,4 +66,7 @@ def captioner(host: str = "transformer", **options) -> TransformerCaptioner | Up
         for name, value in model.named_parameters():
             if value.ndim > 1 or name.endswith("fuse.bias"):
                 value.add_(0.3 * torch.randn_like(value))
+        # captions that end at once would show nothing of what is remembered
+        model.head.bias[model.end] -= 2.0
+        model.head.weight.mul_(3.0)
     return model.eval()

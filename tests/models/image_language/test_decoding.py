@@ -66,6 +66,7 @@ def test_the_score_of_a_caption_is_what_the_forward_pass_gives_it(catt, host, sh
     model, inputs = captioner(host, catt=catt, share=share), inputs_of(4)
     for width in (1, 3):
         said = beam_search(model, inputs, width=width, length=LENGTH)
+        assert (said.words[:, 3] != -100).any()
         found = model(inputs, said.words).log_softmax(-1).gather(-1, said.words.clamp_min(0)[..., None])[..., 0]
         assert_close(found.masked_fill(said.words == -100, 0.0).sum(1), said.score, 1e-5, "scores")
         for sample in range(4):
