@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from . import (
     bfloat16,
+    captions,
     ceiling,
     compiled,
     convert,
@@ -34,7 +35,7 @@ from ._harness import run
 from ._page import HEAD, PAGE, page, section
 
 _MODULES = (denoising, bfloat16, ceiling, compiled, vit, models, convert, maps, external, eamlp, summary, halo, halonet)
-_MODULES += (dense, detection, loader, reading, projection, frozen, points, probes)
+_MODULES += (dense, detection, loader, reading, projection, frozen, points, probes, captions)
 BENCHMARKS = [module.__name__.rpartition(".")[2] for module in _MODULES]
 
 

@@ -13,6 +13,7 @@ from .dit import DiffusionTransformer, DiT
 from .dna_vit import DenoisingViT
 from .efficient_resnet import EfficientResNet
 from .halonet import HALONETS, HaloBlock, HaloNet, HaloNetSize, build_halonet, build_timm_halonet
+from .image_language import Captioner, ImageAnswerer, McanAnswerer, TransformerCaptioner, UpDownAnswerer, UpDownCaptioner
 from .lxmert import CattLxmert, Lxmert, LxmertReader, catt_lxmert_
 from .mixing import FeatureMapConfig, PixelMixer, PointwiseControl, list_feature_mixers, make_feature_mixer
 from .points import PartTransformer, PointTransformer, PointwiseParts
@@ -36,6 +37,7 @@ __all__ = [
     "T2T",
     "T2T_SIZES",
     "Arm",
+    "Captioner",
     "CattEncoder",
     "CattLayer",
     "CattLxmert",
@@ -59,9 +61,11 @@ __all__ = [
     "HaloBlock",
     "HaloNet",
     "HaloNetSize",
+    "ImageAnswerer",
     "Lxmert",
     "LxmertReader",
     "MAResUNet",
+    "McanAnswerer",
     "ModelConfig",
     "MultistageUNet",
     "PSMNet",
@@ -83,8 +87,11 @@ __all__ = [
     "Streams",
     "T2TViT",
     "TimeSformer",
+    "TransformerCaptioner",
     "TwoStreamBlock",
     "UNet",
+    "UpDownAnswerer",
+    "UpDownCaptioner",
     "ViT",
     "VideoLanguage",
     "VideoLanguageModel",

@@ -12,6 +12,7 @@ from .emoji import Emoji
 from .folder import ImageFolder
 from .generation import ColorMatch, DigitImages, ImageBundle
 from .generation_files import CIFAR10Files, FolderImages, TinyImageNet
+from .image_language import CaptionBundle, CocoCaptions, ImageAnswerBundle, SceneCaptions, SceneQuestions, VQAv2
 from .imagenet import ImageNet
 from .photographs import Photographs
 from .points import Furniture, ModelNet40H5, ModelNet40Off, ModelNet40Txt, PointBundle, ShapeNetPartH5, ShapeNetPartTxt, SolidPairs, Solids
@@ -56,10 +57,12 @@ __all__ = [
     "AnswerBundle",
     "BrainSlabs",
     "CIFAR10Files",
+    "CaptionBundle",
     "Cityscapes",
     "ClipConversations",
     "ClipQuestions",
     "ClutteredDigits",
+    "CocoCaptions",
     "CocoFolder",
     "ColorMatch",
     "ContextedDigits",
@@ -77,6 +80,7 @@ __all__ = [
     "FlagSwapBoxes",
     "FolderImages",
     "Furniture",
+    "ImageAnswerBundle",
     "ImageBundle",
     "ImageFolder",
     "ImageNet",
@@ -98,8 +102,10 @@ __all__ = [
     "PointBundle",
     "RegionBundle",
     "RegionScenes",
+    "SceneCaptions",
     "SceneFlow",
     "SceneMasks",
+    "SceneQuestions",
     "SegmentationBundle",
     "ShapeNetPartH5",
     "ShapeNetPartTxt",
@@ -111,6 +117,7 @@ __all__ = [
     "StereoBundle",
     "StereoScene",
     "TinyImageNet",
+    "VQAv2",
     "VideoBundle",
     "VideoConversations",
     "VideoFolder",

@@ -2,6 +2,7 @@
 
 from ._registry import get_recipe, list_recipes, smoke
 from .adversarial import sagan_cifar10, sagan_digits, sagan_folder, sagan_imagenet, sagan_tiny_imagenet
+from .captions import scene_captions, scene_questions
 from .classification import cluttered_digits, digits, image_folder
 from .detection import (
     coco_cascade_rcnn,
@@ -110,7 +111,9 @@ __all__ = [
     "sagan_folder",
     "sagan_imagenet",
     "sagan_tiny_imagenet",
+    "scene_captions",
     "scene_flow",
+    "scene_questions",
     "sehalonet33ts",
     "shift_stereo",
     "smoke",

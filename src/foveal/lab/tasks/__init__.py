@@ -49,6 +49,7 @@ from ._image_grid import image_grid
 from ._phase import Phase, parameters_of
 from ._task import TASKS, Cell, PrimaryMetric, Row, SampleOrder, State, Task, register_task
 from .adversarial import AdversarialGeneration
+from .captioning import Captioning
 from .causal_learning import CausalLearning
 from .classification import Classification
 from .detection import Detection
@@ -64,9 +65,11 @@ from .environments import (
     random_partition,
     weight_variance,
 )
+from .image_questions import ImageQuestions
 from .points import PartSegmentation, PointClassification
 from .region_answers import RegionAnswers
 from .segmentation import Segmentation, segmentation_scores
+from .self_critical import SelfCritical
 from .stereo import StereoErrors, StereoMatching
 from .video import VideoClassification
 from .video_conversations import VideoConversation
@@ -75,12 +78,14 @@ from .video_questions import VideoQuestions
 __all__ = [
     "TASKS",
     "AdversarialGeneration",
+    "Captioning",
     "CausalLearning",
     "Cell",
     "Classification",
     "Detection",
     "Diffusion",
     "Generation",
+    "ImageQuestions",
     "PartSegmentation",
     "Partition",
     "Phase",
@@ -90,6 +95,7 @@ __all__ = [
     "Row",
     "SampleOrder",
     "Segmentation",
+    "SelfCritical",
     "State",
     "StereoErrors",
     "StereoMatching",

@@ -194,6 +194,10 @@ class Task(ABC):
         outputs = forward(inputs)
         return self.loss(model, outputs, targets), {}
 
+    def reach(self, model: nn.Module, inputs: Any, targets: Any, bundle: DataBundle) -> Any:
+        """A forward pass that comes to all parts of the network, in evaluation mode: for what is fitted to the tokens of training samples before the start."""
+        return model(inputs)
+
     def loss(self, model: nn.Module, outputs: Any, targets: Any) -> Tensor:
         """The training loss, a mean over samples."""
         raise NotImplementedError(f"{type(self).__name__} gives neither loss nor step")

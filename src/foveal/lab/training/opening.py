@@ -1,7 +1,6 @@
 """The first part of a run: everything is checked, made, and put where the last checkpoint left it, before a step is taken."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from ..._errors import InputError
 from ...attention import CrossSampleDictionary, fit_dictionaries_
-from ..data import DataBundle, Split
+from ..data import DataBundle
+from ..tasks import Task
 from .batches import BatchStream, Samples
 from .checkpoint import check_folder, latest_checkpoint, read_newest, restore
 from .early import Early
@@ -150,7 +150,7 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path
     phases = open_phases(model, recipe, accelerator)
     first, notes = 0, [*said, *bundle.notes]
     if newest is None:
-        _fit_dictionaries(model, bundle.train, recipe, accelerator.device)
+        _fit_dictionaries(model, bundle, recipe, accelerator.device)
         notes += recipe.model.begin_(model, bundle.train, recipe.seed)
     else:
         checkpoint, saved, passed_over = newest
@@ -218,17 +218,21 @@ class _Trained(nn.Module):
         return self.inner(*inputs, **options)
 
 
-class _Images(Samples):
-    """Inputs alone."""
+class _Reaching(nn.Module):
+    """The network, called with a batch as its task calls it."""
 
-    def __iter__(self) -> Iterator[Tensor]:
-        return (images for images, _ in super().__iter__())
+    def __init__(self, model: nn.Module, task: Task, bundle: DataBundle) -> None:
+        super().__init__()
+        self.model, self._task, self._bundle = model, task, bundle
+
+    def forward(self, batch: tuple[Any, Any]) -> Any:
+        return self._task.reach(self.model, *batch, self._bundle)
 
 
-def _fit_dictionaries(model: nn.Module, split: Split, recipe: Recipe, device: torch.device) -> None:
+def _fit_dictionaries(model: nn.Module, bundle: DataBundle, recipe: Recipe, device: torch.device) -> None:
     """Dictionaries of clusters are fitted to the whole training set before the first step. Every process does the same."""
     if any(isinstance(module, CrossSampleDictionary) and not module.fitted for module in model.modules()):
-        fit_dictionaries_(model.to(device), _Images(split, recipe, device), seed=recipe.seed)
+        fit_dictionaries_(_Reaching(model.to(device), recipe.task, bundle), Samples(bundle.train, recipe, device), seed=recipe.seed)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

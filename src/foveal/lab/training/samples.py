@@ -1,6 +1,7 @@
 """What each test sample scored, kept with the run: runs can be compared sample by sample, and an interval can include which samples the test has."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,10 @@ def read_samples(run: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]] | N
 
 
 def _rows(inputs: Any, count: int) -> list[Any]:
-    """The samples of a batch of inputs, which may be a tensor, a list with one of each, or a tuple of tensors."""
+    """The samples of a batch of inputs, which may be a tensor, a list with one of each, or a tuple or mapping of tensors."""
+    if isinstance(inputs, Mapping):
+        # in the order of their names, whatever that of the set is
+        return _rows(tuple(inputs[name] for name in sorted(inputs)), count)
     if isinstance(inputs, tuple):
         return list(zip(*(_rows(part, count) for part in inputs), strict=True))
     assert len(inputs) == count, f"{count} scores of {len(inputs)} samples"

@@ -1,0 +1,7 @@
+"""What captions are worth: CIDEr-D, BLEU, and what they name that is not there."""
+
+from .cider import CiderD, document_frequencies
+from .hallucination import Hallucination, hallucination
+from .scores import CaptionScores
+
+__all__ = ["CaptionScores", "CiderD", "Hallucination", "document_frequencies", "hallucination"]

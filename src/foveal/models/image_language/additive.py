@@ -1,0 +1,103 @@
+"""Additive attention of one query over regions, and CATT's second stream of it.
+
+Paper      Anderson et al., "Bottom-Up and Top-Down Attention", CVPR 2018 (arXiv 1707.07998); Yang et al., CVPR 2021 (CATT). No code of the combination was
+           released: a reconstruction.
+Formula    a_i = w · tanh(W_v v_i + W_h h);  z = Σ softmax(a)_i v_i;  x the same over the K rows of a dictionary in the space of regions, with the same W_v, W_h
+           and w if shared;  out = W [z; x] + b, which starts at [I | 0]
+Controls   ``in_sample``: x of the regions themselves, with weights of its own; ``skip``: x their mean
+
+Shapes     B batch, R regions, F features of each, K entries, Q width of a query
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ...attention import CrossSampleDictionary
+from ...attention.dictionary import DictionaryInit
+from .streams import Catt, check_catt, fuse_streams
+
+__all__ = ["AdditiveAttention", "AdditiveStreams", "RegionKeys", "mean_of"]
+
+RegionKeys = tuple[Tensor | None, ...]
+"""``W_v v`` of the regions, for the first attention and for a second; None where there is no such one."""
+
+
+class AdditiveAttention(nn.Module):
+    """``w · tanh(W_v v + W_h h)``."""
+
+    def __init__(self, width: int, query: int, dim: int) -> None:
+        super().__init__()
+        self.keys = nn.Linear(width, dim)
+        self.query = nn.Linear(query, dim, bias=False)
+        self.weigh = nn.Linear(dim, 1, bias=False)
+
+    def forward(self, query: Tensor, keys: Tensor, there: Tensor | None = None) -> Tensor:
+        """Weights ``(B, N)``, which sum to one, of keys ``(B or 1, N, A)``, none of those that are not ``there``."""
+        found = self.weigh(torch.tanh(keys + self.query(query)[:, None]))[..., 0]
+        return (found if there is None else found.masked_fill(~there, -torch.inf)).softmax(-1)
+
+
+class AdditiveStreams(nn.Module):
+    """What a query takes of regions, ``(B, F)``, with a second stream of it unless ``catt`` is ``none``.
+
+    Args:
+        width: F.
+        query: Q.
+        dim: width in which both meet.
+        catt: see :data:`~foveal.models.image_language.Catt`.
+        dictionary_size: K.
+        share: the dictionary is read with the weights of the sample.
+        init: how it starts.
+
+    Raises:
+        ValueError: an unknown ``catt`` or ``init``; a dictionary of no entry.
+    """
+
+    def __init__(
+        self, width: int, query: int, dim: int, *, catt: Catt = "none", dictionary_size: int = 500, share: bool = True, init: DictionaryInit = "normal"
+    ) -> None:
+        super().__init__()
+        check_catt(catt)
+        self.catt = catt
+        self.attn = AdditiveAttention(width, query, dim)
+        own = catt == "in_sample" or (catt == "dictionary" and not share)
+        self.cross = AdditiveAttention(width, query, dim) if own else None
+        self.dictionary = CrossSampleDictionary(dictionary_size, width, init=init) if catt == "dictionary" else None
+        self.fuse = None if catt == "none" else fuse_streams(width)
+
+    def keys_of(self, regions: Tensor) -> RegionKeys:
+        """What need be made of regions ``(B, R, F)`` but once, for however many queries."""
+        return self.attn.keys(regions), self.cross.keys(regions) if self.cross is not None and self.dictionary is None else None
+
+    def forward(self, query: Tensor, regions: Tensor, keys: RegionKeys, there: Tensor) -> tuple[Tensor, Tensor]:
+        """What is taken, ``(B, F)``, and how much of each region, ``(B, R)``.
+
+        Args:
+            query: ``(B, Q)``.
+            regions: ``(B, R, F)``.
+            keys: of :meth:`keys_of`.
+            there: bool ``(B, R)``.
+        """
+        assert keys[0] is not None, "made of all regions"
+        weights = self.attn(query, keys[0], there)
+        taken = _taken(weights, regions)
+        if self.fuse is None:
+            return taken, weights
+        if self.dictionary is not None:
+            entries, second = self.dictionary(regions), self.cross or self.attn
+            other = second(query, second.keys(entries)) @ entries[0]
+        elif self.cross is not None and keys[1] is not None:
+            other = _taken(self.cross(query, keys[1], there), regions)
+        else:
+            other = mean_of(regions, there)
+        return self.fuse(torch.cat([taken, other], -1)), weights
+
+
+def mean_of(regions: Tensor, there: Tensor) -> Tensor:
+    """Of those that are there, ``(B, F)``."""
+    shares = there.to(regions.dtype)
+    return _taken(shares / shares.sum(1, keepdim=True), regions)
+
+
+def _taken(weights: Tensor, regions: Tensor) -> Tensor:
+    return (weights[:, None] @ regions)[:, 0]

@@ -1,0 +1,236 @@
+"""Layers of one stream and of two, over regions and over words: the second stream meets a dictionary, or is one of its controls.
+
+Paper      Yang et al., "Causal Attention for Vision-Language Tasks", CVPR 2021 (arXiv 2103.03493). No code of its captioner and of its MCAN was released: this
+           is a reconstruction from the formula and from the layers of the released LXMERT (:mod:`foveal.models.catt`).
+Formula    self     u = LN(h + A(h; h)),       u' = LN(h + A'(h; D))            D a dictionary, or h itself, or left out with its attention
+           context  z = MLP(LN(u + X(u; m))),  x  = MLP'(LN(u' + X'(u'; m')))   m, m' the two streams that are read; MLP with residual and norm
+           top      W [z; x] + b                                               W starts at [I | 0]: the host's own function
+Differs    Two streams in the last layer alone (``single`` of :class:`~foveal.models.CattEncoder`).
+
+Shapes     B batch, N tokens, M tokens that are read, C channels, K entries
+"""
+
+from typing import Any, Literal, get_args
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..._errors import InputError, unknown
+from ...attention import CrossSampleDictionary, SoftmaxAttention
+from ...attention._linear import project
+from ...attention.dictionary import DictionaryInit
+from ...functional import softmax_attention
+from ..catt import BertLayer, CattLayer, PostNorm
+
+__all__ = ["Catt", "KeptAttention", "Reader", "ReadingLayer", "StreamEncoder", "Streams", "check_catt", "fuse_streams"]
+
+Catt = Literal["none", "dictionary", "in_sample", "skip"]
+"""The second stream: ``dictionary`` is CATT's; ``in_sample`` reads the sample once more with weights of its own; ``skip`` reads nothing in self-attention."""
+Streams = tuple[Tensor, Tensor | None]
+"""In-sample, and the second where there is one."""
+_EPS = 1e-12
+
+
+class KeptAttention(SoftmaxAttention):
+    """Softmax attention whose keys and values can be made once and kept, for words one after the other."""
+
+    def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Each ``(B, H, M, D)``."""
+        made = project(self.qkv, tokens, slice(self.inner_dim, None))
+        k, v = rearrange(made, "b n (t h d) -> t b h n d", t=2, h=self.num_heads)
+        return self.k_norm(k), v
+
+    def read(self, x: Tensor, kept: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
+        """What :meth:`forward` gives for such a context, in evaluation mode, ``(B, N, C)``."""
+        q = self.q_norm(self._heads(project(self.qkv, x, slice(self.inner_dim))))
+        k, v = (part.expand(len(x), -1, -1, -1) for part in kept)
+        out = rearrange(softmax_attention(q, k, v, mask=mask), "b h n d -> b n (h d)")
+        return project(self.proj, self.norm(out))
+
+
+class _Skip(nn.Module):
+    """A layer whose second stream has no attention: a norm and an MLP of the tokens."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop: float) -> None:
+        super().__init__()
+        self.first = BertLayer(dim, num_heads, mlp_ratio, drop, _EPS)
+        self.second = PostNorm(dim, mlp_ratio, drop, _EPS)
+
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Streams:
+        return self.first(hidden, mask), self.second(hidden, torch.zeros_like(hidden))
+
+
+class StreamEncoder(nn.Module):
+    """Self-attention, layer by layer; the last has two streams unless ``catt`` is ``none``.
+
+    Args:
+        dim: width C.
+        depth: layers.
+        num_heads: heads; must divide ``dim``.
+        catt: see :data:`Catt`.
+        dictionary_size: K.
+        share: the dictionary is read with the weights of the sample; of no other second stream.
+        init: how the dictionary starts.
+        mlp_ratio: hidden width of the MLPs relative to ``dim``.
+        drop: dropout on maps and before residuals.
+
+    Raises:
+        ValueError: an unknown ``catt`` or ``init``; a depth or dictionary below 1.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        *,
+        catt: Catt = "none",
+        dictionary_size: int = 500,
+        share: bool = True,
+        init: DictionaryInit = "normal",
+        mlp_ratio: float = 4.0,
+        drop: float = 0.1,
+    ) -> None:
+        super().__init__()
+        _check(catt, depth)
+        self.catt = catt
+        single = depth if catt == "none" else depth - 1
+        self.layers = nn.ModuleList(BertLayer(dim, num_heads, mlp_ratio, drop, _EPS) for _ in range(single))
+        self.two_streams: nn.Module | None = None
+        if catt == "skip":
+            self.two_streams = _Skip(dim, num_heads, mlp_ratio, drop)
+        elif catt != "none":
+            # read by one set of weights, the sample a second time would be the sample once
+            self.two_streams = CattLayer(dim, num_heads, mlp_ratio, share=share and catt == "dictionary", drop=drop)
+        self.dictionary = CrossSampleDictionary(dictionary_size, dim, init=init) if catt == "dictionary" else None
+
+    def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Streams:
+        """Both streams of ``(B, N, C)``; ``mask`` bool ``(B, 1, 1, N)``, True where a token is."""
+        for layer in self.layers:
+            hidden = layer(hidden, mask)
+        if self.two_streams is None:
+            return hidden, None
+        if self.catt == "skip":
+            return self.two_streams(hidden, mask)
+        if self.dictionary is not None:
+            return self.two_streams(hidden, self.dictionary(hidden), mask)
+        return self.two_streams(hidden, hidden, mask, mask)
+
+
+class ReadingLayer(nn.Module):
+    """A stream that attends to itself, or to a dictionary, or to nothing, and then reads what an encoder gives."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop: float, *, itself: bool = True) -> None:
+        super().__init__()
+        options: dict[str, Any] = {"qkv_bias": True, "attn_drop": drop, "proj_drop": drop}
+        self.self_attn = KeptAttention(dim, num_heads, **options) if itself else None
+        self.self_norm = nn.LayerNorm(dim, eps=_EPS)
+        self.attn = KeptAttention(dim, num_heads, **options)
+        self.post = PostNorm(dim, mlp_ratio, drop, _EPS)
+
+    def forward(
+        self, hidden: Tensor, memory: Tensor, memory_mask: Tensor | None, *, entries: Tensor | None = None, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """``(B, N, C)``.
+
+        Args:
+            hidden: tokens.
+            memory: what is read, ``(B, M, C)``.
+            memory_mask: bool ``(B, 1, 1, M)``.
+            entries: a dictionary, ``(1, K, C)``, for self-attention to read in place of the tokens; neither ``mask`` nor causality is of it.
+            mask: of the tokens, bool ``(B, 1, 1, N)``.
+            causal: a token sees only itself and those before it.
+        """
+        inner = self._itself(hidden, entries, mask, causal)
+        return self.post(inner, self.attn(inner, memory_mask, context=memory))
+
+    def _itself(self, hidden: Tensor, entries: Tensor | None, mask: Tensor | None, causal: bool) -> Tensor:
+        if self.self_attn is None:
+            return self.self_norm(hidden)
+        context = None if entries is None else entries.expand(len(hidden), -1, -1)
+        options = {"attn_mask": mask, "is_causal": causal} if entries is None else {}
+        return self.self_norm(hidden + self.self_attn(hidden, context=context, **options))
+
+    def look(self, hidden: Tensor, memory: Tensor, memory_mask: Tensor | None, *, causal: bool = False) -> Tensor:
+        """What each token takes of the memory, a mean over heads, ``(B, N, M)``."""
+        inner = self._itself(hidden, None, None, causal)
+        return self.attn.attention_map(inner, memory_mask, context=memory)["combined"].mean(1)
+
+
+class Reader(nn.Module):
+    """Layers of :class:`ReadingLayer`; the last has two streams unless ``catt`` is ``none``. Arguments as in :class:`StreamEncoder`."""
+
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        *,
+        catt: Catt = "none",
+        dictionary_size: int = 500,
+        share: bool = True,
+        init: DictionaryInit = "normal",
+        mlp_ratio: float = 4.0,
+        drop: float = 0.1,
+    ) -> None:
+        super().__init__()
+        _check(catt, depth)
+        self.catt = catt
+        self.layers = nn.ModuleList(ReadingLayer(dim, num_heads, mlp_ratio, drop) for _ in range(depth))
+        own = catt in ("in_sample", "skip") or (catt == "dictionary" and not share)
+        self.second = ReadingLayer(dim, num_heads, mlp_ratio, drop, itself=catt != "skip") if own else None
+        self.dictionary = CrossSampleDictionary(dictionary_size, dim, init=init) if catt == "dictionary" else None
+        self.fuse = None if catt == "none" else fuse_streams(dim)
+
+    @property
+    def second_layer(self) -> ReadingLayer:
+        """The layer of the second stream, which has the weights of the last where it shares them."""
+        layer = self.second or self.layers[-1]
+        assert isinstance(layer, ReadingLayer), "all are"
+        return layer
+
+    def forward(self, hidden: Tensor, memory: Streams, memory_mask: Tensor | None, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """Both streams, fused, ``(B, N, C)``; see :class:`ReadingLayer`. The second stream reads the memory's second, where it has one."""
+        options: dict[str, Any] = {"mask": mask, "causal": causal}
+        for layer in self.layers[:-1]:
+            hidden = layer(hidden, memory[0], memory_mask, **options)
+        own = self.layers[-1](hidden, memory[0], memory_mask, **options)
+        if self.fuse is None:
+            return own
+        entries = None if self.dictionary is None else self.dictionary(hidden)
+        second = self.second_layer(hidden, memory[0] if memory[1] is None else memory[1], memory_mask, entries=entries, **options)
+        return self.fuse(torch.cat([own, second], -1))
+
+    def look(self, hidden: Tensor, memory: Streams, memory_mask: Tensor | None, *, causal: bool = False) -> Tensor:
+        """What each token takes of the memory in the last layer's own stream, ``(B, N, M)``."""
+        for layer in self.layers[:-1]:
+            hidden = layer(hidden, memory[0], memory_mask, causal=causal)
+        last = self.layers[-1]
+        assert isinstance(last, ReadingLayer), "all are"
+        return last.look(hidden, memory[0], memory_mask, causal=causal)
+
+
+def fuse_streams(dim: int) -> nn.Linear:
+    """Of two streams one; at first the first alone."""
+    layer = nn.Linear(2 * dim, dim)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(dim, 2 * dim))
+        layer.bias.zero_()
+    return layer
+
+
+def check_catt(catt: str) -> None:
+    """Refuse an unknown second stream.
+
+    Raises:
+        ValueError: it is.
+    """
+    if catt not in get_args(Catt):
+        raise unknown("second stream (catt)", catt, get_args(Catt))
+
+
+def _check(catt: str, depth: int) -> None:
+    check_catt(catt)
+    if depth < 1:
+        raise InputError(f"expected at least one layer, got depth={depth}")
