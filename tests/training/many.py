@@ -29,7 +29,9 @@ def main() -> int:
         given = _Adversaries.forward
 
         def forward(self: Any, phase: str, z: torch.Tensor, *others: Any) -> Any:
-            latents.append(z.clone())
+            if torch.is_grad_enabled():
+                # and not where the loss behind the last step is looked at
+                latents.append(z.clone())
             return given(self, phase, z, *others)
 
         _Adversaries.forward = forward  # type: ignore[method-assign]
