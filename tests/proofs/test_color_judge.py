@@ -44,3 +44,10 @@ def test_the_hinge_loss_by_hand() -> None:
 @pytest.mark.parametrize("arm", ARMS, ids=str)
 def test_only_where_pixels_meet_can_matching_be_judged(arm, seed) -> None:
     assert arm.gate[0] <= arm.figure(seed) <= arm.gate[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm.some is not None], ids=str)
+def test_some_seed_of_what_mixes_judges_better_than_any_that_does_not_can(arm) -> None:
+    assert arm.some is not None
+    assert min(arm.figure(seed) for seed in SEEDS) <= arm.some[1]

@@ -17,6 +17,12 @@ def test_a_gate_that_a_seed_misses_is_shown() -> None:
     assert line(missed) == "| some | 0.800 | 0.700 – 0.900 |  | 0.500 | **0.8 … 1: not met** | reading |"
 
 
+def test_a_gate_that_one_seed_must_meet_is_shown_and_missed_where_none_does() -> None:
+    kept, missed = (Row("some", figures, (0.0, float("inf")), "reading", some=(-float("inf"), 1.0)) for figures in ((2.0, 0.4), (2.0, 1.1)))
+    assert "| ≥ 0; one seed ≤ 1 |" in line(kept)
+    assert "| **≥ 0; one seed ≤ 1: not met** |" in line(missed)
+
+
 def test_unknown_names_train_nothing(capsys) -> None:
     assert main(["halo_reach", "halo_rech"]) == 2
     assert "halo_rech; known: halo_reach, global_cue" in capsys.readouterr().err

@@ -12,11 +12,11 @@ from foveal.cli import main
 from foveal.lab.compare import make_plan
 from foveal.lab.compare.words import verdict_words
 from foveal.lab.data import DigitImages
-from foveal.lab.tasks import AdversarialGeneration, Phase, image_grid, parameters_of
+from foveal.lab.tasks import AdversarialGeneration, Diffusion, Phase, image_grid, parameters_of
 from foveal.lab.tasks._generation_interpolations import slerp
 from foveal.lab.training import Interrupted, Optim, Recipe, build_model, evaluate, fit, latest_checkpoint, load_data, load_run, loop, phases, read_json
 from foveal.lab.training.checkpoint import read_checkpoint
-from foveal.models import SAGAN
+from foveal.models import SAGAN, DiT, UNet
 from tests.tasks.contract import RunContract
 from tests.training.helpers import assert_same_weights, weights
 from tests.training.test_loop import launch
@@ -24,7 +24,7 @@ from tests.training.test_loop import launch
 RECIPE = Recipe(
     data=DigitImages(source="digits", train_digits=48),
     model=SAGAN(width=4, z_dim=8, attention="external"),
-    task=AdversarialGeneration(d_steps=2, d_lr=4e-3),
+    task=AdversarialGeneration(d_steps=2, d_lr=4e-3, metric="digits", judged_samples=24),
     optim=Optim(optimizer="adam", lr=1e-3, betas=(0.0, 0.999), eps=1e-6, schedule="constant", warmup=0.0, weight_decay=0.0, clip_grad=None, ema=0.9),
     steps=6,
     batch_size=8,
@@ -38,7 +38,7 @@ class TestRuns(RunContract):
     recipe = RECIPE
 
     def test_a_finished_run_has_its_pictures(self, run) -> None:
-        assert {path.name for path in (run / "report").iterdir()} == {"samples.png", "nearest.png", "interpolations.png", "curves.png"}
+        assert {path.name for path in (run / "report").iterdir()} == {"samples.png", "nearest.png", "interpolations.png", "quality.png", "curves.png"}
         for path in (run / "report").iterdir():
             with Image.open(path) as picture:
                 assert min(picture.size) > 200
@@ -51,6 +51,13 @@ class TestRuns(RunContract):
         assert {name: again[name] for name in ("hinge", "d_real", "d_fake", "spread")} == {
             name: metrics[name] for name in ("hinge", "d_real", "d_fake", "spread")
         }
+        # what was drawn when the run ended is drawn again
+        judged = recipe.task.assess(model, bundle, run)
+        notes = judged.pop("notes")
+        assert judged["judged_samples"] == 24
+        assert {"kernel", "precision", "recall", "class_accuracy", "copies_pixels"} <= judged.keys()
+        assert judged == {name: metrics[name] for name in judged}
+        assert set(notes) <= set(metrics["notes"])
         cost = recipe.task.cost(model, bundle)
         assert cost.parameters == metrics["parameters"]
         assert cost.macs > 0
@@ -240,10 +247,16 @@ def test_without_an_average_the_generator_itself_is_judged(tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_two_processes_train_it_and_one_evaluates_the_same_numbers(tmp_path) -> None:
+def test_two_processes_draw_other_latents_and_one_evaluates_the_same_numbers(tmp_path) -> None:
     """Each phase is shared by the processes: its gradients and no others."""
-    done = launch(2, replace(RECIPE, steps=3), tmp_path / "run")
+    recipe = replace(RECIPE, steps=3)
+    done = launch(2, recipe, tmp_path / "run", "--keep-latents")
     assert done.returncode == 0, done.stderr[-3000:]
+    mine, theirs = (torch.load(tmp_path / "run" / f"latents-{rank}.pt", weights_only=True) for rank in (0, 1))
+    # two steps of the discriminator and one of the generator in each of three, of half the batch
+    assert [len(one) for one in mine] == [len(one) for one in theirs] == [4] * 9
+    rows = torch.cat([*mine, *theirs])
+    assert len(rows.unique(dim=0)) == len(rows) == 72, "no latent comes twice, within a process or in both"
     metrics = read_json(tmp_path / "run" / "metrics.json")
     recipe, bundle, model = load_run(tmp_path / "run")
     again = evaluate(model, bundle.test, recipe, bundle)
@@ -263,6 +276,28 @@ def test_a_discriminators_loss_ranks_no_runs() -> None:
     said = verdict_words([one], [{"name": "sagan", "metrics": {"hinge": {"mean": 1.0}}}], 3, judged, None, 0.1)
     assert "cannot be ranked" in said["headline"]
     assert said["lines"] == []
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "says"),
+    [
+        (
+            SAGAN(),
+            Diffusion(),
+            r"Diffusion trains a denoiser, and SAGAN is a generator with its discriminator; take a model out of DiT, UNet, or the task Adver",
+        ),
+        (
+            DiT(),
+            AdversarialGeneration(),
+            r"AdversarialGeneration trains a generator with its discriminator, and DiT is a denoiser; take a model out of SAGAN, or",
+        ),
+        (UNet(), AdversarialGeneration(), r"and UNet is a denoiser; .* or the task Diffusion"),
+    ],
+)
+def test_a_network_of_another_kind_is_refused_before_anything_is_made(model, task, says) -> None:
+    with pytest.raises(InputError, match=says):
+        replace(RECIPE, model=model, task=task)
+    assert replace(RECIPE, model=DiT(), task=Diffusion()).task == Diffusion()
 
 
 def test_statistics_that_there_are_not_are_refused() -> None:

@@ -15,11 +15,14 @@ from foveal import InputError
 from foveal.lab.data import ColorMatch, DigitImages
 from foveal.lab.data._cifar import Planes
 from foveal.lab.data.generation_files import _Planes
+from foveal.lab.tasks import AdversarialGeneration
 from foveal.lab.tasks.generation_metrics import (
     FEATURES,
     ClassifierFeatures,
     DigitFeatures,
     FeatureNetwork,
+    InceptionFeatures,
+    Lite0Features,
     assess,
     check_metric,
     describe,
@@ -272,6 +275,31 @@ def test_too_few_images_have_no_distance_and_a_note_says_so(digits, judge) -> No
     assert "needs 128 images" in found["notes"][0]
     none = assess(lambda labels: torch.zeros(len(labels), 1, 8, 8), few, judge[0], 3)
     assert list(none) == ["notes"]
+
+
+def test_a_distance_of_too_few_images_is_refused_before_training_where_something_can_be_done(digits, monkeypatch) -> None:
+    monkeypatch.setattr(InceptionFeatures, "check", classmethod(lambda cls, bundle, weights: None))
+    monkeypatch.setattr(Lite0Features, "check", classmethod(lambda cls, bundle, weights: None))
+    there = min(len(digits.train), len(digits.test))
+    assert 224 <= there < 2560
+    # more images can be drawn
+    with pytest.raises(InputError, match=r"64 features and needs 128 images .* but 127 would be judged .*; take task.judged_samples 128$"):
+        check_metric("digits", digits, None, 127)
+    check_metric("digits", digits, None, 128)
+    # there are no more: another metric
+    for metric, needed in (("inception", 4096), ("lite0-pooled", 2560)):
+        with pytest.raises(
+            InputError, match=rf"needs {needed} images .* but {there} would be judged .*; take the metric classifier, or the metric digits, or"
+        ) as said:
+            check_metric(metric, digits, None, 100_000)
+        assert "lite0" in str(said.value)
+        assert "task.judged_samples 4096" not in str(said.value)
+    # nor another metric: a trial on a few images, whose distance is left out with a note
+    few = load_data(DigitImages(source="digits", train_digits=40))
+    check_metric("digits", few, None, 400)
+    # and what is asked for comes from the settings of a task
+    with pytest.raises(InputError, match=r"task\.judged_samples 128"):
+        AdversarialGeneration(metric="digits", judged_samples=100).check_data(digits)
 
 
 class Runs:

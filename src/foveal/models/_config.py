@@ -25,6 +25,8 @@ class ModelConfig(ABC):
     """What it is made to predict. Data, model and task of a recipe must agree on it."""
     about: ClassVar[str]
     """What kind of network it is, in words that end a sentence, such as "a small vision transformer"."""
+    trained_as: ClassVar[str] = ""
+    """What tasks with the same targets tell networks apart by, such as ``a denoiser``; the targets say all if empty."""
     baseline: ClassVar[str]
     """The arm that comparisons hold the others against."""
     default_arms: ClassVar[tuple[str, ...]]

@@ -221,6 +221,7 @@ class DiT(ModelConfig):
     """A small diffusion transformer that predicts noise."""
 
     targets: ClassVar[str] = "images"
+    trained_as: ClassVar[str] = "a denoiser"
     about: ClassVar[str] = "a small diffusion transformer"
     baseline: ClassVar[str] = "softmax"
     default_arms: ClassVar[tuple[str, ...]] = ("softmax", "softmax-wide", "denoising", "denoising-shared", "external", "none")

@@ -221,6 +221,7 @@ class UNet(FeatureMapConfig):
     """The UNet of denoising diffusion; by default the published one for CIFAR-10, 35.7 M parameters."""
 
     targets: ClassVar[str] = "images"
+    trained_as: ClassVar[str] = "a denoiser"
     about: ClassVar[str] = "the UNet of denoising diffusion"
     ranges: ClassVar[dict[str, Range]] = {"multipliers": Range(at_least=1), "blocks": Range(at_least=1), "attention_levels": Range(at_least=0)}
 

@@ -1,5 +1,7 @@
 """Counts of the published networks, what stands where, and what is refused. Their functions are held by golden vectors: tests/official, test_step.py."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -174,11 +176,31 @@ def test_what_makes_no_network_is_refused(make, says) -> None:
         make()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16])
-def test_it_runs_in_autocast_and_compiles_without_breaks(dtype) -> None:
+def test_a_training_step_compiles_without_breaks_and_moves_what_it_moves_otherwise() -> None:
+    """Spectral norm moves buffers in the forward pass: the compiled networks move them likewise."""
+    plain = SAGAN(width=2, z_dim=4, attention="external").build(img_size=8, in_chans=3, num_classes=2).train()
+    with torch.no_grad():
+        for value in plain.parameters():
+            # away from where u and v have settled
+            value.add_(0.1 * torch.randn_like(value))
+    model, start = copy.deepcopy(plain), copy.deepcopy(plain)
+    z, y = torch.randn(2, 4), torch.tensor([0, 1])
+    compiled = torch.compile(lambda z, y: model.D(model.G(z, y), y), fullgraph=True, backend="eager")
+    scores, want = compiled(z, y), plain.D(plain.G(z, y), y)
+    torch.testing.assert_close(scores, want, rtol=1e-5, atol=1e-6)
+    for part in (scores, want):
+        part.sum().backward()
+    assert (plain.G.conv.spectral.u - start.G.conv.spectral.u).abs().max() > 1e-4, "there is something to move"
+    for (name, value), wanted in zip(model.state_dict().items(), plain.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-6, msg=name)
+    for value, wanted in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(value.grad, wanted.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_it_runs_in_autocast() -> None:
     model = SAGAN(width=2, z_dim=4, attention="external").build(img_size=8, in_chans=3, num_classes=2)
     y = torch.tensor([0, 1])
-    with torch.autocast("cpu", dtype):
+    with torch.autocast("cpu", torch.bfloat16):
         scores = model.D(model.G(torch.randn(2, 4), y), y)
     scores.float().sum().backward()
     assert all(value.grad is not None and value.grad.isfinite().all() for value in model.parameters())

@@ -1,7 +1,7 @@
 """Recipes: functions that return a whole training run. A variant is another function that edits two fields."""
 
 from ._registry import get_recipe, list_recipes, smoke
-from .adversarial import sagan_cifar10, sagan_digits, sagan_folder, sagan_imagenet, sagan_tiny_imagenet
+from .adversarial import sagan_cifar10, sagan_digits, sagan_emoji, sagan_folder, sagan_imagenet, sagan_tiny_imagenet
 from .captions import scene_captions, scene_questions
 from .classification import cluttered_digits, digits, image_folder
 from .detection import (
@@ -108,6 +108,7 @@ __all__ = [
     "resnet50_efficient",
     "sagan_cifar10",
     "sagan_digits",
+    "sagan_emoji",
     "sagan_folder",
     "sagan_imagenet",
     "sagan_tiny_imagenet",

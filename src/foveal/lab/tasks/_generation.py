@@ -43,7 +43,7 @@ class Generation(Task):
 
     def check_data(self, bundle: DataBundle) -> None:
         if self.metric != NONE:
-            check_metric(self.metric, bundle, self.inception_weights)
+            check_metric(self.metric, bundle, self.inception_weights, self.judged_samples)
 
     def assess(self, model: nn.Module, bundle: DataBundle, folder: Path) -> Metrics:
         """See :func:`foveal.lab.tasks.generation_metrics.assess`; nothing where the metric is none."""

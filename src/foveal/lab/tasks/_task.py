@@ -101,6 +101,8 @@ class Task(ABC):
 
     targets: ClassVar[str]
     """The same word as the data's and the model's, such as ``labels``, ``masks``, ``boxes``, ``disparity``."""
+    trains: ClassVar[str] = ""
+    """The networks it trains, in the word of :attr:`ModelConfig.trained_as`; any with the same targets if empty."""
     primary_metric: ClassVar[PrimaryMetric]
     train_metrics: ClassVar[tuple[str, ...]] = ()
     """Names of what :meth:`step` reports besides the loss; the first is shown while training."""

@@ -59,6 +59,7 @@ class AdversarialGeneration(Generation):
     tells all. **That is no measure of how good images look**, as each run has a discriminator of its own.
     """
 
+    trains: ClassVar[str] = "a generator with its discriminator"
     primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric(
         "hinge", "hinge loss of the discriminator", larger_is_better=True, scale=1.0, unit="hinge", step="hinge", decimals=3, ranks=False
     )

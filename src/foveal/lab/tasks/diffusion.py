@@ -52,6 +52,7 @@ class Diffusion(Generation):
     the same in every run and whatever the batch is. The noise has variance 1, so to answer nothing at all has an error of 1.
     """
 
+    trains: ClassVar[str] = "a denoiser"
     primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric(
         "noise_mse", "error of the predicted noise", larger_is_better=False, scale=1.0, unit="MSE", step="MSE", decimals=4
     )

@@ -140,6 +140,7 @@ class Recipe:
         if not self.data.targets == self.model.targets == self.task.targets:
             parts = ", ".join(f"{type(part).__name__} has {part.targets}" for part in (self.data, self.model, self.task))
             raise InputError(f"data, model and task must be made for the same targets, but {parts}")
+        self._check_network()
         if self.patience is not None and not self.task.primary_metric.ranks:
             raise InputError(f"patience keeps the best evaluation, and {self.task.primary_metric.label} does not say which is better; leave patience out")
         if self.batch_size % self.optim.accumulate:
@@ -154,6 +155,16 @@ class Recipe:
             raise InputError("LAMB has no fused form; leave fused out, or choose another optimizer")
         if (self.optim.schedule == "steps") != bool(self.optim.milestones):
             raise InputError(f"milestones are shares between 0 and 1, of the schedule steps and of no other, got {self.optim.milestones}")
+
+    def _check_network(self) -> None:
+        """Tasks that share their targets may train networks of different kinds."""
+        wanted, got = self.task.trains, self.model.trained_as
+        if wanted and got and wanted != got:
+            models = ", ".join(name for name, kind in MODELS.items() if kind.trained_as == wanted)
+            tasks = ", ".join(name for name, kind in TASKS.items() if kind.trains == got)
+            raise InputError(
+                f"{type(self.task).__name__} trains {wanted}, and {type(self.model).__name__} is {got}; take a model out of {models}, or the task {tasks}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         values: dict[str, Any] = asdict(self)

@@ -51,6 +51,7 @@ class SAGAN(ModelConfig):
     """Generator and discriminator of SAGAN for square images of 8, 16, 32, 64 or 128 pixels, with an attention in each."""
 
     targets: ClassVar[str] = "images"
+    trained_as: ClassVar[str] = "a generator with its discriminator"
     about: ClassVar[str] = "a generative adversarial network"
     baseline: ClassVar[str] = "sagan"
     default_arms: ClassVar[tuple[str, ...]] = ("sagan", "none", "pointwise", "external", "external-slot", "denoising")

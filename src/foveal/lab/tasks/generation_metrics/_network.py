@@ -31,7 +31,7 @@ class Features(NamedTuple):
 class FeatureNetwork(nn.Module, ABC):
     """A fixed network. Images are ``(n, C, H, W)`` from −1 to 1, C 1 or 3."""
 
-    num_features: int
+    num_features: ClassVar[int]
     """d."""
     distance_name: ClassVar[str]
     """What a Fréchet distance in these features is called. FID is one in Inception's, and no other."""

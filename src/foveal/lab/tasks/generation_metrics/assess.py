@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...._errors import InputError
 from ...data import DataBundle
 from ._network import FEATURES, FeatureNetwork, Features, describe
 from ._real import SEARCHED, searched, some_of
@@ -22,13 +23,39 @@ Drawer = Callable[[Sequence[int]], Tensor]
 """Images of these classes, ``(n, C, H, W)`` from −1 to 1; of class 0 where there are none."""
 
 
-def check_metric(metric: str, bundle: DataBundle, weights: Path | None) -> None:
-    """Refuse a network that cannot be had, before a training begins.
+def check_metric(metric: str, bundle: DataBundle, weights: Path | None, judged_samples: int | None = None) -> None:
+    """Refuse a network that cannot be had, and a Fréchet distance in it of too few images, before a training begins.
 
     Raises:
-        ValueError: an unknown name; see :meth:`FeatureNetwork.check`.
+        ValueError: an unknown name; see :meth:`FeatureNetwork.check`; fewer than 2 d images, where more can be taken or another metric has fewer features.
     """
     FEATURES[metric].check(bundle, weights)
+    if judged_samples is not None:
+        _check_enough(metric, bundle, judged_samples)
+
+
+def _check_enough(metric: str, bundle: DataBundle, judged_samples: int) -> None:
+    """Where nothing could be done, as in a trial on a few images, the distance is left out when the run ends, and a note says so."""
+    there = min(len(bundle.train), len(bundle.test))
+    count, needed = min(judged_samples, there), 2 * FEATURES[metric].num_features
+    if count >= needed:
+        return
+    remedies = [f"task.judged_samples {needed}"] if there >= needed else []
+    remedies += [f"the metric {name}" for name in FEATURES if 2 * FEATURES[name].num_features <= count and _can_be_had(name, bundle)]
+    if remedies:
+        name, width = FEATURES[metric].distance_name, FEATURES[metric].num_features
+        raise InputError(
+            f"a {name} is of {width} features and needs {needed} images of the training, of the test and drawn, but {count} would be judged "
+            f"(task.judged_samples {judged_samples}, {len(bundle.train)} of the training, {len(bundle.test)} of the test); take {', or '.join(remedies)}"
+        )
+
+
+def _can_be_had(metric: str, bundle: DataBundle) -> bool:
+    try:
+        FEATURES[metric].check(bundle, None)
+    except InputError:
+        return False
+    return True
 
 
 def assess(draw: Drawer, bundle: DataBundle, network: FeatureNetwork, count: int) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class ClassifierFeatures(FeatureNetwork):
 
     distance_name: ClassVar[str] = "Fréchet distance in a classifier's features"
     of_classes: ClassVar[bool] = True
-    num_features = _FEATURES
+    num_features: ClassVar[int] = _FEATURES
 
     def __init__(self, size: tuple[int, int], in_chans: int, num_classes: int) -> None:
         super().__init__()

@@ -28,7 +28,8 @@ def frechet_distance(real: Tensor, drawn: Tensor) -> float:
     count, dim = real.shape
     if count < 2 * dim:
         raise InputError(f"a Fréchet distance in {dim} features needs at least {2 * dim} images on each side, got {count}; draw more, or take fewer features")
-    metric = FrechetInceptionDistance(feature=Given(dim))
+    # by one process alone, which waits for no other
+    metric = FrechetInceptionDistance(feature=Given(dim), sync_on_compute=False)
     metric.update(real.double().cpu(), real=True)
     metric.update(drawn.double().cpu(), real=False)
     return max(0.0, metric.compute().item())

@@ -25,7 +25,7 @@ class InceptionFeatures(FeatureNetwork):
     """The 2,048 pooled features, and the logits without bias of which the Inception score is made."""
 
     distance_name: ClassVar[str] = "FID (torch-fidelity's Inception v3)"
-    num_features = 2048
+    num_features: ClassVar[int] = 2048
 
     def __init__(self, weights: Path | None) -> None:
         super().__init__()

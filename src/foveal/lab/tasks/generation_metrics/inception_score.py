@@ -23,6 +23,6 @@ def inception_score(logits: Tensor) -> float:
     if logits.ndim != 2 or not len(logits) or not logits.isfinite().all():
         raise InputError(f"expected finite logits (n, K) of at least one image, got {tuple(logits.shape)}")
     with unnoticed():
-        metric = InceptionScore(feature=Given(logits.shape[1]), splits=1)
+        metric = InceptionScore(feature=Given(logits.shape[1]), splits=1, sync_on_compute=False)
         metric.update(logits.double().cpu())
         return metric.compute()[0].item()

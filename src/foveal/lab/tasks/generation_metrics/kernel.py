@@ -25,7 +25,7 @@ def kernel_distance(real: Tensor, drawn: Tensor) -> float:
     """
     check_features(2, real=real, drawn=drawn)
     with unnoticed():
-        metric = KernelInceptionDistance(feature=Given(real.shape[1]), subsets=1, subset_size=len(real))
+        metric = KernelInceptionDistance(feature=Given(real.shape[1]), subsets=1, subset_size=len(real), sync_on_compute=False)
         metric.update(real.double().cpu(), real=True)
         metric.update(drawn.double().cpu(), real=False)
         return metric.compute()[0].item()

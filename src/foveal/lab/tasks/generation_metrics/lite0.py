@@ -24,7 +24,7 @@ class Lite0Features(FeatureNetwork):
     """The 112 channels behind block 10, each averaged over the image."""
 
     distance_name: ClassVar[str] = "Fréchet EfficientNet-Lite0 distance"
-    num_features = 112
+    num_features: ClassVar[int] = 112
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class PooledLite0Features(Lite0Features):
     """The 1,280 numbers that its classifier sees; distances in them need 2,560 images."""
 
     distance_name: ClassVar[str] = "Fréchet EfficientNet-Lite0 distance (1,280 pooled features)"
-    num_features = 1280
+    num_features: ClassVar[int] = 1280
 
     def _pooled(self, x: Tensor) -> Tensor:
         return self.network.forward_features(x).mean((2, 3))  # type: ignore[operator]
