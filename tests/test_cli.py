@@ -57,7 +57,7 @@ def test_info_says_what_a_bug_report_needs(capsys) -> None:
 def test_usage_names_every_command(words, capsys) -> None:
     assert main(words) == 0
     printed = capsys.readouterr().out
-    for verb in ("list", "train", "eval", "compare", "inspect", "info"):
+    for verb in ("list", "train", "eval", "compare", "inspect", "doctor", "info"):
         assert re.search(rf"^  {verb} +\w", printed, re.MULTILINE)
 
 
