@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup compare test slow cases lint docs bench clean
+.PHONY: setup compare test slow cases lint docs package bench clean
 
 setup: .venv/ready
 
@@ -34,6 +34,10 @@ lint: setup
 # one process, one thread: torch computes what the figures show
 docs: setup
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+
+# wheel and sdist, built, installed in an environment of their own and used there; with ARGS=--dependencies as from an index
+package: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.package $(ARGS)
 
 bench: setup
 	$(BIN)/python -m benchmarks --write

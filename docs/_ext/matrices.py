@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -121,17 +122,20 @@ def _by_default(model: Any) -> set[str]:
     """Mechanisms that a recipe's network has, by their registered names."""
     names = set(foveal.list_attentions())
     if (own := getattr(model, "attention", None)) in names:
-        return {own}
+        # a language model without probes has none, whatever they would read by
+        return {own} if getattr(model, "num_probes", 1) else set()
     if type(model).__name__ != "TimmModel":
         return set()
     import timm
 
-    # the published networks register when this is imported
-    from foveal import timm as _
+    # the published networks register when it is imported
+    import_module("foveal.timm")
 
     # a published network is asked what it is made of
     built = timm.create_model(model.name, device="meta", **(model.options or {}))
-    return {type(module).name for module in built.modules() if getattr(type(module), "name", None) in names} - {"softmax"} or {"softmax"}
+    found = {type(module).name for module in built.modules() if getattr(type(module), "name", None) in names}
+    # beside another one softmax is what was left of the host
+    return found - {"softmax"} if len(found) > 1 else found
 
 
 @table

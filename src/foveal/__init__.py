@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from .export import export_model
     from .hub import from_pretrained, push_to_hub, save_pretrained
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AttentionConfig",
