@@ -67,7 +67,8 @@ def fused_softmax() -> str:
     wanted = (q @ k.mT / 4).softmax(-1) @ v
     found = []
     for device in _devices():
-        got = F.scaled_dot_product_attention(*(x.float().to(device) for x in (q, k, v)))
+        single = [x.float().to(device) for x in (q, k, v)]
+        got = F.scaled_dot_product_attention(single[0], single[1], single[2])
         most = _SINGLE if device.type == "cpu" else _ACCELERATED
         worst = _close(f"softmax attention in float32 on {device} and the formula", got, wanted, most)
         found.append(f"{worst:.1e} on {device}")
