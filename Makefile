@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup compare test slow cases lint docs bench browser clean
+.PHONY: setup compare test slow cases lint docs package bench browser clean
 
 setup: .venv/ready
 
@@ -37,8 +37,12 @@ docs: setup
 
 # the page of the attention viewer is tested in a real one; without it those tests skip and say so
 browser:
-	@command -v chromium || command -v chromium-browser || command -v google-chrome || (apt-get -qq update && apt-get -qq -y install chromium) \
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || timeout 240 sh -c "apt-get -qq update && apt-get -qq -y install chromium" \
 		|| echo "no browser could be installed; the tests of the viewer skip"
+
+# wheel and sdist, built, installed in an environment of their own and used there; with ARGS=--dependencies as from an index
+package: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.package $(ARGS)
 
 bench: setup
 	$(BIN)/python -m benchmarks --write

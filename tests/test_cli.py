@@ -57,7 +57,7 @@ def test_info_says_what_a_bug_report_needs(capsys) -> None:
 def test_usage_names_every_command(words, capsys) -> None:
     assert main(words) == 0
     printed = capsys.readouterr().out
-    for verb in ("list", "train", "eval", "compare", "inspect", "info"):
+    for verb in ("list", "train", "eval", "compare", "inspect", "doctor", "info"):
         assert re.search(rf"^  {verb} +\w", printed, re.MULTILINE)
 
 
@@ -103,7 +103,12 @@ def test_a_recipe_by_name_with_options(tmp_path, monkeypatch, capsys) -> None:
     assert main(["train", "digits", *options]) == 0
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("digits-")
-    assert str(Path("runs") / folder.name) in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert str(Path("runs") / folder.name) in printed
+    assert printed.splitlines()[-4:] == [
+        "next:",
+        *(f"  foveal {word}" for word in (f"eval runs/{folder.name}", f"inspect runs/{folder.name} IMAGE", f"export runs/{folder.name} --to onnx")),
+    ]
     assert Recipe.from_dict(read_json(folder / "recipe.json")).steps == 1
 
 

@@ -1,5 +1,7 @@
-"""What the README says of results is what they are."""
+"""What the README says of results, extras, links and commands is what they are."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,11 @@ import timm
 import torch
 
 import foveal
+from foveal.cli import VERBS
+from foveal.lab.recipes import list_recipes
 
-PAGES = [Path(__file__).parents[1] / name for name in ("README.md", "docs/looking.md")]
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / name for name in ("README.md", "docs/looking.md")]
 
 
 @pytest.mark.case("N3")
@@ -30,3 +35,70 @@ def test_attention_maps_are_layers_of_named_maps(attention) -> None:
     for named in maps.values():
         assert {"combined"} <= set(named)
         assert named["combined"].shape[:3] == (2, model.blocks[0].attn.num_heads, model.patch_embed.num_patches + 1)
+
+
+README = PAGES[0].read_text(encoding="utf8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_links_lead_somewhere_from_a_package_index_too() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert len(links) > 20
+    for link in links:
+        found = re.match(r"https://(?:github\.com/foveal/foveal/blob/main|raw\.githubusercontent\.com/foveal/foveal/main)/(\S+)$", link)
+        assert found, f"{link} is not absolute"
+        assert (ROOT / found[1]).exists(), f"{link} is of no file"
+
+
+def test_code_is_at_most_100_columns_wide() -> None:
+    wide = [line for block in re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE) for line in block.splitlines() if len(line) > 100]
+    # the comment behind the command that continuous integration calls stays as it is
+    assert [line for line in wide if not line.startswith("make compare ")] == []
+
+
+def test_every_extra_is_in_the_table() -> None:
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]["optional-dependencies"])
+    table = README.partition("| extra | for |")[2].partition("\n\n")[0]
+    named = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert named == extras
+
+
+def test_the_two_lines_on_pretrained_weights_work(monkeypatch) -> None:
+    """As they stand, but that weights are not downloaded."""
+    (block,) = blocks("py")
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: create(name, depth=1))
+    scope = {"timm": timm, "foveal": foveal}
+    torch.manual_seed(1)
+    exec(block, scope)
+    torch.manual_seed(1)
+    plain, x = create("vit_small_patch16_224", depth=1).eval(), torch.randn(1, 3, 224, 224)
+    converted = scope["model"].eval()
+    assert isinstance(converted.blocks[0].attn, foveal.DenoisingAttention)
+    assert torch.allclose(converted(x), plain(x), atol=1e-5)
+
+
+def test_the_commands_are_those_of_the_library(capsys) -> None:
+    for command in re.findall(r"^foveal (\w+)", "\n".join(blocks("")), re.MULTILINE):
+        assert command in VERBS
+
+
+def test_recipes_on_the_pages_exist() -> None:
+    pages = [README, *((ROOT / "docs" / name).read_text("utf8") for name in ("papers.md", "use.md"))]
+    named = {name for page in pages for name in re.findall(r"foveal train ([a-z0-9][\w-]*)", page)} - {"fine-tune"}
+    assert len(named) > 20
+    assert named <= set(list_recipes())
+
+
+def test_no_weights_are_read_but_as_numbers() -> None:
+    """What docs/security.md says: no pickle is ever run."""
+    # the tests for attentions of one's own write a pickle and read it back
+    sources = [path for path in sorted((ROOT / "src").rglob("*.py")) if path.parent.name != "testing"]
+    calls = [line for path in sources for line in re.findall(r"torch\.load\(.*", path.read_text("utf8"))]
+    quoted = [line for line in calls if "weights_only=True" not in line]
+    assert calls
+    assert not quoted, quoted
+    assert not [path for path in sources if re.search(r"pickle\.loads?\(|trust_remote_code|torch\.hub\.", path.read_text("utf8"))]

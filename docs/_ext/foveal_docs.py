@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import figures
+import matrices  # noqa: F401  (its tables enter tables.TABLES)
 import tables
 from docutils import nodes
 from docutils.utils.math import MathError

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from .hub import from_pretrained, push_to_hub, save_pretrained
     from .models import catt_lxmert_
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AttentionConfig",

@@ -19,6 +19,7 @@ COMMANDS = {
     "help": ["--help"],
     "version": ["--version"],
     "info": ["info"],
+    "doctor": ["doctor"],
     "list": ["list"],
     "data": ["data", "list"],
     "show": ["data", "show", "digits", "--source", "digits", "--out", "sheet"],

@@ -72,7 +72,7 @@ def test_a_refusal_about_such_a_name_is_one_line(tmp_path) -> None:
 
 
 HEADED = [[], ["--help"], ["list", "--help"], ["data", "--help"], ["eval", "--help"], ["compare", "--help"], ["inspect", "--help"]]
-HEADED += [["bench", "--help"], ["export", "--help"], ["info", "--help"], ["--version"], ["typo"]]
+HEADED += [["bench", "--help"], ["export", "--help"], ["info", "--help"], ["doctor", "--help"], ["--version"], ["typo"]]
 
 
 @pytest.mark.case("F41")

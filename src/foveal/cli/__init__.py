@@ -1,4 +1,5 @@
-"""The command line: ``foveal list | data | train | eval | sample | compare | study | inspect | bench | export | info``, one file a verb.
+"""The command line: ``foveal list | data | train | eval | sample | compare | study | inspect | bench | export | doctor |
+info``, one file a verb.
 
 Input that cannot be used ends with one line and exit code 2, an interruption with how to go on and exit code 130; everything else keeps its traceback.
 """

@@ -1,24 +1,144 @@
 """``foveal list``."""
 
-from typing import Any
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Annotated
 
-from .._console import console, table
-from ._options import Nothing, parse
+import tyro
+
+from .._console import plain
+from .._errors import InputError
+from ._options import parse, plain_words
 
 __all__ = ["list_everything"]
 
 
+@dataclass(frozen=True)
+class _List:
+    """Attentions, recipes, official checkpoints and published networks: all names, or those that fit, with what they are."""
+
+    words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[WORD …]")] = ()
+    """One of attentions, recipes, checkpoints, models to see these alone; other words must each be in the name, the group or the description. * and ? make a
+    pattern of a name."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name, the group that it is shown under, and what it is."""
+
+    name: str
+    group: str
+    about: str
+
+
 def list_everything(words: list[str]) -> None:
-    """Attentions, recipes, and kinds of official checkpoints."""
-    parse(Nothing, "list", words)
+    """Names that can be given elsewhere, as wide as the terminal.
+
+    Raises:
+        ValueError: nothing fits the words.
+    """
+    asked: tuple[str, ...] = parse(_List, "list", words).words
+    kinds = [word for word in asked if word in _KINDS]
+    sought = [word for word in asked if word not in _KINDS]
+    width = min(max(shutil.get_terminal_size((80, 24)).columns, 20), 120)
+    # timm's networks take longest to import and are longest to read: they come where they are named
+    read = {kind: list(_KINDS[kind][1]()) for kind in kinds or ("attentions", "recipes", "checkpoints")}
+    found = {kind: [entry for entry in entries if all(_fits(entry, word) for word in sought)] for kind, entries in read.items()}
+    if not any(found.values()):
+        raise _nothing(sought, kinds, read)
+    for kind, entries in found.items():
+        if entries:
+            print("\n".join(_lines(_KINDS[kind][0], entries, width, full=bool(asked))))
+    if not asked:
+        print(textwrap.fill("What they are: foveal list recipes, foveal list WORD, foveal list 'coco-*'. Networks: foveal list models.", width))
+
+
+def _nothing(sought: Sequence[str], kinds: Sequence[str], read: dict[str, list[Entry]]) -> InputError:
+    names = [entry.name for entries in read.values() for entry in entries] + list(_KINDS)
+    near = [name for word in sought for name in get_close_matches(word, names, n=3, cutoff=0.5)]
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    where = " or ".join(kinds) if kinds else "attentions, recipes or checkpoints (models are asked with foveal list models WORD)"
+    return InputError(f"nothing among {where} has {' and '.join(map(repr, sought))} in its name or description; {hint}foveal list shows all names")
+
+
+def _fits(entry: Entry, word: str) -> bool:
+    if any(letter in word for letter in "*?["):
+        return fnmatchcase(entry.name.lower(), word.lower())
+    return any(word.lower() in text.lower() for text in (entry.name, entry.group, entry.about))
+
+
+def _lines(title: str, entries: Sequence[Entry], width: int, *, full: bool) -> Iterator[str]:
+    yield title
+    groups = dict.fromkeys(entry.group for entry in entries)
+    longest = max(len(plain(entry.name)) for entry in entries)
+    for group in groups:
+        inside = [entry for entry in entries if entry.group == group]
+        if group:
+            yield from textwrap.wrap(plain(group), width, initial_indent="  ", subsequent_indent="  ")
+        if full and any(entry.about for entry in inside):
+            for entry in inside:
+                yield from _described(entry, longest, width)
+        else:
+            names = "  ".join(plain(entry.name) for entry in inside)
+            # names have hyphens, and are not to be cut there
+            yield from textwrap.wrap(names, width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
+    yield ""
+
+
+def _described(entry: Entry, longest: int, width: int) -> list[str]:
+    name, about = plain(entry.name), plain(entry.about)
+    # beside long names too little room is left for a sentence, so that it goes below
+    if width - longest - 6 < 36:
+        return [f"    {name}", *textwrap.wrap(about, width, initial_indent="      ", subsequent_indent="      ")]
+    first = f"    {name:<{longest}}  "
+    return textwrap.wrap(about, width, initial_indent=first, subsequent_indent=" " * len(first)) or [first.rstrip()]
+
+
+def _attentions() -> Iterator[Entry]:
     from ..attention import FAMILIES, attention_class, list_attentions
-    from ..lab.recipes import list_recipes
+
+    takes = {"tokens": "tokens", "2d": "feature maps"}
+    for family, meeting in FAMILIES.items():
+        for name in list_attentions(family=family):  # type: ignore[arg-type]
+            cls = attention_class(name)
+            about = plain_words((cls.__doc__ or "").strip().partition("\n\n")[0]).partition(". ")[0].rstrip(".")
+            yield Entry(name, f"{family}: {meeting}", f"{about}; on {takes[cls.form]}.")
+
+
+def _recipes() -> Iterator[Entry]:
+    from ..lab.recipes import get_recipe, list_recipes
+
+    entries = [Entry(name, _spaced(type(get_recipe(name).task).__name__), about) for name, about in list_recipes().items()]
+    return iter(sorted(entries, key=lambda entry: entry.group))
+
+
+def _spaced(name: str) -> str:
+    """``VideoClassification`` in words."""
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
+
+
+def _checkpoints() -> Iterator[Entry]:
     from ..official import list_kinds
 
-    shown = console()
-    classes = {name: attention_class(name) for name in list_attentions()}
-    rows: Any = ((name, cls.form, cls.family, FAMILIES[cls.family]) for name, cls in classes.items())
-    head = ("attention", "on", "family", "how tokens meet")
-    shown.print(table(head, rows, title="Attentions: foveal.create_attention(NAME, …)", title_justify="left"))
-    shown.print(table(("recipe", "what it trains"), list_recipes().items(), title="Recipes: foveal train NAME", title_justify="left"))
-    shown.print("Official checkpoints, foveal.official.load(KIND, …): " + ", ".join(list_kinds()))
+    return (Entry(name, name.partition(".")[0], "") for name in list_kinds())
+
+
+def _models() -> Iterator[Entry]:
+    from ..timm import PUBLISHED
+
+    for name in sorted(PUBLISHED):
+        published = PUBLISHED[name]
+        result = f"; {published.result} (the source's, not reproduced)" if published.result else ""
+        yield Entry(name, "", f"{published.source}{result}.")
+
+
+_KINDS = {
+    "attentions": ("Attentions: foveal.create_attention(NAME, …)", _attentions),
+    "recipes": ("Recipes: foveal train NAME", _recipes),
+    "checkpoints": ("Official checkpoints: foveal.official.load(KIND, …)", _checkpoints),
+    "models": ("Published networks: import foveal.timm; timm.create_model(NAME)", _models),
+}

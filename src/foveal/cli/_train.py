@@ -1,5 +1,6 @@
 """``foveal train``."""
 
+import shlex
 import sys
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -126,3 +127,17 @@ def _fit(recipe: Any, run: Path, *, resume: bool) -> None:
         headline = recipe.task.primary_metric
         loss = f", loss {metrics['loss']:.3f}" if "loss" in metrics else ""
         print(f"{metrics['split']}: {headline.label} {headline.show(metrics[headline.name])}{loss}\n{run}")
+        print("\n".join(["next:", *(f"  foveal {word}" for word in _next(recipe.task, shlex.quote(str(run))))]))
+
+
+def _next(task: Any, run: str) -> list[str]:
+    """Commands that take such a run, in the order in which one wants them."""
+    from ..lab.tasks import Classification
+    from ..lab.tasks._generation import Generation
+
+    words = [f"eval {run}"]
+    if isinstance(task, Classification):
+        words += [f"inspect {run} IMAGE", f"export {run} --to onnx"]
+    if isinstance(task, Generation):
+        words.append(f"sample {run} -n 64 --out samples.png")
+    return words

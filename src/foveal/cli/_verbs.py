@@ -38,7 +38,13 @@ class Verb:
 
 
 VERBS: dict[str, Verb] = {
-    "list": Verb("_list", "list_everything", "Attentions, recipes, and kinds of official checkpoints.", "foveal list", _TRAINING),
+    "list": Verb(
+        "_list",
+        "list_everything",
+        "Attentions, recipes, official checkpoints, networks; those that fit: list [WORD …]",
+        "foveal list recipes segmentation",
+        _TRAINING,
+    ),
     "data": Verb(
         "_data", "data", "What data there are, and what they look like: data list | fetch NAME | show NAME", "foveal data show digit-scenes", _TRAINING
     ),
@@ -96,6 +102,7 @@ VERBS: dict[str, Verb] = {
         ("tyro",),
         "train,onnx",
     ),
-    "info": Verb("_info", "info", "Versions and devices, for bug reports.", "foveal info"),
+    "doctor": Verb("_doctor", "doctor", "What a bug report needs, and whether results on this machine are right, in seconds.", "foveal doctor"),
+    "info": Verb("_info", "info", "Versions and devices in short.", "foveal info"),
 }
 """In the order of the usage."""
