@@ -1,8 +1,13 @@
+import json
 from concurrent.futures import Future
 
+import pytest
+import torch
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks._harness import Row
 from benchmarks._page import HEAD, page, section
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu._lane import Lane
 
 
 def test_sections_that_were_not_made_anew_are_kept_in_order() -> None:
@@ -48,3 +53,42 @@ def test_a_refusal_leaves_the_others_and_is_told(monkeypatch, tmp_path, capsys) 
     assert "## loader" in text
     assert "## halo" not in text
     assert main(["--write", "loader"]) == 0
+
+
+def test_the_lane_for_a_gpu_rehearses_on_a_processor(tmp_path, capsys) -> None:
+    assert gpu.main(["--device", "cpu", "--smoke", "--out", str(tmp_path)]) == 0, capsys.readouterr().err
+    found, text = json.loads((tmp_path / "gpu.json").read_text("utf8")), (tmp_path / "gpu.md").read_text("utf8")
+    assert found["wrong"] == []
+    assert found["cut"] == {}
+    assert set(found["parts"]) == {"forward", "training", "rivals", "picks", "networks", "compiled"}
+    assert all(row["error"] < 1e-5 for row in found["parts"]["forward"] if row["precision"] == "float32")
+    assert "A rehearsal with small sizes" in text
+
+
+def test_what_is_wrong_on_a_device_is_told_and_what_is_left_undone_too(tmp_path, monkeypatch, capsys) -> None:
+    def wrong(lane: Lane) -> None:
+        lane.wrong.append("denoising is off")
+
+    def long(lane: Lane) -> None:
+        lane.until = 0.0
+        lane.look_at_the_clock()
+
+    monkeypatch.setattr(gpu, "PARTS", {"forward": wrong, "training": long})
+    assert gpu.main(["--device", "cpu", "--smoke", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "WRONG: denoising is off" in said
+    assert "training is not whole" in said
+    text = (tmp_path / "gpu.md").read_text("utf8")
+    assert "- denoising is off" in text
+    assert "**Forward and backward of every mechanism** is not whole" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), [([], "no CUDA device"), (["--device", "cpu"], "add --smoke"), (["--device", "gpu"], "cuda or cpu"), (["--minutes", "0"], "above 0")]
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_what_the_lane_refuses(words, says, capsys) -> None:
+    with pytest.raises(SystemExit) as left:
+        gpu.main(words)
+    assert left.value.code == 2
+    assert says in capsys.readouterr().err

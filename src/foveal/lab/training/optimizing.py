@@ -20,7 +20,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, only: Iterable[nn.Parameter
     optim = recipe.optim
     # timm calls the one without Nesterov's look ahead "momentum"
     sgd = {"opt": "sgd" if optim.nesterov else "momentum", "momentum": optim.momentum}
-    options = {} if recipe.fused is None or optim.optimizer == "lamb" else {"fused": recipe.fused}
+    options: dict[str, Any] = {} if recipe.fused is None or optim.optimizer == "lamb" else {"fused": recipe.fused}
     own = sgd if optim.optimizer == "sgd" else {"opt": optim.optimizer, "betas": optim.betas, **({} if optim.eps is None else {"eps": optim.eps})}
     # a phase has parameters of its own
     everything = model.parameters() if only is None else only
