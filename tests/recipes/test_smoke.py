@@ -45,7 +45,7 @@ def losses(recipe: Recipe, run: Path) -> tuple[float, float]:
     samples = Seeded(bundle.train, recipe.seed)
     batches = [recipe.task.collate([samples[position] for position in order.batch(step)]) for step in range(3)]
     model = build_model(recipe, bundle)
-    fit_waiting(model, bundle.train, recipe, torch.device("cpu"))
+    fit_waiting(model, bundle, recipe, torch.device("cpu"))
 
     def mean() -> float:
         found = []

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from ..._errors import InputError
 from ...attention import CrossSampleDictionary, fit_dictionaries_
 from ..data import DataBundle
-from ..tasks import Task
 from .batches import BatchStream, Samples
 from .checkpoint import check_folder, latest_checkpoint, read_newest, restore
 from .early import Early
@@ -218,21 +217,11 @@ class _Trained(nn.Module):
         return self.inner(*inputs, **options)
 
 
-class _Reaching(nn.Module):
-    """The network, called with a batch as its task calls it."""
-
-    def __init__(self, model: nn.Module, task: Task, bundle: DataBundle) -> None:
-        super().__init__()
-        self.model, self._task, self._bundle = model, task, bundle
-
-    def forward(self, batch: tuple[Any, Any]) -> Any:
-        return self._task.reach(self.model, *batch, self._bundle)
-
-
 def _fit_dictionaries(model: nn.Module, bundle: DataBundle, recipe: Recipe, device: torch.device) -> None:
     """Dictionaries of clusters are fitted to the whole training set before the first step. Every process does the same."""
     if any(isinstance(module, CrossSampleDictionary) and not module.fitted for module in model.modules()):
-        fit_dictionaries_(_Reaching(model.to(device), recipe.task, bundle), Samples(bundle.train, recipe, device), seed=recipe.seed)
+        samples = Samples(bundle.train, recipe, device)
+        fit_dictionaries_(model.to(device), samples, seed=recipe.seed, call=lambda model, batch: recipe.task.reach(model, *batch, bundle))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
