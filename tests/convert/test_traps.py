@@ -109,3 +109,24 @@ def test_settings_are_not_set_unseen_and_nothing_stale_is_left() -> None:
     foveal.revert_(model)
     model.attn.sharp = 2.0
     assert model.attn.count == 9
+
+
+def test_a_network_is_read_at_the_size_that_its_weights_are_for() -> None:
+    """timm's networks without a patch embedding say it in ``pretrained_cfg`` alone; at that size positions are taken as they are, at others resized."""
+    from timm.layers import AttentionPool2d
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 32, 16, 16), AttentionPool2d(32, feat_size=(7, 7), out_features=8, num_heads=4, qkv_separate=True)
+            self.pretrained_cfg = {"input_size": (3, 112, 112)}
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.stem(images))
+
+    net = Pooled().double().eval()
+    images = [torch.randn(2, 3, side, side, dtype=torch.float64) for side in (112, 64, 144)]
+    wanted = [net(one) for one in images]
+    assert len(convert_(net, SoftmaxAttention.Config()).swaps) == 1
+    for one, want in zip(images, wanted, strict=True):
+        torch.testing.assert_close(net(one), want, rtol=1e-10, atol=1e-10)

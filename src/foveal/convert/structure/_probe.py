@@ -197,6 +197,9 @@ def _sizes(model: nn.Module) -> Iterator[tuple[int, int]]:
     said: list[Any] = [getattr(one, "image_size", None) for one in _configs(model)]
     embeds = [module for name, module in model.named_modules() if name.rpartition(".")[2] in ("patch_embed", "patch_embeddings", "embeddings")]
     said += [getattr(module, name, None) for module in [model, *embeds] for name in ("img_size", "image_size", "input_size")]
+    cfg = getattr(model, "pretrained_cfg", None)
+    # timm's, of networks that hold it nowhere else
+    said.append(cfg.get("input_size") if isinstance(cfg, Mapping) else None)
     tried: set[tuple[int, int]] = set()
     for value in [*said, 64, 224, 32, 96, 256, 128, 384]:
         if isinstance(value, (tuple, list)) and len(value) == 3:
