@@ -192,14 +192,19 @@ def _channels(model: nn.Module) -> int:
     return found or (first.in_channels if first is not None else 3)
 
 
+_READ_AT_MOST = 448
+"""Side of an image, in pixels, of timm's settings that a network is read at."""
+
+
 def _sizes(model: nn.Module) -> Iterator[tuple[int, int]]:
     """Sides of images: what the model says, and then what many take."""
     said: list[Any] = [getattr(one, "image_size", None) for one in _configs(model)]
     embeds = [module for name, module in model.named_modules() if name.rpartition(".")[2] in ("patch_embed", "patch_embeddings", "embeddings")]
     said += [getattr(module, name, None) for module in [model, *embeds] for name in ("img_size", "image_size", "input_size")]
     cfg = getattr(model, "pretrained_cfg", None)
-    # timm's, of networks that hold it nowhere else
-    said.append(cfg.get("input_size") if isinstance(cfg, Mapping) else None)
+    own = cfg.get("input_size") if isinstance(cfg, Mapping) else None
+    # timm's, of networks that hold it nowhere else; larger ones take too long to be read, and take others as well
+    said.append(own if own and max(own) <= _READ_AT_MOST else None)
     tried: set[tuple[int, int]] = set()
     for value in [*said, 64, 224, 32, 96, 256, 128, 384]:
         if isinstance(value, (tuple, list)) and len(value) == 3:
