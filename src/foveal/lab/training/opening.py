@@ -221,7 +221,7 @@ def _fit_dictionaries(model: nn.Module, bundle: DataBundle, recipe: Recipe, devi
     """Dictionaries of clusters are fitted to the whole training set before the first step. Every process does the same."""
     if any(isinstance(module, CrossSampleDictionary) and not module.fitted for module in model.modules()):
         samples = Samples(bundle.train, recipe, device)
-        fit_dictionaries_(model.to(device), samples, seed=recipe.seed, call=lambda model, batch: recipe.task.reach(model, *batch, bundle))
+        fit_dictionaries_(model.to(device), samples, seed=recipe.seed, call=lambda model, batch: recipe.task.reach(model, batch[0], batch[1], bundle))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
