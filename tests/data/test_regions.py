@@ -22,6 +22,13 @@ from foveal.lab.training import fit
 from foveal.models import Lxmert
 
 DIM, WIDTH, HEIGHT = 6, 640, 480
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch) -> None:
+    monkeypatch.setenv("FOVEAL_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 FIELDS = ("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf", "num_boxes", "boxes", "features")
 
 
@@ -113,6 +120,19 @@ def test_regions_are_those_that_were_written(tmp_path) -> None:
         np.testing.assert_allclose(one.boxes.numpy(), boxes / [WIDTH, HEIGHT, WIDTH, HEIGHT], rtol=1e-6)
     again = pickle.loads(pickle.dumps(read))
     assert torch.equal(again["a"].features, read["a"].features)
+    assert read.most == 36
+
+
+def test_a_file_is_looked_through_once_and_again_when_it_changed(tmp_path, monkeypatch) -> None:
+    path = tsv(tmp_path / "some.tsv", image("a", 3)[0], image("b", 4)[0])
+    first = RegionTsv(path)
+    with monkeypatch.context() as patch:
+        patch.setattr("foveal.lab.data.regions._tsv._index", lambda path: pytest.fail("looked through again"))
+        again = RegionTsv(path)
+        assert (again.places, again.region_dim, again.most) == (first.places, DIM, 4)
+        assert torch.equal(again["b"].features, first["b"].features)
+    tsv(path, image("a", 3)[0], image("c", 5)[0], image("b", 4)[0])
+    assert list(RegionTsv(path).places) == ["a", "c", "b"]
 
 
 @pytest.mark.parametrize(("half", "tolerance"), [(False, 0.0), (True, 2e-3)])
@@ -291,6 +311,7 @@ def test_pairs_load_in_the_order_of_their_images(root) -> None:
         ({"regions": ("mscoco_imgfeat/train2014_obj36.tsv",)}, "1 images of questions have no regions .* such as COCO_2"),
         ({"regions": ()}, "features of no numbers"),
         ({"test": ()}, "given as test"),
+        ({"test": ("vqa/minival.json", "vqa/nominival.json")}, "2 questions to judge on are among those to train on, such as 8;"),
         ({"answers": "vqa/none.json"}, "is no file; expected answers"),
         ({"base": "/no/such/folder"}, "no tokenizer could be read"),
     ],

@@ -1,7 +1,8 @@
 """Regions in LXMERT's TSV: a line an image, with features and boxes in base64.
 
 The file is read once from end to end for where each image stands, and checked there without decoding: a line's fields, and that features and boxes are as many
-as it says. An image is decoded when it is asked for, so that files need not fit into memory.
+as it says. Where images stand is kept in the cache folder, for files have tens of gigabytes. An image is decoded when it is asked for, so that files need not
+fit into memory.
 """
 
 import base64
@@ -12,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...._errors import InputError
+from .._cache import cached
 
 __all__ = ["FIELDS", "RegionTsv", "Regions"]
 
@@ -22,6 +25,7 @@ FIELDS = ("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", 
 """Columns of a line, which has no head. Objects and attributes that the detector named are not read."""
 _OFF = 1e-5
 """By how much of the image a box may lie outside of it."""
+_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -45,22 +49,20 @@ class RegionTsv:
             than it says; an image that is there twice. When an image is read: values that are not finite, boxes outside of it. The message names the line.
     """
 
+    places: dict[str, int]
+    """Where the line of an image begins, by its name, in the order of the file."""
+    region_dim: int
+    """F."""
+    most: int
+    """Regions of the image that has most."""
+
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise InputError(f"{path} is no file; expected a TSV of regions, as LXMERT's *_obj36.tsv")
-        self.path, self.places = path, dict[str, int]()
-        self.region_dim = 0
-        with path.open("rb") as file:
-            place = 0
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    name = self._checked(line, f"{path}, line {number}")
-                    if name in self.places:
-                        raise InputError(f"{path}, line {number}: image {name} is there a second time; leave one of them out")
-                    self.places[name] = place
-                place += len(line)
-        if not self.places:
-            raise InputError(f"{path} is empty; expected a line an image with {', '.join(FIELDS)}")
+        self.path = path
+        index = cached(path.stem, [path], (_VERSION, "regions by name"), lambda: _index(path), folder="regions")
+        self.places = dict(zip(index["names"].tolist(), index["places"].tolist(), strict=True))
+        self.region_dim, self.most = index["sizes"].tolist()
 
     def __contains__(self, name: str) -> bool:
         return name in self.places
@@ -80,26 +82,44 @@ class RegionTsv:
             raise InputError(f"{where}: expected boxes as left, top, right, bottom in pixels within {width}×{height}, got {low} to {high}")
         return Regions(torch.from_numpy(np.array(features)), torch.from_numpy(boxes))
 
-    def _checked(self, line: bytes, where: str) -> str:
-        fields = _fields(line, where)
-        numbers = {}
-        for key in ("img_h", "img_w", "num_boxes"):
-            if not fields[key].isdigit() or int(fields[key]) < 1:
-                raise InputError(f"{where}: expected a whole number above 0 as {key}, got {_short(fields[key])}")
-            numbers[key] = int(fields[key])
-        count = numbers["num_boxes"]
-        boxes, features = (_values(fields[key], where, key) for key in ("boxes", "features"))
-        if boxes != 4 * count:
-            raise InputError(f"{where}: num_boxes is {count}, and there are {boxes / 4:g} boxes; features and boxes must be as many as it says")
-        dim, rest = divmod(features, count)
-        if rest or not dim or self.region_dim not in (0, dim):
-            wanted = f"{count} × {self.region_dim}" if self.region_dim else f"a multiple of {count}"
-            raise InputError(f"{where}: num_boxes is {count}, and features hold {features} numbers; expected {wanted}")
-        self.region_dim = dim
-        name = fields["img_id"].decode("utf8", "replace")
-        if not name:
-            raise InputError(f"{where}: expected an img_id, got none")
-        return name
+
+def _index(path: Path) -> dict[str, NDArray[Any]]:
+    """Where the line of each image begins, and the sizes, all lines checked."""
+    places: dict[str, int] = {}
+    place, dim, most = 0, 0, 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                where = f"{path}, line {number}"
+                name, count, dim = _checked(line, where, dim)
+                if name in places:
+                    raise InputError(f"{where}: image {name} is there a second time; leave one of them out")
+                places[name], most = place, max(most, count)
+            place += len(line)
+    if not places:
+        raise InputError(f"{path} is empty; expected a line an image with {', '.join(FIELDS)}")
+    return {"names": np.array(list(places)), "places": np.array(list(places.values())), "sizes": np.array([dim, most])}
+
+
+def _checked(line: bytes, where: str, wanted_dim: int) -> tuple[str, int, int]:
+    """Name, number of regions and width of their features; ``wanted_dim`` is that of the lines before, 0 in the first."""
+    fields = _fields(line, where)
+    numbers = {}
+    for key in ("img_h", "img_w", "num_boxes"):
+        if not fields[key].isdigit() or int(fields[key]) < 1:
+            raise InputError(f"{where}: expected a whole number above 0 as {key}, got {_short(fields[key])}")
+        numbers[key] = int(fields[key])
+    name, count = fields["img_id"].decode("utf8", "replace"), numbers["num_boxes"]
+    if not name:
+        raise InputError(f"{where}: expected an img_id, got none")
+    boxes, features = (_values(fields[key], where, key) for key in ("boxes", "features"))
+    if boxes != 4 * count:
+        raise InputError(f"{where}: num_boxes is {count}, and there are {boxes / 4:g} boxes; features and boxes must be as many as it says (image {name})")
+    dim, rest = divmod(features, count)
+    if rest or not dim or wanted_dim not in (0, dim):
+        wanted = f"{count} × {wanted_dim}" if wanted_dim else f"a multiple of {count}"
+        raise InputError(f"{where}: num_boxes is {count}, and features hold {features} numbers; expected {wanted} (image {name})")
+    return name, count, dim
 
 
 def _fields(line: bytes, where: str) -> dict[str, bytes]:
