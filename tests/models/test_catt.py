@@ -123,6 +123,10 @@ def test_clusters_are_fitted_where_they_are_read(stacking) -> None:
     other = copy.deepcopy(model)
     other.dictionary.fit(read)
     assert_close(model.dictionary.entries, other.dictionary.entries, 1e-4, "entries")
+    present = (torch.arange(6) < torch.tensor([6, 4, 1, 6, 5, 2, 6, 3])[:, None])[:, None, None]
+    padded = encoder(stacking, init="kmeans").float()
+    counts = fit_dictionaries_(padded, batches, call=lambda model, batch: model(batch, present))
+    assert counts["dictionary"].sum() == 4 * present.sum(), "without padding"
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,10 @@ class CrossSampleDictionary(Leaf):
         if self.log_prior is not None:
             self.log_prior.zero_()
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """The entries, ``(1, K, C)``. ``tokens`` are those that will be compared with them; they are looked at only while fitting."""
+    def forward(self, tokens: Tensor, there: Tensor | None = None) -> Tensor:
+        """The entries, ``(1, K, C)``. ``tokens``, ``(B, N, C)``, are those that will be compared with them; they are looked at only while fitting, and padding
+        not then: what bool ``there``, ``(B, N)``, leaves out.
+        """
         if not self.fitted:
             raise InputError(
                 "this dictionary is to hold clusters of the training tokens and was not fitted: "
@@ -168,8 +170,10 @@ def _seen(
     """The tokens that a dictionary is asked with, batch by batch."""
     tokens: list[Tensor] = []
 
-    def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        tokens.append(args[0].detach())
+    def hook(module: nn.Module, args: tuple[Tensor | None, ...]) -> None:
+        found, there = (*args, None)[:2]
+        assert found is not None, "tokens come first"
+        tokens.append((found if there is None else found[there]).detach())
         raise _Reached
 
     handle = dictionary.register_forward_pre_hook(hook)

@@ -169,7 +169,7 @@ class CattEncoder(Leaf):
             raise InputError(f"CattEncoder expects a bool attn_mask (B, 1, 1, N) = {wanted}, got {attn_mask.dtype} of {tuple(attn_mask.shape)}")
         for layer in self.layers:
             hidden = self._through(layer, hidden, attn_mask)
-        entries = self.dictionary(hidden)
+        entries = self.dictionary(hidden, None if attn_mask is None else attn_mask[:, 0, 0])
         cross, cross_mask = entries, None
         for depth, layer in enumerate(self.two_streams):
             if depth and self.stacking == "reinject":

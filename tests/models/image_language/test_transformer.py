@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from foveal import fit_dictionaries_
-from foveal.models import Captioner, CattEncoder
+from foveal.models import Captioner, CattEncoder, McanAnswerer
 from foveal.models.image_language.streams import StreamEncoder
 from tests.attention.contract import assert_close
 from tests.models.image_language.helpers import LENGTH, REGIONS, WIDTH, WORDS, captioner, inputs_of
+from tests.models.image_language.test_mcan import QUESTIONS
 
 STREAMS = ["dictionary", "in_sample", "skip"]
+KMEANS = {"length": 5, "catt": "dictionary", "init": "kmeans", "dictionary_size": 7}
 CAPTIONS = torch.tensor([[5, 6, 7, 2, -100, -100], [4, 8, 3, 3, 5, 2], [2, *[-100] * 5], [3, 2, *[-100] * 4]])
 
 
@@ -96,13 +98,28 @@ def test_dictionaries_are_fitted_to_training_tokens() -> None:
     model = captioner(catt="dictionary", init="kmeans")
     with pytest.raises(ValueError, match="was not fitted"):
         model(inputs_of(4), CAPTIONS)
-    fit_dictionaries_(Called(model), [CAPTIONS, CAPTIONS.flip(0)])
+    counts = fit_dictionaries_(Called(model), [CAPTIONS, CAPTIONS.flip(0)])
     model(inputs_of(4), CAPTIONS)
-    # clusters of what it is asked with: words of the last layer, of which these captions have as many
+    # of words and regions that are there, in both batches
+    assert {name: int(count.sum()) for name, count in counts.items()} == {
+        "model.encoder.dictionary": 2 * int(inputs_of(4)["there"].sum()),
+        "model.decoder.dictionary": 2 * int((CAPTIONS != -100).sum()),
+    }
     assert model.decoder.dictionary.entries.isfinite().all()
     again = captioner(catt="dictionary", init="kmeans")
     again.load_state_dict(copy.deepcopy(model.state_dict()))
     assert torch.equal(again(inputs_of(4), CAPTIONS), model(inputs_of(4), CAPTIONS))
+
+
+@pytest.mark.parametrize("build", [lambda: captioner("updown", catt="dictionary", init="kmeans"), lambda: McanAnswerer(WIDTH, 9, 6, 16, 2, 2, **KMEANS)])
+def test_padding_falls_into_no_cluster(build) -> None:
+    inputs = inputs_of(4) | {"question": QUESTIONS}
+    there = {"regions": inputs["there"], "words": QUESTIONS != 0}
+    model = build()
+    counts = fit_dictionaries_(model, [inputs], call=lambda model, batch: model(batch) if isinstance(model, McanAnswerer) else model(batch, CAPTIONS))
+    wanted = {"attn.dictionary": "regions", "encoder.dictionary": "words", "reader.dictionary": "regions"}
+    assert len(counts) == (2 if isinstance(model, McanAnswerer) else 1)
+    assert {name: int(count.sum()) for name, count in counts.items()} == {name: int(there[wanted[name]].sum()) for name in counts}
 
 
 class Called(torch.nn.Module):

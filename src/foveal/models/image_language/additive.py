@@ -84,7 +84,7 @@ class AdditiveStreams(nn.Module):
         if self.fuse is None:
             return taken, weights
         if self.dictionary is not None:
-            entries, second = self.dictionary(regions), self.cross or self.attn
+            entries, second = self.dictionary(regions, there), self.cross or self.attn
             other = second(query, second.keys(entries)) @ entries[0]
         elif self.cross is not None and keys[1] is not None:
             other = _taken(self.cross(query, keys[1], there), regions)

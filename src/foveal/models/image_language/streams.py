@@ -114,7 +114,7 @@ class StreamEncoder(nn.Module):
         if self.catt == "skip":
             return self.two_streams(hidden, mask)
         if self.dictionary is not None:
-            return self.two_streams(hidden, self.dictionary(hidden), mask)
+            return self.two_streams(hidden, self.dictionary(hidden, None if mask is None else mask[:, 0, 0]), mask)
         return self.two_streams(hidden, hidden, mask, mask)
 
 
@@ -190,15 +190,27 @@ class Reader(nn.Module):
         assert isinstance(layer, ReadingLayer), "all are"
         return layer
 
-    def forward(self, hidden: Tensor, memory: Streams, memory_mask: Tensor | None, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """Both streams, fused, ``(B, N, C)``; see :class:`ReadingLayer`. The second stream reads the memory's second, where it has one."""
+    def forward(
+        self,
+        hidden: Tensor,
+        memory: Streams,
+        memory_mask: Tensor | None,
+        *,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        there: Tensor | None = None,
+    ) -> Tensor:
+        """Both streams, fused, ``(B, N, C)``; see :class:`ReadingLayer`. The second stream reads the memory's second, where it has one.
+
+        ``there``, bool ``(B, N)``, says which tokens are no padding where there is no ``mask``: of these a dictionary is fitted.
+        """
         options: dict[str, Any] = {"mask": mask, "causal": causal}
         for layer in self.layers[:-1]:
             hidden = layer(hidden, memory[0], memory_mask, **options)
         own = self.layers[-1](hidden, memory[0], memory_mask, **options)
         if self.fuse is None:
             return own
-        entries = None if self.dictionary is None else self.dictionary(hidden)
+        entries = None if self.dictionary is None else self.dictionary(hidden, there if mask is None else mask[:, 0, 0])
         second = self.second_layer(hidden, memory[0] if memory[1] is None else memory[1], memory_mask, entries=entries, **options)
         return self.fuse(torch.cat([own, second], -1))
 

@@ -112,7 +112,7 @@ class TransformerCaptioner(nn.Module):
             ValueError: features that do not fit boxes; a word that is not in the vocabulary; captions longer than ``length``.
         """
         memory, mask = self.encode(inputs)
-        return self.head(self.decoder(self._embedded(captions), memory, mask, causal=True))
+        return self.head(self.decoder(self._embedded(captions), memory, mask, causal=True, there=captions >= 0))
 
     def encode(self, inputs: Mapping[str, Tensor]) -> tuple[Streams, Tensor]:
         """Both streams of the regions, and which of them are there, ``(B, 1, 1, R)``."""
