@@ -139,7 +139,7 @@ def beam_search(decoder: WordDecoder, inputs: Any, *, width: int, length: int, l
     for place in range(length):
         sums = alive[..., None] + _sayable(found, decoder).view(samples, width, vocabulary)
         # twice as many: at most one of each beam ends, so that as many as there were go on
-        values, flat = sums.flatten(1).topk(min(2 * width, width * vocabulary), dim=1)
+        values, flat = sums.flatten(1).topk(min(2, vocabulary) * width, dim=1)
         beam, word = flat // vocabulary, flat % vocabulary
         longer = words[rows, beam].clone()
         longer[..., place] = word
@@ -150,7 +150,7 @@ def beam_search(decoder: WordDecoder, inputs: Any, *, width: int, length: int, l
         ended, kept = _best(
             torch.cat([ended, (values / (place + 1) ** length_penalty).masked_fill(~(ends & among), -torch.inf)], 1), torch.cat([kept, longer], 1), width, rows
         )
-        alive, chosen = values.masked_fill(ends, -torch.inf).topk(width, dim=1) if values.shape[1] >= width else _filled(values, ends, width)
+        alive, chosen = values.masked_fill(ends, -torch.inf).topk(width, dim=1)
         if last or _settled(alive, ended, length, length_penalty):
             break
         words, beam, word = longer[rows, chosen], beam.gather(1, chosen), word.gather(1, chosen)
@@ -164,13 +164,6 @@ def beam_search(decoder: WordDecoder, inputs: Any, *, width: int, length: int, l
 def _best(scores: Tensor, words: Tensor, width: int, rows: Tensor) -> tuple[Tensor, Tensor]:
     found, chosen = scores.topk(width, dim=1)
     return found, words[rows, chosen]
-
-
-def _filled(values: Tensor, ends: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Fewer candidates than beams: the beams that are left over hold nothing."""
-    rest = width - values.shape[1]
-    alive, chosen = values.masked_fill(ends, -torch.inf).sort(dim=1, descending=True)
-    return torch.nn.functional.pad(alive, (0, rest), value=-torch.inf), torch.nn.functional.pad(chosen, (0, rest))
 
 
 def _settled(alive: Tensor, ended: Tensor, length: int, length_penalty: float) -> bool:
