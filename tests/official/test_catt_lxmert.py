@@ -50,8 +50,9 @@ def test_outputs_and_gradients(case, dtype, tolerance) -> None:
     assert len(wanted) >= 10
     ours = dict(module.named_parameters())
     for name, want in wanted.items():
-        # gradients of queries are differences of larger ones, of which single precision leaves less
-        assert relative(ours[name].grad, want) < (1e-11 if dtype == torch.float64 else 5e-4), name
+        # gradients of queries are differences of larger ones, of which single precision leaves less: 3.3e-4 at most here, where all others are within 4e-6
+        single = 5e-4 if name.endswith("query.weight") else 2e-5
+        assert relative(ours[name].grad, want) < (1e-11 if dtype == torch.float64 else single), name
 
 
 @pytest.mark.parametrize("case", CASES)
