@@ -24,6 +24,7 @@ CAPTIONS = [
 ]
 RNG = np.random.default_rng(0)
 FEATURES = [RNG.random((3 + n % 2, WIDTH), np.float32) for n in range(IMAGES)]
+FAR = np.array([[0, 0, 64, 48]] * 3, np.float32)
 BOXES = [np.array([[0, 0, 32, 24]] * (3 + n % 2), np.float32) for n in range(IMAGES)]
 
 
@@ -123,6 +124,15 @@ def assert_regions(inputs: dict[str, torch.Tensor], n: int) -> None:
     assert inputs["there"].tolist() == [True] * count + [False] * (4 - count)
 
 
+def test_a_box_that_lies_outside_of_a_later_image_is_named_when_it_is_read(tmp_path) -> None:
+    edge, beyond = (base64.b64encode(scale * FAR).decode() for scale in (np.float32(1 + 1e-6), np.float32(1.1)))
+    write(tmp_path, regions=lambda lines: [lines[0], row(2, boxes=edge), row(4, boxes=beyond), *lines[5:], lines[1], lines[3]])
+    bundle = CocoCaptions(root=tmp_path, at_least=1).load()
+    assert bundle.train[2][0]["boxes"].max() == 1, "by a rounding error"
+    with pytest.raises(ValueError, match=r"image COCO_train2014_000000000005: expected boxes .* within 64×48"):
+        bundle.train[4]
+
+
 def test_cocos_own_files_and_other_processes(tmp_path) -> None:
     data = CocoCaptions(root=write(tmp_path), karpathy=None, at_least=1)
     bundle = data.load()
@@ -159,6 +169,7 @@ def test_accuracy_of_an_answer_is_vqas(count, score) -> None:
 
 def test_answers_are_compared_as_vqa_does() -> None:
     same = {"The Dog!": "dog", "two": "2", "1,000": "1000", "none": "0", "A  cat.": "cat", "2.5": "2.5", "it's": "its"}
+    same |= {"t-shirt": "t shirt", "black/white": "black white", "10:30": "10:30"}
     assert {text: plain_answer(text) for text in same} == same
 
 
@@ -183,10 +194,14 @@ BROKEN = [
     ("karpathy", {"dataset": set_at("images", 1, "cocoid", to=99)}, "no features of 1 of 5 images of train, such as image 99"),
     ("karpathy", {"dataset": lambda values: json.dumps(values)[:-30]}, "is no JSON"),
     ("karpathy", {"dataset": lambda values: "[]"}, "a list of images"),
-    ("karpathy", {"regions": drop_feature}, r"row 3 \(COCO_train2014_000000000003\): num_boxes is 3, and there are 3 boxes and 11 floats"),
-    ("karpathy", {"regions": lambda lines: [*lines[:-1], lines[-1][:40]]}, "row 8: expected 10 fields"),
-    ("karpathy", {"regions": lambda lines: [*lines, lines[0]]}, "a row of image 1 already"),
+    ("karpathy", {"regions": drop_feature}, r"line 3: num_boxes is 3, and features hold 11 numbers; expected 3 × 6 \(image COCO_train2014_000000000003\)"),
+    ("karpathy", {"regions": lambda lines: [*lines[:-1], lines[-1][:40]]}, "line 8: expected 10 fields"),
+    ("karpathy", {"regions": lambda lines: [*lines, lines[0]]}, "line 9: image COCO_train2014_000000000001 is there a second time"),
+    ("karpathy", {"regions": lambda lines: [*lines, row(0, img_id="COCO_val2014_000000000001")]}, "both image 1; leave"),
     ("karpathy", {"regions": lambda lines: [row(0, num_boxes="x")]}, "whole number"),
+    ("karpathy", {"regions": lambda lines: [row(0, img_w=0), *lines[1:]]}, "line 1: expected a whole number above 0 as img_w"),
+    ("karpathy", {"regions": lambda lines: [row(0, boxes=base64.b64encode(1.1 * FAR).decode()), *lines[1:]]}, r"000001: expected boxes .* within 64×48"),
+    ("karpathy", {"regions": lambda lines: [row(0, features=base64.b64encode(np.nan * FEATURES[0]).decode()), *lines[1:]]}, "000001: .* not finite"),
     ("karpathy", {"regions": lambda lines: [row(0, img_id="cat")]}, "ends in its number, got 'cat'"),
     ("own", {"captions_train": set_at("annotations", 3, "caption", to="?!")}, r"annotation 11 has caption '\?!'.*letters"),
     ("own", {"captions_train": set_at("annotations", 3, "image_id", to=77)}, "an image that the file lists"),

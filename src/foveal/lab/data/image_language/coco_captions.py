@@ -75,7 +75,7 @@ class CocoCaptions(Data):
             splits[split] = _Captioned(regions, images, lexicon, length, training)
         if self.karpathy is None:
             splits["test"] = splits["val"]
-        unknown = sum(word not in lexicon.words[: lexicon.size] for text in every["train"] for word in text)
+        unknown = sum(lexicon.numbers[word] >= lexicon.size for text in every["train"] for word in text)
         cut = sum(len(text) > self.most_words for text in every["train"])
         return CaptionBundle(
             **splits,

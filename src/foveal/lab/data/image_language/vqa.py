@@ -39,7 +39,7 @@ _NUMBERS = dict(zip(("none", "zero", "one", "two", "three", "four", "five", "six
 def plain_answer(text: str) -> str:
     """As answers are compared."""
     words = re.sub(r"(?<=\d),(?=\d)|['’]", "", text.lower())
-    words = re.sub(r"(?<!\d)\.|\.(?!\d)|[^\w\s.:/-]", " ", words)
+    words = re.sub(r"(?<!\d)\.|\.(?!\d)|[^\w\s.:]|_", " ", words)
     return " ".join(str(_NUMBERS.get(word, word)) for word in words.split() if word not in _ARTICLES)
 
 
