@@ -31,6 +31,12 @@ def test_loss_and_score_by_hand() -> None:
     soft = np.exp(logits.numpy().astype(float))
     between = -np.log((soft / soft.sum(1, keepdims=True))[[0, 1], [1, 1]]).mean()
     assert RegionAnswers(between="answers").loss(nn.Identity(), logits, scores).item() == pytest.approx(between, rel=1e-5)
+    none = torch.zeros(1, 3)
+    of_three = RegionAnswers(between="answers").loss(nn.Identity(), torch.cat([logits, torch.tensor([[9.0, 0.0, 0.0]])]), torch.cat([scores, none]))
+    assert of_three.item() == pytest.approx(between, rel=1e-5), "one without an answer that counts is left out"
+    alone = torch.tensor([[9.0, 0.0, 0.0]], requires_grad=True)
+    RegionAnswers(between="answers").loss(nn.Identity(), alone, none).backward()
+    assert alone.grad.tolist() == [[0.0, 0.0, 0.0]]
     task, bundle = RegionAnswers(), load_data(DATA[1])
     metrics = task.metrics(bundle)
     task.update(metrics, logits[:1], scores[:1])

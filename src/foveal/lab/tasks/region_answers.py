@@ -32,7 +32,8 @@ class RegionAnswers(Task):
     report_needs: ClassVar[tuple[str, ...]] = ("matplotlib",)
 
     between: Literal["each", "answers"] = "each"
-    """``each``: a binary cross-entropy of each answer, their sum, as for VQA and GQA; ``answers``: one of all, for NLVR2, where one answer counts."""
+    """``each``: a binary cross-entropy of each answer, their sum, as for VQA and GQA; ``answers``: one of all, for NLVR2, where one answer counts;
+    it leaves out questions without an answer that does."""
 
     def model_kwargs(self, bundle: DataBundle) -> dict[str, Any]:
         own = _regions(bundle)
@@ -52,7 +53,10 @@ class RegionAnswers(Task):
     def loss(self, model: nn.Module, outputs: Any, targets: Any) -> Tensor:
         logits: Tensor = outputs.float()
         if self.between == "answers":
-            return F.cross_entropy(logits, targets.argmax(-1))
+            # a question without an answer that counts has no answer to learn, and not the first
+            known = targets.amax(-1) > 0
+            between = F.cross_entropy(logits, targets.argmax(-1).masked_fill(~known, -100))
+            return torch.where(known.any(), between, 0.0 * logits.sum())
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(-1).mean()
 
     def metrics(self, bundle: DataBundle) -> MetricCollection:
