@@ -96,6 +96,8 @@ def _load(data: LxmertQuestions | LxmertPairs, answers: list[str], read: Callabl
     for name, found in asked.items():
         if not found:
             raise InputError(f"no file of questions is given as {name}; give at least one")
+    if both := sorted({one.name for one in asked["train"]} & {one.name for one in asked["test"]}):
+        raise InputError(f"{len(both)} questions to judge on are among those to train on, such as {both[0]}; give files that share none")
     tokenizer = _tokenizer(data.base)
     stores = [open_regions(data.root / path) for path in data.regions]
     dims = {store.region_dim for store in stores}
