@@ -7,6 +7,7 @@ import torch
 
 from foveal.lab.compare import make_plan
 from foveal.lab.recipes import get_recipe, smoke
+from foveal.lab.tasks import SelfCritical
 from foveal.lab.training import build_model, evaluate, fit, load_data, load_run
 from foveal.models import Captioner
 
@@ -56,6 +57,16 @@ def test_arms_of_a_comparison_are_runs() -> None:
     plan = make_plan(RECIPE)
     assert [arm.name for arm in plan.arms] == list(Captioner.default_arms)
     assert RECIPE.task.cost(build_model(RECIPE, load_data(RECIPE.data)), load_data(RECIPE.data)).macs > 0
+
+
+@pytest.mark.parametrize(("count", "says"), [("val_scenes", "validation"), ("test_scenes", "test"), ("train_scenes", "training")])
+def test_splits_of_one_image_are_refused_before_training(count, says, tmp_path) -> None:
+    """By which every CIDEr-D would be 0. Of the training only a reward asks it."""
+    recipe = replace(RECIPE, data=replace(RECIPE.data, **{count: 1}), batch_size=1, task=SelfCritical() if says == "training" else RECIPE.task)
+    with pytest.raises(ValueError, match=rf"{says} needs at least 2 images, got 1"):
+        fit(recipe, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+    RECIPE.task.check_data(load_data(replace(RECIPE.data, train_scenes=1)))
 
 
 @pytest.mark.parametrize("change", [{"beams": 0}, {"label_smoothing": 1.0}, {"length_penalty": -0.5}])

@@ -7,7 +7,7 @@ import torch
 
 from foveal.lab.compare import make_plan
 from foveal.lab.recipes import get_recipe, smoke
-from foveal.lab.training import evaluate, fit, load_data, load_run
+from foveal.lab.training import build_model, evaluate, fit, load_data, load_run
 from foveal.models import ImageAnswerer
 
 
@@ -32,6 +32,21 @@ def test_a_run_from_data_to_pictures(name, tmp_path) -> None:
     truth, said = RECIPE.task.draw_truth([bundle.test[0]], bundle), RECIPE.task.shown(model, [bundle.test[0]], bundle)
     assert truth[0].cells[0].caption.startswith("is there a")
     assert said[0].cells[0].wrong == (said[0].cells[0].caption != truth[0].cells[0].caption.rpartition(" ")[2])
+
+
+def test_a_test_without_all_kinds_has_its_picture(tmp_path) -> None:
+    """And each share stands beside the chance of its own kind."""
+    bundle = load_data(replace(RECIPE.data, test_scenes=3))
+    model = build_model(RECIPE, bundle).eval()
+    metrics = evaluate(model, bundle.test, RECIPE, bundle)
+    assert "larger" not in metrics
+    titles = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.suptitle", lambda self, text, **options: titles.append(text))
+        RECIPE.task.write_report(model, bundle, metrics | {"exists": 0.7, "what": 0.2, "count": 0.4}, tmp_path)
+        RECIPE.task.write_report(model, bundle, {"accuracy": 0.3, "count": 0.4}, tmp_path)
+    assert "exists 0.700 (chance 0.50), what 0.200 (chance 0.11), count 0.400 (chance 0.25);" in titles[0]
+    assert "count 0.400 (chance 0.25);" in titles[1]
 
 
 def test_accuracy_is_how_right_the_likeliest_answer_is() -> None:

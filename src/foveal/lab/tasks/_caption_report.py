@@ -109,9 +109,9 @@ def draw_questions(
         truth = "" if right else f"it is {bundle.answers[int(target[1:].argmax())]}; "
         below = textwrap.fill(truth + "% of words: " + ", ".join(taken), 48)
         place.text(0.5, -0.04, below, transform=place.transAxes, ha="center", va="top", fontsize=6.5, color=GRAY)
-    shares = [f"{kind} {metrics[kind]:.3f}" for kind in bundle.kinds if kind in metrics]
-    if bundle.chances:
-        shares = [f"{share} (chance {chance:.2f})" for share, chance in zip(shares, bundle.chances, strict=True)]
+    chances = dict(zip(bundle.kinds, bundle.chances, strict=True)) if bundle.chances else {}
+    found = {kind: metrics[bundle.metric_of(kind)] for kind in bundle.kinds if bundle.metric_of(kind) in metrics}
+    shares = [f"{kind} {share:.3f}" + (f" (chance {chances[kind]:.2f})" if kind in chances else "") for kind, share in found.items()]
     figure.suptitle(f"Accuracy: {', '.join(shares)}; lit: what is taken of regions", fontsize=9.5, color=INK)
     return put(figure, path)
 

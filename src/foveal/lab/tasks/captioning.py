@@ -1,6 +1,6 @@
 """Captions of pictures, from features of regions. Judged by CIDEr-D of what beam search or the likeliest words say."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from torchmetrics import MetricCollection
 
+from ..._errors import InputError
 from ..._ranges import Range
 from ...attention import Cost
 from ...models.image_language import Said, beam_search, greedy_search
-from ..data import CaptionBundle, DataBundle
+from ..data import CaptionBundle, DataBundle, Split
 from ._caption_report import draw_captions, draw_words
 from ._task import Cell, Metrics, PrimaryMetric, Row, Task, register_task
 from .caption_metrics import CaptionScores
@@ -48,6 +49,15 @@ class Captioning(Task):
         own = _captions(bundle)
         form = dict(zip(("pad", "begin", "end"), range(3), strict=True))
         return {"regions": own.width, "words": own.lexicon.size, "length": own.length, **form}
+
+    def check_data(self, bundle: DataBundle) -> None:
+        self._check_images({"validation": bundle.val, "test": bundle.test, **bundle.probes})
+
+    @staticmethod
+    def _check_images(splits: Mapping[str, Split]) -> None:
+        for name, split in splits.items():
+            if len(split) < 2:
+                raise InputError(f"CIDEr-D weighs n-grams by how few images have them: {name} needs at least 2 images, got {len(split)}; give it more")
 
     def collate(self, samples: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
         return default_collate([inputs for inputs, _ in samples]), [target for _, target in samples]

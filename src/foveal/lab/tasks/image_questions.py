@@ -53,11 +53,12 @@ class ImageQuestions(Task):
 
     def summarize(self, metrics: MetricCollection, bundle: DataBundle) -> Metrics:
         found: Metrics = {"accuracy": metrics["accuracy"].compute().item()}
-        for place, kind in enumerate(_questions(bundle).kinds):
+        own = _questions(bundle)
+        for place, kind in enumerate(own.kinds):
             share = metrics[f"kind_{place}"].compute()
             # a split may have none of a kind
             if not share.isnan():
-                found[kind.replace(" ", "_").replace("/", "_")] = share.item()
+                found[own.metric_of(kind)] = share.item()
         return found
 
     def chance(self, bundle: DataBundle) -> float | None:

@@ -49,6 +49,10 @@ class SelfCritical(Captioning):
         if self.critic == "others" and self.samples < 2:
             raise InputError(f"a caption is held against the others of its picture, so samples must be at least 2, got {self.samples}; or choose critic greedy")
 
+    def check_data(self, bundle: DataBundle) -> None:
+        super().check_data(bundle)
+        self._check_images({"training": bundle.train})
+
     def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> tuple[Tensor, dict[str, Any]]:
         network: Any = model
         trains = model.training

@@ -31,6 +31,10 @@ class ImageAnswerBundle(DataBundle):
     chances: tuple[float, ...] = ()
     """Of guessing, by kind; none where that is not known."""
 
+    def metric_of(self, kind: str) -> str:
+        """The name of a number that is of this kind of question alone."""
+        return kind.replace(" ", "_").replace("/", "_")
+
     def asked(self, words: Any) -> str:
         """A question as a text."""
         return " ".join(self.lexicon.words[int(word)] for word in words if int(word) >= len(FORM)) + "?"
