@@ -82,6 +82,18 @@ def test_splits_share_no_pair_and_no_unseen_thing() -> None:
     assert known | {"above", "is", "there"} >= set(bundle.lexicon.words[4 : bundle.lexicon.size]) - {"an", "below", "left", "of", "right", "picture", "with"}
 
 
+def test_words_that_training_scenes_have_not_are_kept_in_all_references() -> None:
+    bundle = replace(DATA, train_scenes=2, val_scenes=12, test_scenes=12).load()
+    assert bundle.lexicon.size < len(bundle.lexicon.words) - 10
+    for split in (bundle.val, bundle.test, bundle.probes["unseen"]):
+        for _, target in (split[n] for n in range(12)):
+            for row in target["references"]:
+                words = bundle.said(row).split()
+                assert "<unknown>" not in words
+                assert {bundle.class_of_word[word] for word in words if word in bundle.classes} <= set(target["classes"].nonzero().flatten().tolist())
+    assert max(int(row.max()) for _, target in (bundle.train[n] for n in range(2)) for row in target["references"]) < bundle.lexicon.size
+
+
 def test_it_is_the_same_again_and_is_composed_once(monkeypatch) -> None:
     first = DATA.load()
     monkeypatch.setattr("foveal.lab.data.image_language._regions.compose", lambda *_: pytest.fail("composed again"))

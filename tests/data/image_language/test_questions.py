@@ -107,6 +107,23 @@ def test_samples_and_the_control_of_other_scenes() -> None:
     assert holds(np.array([[0, 0, 4, 4], [0, 9, 4, 14]]), RELATIONS.index("above"), 0, 1)
 
 
+def test_other_scenes_are_others_of_the_same_kind_however_many_there_are() -> None:
+    for count in (8, 10, 11):
+        bundle = replace(DATA, train_scenes=4, val_scenes=4, test_scenes=count).load()
+        regions = [bundle.test[n][0]["regions"] for n in range(count)]
+        taken = []
+        for index in range(count):
+            other = bundle.probes["shuffled"][index][0]["regions"]
+            (place,) = [n for n in range(count) if torch.equal(regions[n], other)]
+            assert place != index
+            assert place % 4 == index % 4
+            taken.append(place)
+        assert sorted(taken) == list(range(count)), "each scene once"
+    few = replace(DATA, train_scenes=4, val_scenes=4, test_scenes=7).load()
+    assert few.probes == {}
+    assert "shuffled is left out" in few.notes[-1]
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [({"kinds": ("cont",)}, "did you mean count"), ({"kinds": ()}, "each once"), ({"kinds": ("what", "what")}, "each once"), ({"prior": 1.5}, "prior")],

@@ -1,7 +1,7 @@
 """Scenes of one to three things with five sentences each: two with the names of the things, three with the words of their classes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ...._errors import InputError
 from ...._ranges import Range
-from .._bundle import Data, register_data, seed_of
+from .._bundle import register_data, seed_of
 from ..video._bundle import no_single_image
 from ._bundle import CAPTIONS, CaptionBundle, Lexicon
-from ._regions import WIDTH, Features, Plan, Regions, compose_split, digest
+from ._composed import ComposedScenes
+from ._regions import WIDTH, Plan, Regions, digest
 from ._scene import RELATIONS, holds
-from ._things import Source, Thing, Things, load_things, tokens_of, with_article
+from ._things import Thing, Things, load_things, tokens_of, with_article
 
 __all__ = ["SceneCaptions"]
 
@@ -27,7 +28,7 @@ _LONGEST = 20
 
 @register_data
 @dataclass(frozen=True, kw_only=True)
-class SceneCaptions(Data):
+class SceneCaptions(ComposedScenes):
     """Captions of scenes of cut-out photographs, on photographs that no other split shows, from features of regions that a frozen network made.
 
     The test has new scenes of known things: pairs of things that no training scene has. ``unseen`` has things that no training scene shows; what they are
@@ -38,19 +39,8 @@ class SceneCaptions(Data):
     """
 
     targets: ClassVar[str] = CAPTIONS
-    package: ClassVar[str] = "tuxpaint-stamps"
-    ranges: ClassVar[Mapping[str, Range]] = {
-        **dict.fromkeys(("train_scenes", "val_scenes", "test_scenes"), Range(at_least=1)),
-        "side": Range(at_least=32, at_most=1024),
-        "most": Range(at_least=1, at_most=3),
-    }
+    ranges: ClassVar[Mapping[str, Range]] = {"most": Range(at_least=1, at_most=3)}
 
-    source: Source = "stamps"
-    """What is shown: ``stamps``, cut-out photographs, which are fetched; ``digits``, handwritten ones in color, which need nothing."""
-    features: Features = "lite0"
-    """What is known of a region: ``lite0``, features of a pretrained EfficientNet-Lite0; ``pixels``, 8 × 8 of them."""
-    side: int = 128
-    """Side of a scene in pixels."""
     most: int = 3
     """Most things of a scene."""
     train_scenes: int = 2_000
@@ -59,10 +49,6 @@ class SceneCaptions(Data):
     """Number of validation scenes."""
     test_scenes: int = 300
     """Number of test scenes, and of those of unseen things."""
-    folder: str | None = None
-    """Of the stamps; where the package is installed or was fetched if None."""
-    seed: int = 0
-    """Decides everything about the set that is random."""
 
     def load(self) -> CaptionBundle:
         things = load_things(self.source, self.folder, self.seed)
@@ -70,7 +56,9 @@ class SceneCaptions(Data):
         counts = {"train": self.train_scenes, "val": self.val_scenes, "test": self.test_scenes, "unseen": self.test_scenes}
         drawn = {split: [self._draw(split, index, things) for index in range(count)] for split, count in counts.items()}
         texts = {split: [self._sentences(each, things, split) for each in scenes] for split, scenes in drawn.items()}
-        lexicon = Lexicon.of(*([text for sentences in texts[split] for text in sentences] for split in ("train", "test")))
+        every = {split: [text for sentences in own for text in sentences] for split, own in texts.items()}
+        # of few training scenes many words are not known that the others have
+        lexicon = Lexicon.of(every.pop("train"), (text for own in every.values() for text in own))
         splits: dict[str, Any] = {}
         for split, scenes in drawn.items():
             references = [torch.stack([lexicon.encoded(text, _LONGEST, for_training=split == "train") for text in own]) for own in texts[split]]
@@ -91,13 +79,6 @@ class SceneCaptions(Data):
             length=_LONGEST,
             class_of_word=named,
         )
-
-    def smoke_data(self) -> "SceneCaptions":
-        """Digits and pixels: the rest is fetched."""
-        few = super().smoke_data()
-        assert isinstance(few, SceneCaptions), "the same with other numbers"
-        small: dict[str, Any] = {"source": "digits", "features": "pixels", "side": 64, "folder": None}
-        return few if all(getattr(few, name) == value for name, value in small.items()) else replace(few, **small)
 
     def _draw(self, split: str, index: int, things: Things) -> "_Drawn":
         """Things and what the first is to the second. Training scenes have no pair that is kept for another split."""
@@ -133,9 +114,8 @@ class SceneCaptions(Data):
     def _regions(self, split: str, drawn: Sequence["_Drawn"], things: Things) -> Regions:
         plans = [Plan(each.things, partial(_as_said, each.relation)) for each in drawn]
         pool: Sequence[Thing] = things.unseen if split == "unseen" else things.known
-        options: dict[str, Any] = {"source": self.source, "features": self.features, "side": self.side, "most": self.most, "files": things.files}
         # the relation is a part of the plan, and a condition has no digest
-        return compose_split(f"captions-{digest([each.relation for each in drawn])}", split, plans, pool, seed=self.seed, **options)
+        return self.composed(f"captions-{digest([each.relation for each in drawn])}", split, plans, pool, things, self.most)
 
 
 @dataclass(frozen=True)

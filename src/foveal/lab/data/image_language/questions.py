@@ -1,7 +1,7 @@
 """Questions about scenes whose answers are drawn first and evenly, so that a question alone says nothing; or, in training, not evenly."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,13 +11,14 @@ from torch import Tensor
 
 from ...._errors import InputError, unknown
 from ...._ranges import Range
-from .._bundle import Data, Split, register_data, seed_of
+from .._bundle import Split, register_data, seed_of
 from ..video._bundle import no_single_image
 from ._answers import ANSWERS, ImageAnswerBundle
 from ._bundle import Lexicon
-from ._regions import WIDTH, Features, Plan, Regions, compose_split, digest
+from ._composed import ComposedScenes
+from ._regions import WIDTH, Plan, Regions, digest
 from ._scene import RELATIONS, Boxes, Condition, holds, larger
-from ._things import Source, Things, load_things, tokens_of, with_article
+from ._things import Things, load_things, tokens_of, with_article
 
 __all__ = ["SCENE_KINDS", "SceneQuestions"]
 
@@ -31,7 +32,7 @@ _LENGTH = 10
 
 @register_data
 @dataclass(frozen=True, kw_only=True)
-class SceneQuestions(Data):
+class SceneQuestions(ComposedScenes):
     """Questions about scenes of cut-out photographs. For every text of a question its answers are equally likely in the test, whatever they are in training.
 
     ``shuffled`` asks the test's questions of other scenes. Scenes are composed once and kept in the cache folder.
@@ -41,19 +42,8 @@ class SceneQuestions(Data):
     """
 
     targets: ClassVar[str] = ANSWERS
-    package: ClassVar[str] = "tuxpaint-stamps"
-    ranges: ClassVar[Mapping[str, Range]] = {
-        **dict.fromkeys(("train_scenes", "val_scenes", "test_scenes"), Range(at_least=1)),
-        "side": Range(at_least=32, at_most=1024),
-        "prior": Range(at_least=0, at_most=1),
-    }
+    ranges: ClassVar[Mapping[str, Range]] = {"prior": Range(at_least=0, at_most=1)}
 
-    source: Source = "stamps"
-    """What is shown: ``stamps``, cut-out photographs, which are fetched; ``digits``, handwritten ones in color, which need nothing."""
-    features: Features = "lite0"
-    """What is known of a region: ``lite0``, features of a pretrained EfficientNet-Lite0; ``pixels``, 8 × 8 of them."""
-    side: int = 128
-    """Side of a scene in pixels."""
     kinds: tuple[str, ...] = SCENE_KINDS
     """What is asked: ``exists``, ``what`` is left of or above a thing, ``count``, and which is ``larger``."""
     prior: float = 0.0
@@ -64,10 +54,6 @@ class SceneQuestions(Data):
     """Number of validation scenes."""
     test_scenes: int = 600
     """Number of test scenes."""
-    folder: str | None = None
-    """Of the stamps; where the package is installed or was fetched if None."""
-    seed: int = 0
-    """Decides everything about the set that is random."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,19 +72,21 @@ class SceneQuestions(Data):
         lexicon = Lexicon.of(tokens_of(text) for text in _texts(things.classes))
         splits: dict[str, Any] = {}
         for split, asked in drawn.items():
-            options: dict[str, Any] = {"source": self.source, "features": self.features, "side": self.side, "most": 4, "files": things.files}
             name = f"questions-{digest([seed_of(each.text, each.answer) for each in asked])}"
-            regions = compose_split(name, split, [each.plan for each in asked], things.known, seed=self.seed, **options)
+            regions = self.composed(name, split, [each.plan for each in asked], things.known, things, most=4)
             splits[split] = _Asked(regions, [(self.kinds.index(each.kind), each.text, answers.index(each.answer)) for each in asked], lexicon, len(answers))
-        share = f"in training {self.prior:.0%} of the answers are those that their question favors" if self.prior else ""
+        # of one scene of a kind there is no other
+        others = {"shuffled": _OtherScenes(splits["test"], len(self.kinds))} if self.test_scenes >= 2 * len(self.kinds) else {}
+        notes = [f"in training {self.prior:.0%} of the answers are those that their question favors"] if self.prior else []
+        notes += [] if others else ["too few test scenes to exchange them: shuffled is left out"]
         return ImageAnswerBundle(
             **splits,
             classes=[],
             img_size=self.side,
             in_chans=3,
             prepare=no_single_image,
-            notes=["scenes are composed", *things.notes, *([share] if share else [])],
-            probes={"shuffled": _OtherScenes(splits["test"], len(self.kinds))},
+            notes=["scenes are composed", *things.notes, *notes],
+            probes=others,
             width=WIDTH[self.features],
             lexicon=lexicon,
             length=_LENGTH,
@@ -106,13 +94,6 @@ class SceneQuestions(Data):
             kinds=self.kinds,
             chances=tuple({"exists": 1 / 2, "what": 1 / (len(things.classes) - 1), "count": 1 / len(_COUNTS), "larger": 1 / 2}[kind] for kind in self.kinds),
         )
-
-    def smoke_data(self) -> "SceneQuestions":
-        """Digits and pixels: the rest is fetched."""
-        few = super().smoke_data()
-        assert isinstance(few, SceneQuestions), "the same with other numbers"
-        small: dict[str, Any] = {"source": "digits", "features": "pixels", "side": 64, "folder": None}
-        return few if all(getattr(few, name) == value for name, value in small.items()) else replace(few, **small)
 
     def draw(self, split: str, index: int, things: Things) -> "Asked":
         """A question, its answer, and what the scene is to hold. Kinds take turns."""
@@ -213,7 +194,7 @@ class _Asked:
 
 
 class _OtherScenes:
-    """The same questions and answers with the scenes of others of their kind."""
+    """The same questions and answers with the scenes of others of their kind; of each kind there must be two."""
 
     augments = False
 
@@ -225,5 +206,7 @@ class _OtherScenes:
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Tensor]:
         inputs, target = self._split[index]
-        other, _ = self._split[(index + self._step) % len(self._split)]
+        # kinds take turns, so that the next of a kind is a round further, and behind the last comes the first of its kind
+        following = index + self._step
+        other, _ = self._split[following if following < len(self._split) else index % self._step]
         return other | {"question": inputs["question"]}, target
