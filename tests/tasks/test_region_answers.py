@@ -35,7 +35,9 @@ def test_loss_and_score_by_hand() -> None:
     of_three = RegionAnswers(between="answers").loss(nn.Identity(), torch.cat([logits, torch.tensor([[9.0, 0.0, 0.0]])]), torch.cat([scores, none]))
     assert of_three.item() == pytest.approx(between, rel=1e-5), "one without an answer that counts is left out"
     alone = torch.tensor([[9.0, 0.0, 0.0]], requires_grad=True)
-    RegionAnswers(between="answers").loss(nn.Identity(), alone, none).backward()
+    nothing = RegionAnswers(between="answers").loss(nn.Identity(), alone, none)
+    assert nothing.item() == 0, "and a batch of such has nothing to learn"
+    nothing.backward()
     assert alone.grad.tolist() == [[0.0, 0.0, 0.0]]
     task, bundle = RegionAnswers(), load_data(DATA[1])
     metrics = task.metrics(bundle)
@@ -43,6 +45,11 @@ def test_loss_and_score_by_hand() -> None:
     task.update(metrics, logits[1:], scores[1:])
     found = task.summarize(metrics, bundle)
     assert found["score"] == pytest.approx((0.3 + 0.6) / 2)
+    apart = RegionAnswers(between="answers")
+    metrics = apart.metrics(bundle)
+    apart.update(metrics, torch.cat([logits[:1], logits[:1]]), torch.cat([scores[:1], none]))
+    apart.update(metrics, logits[1:], scores[1:])
+    assert apart.summarize(metrics, bundle)["loss"] == pytest.approx(between, rel=1e-5), "of those that have one, in whatever batches"
     assert found["loss"] == pytest.approx(want, rel=1e-5)
 
 

@@ -65,7 +65,8 @@ class RegionAnswers(Task):
 
     def update(self, metrics: MetricCollection, outputs: Any, targets: Any) -> None:
         metrics["score"].update(_worth(outputs, targets))
-        metrics["loss"].update(self.loss(nn.Identity(), outputs, targets), weight=len(targets))
+        counted = (targets.amax(-1) > 0).sum() if self.between == "answers" else len(targets)
+        metrics["loss"].update(self.loss(nn.Identity(), outputs, targets), weight=counted)
 
     def chance(self, bundle: DataBundle) -> float | None:
         return _regions(bundle).guessing
