@@ -83,8 +83,49 @@ def test_what_is_wrong_on_a_device_is_told_and_what_is_left_undone_too(tmp_path,
     assert "**Forward and backward of every mechanism** is not whole" in text
 
 
+def test_a_part_that_breaks_off_is_wrong_and_the_others_are_kept(tmp_path, monkeypatch, capsys) -> None:
+    def breaking(lane: Lane) -> None:
+        lane.add("forward", name="denoising", milliseconds=1.0)
+        raise NotImplementedError("not for Half")
+
+    def kept(lane: Lane) -> None:
+        # what was found before is on disk already, for whoever ends the command here
+        found = json.loads((tmp_path / "gpu.json").read_text("utf8"))
+        assert found["parts"]["forward"] == [{"name": "denoising", "milliseconds": 1.0}]
+        assert found["cut"] == {"forward": "it broke off", "training": "the command was ended before it"}
+        lane.add("training", name="external", milliseconds=2.0)
+
+    monkeypatch.setattr(gpu, "PARTS", {"forward": breaking, "training": kept})
+    assert gpu.main(["--device", "cpu", "--smoke", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "WRONG: forward broke off: NotImplementedError: not for Half" in said
+    assert "Traceback" in said
+    found = json.loads((tmp_path / "gpu.json").read_text("utf8"))
+    assert list(found["parts"]) == ["forward", "training"]
+    assert found["cut"] == {"forward": "it broke off"}
+
+
+def test_a_folder_that_is_none_is_refused_before_anything_is_measured(tmp_path, monkeypatch, capsys) -> None:
+    def never(lane: Lane) -> None:
+        raise AssertionError("measured")
+
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(gpu, "PARTS", {"forward": never})
+    with pytest.raises(SystemExit) as left:
+        gpu.main(["--device", "cpu", "--smoke", "--out", str(tmp_path / "file")])
+    assert left.value.code == 2
+    assert "--out must be a folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
-    ("words", "says"), [([], "no CUDA device"), (["--device", "cpu"], "add --smoke"), (["--device", "gpu"], "cuda or cpu"), (["--minutes", "0"], "above 0")]
+    ("words", "says"),
+    [
+        ([], "no CUDA device"),
+        (["--device", "cpu"], "add --smoke"),
+        (["--device", "gpu"], "cuda or cpu"),
+        (["--device", "meta", "--smoke"], "cuda or cpu"),
+        (["--minutes", "0"], "above 0"),
+    ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_what_the_lane_refuses(words, says, capsys) -> None:

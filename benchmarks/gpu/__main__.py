@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -31,10 +32,23 @@ def main(words: list[str]) -> int:
         device = torch.device(chosen.device)
     except RuntimeError:
         parser.error(f"--device must be cuda or cpu, got {chosen.device}")
+    if device.type not in ("cuda", "cpu"):
+        parser.error(f"--device must be cuda or cpu, got {chosen.device}")
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("there is no CUDA device; a rehearsal without one is --device cpu --smoke")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        parser.error(f"--device {chosen.device} is not there; CUDA devices are numbered from 0 to {torch.cuda.device_count() - 1}")
     if device.type == "cpu" and not chosen.smoke:
         parser.error("on a processor this is a rehearsal alone: add --smoke; python -m benchmarks measures processors")
+    folder = chosen.out or (None if chosen.smoke else PAGE)
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--out must be a folder that can be made, got {folder}: {error.strerror}")
+    if device.type == "cuda":
+        # clocks wait for the current device alone
+        torch.cuda.set_device(device)
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("highest")
     began = time.monotonic()
@@ -47,19 +61,30 @@ def main(words: list[str]) -> int:
         except torch.OutOfMemoryError as error:
             lane.cut[name] = f"the device has not enough memory: {str(error).splitlines()[0]}"
             torch.cuda.empty_cache()
-    found = {**about(device), "minutes": round((time.monotonic() - began) / 60, 2), "smoke": chosen.smoke, "ceilings": lane.ceilings}
-    found |= {"wrong": lane.wrong, "cut": lane.cut, "parts": lane.parts}
-    folder = chosen.out or (None if chosen.smoke else PAGE)
+        except Exception as error:  # a defect is what is looked for: it is shown, counts as wrong, and what other parts find is not lost
+            traceback.print_exc()
+            said = str(error).splitlines()[:1]
+            lane.wrong.append(f"{name} broke off: {': '.join([type(error).__name__, *said])}")
+            lane.cut[name] = "it broke off"
+        if folder is not None:
+            # after each part: whoever ends the command early has what was found
+            found = {**about(device), "minutes": round((time.monotonic() - began) / 60, 2), "smoke": chosen.smoke, "ceilings": lane.ceilings}
+            found |= {"wrong": lane.wrong, "cut": lane.cut | _to_come(name), "parts": lane.parts}
+            (folder / "gpu.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf8")
+            (folder / "gpu.md").write_text(page(found), encoding="utf8")
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "gpu.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf8")
-        (folder / "gpu.md").write_text(page(found), encoding="utf8")
         print(folder / "gpu.md")
     for said in lane.wrong:
         print(f"WRONG: {said}", file=sys.stderr)
     for name, why in lane.cut.items():
         print(f"{name} is not whole: {why}", file=sys.stderr)
     return 1 if lane.wrong else 0
+
+
+def _to_come(name: str) -> dict[str, str]:
+    """Of the parts behind one, that they were not begun."""
+    names = list(PARTS)
+    return dict.fromkeys(names[names.index(name) + 1 :], "the command was ended before it")
 
 
 if __name__ == "__main__":

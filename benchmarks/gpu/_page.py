@@ -41,8 +41,8 @@ def page(found: dict[str, Any]) -> str:
         f"Made by `python -m benchmarks.gpu` on {found['date']} in {found['minutes']} minutes:",
         f"{found['device']}, torch {found['torch']}, CUDA {found['cuda']}.",
         f"The fastest matrix product that was found: {ceilings}; shares are of it, and a training step counts as three forward passes.",
-        "Before anything was timed it was held against the same module in float64 on the processor;",
-        "`error` is the largest difference, relative to the largest number.",
+        "Before a module or a network was timed it was held against itself in float64 on the processor, and beside others against the other where both",
+        "compute the same; `error` is the largest difference, relative to the largest number. Kernels are PyTorch's own, and are timed alone.",
         "",
     ]
     if found["smoke"]:

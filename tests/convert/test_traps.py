@@ -130,3 +130,24 @@ def test_a_network_is_read_at_the_size_that_its_weights_are_for() -> None:
     assert len(convert_(net, SoftmaxAttention.Config()).swaps) == 1
     for one, want in zip(images, wanted, strict=True):
         torch.testing.assert_close(net(one), want, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("side", [4, 5, 9])
+def test_sizes_of_a_modules_own_are_proven_whatever_it_was_read_at(side) -> None:
+    """Nothing says the size of images that its positions are for: at that size they are taken as they are, at others resized."""
+    from timm.layers import AttentionPool2d
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 32, 16, 16), AttentionPool2d(32, feat_size=(side, side), out_features=8, num_heads=4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.stem(images))
+
+    net = Pooled().double().eval()
+    images = [torch.randn(2, 3, 16 * one, 16 * one, dtype=torch.float64) for one in (side, 4, 6)]
+    wanted = [net(one) for one in images]
+    assert len(convert_(net, SoftmaxAttention.Config()).swaps) == 1
+    for one, want in zip(images, wanted, strict=True):
+        torch.testing.assert_close(net(one), want, rtol=1e-10, atol=1e-10)

@@ -190,6 +190,21 @@ class ShiftedAttention(Plain):
         return self.proj(self.logits(q, k).softmax(-1).matmul(v).transpose(1, 2).flatten(2))
 
 
+class NearlyAttention(Plain):
+    """Another thing for many tokens, which is none for 64 of them."""
+
+    def before(self, x: Tensor) -> Tensor:
+        x = super().before(x)
+        return x * (x.size(1) / 64) if x.size(1) > 40 and x.size(1) > 60 else x
+
+
+class LevelsAttention(Plain):
+    """Levels of any number, of which the call at hand has two."""
+
+    def forward(self, x: Tensor, levels: tuple[int, ...]) -> Tensor:
+        return super().forward(x * sum(levels))
+
+
 @dataclass
 class Trap:
     kind: type[nn.Module]
@@ -206,6 +221,8 @@ class Trap:
 
 TRAPS = {
     "nested conditions": Trap(NestedAttention, kept=(9, 40)),
+    "nested conditions that are none at one size": Trap(NearlyAttention, counts=(9, 40, 41, 61, 64, 65, 80), kept=(9, 40)),
+    "more of a tuple": Trap(LevelsAttention, counts=(9,), given=((1, 2),), other=((1, 2, 3),)),
     "another number": Trap(OtherNumberAttention, kept=(9,)),
     "parts": Trap(PartsAttention, refused="one of its sizes was 5 and is given tokens of which it is 2"),
     "samples": Trap(SamplesAttention, samples=1),

@@ -90,6 +90,9 @@ def test_a_read_is_found(tmp_path, monkeypatch) -> None:
         lambda x, some, places: torch.allclose(x, x),
         lambda x, some, places: x.repeat_interleave(places, 0),
         lambda x, some, places: torch.tensor([1.0, 2.0]),
+        lambda x, some, places: x.new_tensor([1.0, 2.0]),
+        lambda x, some, places: x.cpu(),
+        lambda x, some, places: x.__setitem__(some, x.sum()),
     ],
 )
 def test_what_reads(call) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from foveal.lab.training import Optim, fit, loop, read_json
 from foveal.lab.training.checkpoint import fingerprint
 from foveal.lab.training.optimizing import make_optimizer
-from foveal.lab.training.speed import channels_last, matmul_precision, settled
+from foveal.lab.training.speed import channels_last, channels_last_, matmul_precision, settled
 from tests.tasks.test_segmentation import RECIPE as CONVOLUTIONAL
 from tests.training.helpers import assert_same_weights, tiny, weights
 
@@ -87,6 +87,42 @@ def test_a_stopped_fused_run_goes_on_bit_for_bit(tmp_path, monkeypatch) -> None:
             fit(recipe, tmp_path / "cut", quiet=True)
     fit(recipe, tmp_path / "cut", resume=True, quiet=True)
     assert_same_weights(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(("first", "then"), [({}, {"fused": True, "channels_last": True}), ({"fused": True, "channels_last": True}, {})])
+def test_a_run_goes_on_as_the_machine_computes_that_goes_on(first, then, tmp_path, monkeypatch) -> None:
+    """Not as the one did that saved; what the optimizer keeps lies as weights lie now."""
+    recipe, real = replace(CONVOLUTIONAL, steps=4, eval_every=2, checkpoint_every=2, optim=Optim(optimizer="sgd", lr=0.05)), loop._step
+    fit(recipe, tmp_path / "plain", quiet=True)
+
+    def stopping(run: Any, step: int) -> Any:
+        if step == 2:
+            raise KeyboardInterrupt
+        return real(run, step)
+
+    def looking(run: Any, step: int) -> Any:
+        (phase,) = run.phases
+        assert all(bool(group["fused"]) is ("fused" in then) for group in phase.optimizer.param_groups)
+        kept = [(state["momentum_buffer"], value) for value, state in phase.optimizer.state.items()]
+        assert any(value.ndim == 4 for _, value in kept)
+        assert all(buffer.stride() == value.stride() for buffer, value in kept)
+        return real(run, step)
+
+    monkeypatch.setattr(loop, "_step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        fit(replace(recipe, **first), tmp_path / "cut", quiet=True)
+    monkeypatch.setattr(loop, "_step", looking)
+    fit(replace(recipe, **then), tmp_path / "cut", resume=True, quiet=True)
+    assert_close_weights(weights(tmp_path / "cut"), weights(tmp_path / "plain"))
+
+
+def test_weights_of_volumes_have_no_channels_last_and_stay() -> None:
+    net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv3d(2, 3, 3), nn.Linear(2, 2))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    channels_last_(net)
+    assert net[0].weight.stride(1) == 1
+    assert net[1].weight.is_contiguous()
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 def test_images_and_convolutions_lie_with_their_channels_last(tmp_path, monkeypatch) -> None:

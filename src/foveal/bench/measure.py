@@ -244,7 +244,8 @@ def _ceiling(dtype: torch.dtype, device: torch.device) -> float:
 def fastest_product(dtype: torch.dtype, device: torch.device) -> tuple[Callable[[], Tensor], int]:
     """A large matrix multiplication, the fastest of a few sizes and of the two libraries that PyTorch may send it to, and its multiply-adds."""
     products: list[tuple[Callable[[], Tensor], int]] = []
-    for side in (512, 1024, 2048):
+    # the smallest would be over on an accelerator before the next is begun
+    for side in (512, 1024, 2048) if device.type == "cpu" else (2048, 4096, 8192):
         x = torch.randn(1, side, side, device=device, dtype=dtype)
         linear = nn.Linear(side, side, bias=False, device=device, dtype=dtype)
         products += [(partial(torch.matmul, x, linear.weight.detach()), side**3), (partial(torch.no_grad()(project), linear, x), side**3)]

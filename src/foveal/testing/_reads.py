@@ -26,9 +26,9 @@ _READS = {
 }
 """Operators whose outcome, or its size, the host must know. A size that is given is none that it waits for."""
 # these read memory without an operator, so that no dispatch sees them
-_METHODS = {Tensor.tolist: "tolist", Tensor.numpy: "numpy", Tensor.__bool__: "bool", Tensor.__array__: "numpy"}
+_METHODS = {Tensor.tolist: "tolist", Tensor.numpy: "numpy", Tensor.__bool__: "bool", Tensor.__array__: "numpy", Tensor.cpu: "cpu"}
 # numbers of the host that become a tensor on a device are a copy that waits
-_COPIES = {torch.tensor: "torch.tensor", torch.as_tensor: "torch.as_tensor"}
+_COPIES = {torch.tensor: "torch.tensor", torch.as_tensor: "torch.as_tensor", torch.asarray: "torch.asarray"}
 # with a given number of classes it looks at values on the processor alone
 _LOOKS_ON_THE_PROCESSOR = {torch.nn.functional.one_hot}
 
@@ -64,6 +64,11 @@ class _Methods(TorchFunctionMode):
         options = kwargs or {}
         if function in _METHODS:
             raise HostRead(f"the host reads a value in {_METHODS[function]}")
+        if function is Tensor.new_tensor and not isinstance((*args[1:], *options.values())[0], Tensor):
+            raise HostRead("numbers of the host are copied to the device in new_tensor")
+        if function is Tensor.__setitem__ and isinstance(args[2], Tensor) and _has_mask(args[1]):
+            # a number of the host would be filled in; a tensor's place there is looked up, also that of a single number
+            raise HostRead("the host reads a value in indexing by a mask")
         if function in _COPIES and not isinstance((*args, *options.values())[0], Tensor):
             raise HostRead(f"numbers of the host are copied to the device in {_COPIES[function]}")
         if function in _LOOKS_ON_THE_PROCESSOR and (args[1:2] or (options.get("num_classes", -1),))[0] > 0:
@@ -73,6 +78,11 @@ class _Methods(TorchFunctionMode):
             finally:
                 self.operators.watching = True
         return function(*args, **options)
+
+
+def _has_mask(index: Any) -> bool:
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(one, Tensor) and one.dtype in (torch.bool, torch.uint8) for one in parts)
 
 
 @contextmanager

@@ -95,6 +95,7 @@ class Body(Code):
                 node.kwargs = {"code": graph.create_node("get_attr", "code")}
         super().__init__(graph)
         self.left, self.amounts = left, tuple((int(node.args[1]),) for node in graph.nodes if node.target is padded)
+        self.leads = any(node.target is led for node in graph.nodes)
         self.met: tuple[tuple[int, ...], ...] = ()
         self.proving = False
         self.names, self.defaults, self.settings, self.own = names, defaults, settings, own or {}

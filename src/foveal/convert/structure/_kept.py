@@ -21,7 +21,7 @@ from .._host import Host, Place
 from .._sources import settled
 from .._transfer import build
 from ._arguments import Call, bound, foreign_in
-from ._body import body
+from ._body import Body, body
 from ._cored import Cored, cored_in, cored_place
 from ._exchange import kept_in
 from ._kept_place import Kept, kept_place
@@ -163,20 +163,33 @@ def _checked(copy: nn.Module, found: Kept | Cored, calls: list[Call]) -> Kept | 
         for one in (again, turned):
             if one is not None and (why := _differs(copy, other, one, one is turned)):
                 return why
-    for one in (one for call in calls for one in even(call)):
-        met = found.code.met
-        if set(found.code.amounts) <= set(met):
+    if why := _other_ways(copy, other, found.code, calls):
+        return why
+    found.code.proving = False
+    return found
+
+
+def _other_ways(copy: nn.Module, other: nn.Module, code: Body, calls: list[Call]) -> str:
+    """Where sizes lead the host another way than where it was read, ours is shown to give the same at all small sizes that do, or they stay refused; or why
+    nothing holds. Sizes of the module's own, as of its positions, are found so, whatever it was read at.
+    """
+    own = proven = set(code.met)
+    refuted: set[tuple[int, ...]] = set()
+    for one in (one for call in calls for one in even(call, 16 if code.leads else 32)):
+        if not code.leads and proven >= set(code.amounts):
             break
+        code.met = ()
         try:
             why = _differs(copy, other, one, True)
         except (RuntimeError, ValueError, TypeError, IndexError):
             # nor does ours take these sizes, and says so
-            found.code.met = met
             continue
-        if why:
+        ways = {way for way in code.met if way[0] < 0}
+        if why and (not ways or ways & own):
             return why
-    found.code.proving = False
-    return found
+        proven, refuted = (proven, refuted | ways) if why else (proven | set(code.met), refuted)
+    code.met = tuple(sorted(proven - refuted))
+    return ""
 
 
 def _differs(copy: nn.Module, other: nn.Module, call: Call, turned: bool) -> str:

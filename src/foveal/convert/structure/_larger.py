@@ -21,9 +21,9 @@ def larger(call: Call) -> Iterator[Call]:
     return _resized(call, _sides, lambda count: (4 * count + 3, 4 * count, 2 * count) if count <= _SMALL else (count + 3, 2 * count, 4 * count))
 
 
-def even(call: Call) -> Iterator[Call]:
+def even(call: Call, most: int = 32) -> Iterator[Call]:
     """Of all sides from two on, so that nothing is left over at some of them, whatever is cut or padded."""
-    return _resized(call, lambda grid: [(side, side) for side in range(2, 33)], lambda count: tuple(range(2, 65)))
+    return _resized(call, lambda grid: [(side, side) for side in range(2, most + 1)], lambda count: tuple(range(2, 2 * most + 1)))
 
 
 def _resized(call: Call, sides_of: Callable[[tuple[int, ...]], list[tuple[int, int]]], counts_of: Callable[[int], tuple[int, ...]]) -> Iterator[Call]:

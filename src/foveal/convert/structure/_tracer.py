@@ -121,8 +121,8 @@ class Tracer(fx.Tracer):
         for name, value in self.given.items():
             if is_open(value, self.sizes):
                 proxy: Any = self.create_proxy("placeholder", name, (), {})
-                # sizes may be unpacked anywhere
-                values[name] = tuple(proxy[index] for index in range(len(value))) if isinstance(value, (tuple, list)) else proxy
+                # sizes may be unpacked anywhere, and in another call there may be more of them
+                values[name] = tuple(proxy[index] for index in range(self.counted(proxy.node, value))) if isinstance(value, (tuple, list)) else proxy
         return lambda: root_fn(self.root, **values), []
 
     def trace(self, *args: Any, **kwargs: Any) -> fx.Graph:

@@ -25,7 +25,7 @@ from .phases import OpenPhase, PartEma, open_phases
 from .reading import Damaged, cut_history, read_history, to_json, write_json
 from .recipe import Recipe
 from .resuming import restore_state
-from .speed import settled
+from .speed import channels_last_, settled
 
 __all__ = ["Run", "check_folder_is_new", "check_recipe", "make_accelerator", "open_run"]
 
@@ -145,7 +145,7 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path
         check_classes(run, bundle)
     model = build_model(recipe, bundle)
     if recipe.channels_last:
-        model.to(memory_format=torch.channels_last)
+        channels_last_(model)
     phases = open_phases(model, recipe, accelerator)
     first, notes = 0, [*said, *bundle.notes]
     if newest is None:

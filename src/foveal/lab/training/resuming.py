@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 
@@ -50,11 +51,21 @@ def restore_state(
 
 
 def _restore_phase(one: OpenPhase, saved: dict[str, Any]) -> None:
+    for had, own in zip(saved["optimizer"]["param_groups"], one.optimizer.param_groups, strict=False):
+        if "fused" in own:
+            # of this machine and not of the one that saved; it also says where counts of steps belong
+            had["fused"] = own["fused"]
     one.optimizer.load_state_dict(saved["optimizer"])
     if one.scaler is not None:
         one.scaler.load_state_dict(saved["scaler"])
     for group in one.optimizer.param_groups:
         for parameter in group["params"]:
-            for name, value in one.optimizer.state.get(parameter, {}).items():
-                if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+            state = one.optimizer.state.get(parameter, {})
+            for name, value in state.items():
+                if not isinstance(value, Tensor) or not value.ndim:
+                    continue
+                if value.shape != parameter.shape:
                     raise ValueError(f"{name} of the optimizer is {tuple(value.shape)} for a parameter of {tuple(parameter.shape)}")
+                if value.stride() != parameter.stride():
+                    # fused steps go through memory as it lies, and channels may have lain otherwise
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from accelerate.utils import recursively_apply
-from torch import Tensor
+from torch import Tensor, nn
 
 from .recipe import Recipe
 
-__all__ = ["channels_last", "matmul_precision", "settled"]
+__all__ = ["channels_last", "channels_last_", "matmul_precision", "settled"]
 
 
 def settled(recipe: Recipe, device: torch.device) -> tuple[Recipe, list[str]]:
@@ -27,7 +27,9 @@ def settled(recipe: Recipe, device: torch.device) -> tuple[Recipe, list[str]]:
 
 @contextmanager
 def matmul_precision(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    """Products of float32 matrices in TF32 within this, if the recipe says so; evaluation is outside, and in whole float32."""
+    """Products of float32 matrices in TF32 within this, if the recipe says so; evaluation is outside, with products in whole float32. Convolutions follow
+    ``torch.backends.cudnn.allow_tf32``, inside and outside.
+    """
     if not recipe.tf32 or device.type != "cuda":
         yield
         return
@@ -37,6 +39,13 @@ def matmul_precision(recipe: Recipe, device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def channels_last_(model: nn.Module) -> None:
+    """Weights of four axes with their channels last in memory. Those of five, as of convolutions of volumes, have no such form and stay."""
+    for value in model.parameters():
+        if value.ndim == 4:
+            value.data = value.data.contiguous(memory_format=torch.channels_last)
 
 
 def channels_last(batch: Any) -> Any:
