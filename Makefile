@@ -36,8 +36,10 @@ docs: setup
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 
 # the page of the attention viewer is tested in a real one; without it those tests skip and say so
+APT := apt-get -qq -y -o Acquire::Retries=1 -o Acquire::http::Timeout=20 -o DPkg::Lock::Timeout=30
 browser:
-	@command -v chromium || command -v chromium-browser || command -v google-chrome || timeout 240 sh -c "apt-get -qq update && apt-get -qq -y install chromium" \
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || command -v google-chrome-stable \
+		|| DEBIAN_FRONTEND=noninteractive timeout -k 10 240 sh -c "$(APT) update; $(APT) install chromium" </dev/null \
 		|| echo "no browser could be installed; the tests of the viewer skip"
 
 # wheel and sdist, built, installed in an environment of their own and used there; with ARGS=--dependencies as from an index

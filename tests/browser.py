@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Browser", "chromium", "opened"]
+__all__ = ["Browser", "Unavailable", "chromium", "opened"]
 
 _PATIENCE = 60
 """Seconds for an answer; a machine that runs tests beside this is slow."""
@@ -21,6 +22,10 @@ _PATIENCE = 60
 def chromium() -> str | None:
     """Where it is, if it is installed."""
     return next((found for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable") if (found := shutil.which(name))), None)
+
+
+class Unavailable(Exception):
+    """A browser is installed and does not start, as one that needs what a container has not."""
 
 
 class Browser:
@@ -54,9 +59,10 @@ class Browser:
                     return got.get("result", got)
                 if "method" in got:
                     self.events.append(got)
-            part = os.read(self._back, 1 << 20)
-            assert part, "the browser ended"
-            self._rest += part
+            if select.select([self._back], [], [], max(0.0, end - time.monotonic()))[0]:
+                part = os.read(self._back, 1 << 20)
+                assert part, "the browser ended"
+                self._rest += part
         raise AssertionError(f"no answer to {what} in {_PATIENCE} seconds")
 
     def open(self, path: Path) -> None:
@@ -127,26 +133,37 @@ class Browser:
 
 
 @contextmanager
-def opened() -> Iterator[Browser]:
-    """A browser that ends with the block."""
-    program = chromium()
+def opened(program: str | None = None) -> Iterator[Browser]:
+    """A browser that ends with the block.
+
+    Raises:
+        Unavailable: it does not start; with what it says of that.
+    """
+    program = program or chromium()
     assert program is not None, "ask chromium() first"
     (read_here, to_here), (read_there, to_there) = os.pipe(), os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         words = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars"]
         words += ["--remote-debugging-pipe", f"--user-data-dir={home}"]
+        said = Path(home, "said.txt")
         # DevTools reads from descriptor 3 and writes to descriptor 4
-        started = subprocess.Popen(
-            ["bash", "-c", f'exec "$@" 3<&{read_there} 4>&{to_here}', "browser", *words],
-            pass_fds=(read_there, to_here),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        with said.open("wb") as errors:
+            started = subprocess.Popen(
+                ["bash", "-c", f'exec "$@" 3<&{read_there} 4>&{to_here}', "browser", *words],
+                pass_fds=(read_there, to_here),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
         os.close(read_there)
         os.close(to_here)
         try:
-            yield Browser(to_there, read_here)
+            try:
+                tab = Browser(to_there, read_here)
+            except (AssertionError, OSError) as error:
+                last = said.read_text("utf8", "replace").strip().splitlines()[-1:] or ["nothing"]
+                raise Unavailable(f"{program} is installed and does not start: {error}; it says {last[0]}") from error
+            yield tab
         finally:
             os.close(to_there)
             os.close(read_here)

@@ -16,7 +16,8 @@ from foveal.attention import attention_class
 
 # small windows, so that halo attention fits maps of four tokens a side
 OPTIONS: dict[str, dict[str, Any]] = {name: {"block_size": 2, "halo_size": 1} for name in ("halo", "halo_2d")}
-VERDICTS = ("whole", "whole by name", "changed", "part", "refused", "no softmax")
+VERDICTS = ("whole", "whole by name", "changed", "part", "refused", "no softmax", "fault")
+UNSEEN = ("no attention", "not built")
 
 
 def _timm(name: str, **options: Any) -> nn.Module:
@@ -111,7 +112,9 @@ def host_families() -> str:
         verdict = row.get("verdict", "")
         if verdict == "part" and row.get("by name", {}).get("verdict") == "whole":
             verdict = "whole by name"
-        if verdict in VERDICTS:
+        if verdict not in UNSEEN:
+            # whatever has no column of its own went wrong, and is not to fall out of the table
+            verdict = verdict if verdict in VERDICTS else "fault"
             libraries.setdefault(row["library"], Counter())[verdict] += 1
     rows = [(library, *(str(counts[verdict]) for verdict in VERDICTS)) for library, counts in libraries.items()]
     about = f"`python -m tests.sweep --quick --write`, {data['date']}; {data['versions']}."
@@ -121,6 +124,8 @@ def host_families() -> str:
 def _by_default(model: Any) -> set[str]:
     """Mechanisms that a recipe's network has, by their registered names."""
     names = set(foveal.list_attentions())
+    if getattr(model, "halo_stages", ()):
+        return {"halo_2d"} | {getattr(model, "attention", None)} & names
     if (own := getattr(model, "attention", None)) in names:
         # a language model without probes has none, whatever they would read by
         return {own} if getattr(model, "num_probes", 1) else set()

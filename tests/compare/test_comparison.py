@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from PIL import Image
 from foveal import InputError
 from foveal.analysis import attention_maps
 from foveal.cli import main
+from foveal.cli._comparing import run_and_report
 from foveal.lab.compare import (
     Plan,
     check_results,
@@ -99,6 +101,19 @@ def test_the_report_leads_to_the_viewer_of_the_deciding_comparison(folder, resul
     assert '<a href="attention.html">' in report
     assert "attention.html" not in write_report(results, tmp_path / "report.html").read_text()
     assert write_viewer(results | {"images": []}, folder) is None
+
+
+def test_maps_that_no_page_takes_do_not_cost_the_report(folder, tmp_path, monkeypatch, capsys) -> None:
+    shutil.copytree(folder, tmp_path / "out")
+    for name in ("report.html", "summary.md", "attention.html"):
+        (tmp_path / "out" / name).unlink(missing_ok=True)
+    monkeypatch.setattr("foveal.analysis.viewer.viewed.LARGEST", 1)
+    run_and_report(PLAN, tmp_path / "out", [], jobs=1)
+    printed = capsys.readouterr().out
+    assert "note: no attention.html: no layer has maps over the whole image" in printed
+    assert "more than the 1 that a page takes" in printed
+    assert (tmp_path / "out" / "report.html").exists()
+    assert (tmp_path / "out" / "summary.md").exists()
 
 
 def test_arms_start_from_the_same_weights_and_see_the_same_images(folder) -> None:

@@ -15,7 +15,7 @@ import foveal
 from foveal.analysis import attention_maps, rollout
 from foveal.analysis.viewer import show
 from foveal.models.timesformer import TimeSformer
-from tests.browser import Browser, chromium, opened
+from tests.browser import Browser, Unavailable, chromium, opened
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="needs the browser chromium, which is not installed: apt install chromium")
 
@@ -53,8 +53,11 @@ def pages(models, tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def browser():
-    with opened() as started:
-        yield started
+    try:
+        with opened() as started:
+            yield started
+    except Unavailable as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.fixture
@@ -213,6 +216,20 @@ def test_answers_and_what_storing_costs(page, models) -> None:
     assert page("document.title") == "one <model>"
 
 
+def test_names_of_other_people_are_shown_letter_by_letter(browser, models, tmp_path) -> None:
+    """And the class that is marked as the true one is that class, though another one has its name."""
+    odd = "</script><img src=x onerror='document.title=1'>\"&amp;${1}"
+    second = models[0](IMAGE[None])[0].argsort(descending=True)[1].item()
+    browser.view(1440)
+    browser.events.clear()
+    browser.open(show(models[0], IMAGE, names=[odd], title=odd, labels=[odd] * 7, truth=second).save(tmp_path / "odd.html"))
+    assert browser("[document.title, document.querySelector('h1').textContent, document.querySelector('.model h2').textContent]") == [odd] * 3
+    assert browser("document.querySelectorAll('img').length") == 0
+    assert browser("[...document.querySelectorAll('.answers li')].map(e => e.className)") == ["", "right", "", "", ""]
+    assert browser("document.querySelector('.truth').textContent").startswith(f"True class: {odd}, answer number 2, ")
+    assert not browser.complaints()
+
+
 def test_signed_maps_slots_and_two_models(browser, pages, models) -> None:
     browser.view(1440)
     browser.open(pages["two"])
@@ -230,6 +247,12 @@ def test_signed_maps_slots_and_two_models(browser, pages, models) -> None:
         check = browser("document.querySelectorAll('.closeup')[1].querySelectorAll('.legend data')[0].value")
         assert (float(check) < 0) == (kind == "combined")
     browser.click("[name=kind][value=slots]")
+    # a layer without slots shows no photograph, as if it looked nowhere, and slots of different layers have no mean
+    drawn = "(e => [e.classList.contains('absent'), getComputedStyle(e).backgroundImage])"
+    seen = [browser(f"{drawn}(document.querySelectorAll('.model')[1].querySelector({tile(f'blocks.{layer}.attn', 'head 0')!r}))") for layer in (0, 2)]
+    assert [absent for absent, _ in seen] == [True, False]
+    assert seen[0][1] == "none"
+    assert browser("[...document.querySelectorAll('.through figure')].filter(e => !e.hidden).map(e => e.textContent)") == ["rollout", "rollout"]
     browser("document.querySelectorAll('.model')[1].querySelector(\"[aria-label='blocks.2.attn, head 0']\").click()")
     slots = changed["blocks.2.attn"]["slots"][0, 0]
     _, most, _ = shown(browser, 1)
@@ -291,9 +314,10 @@ def test_saved_as_a_picture(browser, pages) -> None:
         uri = browser("foveal.drawSheet().then(canvas => canvas.toDataURL())")
         image = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(int)
         assert min(image.shape[:2]) > 300
-        # something is drawn in all quarters
+        # who looks is above, maps are below, those of a second model to the right
         high, wide = image.shape[0] // 2, image.shape[1] // 2
-        assert all(image[y : y + high, x : x + wide].std() > 10 for y in (0, high) for x in (0, wide)[:1])
+        assert image[:high, :wide].std() > 10
+        assert all(image[high:, x : x + wide].std() > 10 for x in (0, wide))
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

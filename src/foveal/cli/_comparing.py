@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from .._console import plain
 from .._errors import InputError
 from .._extensions import named_extensions
 from ._stopped import Stopped
@@ -73,11 +74,16 @@ def run_and_report(
     if measure is not None:
         measure()
     results = read_json(write_results(out))
-    viewer = write_viewer(results, out)
+    viewer, unseen = None, ""
+    try:
+        viewer = write_viewer(results, out)
+    except InputError as error:
+        # hours of runs are not to end without their report for want of a page beside it
+        unseen = f"\nnote: no attention.html: {plain(str(error))}"
     report = write_report(results, out / "report.html", viewer=viewer)
     write_summary(results, out / "summary.md")
     lines = ["", results["verdict"]["headline"], *(f"  {line['mark']} {line['text']}" for line in results["verdict"]["lines"])]
     further = [] if more is None else more(results)
     print("\n".join([*lines, *(["", *further] if further else [])]))
-    seen = "" if viewer is None else f"\nmaps:   {viewer.resolve()}"
+    seen = unseen if viewer is None else f"\nmaps:   {viewer.resolve()}"
     print(f"\nreport: {report.resolve()}{seen}\ndata:   {(out / 'results.json').resolve()}")

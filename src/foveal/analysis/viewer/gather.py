@@ -47,7 +47,7 @@ def view_model(
     """
     if inputs.ndim not in (4, 5) or len(inputs) != 1:
         raise InputError(f"the viewer looks at one image, (1, C, H, W), or one video, got {tuple(inputs.shape)}; give one image at a time")
-    named = dict(enumerate(labels)) if isinstance(labels, Sequence) else dict(labels or {})
+    named = {index: str(label) for index, label in (enumerate(labels) if isinstance(labels, Sequence) else (labels or {}).items())}
     index = _truth(truth, named)
     size = (inputs.shape[-2], inputs.shape[-1])
     frame = frame_layout(model, size) if inputs.ndim == 5 else None

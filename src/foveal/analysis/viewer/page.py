@@ -53,7 +53,7 @@ class AttentionPage:
         if path.is_dir():
             raise InputError(f"{path} is a folder; give the name of a file, such as {path / 'attention.html'}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.html, encoding="utf8", errors="backslashreplace")
+        path.write_text(self.html, encoding="utf8")
         return path
 
     def _repr_html_(self) -> str:
@@ -73,7 +73,7 @@ def write_page(models: Sequence[ViewedModel], images: Sequence[Tensor], *, title
         limit: bytes. Weights are stored in coarser steps where the page would have more; the page says in how many.
 
     Raises:
-        ValueError: no model, or more than two; maps with entries that are not finite.
+        ValueError: no model, or more than two; maps or answers that are not finite.
     """
     if not 1 <= len(models) <= 2:
         raise InputError(f"the viewer shows one model, or two side by side, got {len(models)}")
@@ -101,6 +101,9 @@ def write_page(models: Sequence[ViewedModel], images: Sequence[Tensor], *, title
 
 def _model(model: ViewedModel, notes: list[str], store: Store) -> dict[str, Any]:
     layers = [_layer(layer, store) for layer in model.layers]
+    # behind the maps, of which the first that holds NaN says where it began
+    if not all(math.isfinite(share) for _, share in model.answers):
+        raise InputError(f"{model.name} answers NaN, so that no class is the likeliest; look at what the model was given, and at its weights")
     return {
         "name": model.name,
         "notes": notes,
@@ -157,11 +160,12 @@ def _pictures(frames: Tensor, count: int) -> list[str]:
 def _assembled(title: str, about: dict[str, Any], packed: str) -> str:
     assets = files("foveal.analysis.viewer").joinpath("assets")
     parts = {
-        "title": html.escape(title),
+        # the name of a file need not be text that can be encoded
+        "title": html.escape(title.encode("utf8", "backslashreplace").decode("utf8")),
         "style": assets.joinpath("viewer.css").read_text(encoding="utf8"),
         "script": "\n".join(assets.joinpath(f"{name}.js").read_text(encoding="utf8") for name in _SCRIPTS),
         # no name of a model may end the element that it stands in
-        "about": json.dumps(about).replace("<", "\\u003c"),
+        "about": json.dumps(about, allow_nan=False).replace("<", "\\u003c"),
         "packed": packed,
     }
     template = assets.joinpath("viewer.html").read_text(encoding="utf8")

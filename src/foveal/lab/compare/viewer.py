@@ -16,6 +16,9 @@ def write_viewer(results: dict[str, Any], folder: Path) -> Path | None:
     Args:
         results: of the comparison.
         folder: where its runs lie.
+
+    Raises:
+        ValueError: the maps of a run cannot be shown, as of too many tokens.
     """
     if not results["images"] or not results["comparisons"]:
         return None

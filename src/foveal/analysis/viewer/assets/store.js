@@ -3,7 +3,7 @@ const about = JSON.parse(document.getElementById("about").textContent);
 let scales, levels;
 
 async function unpack() {
-  if (typeof DecompressionStream === "undefined") throw new Error("this browser cannot unpack the maps; take Firefox 113, Chrome 80, Safari 16.4 or later");
+  if (typeof DecompressionStream === "undefined") throw new Error("this browser cannot unpack the maps; take Firefox 113, Chrome 92, Safari 16.4 or later");
   const packed = Uint8Array.from(atob(document.getElementById("packed").textContent.trim()), (letter) => letter.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   const raw = await new Response(stream).arrayBuffer();

@@ -68,6 +68,7 @@ class Tiles {
       drawn(tile.canvas, tile.shown, own ? null : shared);
       // layers that look at different things have no mean
       if (tile.where === "all") tile.button.closest("figure").hidden = !tile.shown;
+      tile.button.classList.toggle("absent", !tile.shown);
       tile.button.classList.toggle("nowhere", Boolean(tile.shown && !lies(tile.shown.layer, tile.shown.kind)));
       tile.button.setAttribute("aria-pressed", String(tile.where === chosen.where && tile.head === chosen.head));
     }
@@ -104,10 +105,11 @@ function drawn(canvas, shown, shared) {
 
 function answers(model) {
   if (!model.answers.length) return null;
-  const best = make("ol", { class: "answers", "aria-label": "Likeliest classes" }, ...model.answers.map(([name, share]) => {
+  const best = make("ol", { class: "answers", "aria-label": "Likeliest classes" }, ...model.answers.map(([name, share], at) => {
     const bar = make("span", { class: "bar", "aria-hidden": "true" });
     bar.style.width = `${100 * share}%`;
-    const right = model.truth && model.truth[0] === name;
+    // by its place: two classes may have one name
+    const right = model.truth && model.truth[2] === at + 1;
     return make("li", right ? { class: "right" } : {}, bar, make("span", {}, right ? `✓ ${name}` : name), make("data", { value: share }, `${(100 * share).toFixed(1)}%`));
   }));
   const truth = model.truth && make("p", { class: "truth" }, `True class: ${model.truth[0]}, ${model.truth[2] === 1 ? "the first answer" : `answer number ${model.truth[2]}`}, ${(100 * model.truth[1]).toFixed(1)}%`);

@@ -82,6 +82,8 @@ function gridOf(layer, kind, count) {
 // Over all layers and heads of a model that look at one grid, or null.
 function meanOfAll(model, asked, query) {
   let out = null;
+  // a slot of one layer is none of another
+  if (!FLOWS.includes(asked)) return null;
   const layers = model.layers.filter((layer) => layer.queries && layer.axis === "all" && kindOf(layer, asked) !== null);
   for (const layer of layers) {
     const weights = weightsOf(layer, asked, "mean", query);
