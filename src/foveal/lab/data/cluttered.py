@@ -6,6 +6,7 @@ different source digits.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -68,15 +69,21 @@ class ClutteredDigits(Data):
 
     def load(self) -> DataBundle:
         """Make the scenes."""
-        images, labels = load_digits(self.source)
-        images = _resize(images, self.digit)
-        parts = split_by_class(labels, (0.7, 0.1, 0.2), np.random.default_rng(seed_of("sources", self.source, self.seed)))
-        counts = {"train": self.train_scenes, "val": self.val_scenes, "test": self.test_scenes}
-        splits = {name: Scenes(self, name, count, images[part], labels[part]) for (name, count), part in zip(counts.items(), parts, strict=True)}
+        splits = _composed(self)
         side = self.cells * self.digit
         return DataBundle(
             splits["train"], splits["val"], splits["test"], classes=[str(n) for n in range(10)], img_size=side, in_chans=1, prepare=gray_digit(side)
         )
+
+
+# the variants of a comparison come one after the other, with the same scenes for each seed
+@lru_cache(maxsize=1)
+def _composed(settings: ClutteredDigits) -> "dict[str, Scenes]":
+    images, labels = load_digits(settings.source)
+    images = _resize(images, settings.digit)
+    parts = split_by_class(labels, (0.7, 0.1, 0.2), np.random.default_rng(seed_of("sources", settings.source, settings.seed)))
+    counts = {"train": settings.train_scenes, "val": settings.val_scenes, "test": settings.test_scenes}
+    return {name: Scenes(settings, name, count, images[part], labels[part]) for (name, count), part in zip(counts.items(), parts, strict=True)}
 
 
 class Scenes:
