@@ -18,6 +18,7 @@ from foveal.lab.networks.frozen import Cut, features_of, find_cut
 from foveal.lab.tasks import Classification
 from foveal.lab.training import Recipe, build_model, load_data
 from foveal.lab.training.features import kept_features
+from foveal.lab.training.order import Seeded, collated
 
 from ._harness import Row, at_most, check_equal
 
@@ -44,6 +45,7 @@ def _row(what: str, model: Pretrained, place: Path) -> Row:
     cut, why = find_cut(theirs, images)
     assert cut is not None, why
     kept, _ = kept_features(ours, bundle, recipe, place / "features")
+    reader = Seeded(kept.train, recipe.seed, whole=True)
     everything = [bundle.train[index] for index in range(len(bundle.train))]
     in_memory = features_of(theirs.eval(), cut, torch.stack([image for image, _ in everything]))
     labels = torch.tensor([label for _, label in everything])
@@ -51,7 +53,7 @@ def _row(what: str, model: Pretrained, place: Path) -> Row:
 
     def load(step: int) -> tuple[Tensor, Tensor]:
         # out of the file that is mapped, as a loader in the training process does
-        inputs, targets = recipe.task.collate([kept.train[(step * BATCH + place) % len(kept.train)] for place in range(BATCH)])
+        inputs, targets = collated(recipe.task.collate, reader.__getitems__([(0, (step * BATCH + place) % len(kept.train)) for place in range(BATCH)]))
         return inputs, targets
 
     def take(step: int) -> tuple[Tensor, Tensor]:

@@ -5,18 +5,25 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from foveal._errors import InputError
 from foveal.lab.finetuning import fine_tune
 from foveal.lab.networks import Pretrained
 from foveal.lab.networks.frozen import attach_, features_of, find_cut
+from foveal.lab.tasks import Classification
 from foveal.lab.training import Interrupted, Recipe, build_model, fit, load_data
+from foveal.lab.training.batches import BatchStream
 from foveal.lab.training.early import Early
+from foveal.lab.training.features import FeatureSplit, kept_features
+from foveal.lab.training.order import Order
 from foveal.lab.training.reading import read_history
 
 VIT = Pretrained(library="timm", name="test_vit", weights="random")
@@ -166,6 +173,38 @@ def test_what_is_kept_is_what_comes_to_the_cut(photographs: Path, tmp_path: Path
                 x = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(split[index][0][None]))))
                 x = model.blocks[:4](x)
             assert torch.allclose(torch.from_numpy(kept[row]), x[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_batch_at_once_is_the_batch_of_its_samples(own: bool, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a task that collates in a way of its own is asked."""
+    recipe = frozen(photographs)
+    bundle = load_data(recipe.data)
+    model = build_model(recipe, bundle)
+    kept, _ = kept_features(model, bundle, recipe, tmp_path)
+
+    class Own(Classification):
+        def collate(self, samples: Any) -> tuple[Any, Any]:
+            assert isinstance(samples, list)
+            return super().collate(samples)
+
+    recipe = replace(recipe, task=Own() if own else Classification())
+    stream = BatchStream(recipe, kept, model, Accelerator(cpu=True), tmp_path, {})
+    order = Order(len(kept.train), recipe.batch_size, recipe.seed)
+    calls, real = [], FeatureSplit.batch
+
+    def counted(self: FeatureSplit, indices: list[int]) -> tuple[Tensor, Tensor]:
+        calls.append(indices)
+        return real(self, indices)
+
+    monkeypatch.setattr(FeatureSplit, "batch", counted)
+    batches = stream.batches(0)
+    for step in range(3):
+        inputs, targets = next(batches)
+        want = default_collate([kept.train[index] for _, index in order.batch(step)])
+        assert torch.equal(inputs, want[0])
+        assert torch.equal(targets, want[1])
+    assert bool(calls) is not own
 
 
 def test_a_run_is_what_it_is_without(photographs: Path, tmp_path: Path) -> None:

@@ -57,11 +57,13 @@ def farthest_points(
         last = torch.randint(number, (batch, 1), generator=generator, device=xyz.device)
     elif start != "first":
         raise InputError(f"start must be 'first' or 'random', got {start!r}")
+    # memory that is taken anew at each step costs a tenth of it
+    away, other = torch.empty_like(x), torch.empty_like(x)
     for step in range(n):
         chosen[:, step : step + 1] = last
-        away = (x - x.gather(1, last)).square_()
-        away += (y - y.gather(1, last)).square_()
-        away += (z - z.gather(1, last)).square_()
+        torch.sub(x, x.gather(1, last), out=away).square_()
+        away += torch.sub(y, y.gather(1, last), out=other).square_()
+        away += torch.sub(z, z.gather(1, last), out=other).square_()
         torch.minimum(nearest, away, out=nearest)
         last = (nearest if excluded is None else nearest.masked_fill(excluded, -1.0)).argmax(1, keepdim=True)
         if excluded is not None:

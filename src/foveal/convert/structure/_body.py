@@ -101,6 +101,10 @@ class Body(Code):
         self.names, self.defaults, self.settings, self.own = names, defaults, settings, own or {}
         self.open = tuple(str(node.target) for node in graph.nodes if node.op == "placeholder")
 
+    def forget(self) -> None:
+        """The ways that it went."""
+        self.met = ()
+
     def goes_on(self, way: tuple[int, ...], said: str) -> None:
         """At sizes at which its host goes another way.
 

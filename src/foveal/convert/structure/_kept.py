@@ -178,7 +178,7 @@ def _other_ways(copy: nn.Module, other: nn.Module, code: Body, calls: list[Call]
     for one in (one for call in calls for one in even(call, 16 if code.leads else 32)):
         if not code.leads and proven >= set(code.amounts):
             break
-        code.met = ()
+        code.forget()
         try:
             why = _differs(copy, other, one, True)
         except (RuntimeError, ValueError, TypeError, IndexError):

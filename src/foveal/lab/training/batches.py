@@ -1,6 +1,7 @@
 """What comes on a run's way: batches, in the task's order or shuffled, and what the task learns of its data between steps."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from torch.utils.data import DataLoader
 
 from ..._errors import InputError
 from ..data import DataBundle, Split, seed_of
-from ..tasks import State
+from ..tasks import State, Task
 from .checkpoint import replace_file
-from .order import Order, Seeded, StepSampler
+from .order import Order, Seeded, StepSampler, collated
 from .recipe import Recipe
 
 __all__ = ["BatchStream", "Samples"]
@@ -77,9 +78,10 @@ class BatchStream:
         until = min((other for other in self._refresh_steps if other > step), default=recipe.steps)
         rank, world = accelerator.process_index, accelerator.num_processes
         return DataLoader(
-            Seeded(self._bundle.train, recipe.seed),
+            # a task that collates in a way of its own sees samples
+            Seeded(self._bundle.train, recipe.seed, whole=type(recipe.task).collate is Task.collate),
             batch_sampler=StepSampler(order, step * self._draws, until * self._draws, rank=rank, world=world, accumulate=recipe.optim.accumulate),
             num_workers=recipe.workers,
             pin_memory=accelerator.device.type == "cuda",
-            collate_fn=recipe.task.collate,
+            collate_fn=partial(collated, recipe.task.collate),
         )

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,14 @@ class FeatureSplit:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.mapped[self.rows[index]], self.split.files[index][1]
+
+    def batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """The samples of a batch at once: beside a head alone, reading and stacking them one by one takes a fifth of a step."""
+        return self.mapped[[self.rows[index] for index in indices]], self._labels[indices]
+
+    @cached_property
+    def _labels(self) -> Tensor:
+        return torch.tensor([label for _, label in self.split.files])
 
 
 def _write(path: Path, model: nn.Module, cut: Cut, splits: dict[str, Any], hashes: dict[Path, str], rows: dict[str, int]) -> None:

@@ -1,8 +1,8 @@
 """Which samples a step sees: a function of the seed and the step, so a run can stop anywhere and go on, on any number of processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Sampler
 from ..data import Split, seed_of
 from ..tasks import SampleOrder
 
-__all__ = ["Order", "Seeded", "StepSampler"]
+__all__ = ["GivesBatches", "Order", "Seeded", "StepSampler", "collated"]
 
 Position = tuple[int, ...]
 """Which time round, and index, and what the task's own order adds."""
@@ -60,10 +60,14 @@ class StepSampler(Sampler[list[Position]]):
 
 
 class Seeded(Dataset[tuple[Any, ...]]):
-    """A split whose augmentation depends on seed, epoch and index alone, whichever process reads it. What a position adds is added to the sample."""
+    """A split whose augmentation depends on seed, epoch and index alone, whichever process reads it. What a position adds is added to the sample.
 
-    def __init__(self, split: Split, seed: int) -> None:
+    With ``whole`` a split that gives batches gives them; they then go through :func:`collated`.
+    """
+
+    def __init__(self, split: Split, seed: int, *, whole: bool = False) -> None:
         self._split, self._seed = split, seed
+        self._batch = split.batch if whole and isinstance(split, GivesBatches) and not split.augments else None
 
     def __getitem__(self, position: Position) -> tuple[Any, ...]:
         epoch, index, *added = position
@@ -73,3 +77,27 @@ class Seeded(Dataset[tuple[Any, ...]]):
             # torch.manual_seed seeds accelerators too, and where there is none keeps the traceback of every call
             torch.default_generator.manual_seed(seed_of(self._seed, "augment", epoch, index))
             return (*self._split[index], *added)
+
+    def __getitems__(self, positions: list[Position]) -> "list[tuple[Any, ...]] | Batch":
+        if self._batch is None or any(len(position) > 2 for position in positions):
+            return [self[position] for position in positions]
+        return Batch(*self._batch([position[1] for position in positions]))
+
+
+class Batch(NamedTuple):
+    """Samples that are collated already."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+@runtime_checkable
+class GivesBatches(Protocol):
+    """A split that reads the samples of a batch at once, as ``default_collate`` would put them together."""
+
+    def batch(self, indices: list[int]) -> tuple[Tensor, Tensor]: ...
+
+
+def collated(collate: Callable[[Any], tuple[Any, Any]], samples: Any) -> tuple[Any, Any]:
+    """A batch, by the task's way if it is none yet."""
+    return (samples.inputs, samples.targets) if isinstance(samples, Batch) else collate(samples)
