@@ -1,0 +1,41 @@
+"""One campaign after another, each in a folder of its own that is cleared away, and a line for everything that was wrong."""
+
+import shutil
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import train_kills  # noqa: F401  # each enters its campaigns
+from .campaign import CAMPAIGNS, Size, Trial
+from .report import Result, summary, write_report
+
+__all__ = ["run_campaigns"]
+
+
+def run_campaigns(names: Sequence[str], work: Path, started: float, *, short: bool, write: bool) -> int:
+    """Exit code 0 if nothing was wrong."""
+    found = []
+    for name in names or CAMPAIGNS:
+        result = _run(name, work / name, Size(short))
+        found.append(result)
+        print(summary(result), flush=True)
+    shutil.rmtree(work, ignore_errors=True)
+    if write:
+        write_report(found, time.monotonic() - started)
+    return int(any(result.faults for result in found))
+
+
+def _run(name: str, work: Path, size: Size) -> Result:
+    work.mkdir(parents=True)
+    trials, began = list[Trial](), time.monotonic()
+    try:
+        for trial in CAMPAIGNS[name](work, size):
+            trials.append(trial)
+            if trial.fault:
+                print(f"  {trial.kind}: {trial.what}\n    {trial.fault}", flush=True)
+    except Exception as error:
+        # what breaks off has not shown that nothing is wrong
+        traceback.print_exc()
+        trials.append(Trial("the campaign itself", name, f"broke off: {type(error).__name__}: {error}"))
+    return Result(name, (CAMPAIGNS[name].__doc__ or "").strip(), trials, time.monotonic() - began)
