@@ -25,6 +25,8 @@ def main(words: list[str]) -> int:
         return 2
     started = time.monotonic()
     work = Path(tempfile.mkdtemp(prefix="foveal-torture-"))
+    # one campaign works there as somebody else
+    work.chmod(0o755)
     os.environ["FOVEAL_CACHE"] = str(work / "cache")
     return run_campaigns([word for word in words if word not in options], work, started, short="--short" in options, write="--write" in options)
 

@@ -34,7 +34,9 @@ def digest(run: Path) -> dict[str, str]:
 
 
 def differences(got: dict[str, str], want: dict[str, str]) -> str:
-    return ", ".join(f"{name}: {got.get(name, 'absent')}, not {want.get(name, 'absent')}" for name in sorted(got.keys() | want) if got.get(name) != want.get(name))
+    """What is not as it has to be; empty if all is."""
+    other = [name for name in sorted(got.keys() | want) if got.get(name) != want.get(name)]
+    return ", ".join(f"{name}: {got.get(name, 'absent')}, not {want.get(name, 'absent')}" for name in other)
 
 
 def strict_json(content: bytes) -> Any:

@@ -80,6 +80,8 @@ def _live(job: Callable[[], int], log: Path, environment: Mapping[str, str], gro
     try:
         if group:
             os.setpgid(0, 0)
+        # what a shell starts in the background ignores it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.update(environment)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)
@@ -124,7 +126,7 @@ def at_step(step: int, act: Callable[[], object]) -> None:
 
 
 def training(
-    recipe: Recipe, run: Path, *, die_before: int | None = None, steps: Sequence[tuple[int, Callable[[], object]]] = ()
+    recipe: Recipe, run: Path, *, die_before: int | None = None, steps: Sequence[tuple[int, Callable[[], object]]] = (), quiet: bool = True
 ) -> Callable[[], int]:
     """A job that trains, or goes on; the changes that it made of its folder stand in ``RUN.events`` if it came to its end."""
 
@@ -132,7 +134,7 @@ def training(
         events = watch(run, die_before)
         for step, act in steps:
             at_step(step, act)
-        code = ended(lambda: fit(recipe, run, resume=True, quiet=True))
+        code = ended(lambda: fit(recipe, run, resume=True, quiet=quiet))
         run.with_suffix(".events").write_text("\n".join(events))
         return code
 

@@ -6,17 +6,20 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import train_kills  # noqa: F401  # each enters its campaigns
+from . import comparisons, divergence, loaders, markup, memory, places, readers, run_files, train_kills, two_processes  # noqa: F401  # each enters its campaigns
 from .campaign import CAMPAIGNS, Size, Trial
 from .report import Result, summary, write_report
 
 __all__ = ["run_campaigns"]
 
+SHORT = ("train", "checkpoints", "places", "files", "run_files")
+"""What is tried in seconds."""
+
 
 def run_campaigns(names: Sequence[str], work: Path, started: float, *, short: bool, write: bool) -> int:
     """Exit code 0 if nothing was wrong."""
     found = []
-    for name in names or CAMPAIGNS:
+    for name in names or (SHORT if short else CAMPAIGNS):
         result = _run(name, work / name, Size(short))
         found.append(result)
         print(summary(result), flush=True)

@@ -15,7 +15,11 @@ __all__ = ["train"]
 
 EACH = {"inside": 2, "between": 2, "outside": 2, "asked": 1, "twice": 1}
 """Of every task, how often each way is tried."""
-SHORT = {"Classification": {"inside": 2, "between": 1, "outside": 1, "asked": 1, "twice": 1}, "AdversarialGeneration": {"inside": 1}, "Diffusion": {"inside": 1}}
+SHORT = {
+    "Classification": {"inside": 2, "between": 1, "outside": 1, "asked": 1, "twice": 1},
+    "AdversarialGeneration": {"inside": 1},
+    "Diffusion": {"inside": 1},
+}
 
 
 @campaign
@@ -40,7 +44,7 @@ def killed_between(whole: Whole, task: str, run: Path, repeat: int) -> Trial:
 def _before(kind: str, inside: bool, whole: Whole, task: str, run: Path, repeat: int) -> Trial:
     events = [number for number, event in enumerate(whole.events, 1) if ("checkpoints/" in event) == inside]
     event = dice(kind, task, repeat).choice(events)
-    name = whole.events[event - 1].replace(str(run.parents[1] / "whole" / "run"), "RUN")
+    name = whole.events[event - 1]
 
     def interrupt(run: Path) -> str:
         code = Child(training(whole.recipe, run, die_before=event), run.with_suffix(".log")).wait()
