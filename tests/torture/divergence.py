@@ -1,14 +1,12 @@
 """Weights that become no numbers, and checkpoints that were damaged: the last good one is kept, and training goes on from it."""
 
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from foveal.lab.training import latest_checkpoint, opening
 from foveal.lab.training.checkpoint import read_checkpoint

@@ -13,8 +13,8 @@ from foveal import InputError
 
 from .campaign import Size, Trial, campaign
 from .damage import DAMAGES
-from .formats import FORMATS, Read
 from .forks import Child
+from .formats import FORMATS, Read
 
 __all__ = ["files"]
 
@@ -70,7 +70,8 @@ def _tried(name: str, place: Path, found: Path) -> int:
 def _one(make: Any, root: Path, victim: Path, damage: str, seen: list[str], baseline: list[str]) -> tuple[str, str, str]:
     shutil.rmtree(root, ignore_errors=True)
     read, path, mark = make(root), root / victim, root.with_name("PWNED")
-    certain = True
+    # where files are found by looking, what is no file is not there
+    certain = damage != "a folder"
     if damage in DAMAGES:
         certain = DAMAGES[damage].certain
         content = path.read_bytes()

@@ -16,7 +16,6 @@ from PIL import Image
 
 import foveal
 from foveal.cli import main
-from foveal.lab.inspect import open_image
 from foveal.lab.training import fit
 from tests.training.test_faults import LINES, PLAIN, STATES, seal
 

@@ -15,11 +15,7 @@ __all__ = ["train"]
 
 EACH = {"inside": 2, "between": 2, "outside": 2, "asked": 1, "twice": 1}
 """Of every task, how often each way is tried."""
-SHORT = {
-    "Classification": {"inside": 2, "between": 1, "outside": 1, "asked": 1, "twice": 1},
-    "AdversarialGeneration": {"inside": 1},
-    "Diffusion": {"inside": 1},
-}
+SHORT = {"Classification": {"inside": 2, "between": 1, "outside": 1, "asked": 1, "twice": 1}}
 
 
 @campaign
