@@ -82,7 +82,7 @@ def compare(work: Path, size: Size) -> Iterator[Trial]:
     """`foveal compare`, one and two runs at a time: who leads is killed, a process of a run is killed, SIGTERM, Ctrl-C and again Ctrl-C."""
     open_server()
     for jobs in (1, 2)[: size.of(2, 1)]:
-        yield from _all(_comparison(jobs), f"{jobs} at a time", work / str(jobs), size.of(3, 0))
+        yield from _all(_comparison(jobs), f"{jobs} at a time", work / str(jobs), size.of(2, 0))
     if size.short:
         yield from _all(_comparison(1), "1 at a time", work / "short", 1, ("killed",))
 

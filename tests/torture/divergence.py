@@ -25,7 +25,7 @@ def divergence(work: Path, size: Size) -> Iterator[Trial]:
     """Weights that become NaN or infinite, of every task: it stops with step, rate and the last good checkpoint, publishes nothing, and goes on from there."""
     for task in ("Classification",) if size.short else TASKS:
         whole = whole_run(tiny_of(task), work / task / "whole" / "run")
-        for value in (float("nan"), float("inf"))[: size.of(2, 1)]:
+        for value in (float("nan"), float("inf"))[: 2 if task == "Classification" and not size.short else 1]:
             yield spoilt(whole, task, work / task / str(value) / "run", value)
         yield too_fast(whole, task, work / task / "fast" / "run")
 
@@ -94,8 +94,9 @@ def checkpoints(work: Path, size: Size) -> Iterator[Trial]:
         whole = whole_run(tiny_of(task), work / task / "whole" / "run")
         source = whole.run
         files = sorted(path.name for path in (source / "checkpoints" / "step-00000006").iterdir())
-        for name in files if not size.short else ("state.pt",):
-            for damage in ("empty", "half", "one bit", "zeros", "missing") if not size.short else ("one bit",):
+        damages = ("one bit",) if size.short else ("empty", "half", "one bit", "zeros", "missing") if task == "Classification" else ("one bit", "half")
+        for name in ("state.pt",) if size.short else files:
+            for damage in damages:
                 yield _damaged(whole, task, source, work / task / f"{name}-{damage}" / "run", name, damage)
 
 

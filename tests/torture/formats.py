@@ -27,6 +27,8 @@ class Format:
     make: Callable[[Path], Read]
     victims: tuple[str, ...]
     """Patterns of files that are damaged, the first file of each."""
+    whole: tuple[str, ...] = ()
+    """Damages that leave a legal file of this format, such as an image of zeros where images are bare bytes."""
 
 
 def read_all(data: Any) -> Read:
@@ -113,8 +115,8 @@ FORMATS: dict[str, Format] = {
     "ImageNet in tar shards": _recipe("dna-vit-base", "*train*.tar", "*.txt"),
     "Tiny-ImageNet": Format(_tiny_imagenet, ("wnids.txt", "val/val_annotations.txt", "train/*/images/*.png")),
     "CIFAR-10's pickles": Format(_pickles(False), ("data_batch_2", "test_batch")),
-    "CIFAR-10's binary files": Format(_pickles(True), ("data_batch_2.bin",)),
-    "PASCAL VOC": _recipe("voc", "JPEGImages/*.jpg", "SegmentationClass/*.png", "ImageSets/Segmentation/val.txt"),
+    "CIFAR-10's binary files": Format(_pickles(True), ("data_batch_2.bin",), ("zeros",)),
+    "PASCAL VOC": _recipe("voc", "JPEGImages/*.jpg", "SegmentationClassAug/*.png", "ImageSets/Segmentation/val.txt"),
     "ADE20K": _recipe("ade20k", "images/training/*.jpg", "annotations/training/*.png"),
     "Cityscapes": _recipe("cityscapes", "leftImg8bit/train/*/*.png", "gtFine/train/*/*.png"),
     "ISPRS": _recipe("vaihingen", "**/*.tif"),
@@ -123,7 +125,7 @@ FORMATS: dict[str, Format] = {
     "COCO's captions and regions": Format(_language(sets.CocoCaptions), ("dataset_coco.json", "regions.tsv")),
     "VQA": Format(_language(sets.VQAv2), ("v2_OpenEnded_mscoco_train2014_questions.json", "v2_mscoco_train2014_annotations.json", "regions.tsv")),
     "conversations": Format(_said, ("said.json",)),
-    "videos": _recipe("dna-timesformer-k400", "**/*.mp4", "*train*.csv"),
+    "videos": _recipe("dna-timesformer-k400", "train/**/*.mp4", "lists/train.csv", "lists/classes.txt"),
     "KITTI": _recipe("kitti-stereo", "**/image_2/*_10.png", "**/disp_occ_0/*.png"),
     "Scene Flow": _recipe("scene-flow", "**/left/*.png", "**/left/*.pfm"),
     "Middlebury": _of(sets.MiddleburyStereo, "**/im0.png", "**/disp0.pfm"),

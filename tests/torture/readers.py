@@ -60,20 +60,24 @@ def _tried(name: str, place: Path, found: Path) -> int:
     _watch(seen, place)
     with found.open("w", encoding="utf8") as out:
         for pattern in form.victims:
-            victim = sorted(source.glob(pattern))[0].relative_to(source)
+            fitting = sorted(source.glob(pattern))
+            if not fitting:
+                print(json.dumps([pattern, "there is no such file to damage", ""]), file=out, flush=True)
+                continue
+            victim = fitting[0].relative_to(source)
             for damage in (*DAMAGES, "a folder", "a link to nothing", "a pickle of a command"):
-                what, fault, counted = _one(form.make, place / "set", victim, damage, seen, baseline)
+                what, fault, counted = _one(form.make, place / "set", victim, damage, seen, baseline, form.whole)
                 print(json.dumps([f"{victim}, {what}", fault, counted]), file=out, flush=True)
     return 0
 
 
-def _one(make: Any, root: Path, victim: Path, damage: str, seen: list[str], baseline: list[str]) -> tuple[str, str, str]:
+def _one(make: Any, root: Path, victim: Path, damage: str, seen: list[str], baseline: list[str], whole: tuple[str, ...]) -> tuple[str, str, str]:
     shutil.rmtree(root, ignore_errors=True)
     read, path, mark = make(root), root / victim, root.with_name("PWNED")
     # where files are found by looking, what is no file is not there
     certain = damage != "a folder"
     if damage in DAMAGES:
-        certain = DAMAGES[damage].certain
+        certain = DAMAGES[damage].certain and damage not in whole
         content = path.read_bytes()
         changed = DAMAGES[damage].change(content)
         if changed == content:

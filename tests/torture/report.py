@@ -44,7 +44,7 @@ def summary(result: Result) -> str:
     return "\n".join([*lines, *(f"  {kind}: {_counted(counts)}" for kind, counts in result.counts().items())])
 
 
-def write_report(results: Sequence[Result], seconds: float) -> None:
+def write_report(results: Sequence[Result]) -> None:
     """The campaigns that were run; those of an earlier report that were not run now stay as they were, with their date."""
     path = DOCS / "torture.json"
     before = json.loads(path.read_text(encoding="utf8"))["campaigns"] if path.exists() else {}

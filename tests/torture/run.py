@@ -23,9 +23,11 @@ def run_campaigns(names: Sequence[str], work: Path, started: float, *, short: bo
         result = _run(name, work / name, Size(short))
         found.append(result)
         print(summary(result), flush=True)
+        if write:
+            # each as it ends, so that nothing is lost of those before
+            write_report([result])
     shutil.rmtree(work, ignore_errors=True)
-    if write:
-        write_report(found, time.monotonic() - started)
+    print(f"{sum(len(result.trials) for result in found):,} trials in {time.monotonic() - started:.0f} s")
     return int(any(result.faults for result in found))
 
 

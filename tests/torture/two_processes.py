@@ -19,7 +19,7 @@ from .runs import Whole, survives, warm
 
 __all__ = ["processes"]
 
-TASKS = ("Classification", "AdversarialGeneration", "Diffusion", "Segmentation")
+TASKS = ("Classification", "AdversarialGeneration", "Diffusion")
 LEAVE = 60.0
 """Seconds that the other process may take to see that one is gone; torchrun would end it."""
 
@@ -37,7 +37,7 @@ def processes(work: Path, size: Size) -> Iterator[Trial]:
         events = place.with_suffix(".events").read_text().split("\n")
         whole = Whole(recipe, place, digest(place), events, time.monotonic() - started)
         for name, way in WAYS.items():
-            for repeat in range(size.of(2, 0 if name != "one" else 1)):
+            for repeat in range(size.of(3 if task == "Classification" else 1, 0 if name != "one" else 1)):
                 yield way(whole, task, work / task / f"{name}-{repeat}" / "run", repeat)
 
 

@@ -107,7 +107,7 @@ def write_map_sheet(image: Tensor, maps: dict[str, dict[str, Tensor]], folder: P
         for column, picture in enumerate(pictures):
             sheet.paste(Image.fromarray(_bytes(picture)), (column * wide, top + _LINE))
 
-    lines = ["".join(f"<td>{html.escape(name)}</td>" for name in ["", *names])]
+    lines = ["".join(f"<td>{name}</td>" for name in ["", *names])]
     for label, pictures in drawn.items():
         lines.append(f"<th>{html.escape(label)}</th>" + "".join(f'<td><img src="{_uri(picture)}" alt="{html.escape(label)}"></td>' for picture in pictures))
     folder.mkdir(parents=True, exist_ok=True)

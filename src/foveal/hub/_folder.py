@@ -261,11 +261,11 @@ def _local(source: str | Path, revision: str | None, cache_dir: str | Path | Non
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        about = parse_json(path.read_text(encoding="utf8"), f"{path}, which is damaged,")
+        about = parse_json(path.read_text(encoding="utf8"), "its text")
     except FileNotFoundError:
         raise InputError(f"{path} is missing; expected a folder that foveal.save_pretrained wrote") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged: it holds no JSON: {getattr(error, 'strerror', None) or error}") from error
+    except (InputError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged: it holds no JSON: {error}") from error
     if not isinstance(about, dict) or about.get("format") != _FORMAT:
         got = about.get("format") if isinstance(about, dict) else about
         raise InputError(
