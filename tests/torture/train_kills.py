@@ -13,7 +13,7 @@ from .runs import Whole, survives, whole_run
 
 __all__ = ["train"]
 
-EACH = {"inside": 1, "between": 1, "outside": 1, "asked": 1, "twice": 1}
+EACH = {"inside": 1, "outside": 1, "asked": 1}
 """Of every task, how often each way is tried."""
 MORE = {
     # the one that takes half a second and keeps every kind of state, and both generators, whose steps have phases
