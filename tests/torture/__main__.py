@@ -1,6 +1,7 @@
-"""Runs campaigns and says what came of them: ``python -m tests.torture [CAMPAIGN …] [--short] [--write]``.
+"""Runs campaigns and says what came of them: ``python -m tests.torture [CAMPAIGN …] [--short] [--write] [--minutes=N]``.
 
-``--short`` tries little of everything in seconds; ``--write`` puts docs/torture.json and docs/torture.md. The exit code is 1 where anything was wrong.
+``--short`` tries little of everything in seconds; ``--write`` puts docs/torture.json and docs/torture.md; ``--minutes`` ends each campaign behind the
+trial that passes them, which the report says. The exit code is 1 where anything was wrong.
 """
 
 import os
@@ -20,7 +21,8 @@ def main(words: list[str]) -> int:
     from .run import run_campaigns
 
     options = {word for word in words if word.startswith("--")}
-    if options - {"--short", "--write", "--keep"}:
+    minutes = [word.removeprefix("--minutes=") for word in options if word.startswith("--minutes=")]
+    if {word for word in options if not word.startswith("--minutes=")} - {"--short", "--write"}:
         print(__doc__)
         return 2
     started = time.monotonic()
@@ -28,7 +30,8 @@ def main(words: list[str]) -> int:
     # one campaign works there as somebody else
     work.chmod(0o755)
     os.environ["FOVEAL_CACHE"] = str(work / "cache")
-    return run_campaigns([word for word in words if word not in options], work, started, short="--short" in options, write="--write" in options)
+    names = [word for word in words if word not in options]
+    return run_campaigns(names, work, started, short="--short" in options, write="--write" in options, minutes=float(minutes[0]) if minutes else None)
 
 
 if __name__ == "__main__":

@@ -22,12 +22,16 @@ word is another pixel or word; what no reader could tell is counted apart, and s
 def page(campaigns: dict[str, dict[str, Any]]) -> str:
     lines = [HEAD, *_totals(campaigns), ""]
     for name, one in campaigns.items():
-        lines += [f"## {name}", "", one["about"], "", f"{one['tried']} tried in {one['seconds']} s, {one['date']}, {one['machine']}.", ""]
+        lines += [f"## {name}", "", one["about"], "", f"{one['tried']} tried in {one['seconds']} s, {one['date']}, {one['machine']}.{_stopped(one)}", ""]
         columns = sorted({column for counts in one["kinds"].values() for column in counts}, key=lambda column: (column == "wrong", column))
         lines += [f"| what | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
         lines += [f"| {kind} | {' | '.join(str(counts.get(column, '')) for column in columns)} |" for kind, counts in one["kinds"].items()]
         lines += ["", *(f"- **wrong:** {_plain(row['kind'])}, {_plain(row['what'])}: {_plain(row['fault'])}" for row in one["wrong"])]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _stopped(one: dict[str, Any]) -> str:
+    return " It was ended by a limit of time; the whole of it tries more." if one.get("stopped") else ""
 
 
 def _totals(campaigns: dict[str, dict[str, Any]]) -> list[str]:

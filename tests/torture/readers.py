@@ -38,7 +38,7 @@ class Evil:
 @campaign
 def files(work: Path, size: Size) -> Iterator[Trial]:
     """Every format of data, damaged in eleven ways, a folder or a link to nothing in its place, and a pickle that would run a command."""
-    for name in list(FORMATS)[:: size.of(1, 6)]:
+    for name in list(FORMATS)[:: size.of(1, 9)]:
         place = work / name.replace(" ", "-").replace(",", "")
         place.mkdir(parents=True)
         found = place / "found.jsonl"

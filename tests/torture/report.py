@@ -26,6 +26,8 @@ class Result:
     about: str
     trials: list[Trial]
     seconds: float
+    stopped: bool = False
+    """By a limit of time; more would have been tried."""
 
     @property
     def faults(self) -> list[Trial]:
@@ -62,6 +64,7 @@ def _plain(result: Result) -> dict[str, Any]:
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": f"{platform.system()}, {platform.machine()}, Python {platform.python_version()}, PyTorch {torch.__version__}",
         "seconds": round(result.seconds),
+        **({"stopped": True} if result.stopped else {}),
         "tried": len(result.trials),
         "kinds": {kind: dict(sorted(counts.items())) for kind, counts in result.counts().items()},
         "wrong": [{"kind": trial.kind, "what": trial.what, "fault": trial.fault[:600]} for trial in result.faults],

@@ -12,15 +12,15 @@ from .report import Result, summary, write_report
 
 __all__ = ["run_campaigns"]
 
-SHORT = ("train", "checkpoints", "places", "files", "run_files")
+SHORT = ("train", "places", "files")
 """What is tried in seconds."""
 
 
-def run_campaigns(names: Sequence[str], work: Path, started: float, *, short: bool, write: bool) -> int:
+def run_campaigns(names: Sequence[str], work: Path, started: float, *, short: bool, write: bool, minutes: float | None = None) -> int:
     """Exit code 0 if nothing was wrong."""
     found = []
     for name in names or (SHORT if short else CAMPAIGNS):
-        result = _run(name, work / name, Size(short))
+        result = _run(name, work / name, Size(short), minutes)
         found.append(result)
         print(summary(result), flush=True)
         if write:
@@ -31,16 +31,19 @@ def run_campaigns(names: Sequence[str], work: Path, started: float, *, short: bo
     return int(any(result.faults for result in found))
 
 
-def _run(name: str, work: Path, size: Size) -> Result:
+def _run(name: str, work: Path, size: Size, minutes: float | None) -> Result:
     work.mkdir(parents=True)
-    trials, began = list[Trial](), time.monotonic()
+    trials, began, stopped = list[Trial](), time.monotonic(), False
     try:
         for trial in CAMPAIGNS[name](work, size):
             trials.append(trial)
             if trial.fault:
                 print(f"  {trial.kind}: {trial.what}\n    {trial.fault}", flush=True)
+            if minutes is not None and time.monotonic() - began > 60 * minutes:
+                stopped = True
+                break
     except Exception as error:
         # what breaks off has not shown that nothing is wrong
         traceback.print_exc()
         trials.append(Trial("the campaign itself", name, f"broke off: {type(error).__name__}: {error}"))
-    return Result(name, (CAMPAIGNS[name].__doc__ or "").strip(), trials, time.monotonic() - began)
+    return Result(name, (CAMPAIGNS[name].__doc__ or "").strip(), trials, time.monotonic() - began, stopped)

@@ -20,7 +20,7 @@ MORE = {
     "Classification": {"inside": 30, "between": 12, "outside": 8, "asked": 8, "twice": 4},
     **{task: {"inside": 6, "between": 2, "outside": 2, "asked": 2, "twice": 1} for task in ("AdversarialGeneration", "Diffusion")},
 }
-SHORT = {"Classification": {"inside": 2, "between": 1, "outside": 1, "asked": 1, "twice": 1}}
+SHORT = {"Classification": {"inside": 3, "between": 1, "outside": 1, "asked": 1, "twice": 1}}
 
 
 @campaign
