@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup compare test slow cases lint docs package bench browser clean
+.PHONY: setup compare test slow cases torture lint docs package bench browser clean
 
 setup: .venv/ready
 
@@ -25,6 +25,10 @@ slow: setup
 # what users met, case by case; also those that are slow
 cases: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.cases $(ARGS)
+
+# kills, full disks, damaged files; writes docs/torture.json and docs/torture.md
+torture: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --write $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

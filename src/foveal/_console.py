@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Output", "console", "lasting_output", "plain", "table"]
 
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(0x80, 0xA0))}
-"""What moves the cursor or colors a terminal. A line break, too, has no place inside a name."""
+_CONTROLS = {
+    **{code: f"\\x{code:02x}" for code in (*range(32), 127, *range(0x80, 0xA0))},
+    **{code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))},
+}
+"""What moves the cursor, colors a terminal or turns the order of letters around, so that a name reads as another. A line break has no place in one either."""
 
 
 def plain(text: str) -> str:

@@ -1,5 +1,6 @@
 """The errors that are the user's to mend, and which extra brings a package that is missing."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -53,6 +54,17 @@ class InputError(ValueError):
 
     The command line prints it without a traceback and exits with code 2; every other exception is a defect of ours and keeps its traceback.
     """
+
+    def __init__(self, *said: object) -> None:
+        super().__init__(*(_as_it_was(one, type(self)) for one in said))
+
+
+def _as_it_was(said: object, kind: type) -> object:
+    # a loader of PyTorch's makes the error of a process that reads anew, with that process's traceback for a message
+    if not isinstance(said, str) or not re.match(r"Caught \w+ in DataLoader worker process \d+\.\n", said):
+        return said
+    found = said.rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
+    return found[2].rstrip("\n") if found[1] else said
 
 
 class MissingExtra(InputError, ImportError):

@@ -1,12 +1,14 @@
-"""Files that are whole or not there: written under another name, flushed to disk, and renamed."""
+"""Files that are whole or not there: written under another name, flushed to disk, and renamed. And JSON that somebody else wrote."""
 
 import errno
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from ._errors import InputError
 
-__all__ = ["check_folder", "flush", "flush_folder", "refused", "replace_file"]
+__all__ = ["check_folder", "flush", "flush_folder", "parse_json", "refused", "replace_file"]
 
 
 def check_folder(path: Path) -> None:
@@ -39,6 +41,20 @@ def refused(error: OSError, place: Path | None = None) -> str:
     if error.errno == errno.ENOENT:
         return f"what was there is gone ({what}); put it back"
     return f"the operating system refused ({what}); mend that"
+
+
+def parse_json(text: str, name: str) -> Any:
+    """Values of a JSON text.
+
+    Raises:
+        ValueError: it is no JSON, is nested too deep, or holds a number of thousands of digits; ``name`` says where it came from.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise InputError(f"{name} is no JSON that can be read: it is nested too deep") from error
+    except ValueError as error:
+        raise InputError(f"{name} is no JSON: {error}") from error
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -31,6 +31,8 @@ def test_names_are_printed_letter_by_letter(name) -> None:
 @pytest.mark.case("F28")
 def test_names_move_no_cursor_and_break_no_row() -> None:
     assert plain("a\x1b[31mb\nc\rd\x07\x9b") == "a\\x1b[31mb\\x0ac\\x0dd\\x07\\x9b"
+    # letters that run from right to left stay; what turns others around does not
+    assert plain("שלום \u202egnp.exe\u2066") == "שלום \\u202egnp.exe\\u2066"
     written = io.StringIO()
     console(file=written, width=100).print(table(("class",), [("a\nb\x1b[2J",)]))
     assert "a\\x0ab\\x1b[2J" in written.getvalue()

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from foveal import CrossSampleAttention, DenoisingAttention, ExternalAttention, convert_, load_delta, revert_, save_delta
+from foveal import CrossSampleAttention, DenoisingAttention, ExternalAttention, InputError, convert_, load_delta, revert_, save_delta
 from foveal.convert._digest import digests, fingerprint
 from tests.convert.test_hosts import SIDE, run, stirred, timm_vit, torchvision_vit, transformers_tower
 
@@ -91,6 +91,40 @@ def test_files_that_are_no_delta_are_refused(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(ValueError, match="no delta of a conversion"):
         load_delta(base(), tmp_path / "foreign.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"config"', '"cnnfig"', 1),
+        lambda text: text.replace('"names"', '"namet"', 1),
+        lambda text: text.replace('"warm_start"', '"warm_ttart"', 1),
+        lambda text: text[:-3],
+        lambda text: "[" * 100_000,
+        lambda text: "9" * 6000,
+        lambda text: "{}",
+        lambda text: "[3]",
+        lambda text: '[{"names": [], "config": {}, "warm_start": null}]',
+        lambda text: '[{"after": 3, "config": {}, "channels": 1, "start": 0}]',
+        None,
+    ],
+)
+def test_a_conversion_that_cannot_be_read_names_the_file_and_leaves_the_model(tmp_path, change) -> None:
+    """As one flipped bit of the text makes it, which no hash covers."""
+    model = base()
+    convert_(model, DenoisingAttention.Config())
+    path = tmp_path / "delta.safetensors"
+    save_delta(model, path)
+    with safe_open(str(path), "pt") as file:
+        metadata, tensors = dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    steps = metadata.pop("steps")
+    save_file(tensors, path, metadata=metadata if change is None else metadata | {"steps": change(steps)})
+    fresh = base()
+    before, classes = fingerprint(digests(fresh.state_dict())), [type(module) for module in fresh.modules()]
+    with pytest.raises(InputError, match=r"delta\.safetensors"):
+        load_delta(fresh, path)
+    assert fingerprint(digests(fresh.state_dict())) == before
+    assert [type(module) for module in fresh.modules()] == classes
 
 
 def test_a_model_that_was_not_converted_has_no_delta(tmp_path) -> None:

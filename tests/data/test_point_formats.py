@@ -1,9 +1,12 @@
 """Files of clouds in their true format, and broken ones, whose names the messages give."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from foveal import InputError
+from foveal.lab.data.points._lists import files_of_list
 from foveal.lab.data.points.formats import read_cloud_txt, read_clouds_h5, read_off, sample_surface
 
 # a rectangle of 2 × 1 and a triangle of area 1 that stands on its side
@@ -93,3 +96,35 @@ def test_hdf5_of_modelnet(tmp_path) -> None:
     path.write_bytes(b"no HDF5")
     with pytest.raises(InputError, match=r"train0\.h5 cannot be read"):
         read_clouds_h5(path)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_damaged_hdf5_is_one_line_whatever_the_library_raises(tmp_path, seed) -> None:
+    h5py = pytest.importorskip("h5py", reason="needs h5py: pip install 'foveal[points]'")
+    path = tmp_path / "ply_data_train0.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=np.zeros((3, 8, 3), "f4"), compression="gzip")
+        file["label"] = np.zeros((3, 1), "u1")
+    content, rng = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    for place in rng.integers(0, len(content), len(content) // 20):
+        content[place] = rng.integers(256)
+    path.write_bytes(content)
+    # noise may miss what matters
+    with contextlib.suppress(InputError):
+        read_clouds_h5(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match=r"train0\.h5 cannot be read as HDF5") as caught:
+        read_clouds_h5(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_files_that_are_not_there_is_what_is_wrong(tmp_path) -> None:
+    listed = tmp_path / "train_files.txt"
+    (tmp_path / "a.h5").touch()
+    listed.write_text("data/of/somebody/a.h5\n")
+    assert files_of_list(listed) == [tmp_path / "a.h5"]
+    for text in ("this is a sentence\n", "[" * 100_000, "a.h5\nb.h5\n", "x\0y\n"):
+        listed.write_text(text)
+        with pytest.raises(InputError, match=r"train_files\.txt"):
+            files_of_list(listed)

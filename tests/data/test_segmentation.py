@@ -192,6 +192,14 @@ def test_a_set_that_is_not_there_says_what_it_looks_like(settings, says, tmp_pat
         settings(tmp_path).load()
 
 
+@pytest.mark.parametrize("text", ["", "this is a sentence\n", "[" * 100_000])
+def test_a_list_of_nothing_that_is_there_is_named(tmp_path, text) -> None:
+    settings, _, _ = voc(tmp_path)
+    (tmp_path / "ImageSets" / "Segmentation" / "val.txt").write_text(text)
+    with pytest.raises(InputError, match=r"val\.txt names .*; expected the name of an image a line"):
+        settings.load()
+
+
 def test_a_color_that_means_nothing_is_named(tmp_path) -> None:
     settings, stored, _ = isprs(tmp_path)
     stored[5, 5] = (1, 2, 3)

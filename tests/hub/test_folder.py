@@ -308,6 +308,9 @@ def test_damage_is_named(tmp_path) -> None:
     from_pretrained(folder)
     for broken, match in [
         (text[:-40], "holds no JSON"),
+        ("[" * 100_000, "holds no JSON"),
+        ("9" * 6000, "holds no JSON"),
+        (text.replace('"names"', '"namet"', 1), "how the model was converted"),
         ("[]", "was not written by"),
         ('{"model_type": "vit"}', "load the model with its own library"),
         (json.dumps({key: value for key, value in json.loads(text).items() if key != "weights"}), "is damaged"),

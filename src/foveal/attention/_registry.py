@@ -119,7 +119,7 @@ class AttentionConfig:
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f'expected a configuration as JSON, like {{"attention": "denoising"}}, got {text!r}: {error}') from error
         if not isinstance(values, dict):
             raise InputError(f'expected a configuration as JSON, like {{"attention": "denoising"}}, got {text!r}')

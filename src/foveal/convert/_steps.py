@@ -12,7 +12,7 @@ from ._record import Converted, record_of
 from .insert import insert_
 from .report import ConversionReport
 
-__all__ = ["literally", "replay_", "steps_of"]
+__all__ = ["check_steps", "literally", "replay_", "steps_of"]
 
 
 def steps_of(model: nn.Module) -> list[dict[str, Any]]:
@@ -36,6 +36,27 @@ def _reading(part: Converted) -> dict[str, Any]:
             "foveal.register_host and convert again, or save the state dict and convert a fresh model with the same inputs before you load it"
         )
     return {} if part.reading is None else {"read": part.reading}
+
+
+def check_steps(steps: Any, path: object) -> list[dict[str, Any]]:
+    """What a file says of a conversion, if it can be one; whether it fits a model is seen when it is done.
+
+    Raises:
+        ValueError: it is none; the message names the file.
+    """
+    whole = isinstance(steps, list) and all(map(_is_step, steps))
+    if not whole:
+        raise InputError(f"{path} is damaged: it does not say how the model was converted; take it from a copy, or save it anew")
+    return list(steps)
+
+
+def _is_step(step: Any) -> bool:
+    if not isinstance(step, dict) or not isinstance(step.get("config"), dict):
+        return False
+    if "after" in step:
+        return isinstance(step["after"], str) and {"channels", "start"} <= step.keys()
+    names = step.get("names")
+    return isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names) and "warm_start" in step
 
 
 def replay_(model: nn.Module, steps: list[dict[str, Any]]) -> ConversionReport:

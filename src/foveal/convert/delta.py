@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
+from .._files import parse_json
 from .._weights import read_stamped, write_stamped
 from ._digest import digests, fingerprint
 from ._grids import forget_grids
 from ._record import Record, end_record, is_converted, put, record_of, standing
 from ._savers import release_savers
-from ._steps import replay_, steps_of
+from ._steps import check_steps, replay_, steps_of
 from ._wrapped import refuse_wrapped
 from .report import ConversionReport
 
@@ -64,12 +65,13 @@ def load_delta(model: nn.Module, path: str | Path) -> ConversionReport:
     """
     refuse_wrapped(model, "load")
     metadata, saved = read_stamped(Path(path), _FORMAT, made_by="foveal.save_delta", otherwise="is no delta of a conversion")
-    if (base := fingerprint(digests(model.state_dict()))) != metadata["base"]:
-        raise InputError(f"{path} belongs to another base: expected the fingerprint {metadata['base']}, this model has {base}; load its weights first")
+    steps = check_steps(parse_json(metadata.get("steps", ""), f"the conversion in {path}"), path)
+    if (base := fingerprint(digests(model.state_dict()))) != metadata.get("base"):
+        raise InputError(f"{path} belongs to another base: expected the fingerprint {metadata.get('base')}, this model has {base}; load its weights first")
     if is_converted(model):
         raise InputError("this model was converted already; load the delta into its base, or call foveal.revert_(model) first")
     with _undone_on_error(model):
-        report = replay_(model, json.loads(metadata["steps"]))
+        report = replay_(model, steps)
         own = model.state_dict()
         _refuse_other_tensors(path, saved, own)
         _fill(own, saved)

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError, missing_extra
-from .._files import check_folder, flush, flush_folder
+from .._files import check_folder, flush, flush_folder, parse_json
 from ..convert._digest import digests, fingerprint
 from ..convert._record import is_converted, layout_of, record_of
-from ..convert._steps import replay_, steps_of
+from ..convert._steps import check_steps, replay_, steps_of
 from ._base import Base, base_of, build_base, read_base
 from ._card import Card, write_card
 from ._same import differences
@@ -261,10 +261,10 @@ def _local(source: str | Path, revision: str | None, cache_dir: str | Path | Non
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        about = json.loads(path.read_text(encoding="utf8"))
+        about = parse_json(path.read_text(encoding="utf8"), "its text")
     except FileNotFoundError:
         raise InputError(f"{path} is missing; expected a folder that foveal.save_pretrained wrote") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (InputError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged: it holds no JSON: {error}") from error
     if not isinstance(about, dict) or about.get("format") != _FORMAT:
         got = about.get("format") if isinstance(about, dict) else about
@@ -277,6 +277,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         whole = base.keys() == {"library", "name", "kwargs"} and weights.keys() == {"file", "fingerprint"} and weights["file"] == _WEIGHTS
         if not whole or (conversion is not None and conversion.keys() != {"base", "steps", "new", "start"}):
             raise ValueError("fields are missing or foreign")
+        if conversion is not None:
+            check_steps(conversion["steps"], path)
+    except InputError:
+        raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged: {error!r}") from error
     return about
@@ -292,7 +296,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
-    except SafetensorError as error:
+    except (OSError, SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        # besides its own error the reader raises what it comes upon, such as a type of numbers that PyTorch has not
         raise InputError(f"{path} is damaged, or no safetensors file: {error}") from error
 
 

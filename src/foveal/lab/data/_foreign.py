@@ -5,7 +5,6 @@ stands in a file before the number was looked at.
 """
 
 import codecs
-import json
 import math
 import os
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._errors import InputError
+from ..._files import parse_json
 
 __all__ = ["Entry", "few", "is_real", "lines_of", "parse_json", "read_json", "read_text", "real_place", "to_text"]
 
@@ -76,20 +76,6 @@ def real_place(path: Path) -> str:
         return os.path.realpath(path)
     except (OSError, ValueError):
         return str(path)
-
-
-def parse_json(text: str, name: str) -> Any:
-    """Values of a JSON text.
-
-    Raises:
-        ValueError: it is no JSON, is nested too deep, or holds a number of thousands of digits.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise InputError(f"{name} is no JSON that can be read: it is nested too deep") from error
-    except ValueError as error:
-        raise InputError(f"{name} is no JSON: {error}") from error
 
 
 def read_json(path: Path) -> Any:

@@ -4,7 +4,6 @@
 skin are left out, as they would lie in two splits; so are flags.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._errors import InputError
+from ..._files import parse_json
 from ._bundle import Data, DataBundle, register_data, seed_of
 from ._fetch import find
 from ._image import open_picture
@@ -76,7 +76,7 @@ def list_emoji(folder: Path) -> tuple[list[Path], NDArray[np.int64]]:
     above = folder.absolute().parents
     path = (above[2] if len(above) > 2 else folder) / "emoji.json"
     try:
-        entries = json.loads(path.read_text(encoding="utf8"))
+        entries = parse_json(path.read_text(encoding="utf8"), "its text")
         known = {name: label for label, name in enumerate(CATEGORIES.values())}
         found = [(folder / entry["image"], known[entry["category"]]) for entry in entries if entry["has_img_google"] and entry["category"] in known]
     except OSError as error:

@@ -365,7 +365,7 @@ def _numbered(root: Path, found: dict[str, Shards]) -> list[str]:
         names = [str(number) for number in range(len(present))]
         said = f"the labels of train go to {len(names) - 1}"
     if len(names) < 2:
-        raise InputError(f"{root} has {len(names)} class; at least 2 are needed")
+        raise InputError(f"{root} has {len(names)} class; at least 2 are needed, and {said}")
     for split, source in found.items():
         wrong = np.flatnonzero(source.labels >= len(names))
         if wrong.size:

@@ -1,12 +1,12 @@
 """What ``foveal.lab.networks`` builds for fine-tuning, to be looked at: torchvision, wheels and folders of ``foveal.save_pretrained``, here or on the hub."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..._errors import InputError, missing_extra
+from ..._files import parse_json
 from ...hub import from_pretrained
 from ..networks import Preparation
 from ..networks._sources import SOURCES
@@ -47,7 +47,7 @@ def load_from_hub(found: ModelReference, wanted: Wanted) -> LoadedModel:
     except ImportError as error:
         raise missing_extra("huggingface_hub", "hf", "a repository of the hub") from error
     try:
-        about = json.loads(Path(hf_hub_download(found.name, "config.json")).read_text(encoding="utf8"))
+        about = parse_json(Path(hf_hub_download(found.name, "config.json")).read_text(encoding="utf8"), "its config.json")
     except (OSError, ValueError) as error:
         raise refused(f"{found.word}, which is no folder here", error) from error
     if isinstance(about, dict) and str(about.get("format", "")).startswith("foveal"):

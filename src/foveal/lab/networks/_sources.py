@@ -1,6 +1,5 @@
 """Where a classifier comes from: timm, torchvision, transformers, a wheel, or a folder of ``foveal.save_pretrained``; and how its images are made ready."""
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..._errors import InputError, missing_extra, unknown
+from ..._files import parse_json
 from ..._weights import misfits, read_saved
 from ._heads import head_modules
 
@@ -66,8 +66,8 @@ def find_source(what: str) -> tuple[str, str]:
     file = Path(what) / "config.json"
     if file.is_file():
         try:
-            about = json.loads(file.read_text(encoding="utf8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            about = parse_json(file.read_text(encoding="utf8"), "its text")
+        except ValueError as error:
             raise InputError(f"{file} is damaged: it holds no JSON: {error}") from error
         ours = isinstance(about, dict) and str(about.get("format", "")).startswith("foveal")
         return ("folder" if ours else "transformers"), str(Path(what).resolve())

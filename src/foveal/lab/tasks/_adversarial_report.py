@@ -1,8 +1,8 @@
 """Pictures of a finished adversarial run that the other tasks that draw have not: two losses that pull against each other."""
 
-import json
 from pathlib import Path
 
+from ..._files import parse_json
 from ._figures import DRAWN, GRAY, INK, REAL, new_figure, put
 
 __all__ = ["draw_losses"]
@@ -11,7 +11,7 @@ __all__ = ["draw_losses"]
 def draw_losses(folder: Path) -> list[Path]:
     """``curves.png`` out of the history that lies beside ``folder``; none where there is none, or a single evaluation."""
     path = folder.parent / "history.jsonl"
-    lines = [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()] if path.exists() else []
+    lines = [parse_json(line, str(path)) for line in path.read_text(encoding="utf8").splitlines()] if path.exists() else []
     if len(lines) < 2:
         return []
     steps = [line["step"] for line in lines]

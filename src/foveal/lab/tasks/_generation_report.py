@@ -1,11 +1,11 @@
 """Pictures of a finished run that draws images: what it draws of each class, and how the losses fell."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
+from ..._files import parse_json
 from ..data import DataBundle, Split
 from ._figures import DRAWN, GRAY, INK, new_figure, put, scale_of
 from ._image_grid import GAP, mosaic
@@ -49,7 +49,7 @@ def draw_samples(draw: Draw, bundle: DataBundle, folder: Path, *, about: str) ->
 def draw_curves(folder: Path, judged_by: PrimaryMetric) -> list[Path]:
     """``curves.png`` out of the history that lies beside ``folder``; none where there is none, or a single evaluation."""
     path = folder.parent / "history.jsonl"
-    lines = [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()] if path.exists() else []
+    lines = [parse_json(line, str(path)) for line in path.read_text(encoding="utf8").splitlines()] if path.exists() else []
     if len(lines) < 2:
         return []
     steps = [line["step"] for line in lines]

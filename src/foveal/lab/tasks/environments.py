@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..._errors import InputError
+from ..._files import parse_json
 from ...models.caam import EnvironmentHeads, Streams
 
 __all__ = [
@@ -158,7 +159,7 @@ class Partition:
             ValueError: there is no such file, or it holds something else.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf8"))
+            values = parse_json(path.read_text(encoding="utf8"), "its text")
         except OSError as error:
             raise InputError(f"cannot read a partition from {path}: {error.strerror}") from None
         except ValueError as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import gather_object, send_to_device
 
 from ..._errors import InputError
 from ..data import seed_of
@@ -167,6 +167,8 @@ def _judge(run: Run, step: int, speed: float) -> dict[str, Any]:
 def _save(run: Run, step: int) -> None:
     recipe, accelerator, folder = run.recipe, run.accelerator, run.folder
     totals = _sum(run.window, accelerator)
+    # a sum of sums is rounded otherwise than the sums go on to be, so each process gets its own back
+    shares = {"windows": gather_object([_of_one(run.window)])} if accelerator.num_processes > 1 else {}
     if accelerator.is_main_process:
         if not (folder / "recipe.json").exists():
             raise InputError(f"{folder} is gone, or its recipe.json is; put it back from a copy and go on with: foveal train --resume {folder}")
@@ -175,10 +177,16 @@ def _save(run: Run, step: int) -> None:
             step,
             weights=run.model.state_dict(),
             ema=None if run.ema is None else run.judged.state_dict(),
-            state={"phases": {phase.phase.name: phase.state() for phase in run.phases}, "window": totals, **run.batches.saved()},
+            state={"phases": {phase.phase.name: phase.state() for phase in run.phases}, "window": totals, **shares, **run.batches.saved()},
             recipe=recipe.to_dict(),
         )
     accelerator.wait_for_everyone()
+
+
+def _of_one(window: dict[str, Any]) -> dict[str, float]:
+    """The window of this process."""
+    own = torch.stack([torch.as_tensor(value, dtype=torch.float32, device="cpu") for value in window.values()])
+    return dict(zip(window, own.tolist(), strict=True))
 
 
 def _sum(window: dict[str, Any], accelerator: Accelerator) -> dict[str, float]:

@@ -41,12 +41,17 @@ def restore_state(
         known = {"accuracy" if name == "correct" else name: float(value) for name, value in dict(window).items()}  # type: ignore[arg-type]
         if known.keys() != empty.keys():
             raise ValueError(f"the window holds {sorted(known)}, the task reports {sorted(empty)}")
+        shares = [known]
+        if len(of_each := state.get("windows", [])) == accelerator.num_processes > 1:
+            shares = [{name: float(one[name]) for name in empty} for one in of_each]
         if not isinstance(learned, dict) or not all(isinstance(value, Tensor) for value in learned.values()):
             raise ValueError("what the task learned is no tensors by name")
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         said = " ".join(str(error).split())[:300]
         raise Damaged(f"{path / 'state.pt'} does not fit this run: {said}; {remedy}") from error
-    # what the main process goes on with is of all processes already
+    if len(shares) > 1:
+        return shares[accelerator.process_index], learned
+    # on another number of processes the main one goes on with what is of all already
     return {name: known[name] for name in empty} if accelerator.is_main_process else empty, learned
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._errors import InputError
+from ..._files import parse_json
 from ..._weights import misfits, read_stamped, write_stamped
 from ...convert._digest import digests, fingerprint, refuse_empty
 
@@ -51,11 +52,13 @@ def load_new(model: nn.Module, path: str | Path, is_host: IsHost, settings: Mapp
     """
     metadata, saved = read_stamped(Path(path), _FORMAT, made_by="save_new", otherwise="holds no new parts of a video language model")
     state = model.state_dict()
-    if (base := _base(state, is_host)) != metadata["base"]:
+    there, here = parse_json(metadata.get("settings", ""), f"what {path} says of its model"), json.loads(json.dumps(settings))
+    if not isinstance(there, dict):
+        raise InputError(f"{path} is damaged: it does not say how its model was built; take it from a copy, or save it anew")
+    if (base := _base(state, is_host)) != metadata.get("base"):
         raise InputError(
-            f"{path} belongs to another tower or language model: expected the fingerprint {metadata['base']}, these have {base}; load their weights"
+            f"{path} belongs to another tower or language model: expected the fingerprint {metadata.get('base')}, these have {base}; load their weights"
         )
-    there, here = json.loads(metadata["settings"]), json.loads(json.dumps(settings))
     if other := [f"{name} {here.get(name)} here, {there.get(name)} there" for name in {**there, **here} if here.get(name) != there.get(name)]:
         raise InputError(f"{path} is of a model that was built otherwise: {'; '.join(other)}")
     own = {name: state[name] for name in new_names(model, is_host)}

@@ -162,8 +162,11 @@ def _of_h5(path: Path, names: tuple[str, ...], parts: str | None, at_least: int)
             if missing := [name for name in wanted if name not in file]:
                 raise InputError(f"{path} has no {', '.join(missing)}; it has {', '.join(sorted(file)) or 'nothing'}")
             found = {name: np.asarray(file[name]) for name in wanted}
-    except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5: {error}") from error
+    except InputError:
+        raise
+    except Exception as error:
+        # of a damaged file the library raises what it comes upon: OSError, RuntimeError, KeyError, and of types that NumPy has not TypeError; on several lines
+        raise InputError(f"{path} cannot be read as HDF5: {' '.join(str(error).split())[:300]}; get it anew, or take it out of the set") from error
     label, clouds = found["label"].reshape(-1), [found[name] for name in names]
     if any(part.ndim != 3 or part.shape != (len(label), clouds[0].shape[1], 3) for part in clouds):
         raise InputError(f"{path} has {', '.join(f'{name} {found[name].shape}' for name in names)} and {len(label)} labels; expected (n, N, 3) and n")

@@ -21,7 +21,7 @@ from .._walk import Passed, folders_in
 from . import _miniature
 from ._bundle import SHAPES, PointBundle, no_picture
 from ._clouds import CloudFiles, Clouds, Stored, in_unit_ball
-from ._lists import lines_of_list, need_folder, visible_files
+from ._lists import files_of_list, lines_of_list, need_folder, visible_files
 from .augment import Axis
 from .formats import read_cloud_txt, read_clouds_h5, read_off, sample_surface
 
@@ -92,10 +92,8 @@ class ModelNet40H5(_ModelNet):
         names = lines_of_list(root / "shape_names.txt")
         parts = {}
         for split in ("train", "test"):
-            # lines name the folder of whoever made the lists
-            files = [root / Path(line).name for line in lines_of_list(root / f"{split}_files.txt")]
             clouds, labels = [], []
-            for path in files:
+            for path in files_of_list(root / f"{split}_files.txt"):
                 found, label = read_clouds_h5(path, normals=self.normals, at_least=self.num_points)
                 if len(label) and not 0 <= label.min() <= label.max() < len(names):
                     raise InputError(f"{path} has labels from {label.min()} to {label.max()}; {root / 'shape_names.txt'} names 0 to {len(names) - 1}")

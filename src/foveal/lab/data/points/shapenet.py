@@ -21,7 +21,7 @@ from .._foreign import few, read_json
 from . import _miniature
 from ._bundle import PARTS, PointBundle, no_picture
 from ._clouds import CloudFiles, Clouds, Stored, in_unit_ball
-from ._lists import lines_of_list, need_folder
+from ._lists import files_of_list, lines_of_list, need_folder
 from .formats import read_cloud_txt, read_parts_h5
 
 __all__ = ["PARTS_OF", "ShapeNetPartH5", "ShapeNetPartTxt"]
@@ -132,8 +132,7 @@ class ShapeNetPartH5(_ShapeNetPart):
         root = need_folder(self.root, "hdf5_data as it unpacks, with ply_data_train0.h5 and train_hdf5_file_list.txt")
         shapes = list(_synsets(root / "all_object_categories.txt").values())
         clouds, labels, parts = [], [], []
-        for line in lines_of_list(root / f"{split}_hdf5_file_list.txt"):
-            path = root / Path(line).name
+        for path in files_of_list(root / f"{split}_hdf5_file_list.txt"):
             found, label, by_point = read_parts_h5(path, at_least=self.num_points)
             if len(label) and not 0 <= label.min() <= label.max() < len(shapes):
                 raise InputError(f"{path} has labels from {label.min()} to {label.max()}; {root / 'all_object_categories.txt'} names 0 to {len(shapes) - 1}")

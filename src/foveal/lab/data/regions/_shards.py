@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ...._errors import InputError, missing_extra
+from ...._files import parse_json
 from ...._weights import write_stamped
 from ._tsv import Regions, RegionTsv
 
@@ -69,12 +70,18 @@ class RegionShards:
         said = file.metadata() or {}
         if said.get("format") != _FORMAT:
             raise InputError(f"{path} is no shard of regions: expected the format {_FORMAT!r}, got {said.get('format')!r}")
-        dim = file.get_slice("features").get_shape()[1]
+        remedy = "make it again with: foveal data regions"
+        try:
+            dim, starts = file.get_slice("features").get_shape()[1], file.get_tensor("starts").tolist()
+        except Exception as error:
+            raise InputError(f"{path} is damaged: it has no features by image: {error}; {remedy}") from error
+        names = parse_json(said.get("images", ""), f"the list of images in {path}")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(names) != len(starts) - 1:
+            raise InputError(f"{path} is damaged: it names other images than it holds; {remedy}")
         if self.region_dim not in (0, dim):
             raise InputError(f"{path} has features of {dim} numbers, and shards before it {self.region_dim}; put them into folders of their own")
         self.region_dim = dim
-        starts = file.get_tensor("starts").tolist()
-        yield from zip(json.loads(said["images"]), starts[:-1], starts[1:], strict=True)
+        yield from zip(names, starts[:-1], starts[1:], strict=True)
 
 
 def open_regions(path: Path) -> RegionTsv | RegionShards:

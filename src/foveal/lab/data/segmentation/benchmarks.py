@@ -6,6 +6,7 @@
 ``ISPRS``       Vaihingen or Potsdam tiles, colored masks, with or without eroded borders
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -58,7 +59,12 @@ class PascalVOC(MaskPairs):
             raise InputError(f"{file} does not exist{hint}")
         # the lists of the augmented set name both files, the others the image alone
         names = [Path(line.split()[0]).stem for line in lines_of(read_text(file)) if line.strip()]
-        return [(root / "JPEGImages" / f"{stem}.jpg", masks / f"{stem}.png") for stem in names]
+        pairs = [(root / "JPEGImages" / f"{stem}.jpg", masks / f"{stem}.png") for stem in names]
+        # single ones that are missing are left out and named; where all are, it is the list that is wrong. A name may be one that no file can have
+        if not any(os.path.exists(image) for image, _ in pairs):
+            what = f"names {names[0][:60]!r}, and neither it nor another of its {len(names)} is in {root / 'JPEGImages'}" if names else "names no image"
+            raise InputError(f"{file} {what}; expected the name of an image a line")
+        return pairs
 
 
 @register_data

@@ -4,7 +4,6 @@ A file is JSON, ``{"Loop": "wrap" or "none", "Frames": [[…], …]}``; a frame 
 rotation, and the rotations of twelve joints, quaternions as w, x, y, z and single angles of knees and elbows.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...._errors import InputError
+from ...._files import parse_json
 
 __all__ = ["JOINTS", "Motion", "Pose", "read_motion"]
 
@@ -85,7 +85,7 @@ def read_motion(path: Path, name: str) -> Motion:
     """
     expected = f"a motion of frames of {_WIDTH} numbers"
     try:
-        read = json.loads(path.read_text(encoding="utf8"))
+        read = parse_json(path.read_text(encoding="utf8"), "its text")
         frames = np.array(read["Frames"], dtype=np.float64)
         loop = read["Loop"]
     except OSError as error:

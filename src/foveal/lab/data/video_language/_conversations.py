@@ -1,11 +1,11 @@
 """Conversations about videos, in the JSON of rjccv/DnA ``viscop/``: read and checked, all before a video is opened."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...._errors import InputError
+from ...._files import parse_json
 
 __all__ = ["PLACE", "Conversation", "read_conversations"]
 
@@ -37,7 +37,7 @@ def read_conversations(path: Path, root: Path) -> list[Conversation]:
     if not path.is_file():
         raise InputError(f"{path} is no file; expected the JSON of conversations about videos")
     try:
-        entries = json.loads(path.read_text(encoding="utf8"))
+        entries = parse_json(path.read_text(encoding="utf8"), "its text")
     except (UnicodeDecodeError, ValueError) as error:
         raise InputError(f"{path} is no JSON, or is cut off: {error}") from None
     if not isinstance(entries, list) or not entries:
