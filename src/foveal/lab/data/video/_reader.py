@@ -17,7 +17,7 @@ from ...._errors import InputError, missing_extra
 from .._image import EXTENSIONS, open_rgb
 from .._walk import Passed, is_hidden
 
-__all__ = ["VIDEO_EXTENSIONS", "VideoClip", "is_frame_folder", "open_clip"]
+__all__ = ["VIDEO_EXTENSIONS", "VideoClip", "is_frame_folder", "is_video", "open_clip"]
 
 Picture = NDArray[np.uint8]
 
@@ -72,6 +72,11 @@ def open_clip(path: Path) -> Iterator[VideoClip]:
         with _named(path, av):
             file = _VideoFile(path, container, av)
         yield file
+
+
+def is_video(path: Path) -> bool:
+    """Whether this would be read as a video: a folder, or a file whose name ends as videos do."""
+    return path.is_dir() or path.suffix.lower() in VIDEO_EXTENSIONS
 
 
 def is_frame_folder(path: Path) -> bool:
