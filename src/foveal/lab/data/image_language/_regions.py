@@ -27,7 +27,7 @@ Features = Literal["lite0", "pixels"]
 WIDTH: dict[str, int] = {"lite0": 112 + 320, "pixels": 3 * 8 * 8}
 _ELSEWHERE = 4
 """Random boxes beside those of the things."""
-_JITTER, _AT_ONCE, _VERSION = 0.1, 32, 1
+_JITTER, _AT_ONCE, _VERSION = 0.1, 32, 2
 
 
 def digest(numbers: Sequence[int]) -> str:
@@ -45,12 +45,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Regions:
-    """Of each scene of a split: ``features`` ``(n, R, F)``, ``boxes`` ``(n, R, 4)`` from 0 to 1, ``there`` ``(n, R)`` and a small ``pictures``."""
+    """Of each scene of a split: ``features`` ``(n, R, F)``, ``boxes`` ``(n, R, 4)`` from 0 to 1, ``there`` ``(n, R)`` and a small ``pictures``; and ``places``
+    ``(n, most, 4)``, the things' own boxes in pixels, in the order of the plan."""
 
     features: NDArray[np.float32]
     boxes: NDArray[np.float32]
     there: NDArray[np.bool_]
     pictures: NDArray[np.uint8]
+    places: NDArray[np.int64]
 
     def inputs(self, index: int) -> dict[str, Tensor]:
         return {
@@ -98,9 +100,9 @@ def compose_split(
 def _make(split: str, plans: Sequence[Plan], things: Sequence[Thing], source: Source, features: Features, side: int, most: int, key: Any) -> dict[str, Any]:
     backgrounds, pixels = Backgrounds(source, "test" if split == "unseen" else split), lru_cache(None)(lambda number: things[number].read(side))
     read, rows = _READERS[features](), most + _ELSEWHERE
-    made: dict[str, list[Any]] = {"features": [], "boxes": [], "there": [], "pictures": []}
+    made: dict[str, list[Any]] = {"features": [], "boxes": [], "there": [], "pictures": [], "places": []}
     for start in range(0, len(plans), _AT_ONCE):
-        scenes, boxes, there = [], [], []
+        scenes, boxes, there, places = [], [], [], []
         for index in range(start, min(start + _AT_ONCE, len(plans))):
             plan, rng = plans[index], np.random.default_rng(seed_of("scene", *key, index))
             own = [things[number] for number in plan.things]
@@ -109,12 +111,14 @@ def _make(split: str, plans: Sequence[Plan], things: Sequence[Thing], source: So
             drawn, exist = _drawn_boxes(rng, found, side, rows)
             boxes.append(drawn)
             there.append(exist)
+            places.append(np.concatenate([found, np.zeros((most - len(found), 4), np.int64)]))
         pictures, regions = torch.stack(scenes), torch.from_numpy(np.stack(boxes))
         with torch.no_grad():
             seen = read(pictures, regions * side) * torch.from_numpy(np.stack(there))[..., None]
         made["features"].append(seen.float().numpy())
         made["boxes"].append(regions.numpy())
         made["there"].append(np.stack(there))
+        made["places"].append(np.stack(places))
         # half of the side is enough to be looked at
         small = torch.nn.functional.avg_pool2d(pictures, 2) if side >= 96 else pictures
         made["pictures"].append((small * 255).round().byte().numpy())
