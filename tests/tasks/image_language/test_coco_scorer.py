@@ -48,3 +48,28 @@ def test_without_the_package_one_line_names_the_extra(monkeypatch) -> None:
 def test_what_is_refused(captions, references, said) -> None:
     with pytest.raises(ValueError, match=said):
         coco_scores(captions, references)
+
+
+def test_a_run_is_judged_by_it_where_it_is_asked_for(monkeypatch, tmp_path) -> None:
+    """With a stand-in for the package: what it is given are the captions of the test and their references, as texts."""
+    from dataclasses import replace
+
+    import foveal.lab.tasks.captioning as captioning
+    from foveal.lab.recipes import get_recipe, smoke
+    from foveal.lab.training import load_data
+
+    monkeypatch.setenv("FOVEAL_CACHE", str(tmp_path))
+    recipe = smoke(get_recipe("scene-captions"), steps=2, batch_size=4)
+    bundle, task, given = load_data(recipe.data), replace(recipe.task, coco=True), []
+    monkeypatch.setattr(captioning, "coco_scores", lambda *texts, java: given.append(texts) or ({"Bleu_1": 0.5, "CIDEr": 1.5}, ["a note"]))
+    model = recipe.model.build(**task.model_kwargs(bundle)).eval()
+    assert task.assess(model, bundle, tmp_path) == {"coco_bleu_1": 0.5, "coco_cider": 1.5, "notes": ["a note"]}
+    captions, references = given[0]
+    assert len(captions) == len(references) == len(bundle.test)
+    assert references[3] == [bundle.said(row) for row in bundle.test[3][1]["references"]]
+    assert not any("<" in text for own in references for text in own)
+    assert recipe.task.assess(model, bundle, tmp_path) == {}
+    monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
+    monkeypatch.setattr("foveal._errors.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"foveal\[captions\]"):
+        task.check_data(bundle)

@@ -27,7 +27,7 @@ Features = Literal["lite0", "pixels"]
 WIDTH: dict[str, int] = {"lite0": 112 + 320, "pixels": 3 * 8 * 8}
 _ELSEWHERE = 4
 """Random boxes beside those of the things."""
-_JITTER, _AT_ONCE, _VERSION = 0.1, 32, 2
+_JITTER, _AT_ONCE, _VERSION = 0.1, 32, 1
 
 
 def digest(numbers: Sequence[int]) -> str:
@@ -45,14 +45,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Regions:
-    """Of each scene of a split: ``features`` ``(n, R, F)``, ``boxes`` ``(n, R, 4)`` from 0 to 1, ``there`` ``(n, R)`` and a small ``pictures``; and ``places``
-    ``(n, most, 4)``, the things' own boxes in pixels, in the order of the plan."""
+    """Of each scene of a split: ``features`` ``(n, R, F)``, ``boxes`` ``(n, R, 4)`` from 0 to 1, ``there`` ``(n, R)`` and a small ``pictures``; where they
+    are kept ``places`` ``(n, most, 4)``, the things' own boxes in pixels, in the order of the plan."""
 
     features: NDArray[np.float32]
     boxes: NDArray[np.float32]
     there: NDArray[np.bool_]
     pictures: NDArray[np.uint8]
-    places: NDArray[np.int64]
+    places: NDArray[np.int64] | None = None
 
     def inputs(self, index: int) -> dict[str, Tensor]:
         return {
@@ -75,6 +75,7 @@ def compose_split(
     most: int,
     seed: int,
     files: Sequence[Path],
+    places: bool = False,
 ) -> Regions:
     """Compose the scenes of a split and read their regions, or take both from the cache.
 
@@ -89,11 +90,16 @@ def compose_split(
         most: things of a scene.
         seed: of the set.
         files: that the things are read from.
+        places: keep where the things lie.
     """
     asked = [list(plan.things) for plan in plans]
     digest = hashlib.sha256(json.dumps([asked, [(thing.label, thing.name) for thing in things]]).encode()).hexdigest()
-    settings = (_VERSION, torch.__version__, name, split, digest, source, features, side, most, seed)
-    make = lambda: _make(split, plans, things, source, features, side, most, (name, seed, split))  # noqa: E731
+    settings = (_VERSION, torch.__version__, name, split, digest, source, features, side, most, seed, *(["places"] if places else []))
+
+    def make() -> dict[str, Any]:
+        made = _make(split, plans, things, source, features, side, most, (name, seed, split))
+        return made if places else {key: value for key, value in made.items() if key != "places"}
+
     return Regions(**cached(f"{name}-{split}", files, settings, make, folder="scenes"))
 
 

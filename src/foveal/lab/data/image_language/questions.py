@@ -78,8 +78,9 @@ class SceneQuestions(ComposedScenes):
         splits: dict[str, Any] = {}
         for split, asked in drawn.items():
             name = f"questions-{digest([seed_of(each.text, each.answer) for each in asked])}"
-            regions = self.composed(name, split, [each.plan for each in asked], things.known, things, most=4)
-            every = self._again(drawn[split], regions, things) if split == "train" and self.questions > 1 else list(enumerate(asked))
+            again = split == "train" and self.questions > 1
+            regions = self.composed(name, split, [each.plan for each in asked], things.known, things, most=4, places=again)
+            every = self._again(asked, regions, things) if again else list(enumerate(asked))
             told = [(scene, self.kinds.index(each.kind), each.text, answers.index(each.answer)) for scene, each in every]
             splits[split] = _Asked(regions, told, lexicon, len(answers))
         # of one scene of a kind there is no other
@@ -126,6 +127,7 @@ class SceneQuestions(ComposedScenes):
 
     def _again(self, drawn: Sequence["Asked"], regions: Regions, things: Things) -> list[tuple[int, "Asked"]]:
         """Each scene with what it was made for, and with further questions."""
+        assert regions.places is not None, "kept where scenes are asked again"
         names, kinds, every = things.classes, [kind for kind in AGAIN if kind in self.kinds], list[tuple[int, Asked]]()
         for scene, first in enumerate(drawn):
             every.append((scene, first))
