@@ -15,7 +15,6 @@ Sampling and crops are those of TimeSformer's official code, see ``_sampling.py`
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -29,7 +28,7 @@ from .._foreign import few, lines_of, read_text, real_place
 from .._splits import SPLITS, class_files, split_of, splits_in
 from .._walk import Found, Passed, check_kept, folders_in, joined, keep_apart
 from ._bundle import TARGETS, VideoBundle, no_single_image
-from ._reader import VIDEO_EXTENSIONS, VideoClip, is_frame_folder, open_clip
+from ._reader import VIDEO_EXTENSIONS, VideoClip, is_frame_folder, open_clip, unreadable
 from ._sampling import crop_thirds, frame_places, random_window, resize_short
 from ._stand_in import stand_in_folder
 
@@ -137,8 +136,7 @@ class VideoFolder(Data):
         return found
 
     def _readable(self, split: str, videos: Videos, notes: list[str]) -> Videos:
-        with ThreadPoolExecutor() as pool:
-            problems = {path: problem for (path, _), problem in zip(videos, pool.map(_problem, [path for path, _ in videos]), strict=True) if problem}
+        problems = unreadable([path for path, _ in videos])
         kept = [(path, label) for path, label in videos if path not in problems]
         if problems:
             notes.append(f"{len(problems)} of {len(videos)} videos of {split} were left out: {few(list(problems.values()))}")
@@ -284,13 +282,3 @@ def _classes(folder: Path, passed: Passed) -> dict[str, Found]:
         endings = ", ".join(sorted(VIDEO_EXTENSIONS))
         raise InputError(f"{folder}: no videos for {few(empty)}; expected files ending in {endings}, or folders of pictures; or remove the empty folders")
     return out
-
-
-def _problem(path: Path) -> str:
-    """Why it cannot be read."""
-    try:
-        with open_clip(path) as clip:
-            clip.check()
-    except InputError as error:
-        return str(error)
-    return ""
