@@ -136,6 +136,25 @@ def test_all_that_is_trained_gets_a_gradient(catt, made) -> None:
     assert not bare
 
 
+def test_words_are_scored_by_their_embeddings(made) -> None:
+    import copy
+
+    _, model, inputs, _ = made
+    copied = copy.deepcopy(model)
+    state = copied.state_dict()
+    assert not any("decoder.weight" in name for name in state)
+    with torch.no_grad():
+        before = copied(inputs)["words"]
+        copied.model.lxmert.embeddings.word_embeddings.weight[5] *= 2
+        changed = copied(inputs)["words"]
+    assert not torch.equal(before[..., 5], changed[..., 5])
+    with torch.no_grad():
+        assert torch.equal(model(inputs)["words"], before), "a copy brings its own"
+        head, hidden = model.model.cls.predictions, torch.randn(2, 16)
+        want = hidden @ model.model.lxmert.embeddings.word_embeddings.weight.T
+        torch.testing.assert_close(head.decoder(hidden), want)
+
+
 def files(root: Path, **changes: object) -> LxmertSentences:
     lines = []
     for number in range(3):

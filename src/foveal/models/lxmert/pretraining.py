@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..._errors import InputError, missing_extra
@@ -12,6 +13,18 @@ from .attach import catt_lxmert_
 from .config import Lxmert
 
 __all__ = ["LxmertPretrainer", "LxmertPretraining"]
+
+
+class _Tied(nn.Module):
+    """Scores of words by their own embeddings. A weight that stands in a model under two names cannot be saved, so it is not a part of this."""
+
+    def __init__(self, words: nn.Embedding) -> None:
+        super().__init__()
+        # in a list, which is no module; copies of the whole model bring their own
+        self._words = [words]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self._words[0].weight)
 
 
 class LxmertPretrainer(nn.Module):
@@ -26,6 +39,7 @@ class LxmertPretrainer(nn.Module):
         super().__init__()
         self.model: Any = model
         self.mask = mask
+        model.cls.predictions.decoder = _Tied(model.lxmert.embeddings.word_embeddings)
 
     @property
     def words(self) -> int:
