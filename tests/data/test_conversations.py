@@ -108,6 +108,27 @@ def test_samples_that_cannot_be_are_refused(change, says) -> None:
         split[0]
 
 
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize(("make", "says"), [("none", "holds no pictures"), ("sizes", "frames of different sizes"), ("file", "cannot read the video")])
+def test_videos_that_cannot_be_read_are_refused_at_the_start(make, says, check, tmp_path) -> None:
+    from PIL import Image
+
+    tiny_processor(WORDS, side=16).save_pretrained(tmp_path / "base")
+    name = "c.mp4" if make == "file" else "c"
+    written(tmp_path, "")
+    if make == "file":
+        pytest.importorskip("av")
+        (tmp_path / name).write_text("{")
+    else:
+        (tmp_path / name).mkdir()
+        for side in (16, 32) if make == "sizes" else ():
+            Image.new("RGB", (side, 16)).save(tmp_path / name / f"{side}.png")
+    (tmp_path / "said.json").write_text(json.dumps([entry(), entry(id="c", video=name)]))
+    data = VideoConversations(root=tmp_path, train=Path("said.json"), test=Path("said.json"), base=str(tmp_path / "base"), check=check)
+    with pytest.raises(ValueError, match=f"1 of 2 videos cannot be read: .*{says}" if check else says):
+        data.load().train[1]
+
+
 def test_no_processor_is_explained(tmp_path) -> None:
     written(tmp_path, [entry()])
     data = VideoConversations(root=tmp_path, train=Path("said.json"), test=Path("said.json"), base=str(tmp_path / "a"))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from foveal.lab.recipes import get_recipe, list_recipes, smoke
+from foveal.lab.tasks import SelfCritical
 from foveal.lab.training import Recipe, build_model, fit, latest_checkpoint, load_data, load_run, read_json
 from foveal.lab.training.checkpoint import read_checkpoint
 from foveal.lab.training.judging import loss_after
@@ -67,7 +68,9 @@ def test_every_recipe_runs_and_learns(name, tmp_path) -> None:
     assert math.isfinite(metrics[recipe.task.primary_metric.name])
     assert metrics["step"] == 8
     before, after = losses(recipe, tmp_path / "run")
-    assert after < most(recipe, 0.995) * before
+    # of captions that are drawn anew, the loss is no measure: that rewards grow is in tests/tasks/image_language
+    if not isinstance(recipe.task, SelfCritical):
+        assert after < most(recipe, 0.995) * before
     history = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
     assert len(history) == 2
     # what was run can be taken up by its name alone
@@ -94,7 +97,7 @@ def test_a_smoke_keeps_what_makes_the_training(name) -> None:
 @pytest.mark.case("R16")
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", SMOKED)
+@pytest.mark.parametrize("name", [name for name in SMOKED if not isinstance(get_recipe(name).task, SelfCritical)])
 def test_a_smoke_learns(name, threads, tmp_path) -> None:
     """The smoke as the command line has it."""
     recipe, before = smoke(get_recipe(name)), torch.get_num_threads()

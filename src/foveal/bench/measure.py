@@ -43,6 +43,8 @@ class Settings:
     """Sizes for attentions."""
     pixels: tuple[int, ...] = (224,)
     """Sizes for models: the side of an image."""
+    frames: int | None = None
+    """Frames of a clip, for networks on videos; what each is built for if None."""
     dim: int = 384
     num_heads: int = 6
     batch: int = 1
@@ -61,8 +63,9 @@ class Settings:
             raise InputError("expected the names of attentions or of timm models, got none; foveal list shows the attentions")
         if len(set(self.names)) < len(self.names):
             raise InputError(f"each name can be measured once, got {' '.join(self.names)}")
-        if min(*self.tokens, *self.pixels, self.dim, self.num_heads, self.batch, self.rounds) < 1 or self.seconds <= 0:
-            raise InputError(f"sizes, dim, num_heads, batch and rounds must be at least 1 and seconds above 0, got {self}")
+        counts = (*self.tokens, *self.pixels, self.dim, self.num_heads, self.batch, self.rounds, 1 if self.frames is None else self.frames)
+        if min(counts) < 1 or self.seconds <= 0:
+            raise InputError(f"sizes, frames, dim, num_heads, batch and rounds must be at least 1 and seconds above 0, got {self}")
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def run_bench(settings: Settings, *, each: Callable[[Row], None] = lambda row: N
     if device is None:
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     assert device is not None, "an accelerator that is available is one"
-    subjects = [subject(name, dim=settings.dim, num_heads=settings.num_heads) for name in settings.names]
+    subjects = [subject(name, dim=settings.dim, num_heads=settings.num_heads, frames=settings.frames) for name in settings.names]
     sizes = {"tokens": settings.tokens, "pixels": settings.pixels}
     for thing in subjects:
         for size in sizes[thing.unit]:

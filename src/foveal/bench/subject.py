@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -38,16 +38,17 @@ class Subject:
         return torch.randn(batch, *self.shape(size), generator=torch.Generator().manual_seed(seed))
 
 
-def subject(name: str, *, dim: int = 384, num_heads: int = 6) -> Subject:
+def subject(name: str, *, dim: int = 384, num_heads: int = 6, frames: int | None = None) -> Subject:
     """The attention or model of a name.
 
     Args:
         name: out of :func:`foveal.list_attentions`, or of ``timm.list_models()``; an attention comes first.
         dim: width of tokens, or channels of feature maps; models have their own.
         num_heads: heads of attentions on tokens.
+        frames: of a clip, for networks on videos; what they are built for if None.
 
     Raises:
-        ValueError: the name is unknown; timm, for a model, is not installed.
+        ValueError: the name is unknown; timm, for a model, is not installed; frames for a network on images.
     """
     if name in list_attentions(form="tokens"):
         return Subject(name, "tokens", partial(_token_attention, name, dim, num_heads), partial(_tokens, dim), partial(_token_macs, name, dim, num_heads))
@@ -60,7 +61,10 @@ def subject(name: str, *, dim: int = 384, num_heads: int = 6) -> Subject:
         raise missing_extra("timm", "timm", f"a model by name ({name}); an attention would be one of {', '.join(list_attentions())}") from error
     if not timm.is_model(name):
         raise unknown("attention or timm model", name, [*list_attentions(), *timm.list_models()])
-    build, shape = partial(_model, name), partial(_image, name)
+    built_for = _frames_of(name)
+    if frames is not None and built_for is None:
+        raise InputError(f"frames are of networks for videos, and {name} is for images; leave frames out")
+    build, shape = partial(_model, name), partial(_image, name, built_for if frames is None else frames)
     return Subject(name, "pixels", build, shape, partial(_counted, build, shape))
 
 
@@ -123,10 +127,20 @@ def _model(name: str, side: int) -> nn.Module:
     return model
 
 
-def _image(name: str, side: int) -> tuple[int, ...]:
+def _image(name: str, frames: int | None, side: int) -> tuple[int, ...]:
     config = _timm().get_pretrained_cfg(name)
     channels = 3 if config is None else config.input_size[0]
-    return channels, side, side
+    return (channels, side, side) if frames is None else (channels, frames, side, side)
+
+
+@cache
+def _frames_of(name: str) -> int | None:
+    """Frames that a network on videos is built for; None of one on images, as all of timm's own are."""
+    timm = _timm()
+    if not timm.model_entrypoint(name).__module__.startswith("foveal."):
+        return None
+    frames = getattr(timm.create_model(name), "num_frames", None)
+    return frames if isinstance(frames, int) else None
 
 
 def _counted(build: Callable[[int], nn.Module], shape: Callable[[int], tuple[int, ...]], size: int) -> int:

@@ -24,6 +24,8 @@ class _Bench:
     """Sizes for attentions; square numbers where there is a grid."""
     pixels: tuple[int, ...] = (224,)
     """Sizes for models: the side of an image."""
+    frames: int | None = None
+    """Frames of a clip, for models on videos; what they are built for if not given."""
     dim: int = 384
     """Width of tokens, or channels of maps."""
     num_heads: int = 6

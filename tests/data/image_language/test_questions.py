@@ -131,3 +131,52 @@ def test_other_scenes_are_others_of_the_same_kind_however_many_there_are() -> No
 def test_bad_sets_are_explained(change, says) -> None:
     with pytest.raises(ValueError, match=says):
         replace(DATA, **change)
+
+
+def test_scenes_are_asked_again_what_they_hold() -> None:
+    """Every further question of a training scene, read off its things and boxes by other code."""
+    data = replace(DATA, train_scenes=60, questions=5)
+    bundle, names = data.load(), THINGS.classes
+    split, drawn = bundle.train, [data.draw("train", index, THINGS) for index in range(60)]
+    assert len(split) == 5 * 60
+    plain = replace(data, questions=1).load().train
+    seen, answered = Counter(), Counter()
+    for index in range(len(split)):
+        inputs, target = split[index]
+        text, answer, scene = bundle.asked(inputs["question"]).removesuffix("?").strip(), bundle.answers[int(target[1:].argmax())], index // 5
+        torch.testing.assert_close(inputs["regions"], plain[scene][0]["regions"])
+        if index % 5 == 0:
+            assert torch.equal(target, plain[scene][1])
+            assert torch.equal(inputs["question"], plain[scene][0]["question"])
+            continue
+        held = [names[THINGS.known[place].label] for place in drawn[scene].plan.things]
+        boxes = split._regions.places[scene][: len(held)]
+        middle, longest = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).max(1)
+        words = text.split()
+        if words[1] == "there":
+            assert answer == ("yes" if words[3] in held else "no"), text
+            answered[answer] += 1
+        elif "larger" in words:
+            first, second = held.index(words[2]), held.index(words[6])
+            assert held.count(words[2]) == held.count(words[6]) == 1
+            assert max(longest[first] / longest[second], longest[second] / longest[first]) >= 4 / 3
+            assert answer == ("yes" if longest[first] > longest[second] else "no"), text
+        else:
+            axis, at = (0, 1)["above" in words], held.index(words[-1])
+            so = [n for n, place in zip(held, middle, strict=True) if middle[at][axis] - place[axis] > abs(middle[at][1 - axis] - place[1 - axis])]
+            assert so == [answer], text
+        seen[int(target[0])] += 1
+    assert min(seen[SCENE_KINDS.index(kind)] for kind in ("exists", "what", "larger")) > 10
+    assert seen[SCENE_KINDS.index("count")] == 0
+    assert 0.35 < answered["yes"] / answered.total() < 0.65
+    # evaluation is asked as before
+    assert len(bundle.test) == data.test_scenes
+    with pytest.raises(ValueError, match="asked again"):
+        replace(DATA, kinds=("count",), questions=2)
+    favored = replace(data, prior=1.0, kinds=("exists",)).load()
+    answers = defaultdict(set)
+    for index in range(len(favored.train)):
+        inputs, target = favored.train[index]
+        if index % 5:
+            answers[favored.asked(inputs["question"])].add(int(target[1:].argmax()))
+    assert sum(len(found) == 1 for found in answers.values()) > 0.7 * len(answers)

@@ -16,7 +16,7 @@ from .image_language import CaptionBundle, CocoCaptions, ImageAnswerBundle, Scen
 from .imagenet import ImageNet
 from .photographs import Photographs
 from .points import Furniture, ModelNet40H5, ModelNet40Off, ModelNet40Txt, PointBundle, ShapeNetPartH5, ShapeNetPartTxt, SolidPairs, Solids
-from .regions import LxmertPairs, LxmertQuestions, RegionBundle, RegionScenes, write_regions
+from .regions import LxmertPairs, LxmertQuestions, LxmertSentences, RegionBundle, RegionScenes, RegionSentences, SentenceBundle, write_regions
 from .segmentation import (
     ADE20K,
     IGNORE,
@@ -88,6 +88,7 @@ __all__ = [
     "KITTIStereo",
     "LxmertPairs",
     "LxmertQuestions",
+    "LxmertSentences",
     "MaskFolder",
     "MiddleburyStereo",
     "MocapClips",
@@ -102,11 +103,13 @@ __all__ = [
     "PointBundle",
     "RegionBundle",
     "RegionScenes",
+    "RegionSentences",
     "SceneCaptions",
     "SceneFlow",
     "SceneMasks",
     "SceneQuestions",
     "SegmentationBundle",
+    "SentenceBundle",
     "ShapeNetPartH5",
     "ShapeNetPartTxt",
     "ShiftStereo",

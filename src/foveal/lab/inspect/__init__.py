@@ -12,6 +12,7 @@ from .maps import class_token_maps, maps_over_image
 from .model_page import inspect_model
 from .reference import SOURCES, ModelReference, resolve_model
 from .run_page import inspect_run
+from .video import inspect_video, open_video, sample_of_test
 
 __all__ = [
     "LOADERS",
@@ -23,11 +24,14 @@ __all__ = [
     "convert_named_",
     "inspect_model",
     "inspect_run",
+    "inspect_video",
     "load_model",
     "maps_over_image",
     "open_image",
     "open_pair",
+    "open_video",
     "resolve_model",
+    "sample_of_test",
 ]
 
 if not TYPE_CHECKING:

@@ -39,4 +39,7 @@ def _check(found: ModelReference, wanted: Wanted) -> None:
 
 
 def _loaded(name: str, recipe: Any, bundle: Any, model: nn.Module) -> LoadedModel:
-    return LoadedModel(name, model, bundle.prepare, dict(enumerate(bundle.classes)), recipe=recipe, bundle=bundle)
+    from ..data import VideoBundle
+
+    clips = bundle.prepare_clip if isinstance(bundle, VideoBundle) else None
+    return LoadedModel(name, model, bundle.prepare, dict(enumerate(bundle.classes)), prepare_clip=clips, recipe=recipe, bundle=bundle)

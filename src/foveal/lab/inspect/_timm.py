@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..._errors import InputError, missing_extra, unknown
+from ..data.video._bundle import no_single_image
+from ..data.video._sampling import whole_clip
 from ..networks._sources import read_state
 from ._refused import refused
 from .loaded import LoadedModel, Wanted
@@ -61,11 +64,19 @@ def prepared_by_timm(name: str, model: Any, trained: bool) -> LoadedModel:
         made: Tensor = create_transform(**settings, is_training=False)(image.convert("L" if settings["input_size"][0] == 1 else "RGB"))
         return made
 
+    def prepare_clip(clip: Any) -> Tensor:
+        settings = resolve_model_data_config(model)
+        frames = whole_clip(clip, model.num_frames, settings["input_size"][-1]).transpose(0, 1) / 255
+        mean, std = (torch.tensor(settings[name])[:, None, None, None] for name in ("mean", "std"))
+        return (frames - mean) / std
+
     labels: dict[int, str] = {}
     if getattr(model, "num_classes", 0) == 1000:
         info = ImageNetInfo()
         labels = {index: info.index_to_description(index) for index in range(1000)}
-    return LoadedModel(name, model, prepare, labels, trained)
+    # of timm's networks those alone are for videos that say how many frames they are for
+    clips = prepare_clip if isinstance(getattr(model, "num_frames", None), int) else None
+    return LoadedModel(name, model, prepare if clips is None else no_single_image, labels, trained, prepare_clip=clips)
 
 
 def _known(name: str) -> Any:

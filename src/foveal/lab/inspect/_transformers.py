@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from ..._errors import InputError, missing_extra
+from ..data.video._bundle import no_single_image
+from ..data.video._sampling import whole_clip
 from ._refused import refused
 from .loaded import LoadedModel, Wanted
 from .reference import ModelReference
@@ -37,9 +39,31 @@ def load_transformers(found: ModelReference, wanted: Wanted) -> LoadedModel:
         raise InputError(f"{name} lacks {len(missing)} weights of a {type(model).__name__}, as {missing[0]}, which would be random")
     tower: Any = getattr(model, "vision_model", model)
     notes = [] if tower is model else ["the vision tower alone"]
-    prepare = _processor(transformers, name, getattr(config, "vision_config", config), notes)
-    labels = config.id2label if hasattr(model, "classifier") else {}
-    return LoadedModel(name, tower, prepare, dict(labels or {}), not random, notes)
+    seeing = getattr(config, "vision_config", config)
+    labels = dict((config.id2label if hasattr(model, "classifier") else {}) or {})
+    if isinstance(getattr(seeing, "num_frames", None), int):
+        clips = _clip_processor(transformers, name, seeing, notes)
+        return LoadedModel(name, tower, no_single_image, labels, not random, notes, prepare_clip=clips, frames_first=True)
+    return LoadedModel(name, tower, _processor(transformers, name, seeing, notes), labels, not random, notes)
+
+
+def _clip_processor(transformers: Any, name: str, config: Any, notes: list[str]) -> Callable[[Any], Tensor]:
+    """Frames from the first of a video to the last, evenly apart, as a model on videos takes them."""
+    side = getattr(config, "image_size", None)
+    if not isinstance(side, int):
+        raise InputError(f"the configuration of {name} has no image_size: how videos are made ready is not known")
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(name)
+    except (OSError, ValueError):
+        notes.append(f"no preprocessor_config.json: frames were brought to {side}×{side}, and from −1 to 1")
+        return lambda clip: (whole_clip(clip, config.num_frames, side) / 127.5 - 1).transpose(0, 1)
+
+    def prepare(clip: Any) -> Tensor:
+        frames = list(whole_clip(clip, config.num_frames, side).byte())
+        made: Tensor = processor(frames, return_tensors="pt")["pixel_values"]
+        return made.flatten(0, -4).transpose(0, 1)
+
+    return prepare
 
 
 def _processor(transformers: Any, name: str, config: Any, notes: list[str]) -> Callable[[Any], Tensor]:

@@ -34,10 +34,18 @@ class LoadedModel:
     trained: bool = True
     notes: list[str] = field(default_factory=list)
     """What a reader of the maps should know."""
+    prepare_clip: Callable[[Any], Tensor] | None = None
+    """Of a model on videos, from an open :class:`foveal.lab.data.VideoClip` to its input, ``(C, T, H, W)``; None of one on images."""
+    frames_first: bool = False
+    """Whether the model takes clips as ``(T, C, H, W)``, as transformers' do."""
     recipe: Any = None
     """Of a run or checkpoint, the :class:`foveal.lab.training.Recipe`; else None."""
     bundle: Any = None
     """Of a run or checkpoint, its :class:`foveal.lab.data.DataBundle`; else None."""
+
+    def to_input(self, clip: Tensor) -> Tensor:
+        """A clip ``(C, T, H, W)`` as the model takes it, with an axis for the batch."""
+        return (clip.transpose(0, 1) if self.frames_first else clip)[None]
 
 
 class Inspection(NamedTuple):

@@ -2,7 +2,7 @@
 
 from ._registry import get_recipe, list_recipes, smoke
 from .adversarial import sagan_cifar10, sagan_digits, sagan_emoji, sagan_folder, sagan_imagenet, sagan_tiny_imagenet
-from .captions import scene_captions, scene_questions
+from .captions import scene_captions, scene_captions_reward, scene_questions
 from .classification import cluttered_digits, digits, image_folder
 from .detection import (
     coco_cascade_rcnn,
@@ -43,7 +43,7 @@ from .imagenet import (
     t2t_vit_19_ea,
     vit_base,
 )
-from .lxmert import lxmert_catt_gqa, lxmert_catt_nlvr2, lxmert_catt_vqa, region_questions
+from .lxmert import lxmert_catt_gqa, lxmert_catt_nlvr2, lxmert_catt_pretrain, lxmert_catt_vqa, region_questions, region_sentences
 from .points import furniture, pct_modelnet40, pct_shapenet_part, solid_pairs, solids
 from .segmentation import ade20k, brain, cityscapes, flag_swap, mask_folder, nuclei, vaihingen, voc
 from .stereo import kitti_stereo, scene_flow, shift_stereo
@@ -93,6 +93,7 @@ __all__ = [
     "list_recipes",
     "lxmert_catt_gqa",
     "lxmert_catt_nlvr2",
+    "lxmert_catt_pretrain",
     "lxmert_catt_vqa",
     "mask_folder",
     "mocap_actions",
@@ -105,6 +106,7 @@ __all__ = [
     "pct_modelnet40",
     "pct_shapenet_part",
     "region_questions",
+    "region_sentences",
     "resnet50_efficient",
     "sagan_cifar10",
     "sagan_digits",
@@ -113,6 +115,7 @@ __all__ = [
     "sagan_imagenet",
     "sagan_tiny_imagenet",
     "scene_captions",
+    "scene_captions_reward",
     "scene_flow",
     "scene_questions",
     "sehalonet33ts",

@@ -4,6 +4,9 @@ region_questions   foveal compare --recipe region-questions
                    CPU, a minute or two a run; made scenes of made regions: which arm learns how words and regions meet. docs/lxmert.md has
                    the results
 
+region_sentences   foveal train region-sentences
+                   CPU, minutes; the pre-training in miniature, on the same scenes
+
 The published trainings. We have not run these; they need the features of Faster R-CNN (tens of gigabytes) and a GPU for hours. ``--smoke`` trains a small
 random LXMERT on the scenes above. DIR holds the files of airsplay/lxmert's ``data`` folder, and steps are four epochs of them: give ``--epochs 4``.
 
@@ -14,6 +17,8 @@ lxmert_catt_gqa    foveal train lxmert-catt-gqa --data.root DIR
 lxmert_catt_nlvr2  foveal train lxmert-catt-nlvr2 --data.root DIR
                    [readme] 76.40, 76.00 in columns that it calls test-P and test-U; LXMERT [readme] 74.50 test-P, 76.18 test-U. [third party] a list
                    has what stands in the second column (of its larger model) as test-P, so that the first may be dev: the labels are doubtful
+lxmert_catt_pretrain  foveal train lxmert-catt-pretrain --data.root DIR
+                   20 epochs of 9.18 million sentences [LXMERT's paper, as recalled]; nobody published what it reaches before fine-tuning
 
 [readme] is what the READMEs of yangxuntu/lxmertcatt and airsplay/lxmert say, and no result of ours. [issue] LXMERT's issue 23 has 69.83 (VQA minival) and
 74.85 (NLVR2) for LXMERT from BERT after 20 epochs, against which the gains are about 0.6 and 1.5, confounded with another masking, batch and rate in
@@ -24,6 +29,10 @@ sizes of dictionary, whose weights do not fit. They start from ``unc-nlp/lxmert-
 copies, fusions ignore them at first, and dictionaries are clusters of the training set, which the paper says and the code switches off. Cross layers hand on
 what they make; ``--model.compat true --model.init uniform`` has them as the official code does.
 
+The pre-training is as released (``fsb2.bash``, ``lxmert_pretrain2.py``): shared weights in a chain, 500 entries, words or regions hidden and never both of a
+sample, hidden regions not attended to, batches of 196, 5e-5 with a warm-up over a twentieth, gradients clipped at 1, words and layers of words from BERT. What
+it gives is no start of the three others, as it was not in what was published either: they take an LXMERT without CATT.
+
 Settings as published: VQA and GQA with weights of their own and 800 entries, NLVR2 with shared weights in a chain and 500; batches of 32, AdamW, 5e-5, 5e-6
 and 3e-5, a warm-up over a tenth and then linearly to 0, decay of 0.01 on all weights, gradients clipped at 5. What differs: the official BertAdam corrects no
 bias of its averages, which PyTorch's AdamW does; and the linear schedule of ours goes by steps from the start, so that it begins to fall from 0.9 of the rate.
@@ -32,13 +41,13 @@ Steps are of 632,117 (VQA), 1,075,062 (GQA) and 86,373 (NLVR2) questions, as rec
 
 from pathlib import Path
 
-from ...models import Lxmert
-from ..data import LxmertPairs, LxmertQuestions, RegionScenes
-from ..tasks import RegionAnswers
+from ...models import Lxmert, LxmertPretraining
+from ..data import LxmertPairs, LxmertQuestions, LxmertSentences, RegionScenes, RegionSentences
+from ..tasks import RegionAnswers, RegionPretraining
 from ..training import Data, Optim, Recipe
 from ._registry import recipe
 
-__all__ = ["lxmert_catt_gqa", "lxmert_catt_nlvr2", "lxmert_catt_vqa", "region_questions"]
+__all__ = ["lxmert_catt_gqa", "lxmert_catt_nlvr2", "lxmert_catt_pretrain", "lxmert_catt_vqa", "region_questions", "region_sentences"]
 
 _BASE = "unc-nlp/lxmert-base-uncased"
 _EPOCHS, _BATCH = 4, 32
@@ -51,6 +60,21 @@ def region_questions() -> Recipe:
         data=RegionScenes(),
         model=Lxmert(entries_vision=60, entries_language=40, dropout=0.0),
         task=RegionAnswers(),
+        optim=Optim(lr=1e-3, min_lr=1e-5, warmup=0.1),
+        steps=1500,
+        batch_size=64,
+        eval_every=500,
+        checkpoint_every=1500,
+    )
+
+
+@recipe
+def region_sentences() -> Recipe:
+    """Pre-train LXMERT with CATT on sentences about made scenes: hidden words and regions, whether they belong together, answers."""
+    return Recipe(
+        data=RegionSentences(),
+        model=LxmertPretraining(entries_vision=60, entries_language=40, dropout=0.0),
+        task=RegionPretraining(),
         optim=Optim(lr=1e-3, min_lr=1e-5, warmup=0.1),
         steps=1500,
         batch_size=64,
@@ -99,3 +123,20 @@ def lxmert_catt_nlvr2(root: Path = Path("DIR")) -> Recipe:
     """NLVR2, sentences about two images: LXMERT with a chain of dictionaries and shared weights."""
     model = Lxmert(base=_BASE, catt="chained", share=True)
     return _published(LxmertPairs(root=root), model, 86_373, 3e-5, RegionAnswers(between="answers"))
+
+
+@recipe
+def lxmert_catt_pretrain(root: Path = Path("DIR")) -> Recipe:
+    """LXMERT with CATT from BERT: hidden words and regions of 9 million sentences about images, whether they belong together, and answers."""
+    epoch, batch = 9_180_000 / 196, 196
+    return Recipe(
+        data=LxmertSentences(root=root),
+        model=LxmertPretraining(bert="bert-base-uncased", catt="chained", share=True, width=768, num_heads=12, l_layers=9, r_layers=5, x_layers=5),
+        task=RegionPretraining(),
+        optim=Optim(lr=5e-5, min_lr=0.0, weight_decay=0.01, decay_all=True, eps=1e-6, schedule="poly", power=1.0, warmup=0.05, clip_grad=1.0),
+        steps=round(20 * epoch),
+        batch_size=batch,
+        eval_every=round(epoch),
+        checkpoint_every=2_000,
+        workers=4,
+    )

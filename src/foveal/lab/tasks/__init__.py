@@ -68,6 +68,7 @@ from .environments import (
 from .image_questions import ImageQuestions
 from .points import PartSegmentation, PointClassification
 from .region_answers import RegionAnswers
+from .region_pretraining import RegionPretraining
 from .segmentation import Segmentation, segmentation_scores
 from .self_critical import SelfCritical
 from .stereo import StereoErrors, StereoMatching
@@ -92,6 +93,7 @@ __all__ = [
     "PointClassification",
     "PrimaryMetric",
     "RegionAnswers",
+    "RegionPretraining",
     "Row",
     "SampleOrder",
     "Segmentation",

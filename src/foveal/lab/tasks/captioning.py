@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from torchmetrics import MetricCollection
 
-from ..._errors import InputError
+from ..._errors import InputError, require
 from ..._ranges import Range
 from ...attention import Cost
 from ...models.image_language import Said, beam_search, greedy_search
 from ..data import CaptionBundle, DataBundle, Split
 from ._caption_report import draw_captions, draw_words
 from ._task import Cell, Metrics, PrimaryMetric, Row, Task, register_task
-from .caption_metrics import CaptionScores
+from .caption_metrics import CaptionScores, coco_scores
 
 __all__ = ["Captioning"]
 
@@ -44,6 +44,8 @@ class Captioning(Task):
     """By this power of its number of words a caption's score is divided in beam search."""
     label_smoothing: float = 0.0
     """Of the cross-entropy."""
+    coco: bool = False
+    """Judge the test of a finished run by the official COCO evaluation too; needs the extra ``captions``."""
 
     def model_kwargs(self, bundle: DataBundle) -> dict[str, Any]:
         own = _captions(bundle)
@@ -51,6 +53,8 @@ class Captioning(Task):
         return {"regions": own.width, "words": own.lexicon.size, "length": own.length, **form}
 
     def check_data(self, bundle: DataBundle) -> None:
+        if self.coco:
+            require("the COCO caption evaluation", ("pycocoevalcap",))
         self._check_images({"validation": bundle.val, "test": bundle.test, **bundle.probes})
 
     @staticmethod
@@ -106,6 +110,20 @@ class Captioning(Task):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model({name: value.to(device) for name, value in inputs.items()}, words)
         return Cost(parameters=sum(value.numel() for value in model.parameters()), macs=counter.get_total_flops() // 2)
+
+    def assess(self, model: nn.Module, bundle: DataBundle, folder: Path) -> Metrics:
+        """With ``coco``, ``coco_bleu_1`` … ``coco_rouge_l``, ``coco_cider``; METEOR and SPICE where Java is there."""
+        if not self.coco:
+            return {}
+        own, device = _captions(bundle), next(model.parameters()).device
+        captions, references = list[str](), list[list[str]]()
+        for start in range(0, len(own.test), self.eval_batch_size):
+            inputs, targets = self.collate([own.test[place] for place in range(start, min(start + self.eval_batch_size, len(own.test)))])
+            said = self.say(model, {name: value.to(device) for name, value in inputs.items()}).words
+            captions += [own.said(row) for row in said.cpu()]
+            references += [[own.said(row) for row in target["references"] if int(row[0]) != -100] for target in targets]
+        scores, notes = coco_scores(captions, references, java=True)
+        return {f"coco_{name.lower()}": score for name, score in scores.items()} | {"notes": notes}
 
     # -- pictures -------------------------------------------------------------------------------------------------------------------------------
 

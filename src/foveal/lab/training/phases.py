@@ -115,6 +115,7 @@ class PartEma(ModelEmaV3):
 @torch.no_grad()
 def _copy(named: Any, to: nn.Module, taken: Callable[[str], bool]) -> None:
     own = {**dict(to.named_parameters()), **dict(to.named_buffers())}
-    for name, value in named:
-        if taken(name):
-            own[name].copy_(value)
+    pairs = [(own[name], value) for name, value in named if taken(name)]
+    if pairs:
+        # all at once: one by one they cost a launch each, at every step
+        torch._foreach_copy_([mine for mine, _ in pairs], [value for _, value in pairs])

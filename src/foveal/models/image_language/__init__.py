@@ -3,7 +3,7 @@
 from .config import Captioner, ImageAnswerer
 from .decoding import Said, WordDecoder, beam_search, greedy_search, sample_words
 from .mcan import McanAnswerer
-from .streams import Catt
+from .second import Catt
 from .transformer import TransformerCaptioner
 from .updown import UpDownCaptioner
 from .updown_answers import UpDownAnswerer

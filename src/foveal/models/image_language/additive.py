@@ -9,12 +9,13 @@ Controls   ``in_sample``: x of the regions themselves, with weights of its own; 
 Shapes     B batch, R regions, F features of each, K entries, Q width of a query
 """
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 
-from ...attention import CrossSampleDictionary
-from ...attention.dictionary import DictionaryInit
-from .streams import Catt, check_catt, fuse_streams
+from .second import Second, SecondOptions
+from .streams import fuse_streams
 
 __all__ = ["AdditiveAttention", "AdditiveStreams", "RegionKeys", "mean_of"]
 
@@ -44,26 +45,20 @@ class AdditiveStreams(nn.Module):
         width: F.
         query: Q.
         dim: width in which both meet.
-        catt: see :data:`~foveal.models.image_language.Catt`.
-        dictionary_size: K.
-        share: the dictionary is read with the weights of the sample.
-        init: how it starts.
+        second: the fields of :class:`~foveal.models.image_language.second.Second`.
 
     Raises:
         ValueError: an unknown ``catt`` or ``init``; a dictionary of no entry.
     """
 
-    def __init__(
-        self, width: int, query: int, dim: int, *, catt: Catt = "none", dictionary_size: int = 500, share: bool = True, init: DictionaryInit = "normal"
-    ) -> None:
+    def __init__(self, width: int, query: int, dim: int, **second: Unpack[SecondOptions]) -> None:
         super().__init__()
-        check_catt(catt)
-        self.catt = catt
+        own = Second(**second)
+        self.catt = own.catt
         self.attn = AdditiveAttention(width, query, dim)
-        own = catt == "in_sample" or (catt == "dictionary" and not share)
-        self.cross = AdditiveAttention(width, query, dim) if own else None
-        self.dictionary = CrossSampleDictionary(dictionary_size, width, init=init) if catt == "dictionary" else None
-        self.fuse = None if catt == "none" else fuse_streams(width)
+        self.cross = AdditiveAttention(width, query, dim) if own.unshared else None
+        self.dictionary = own.dictionary(width)
+        self.fuse = None if own.catt == "none" else fuse_streams(width)
 
     def keys_of(self, regions: Tensor) -> RegionKeys:
         """What need be made of regions ``(B, R, F)`` but once, for however many queries."""

@@ -11,8 +11,8 @@ from ...attention.dictionary import DictionaryInit
 from .._config import Arm, ModelConfig, register_model
 from ._arms import catt_arms
 from .mcan import McanAnswerer
+from .second import Catt
 from .start import begin_with
-from .streams import Catt
 from .transformer import TransformerCaptioner
 from .updown import UpDownCaptioner
 from .updown_answers import UpDownAnswerer
@@ -28,7 +28,7 @@ class Captioner(ModelConfig):
     targets: ClassVar[str] = "captions"
     about: ClassVar[str] = "a captioner"
     baseline: ClassVar[str] = "none"
-    default_arms: ClassVar[tuple[str, ...]] = ("none", "in-sample", "skip", "dictionary", "dictionary-own", "dictionary-kmeans")
+    default_arms: ClassVar[tuple[str, ...]] = ("none", "in-sample", "dictionary", "dictionary-own", "dictionary-kmeans", "dictionary-frozen")
     rivals: ClassVar[dict[str, str]] = {"dictionary-own": "in-sample"}
     ranges: ClassVar[dict[str, Range]] = {"dictionary_size": Range(at_least=1)}
 
@@ -43,6 +43,8 @@ class Captioner(ModelConfig):
     """Read dictionaries with the weights of the sample, as the paper does."""
     init: DictionaryInit = "normal"
     """How dictionaries start; ``kmeans``: at clusters of training tokens, fitted before the first step."""
+    trainable: bool = True
+    """Train the dictionaries; else they stay as they started."""
     width: int = 128
     """Of tokens."""
     depth: int = 2
@@ -66,7 +68,7 @@ class Captioner(ModelConfig):
             length: most words of a caption with its end.
         """
         options: dict[str, Any] = {"length": length, "pad": pad, "begin": begin, "end": end, "catt": self.catt, "dictionary_size": self.dictionary_size}
-        options |= {"share": self.share, "init": self.init, "drop": self.dropout}
+        options |= {"share": self.share, "init": self.init, "trainable": self.trainable, "drop": self.dropout}
         if self.host == "updown":
             return UpDownCaptioner(regions, words, self.width, self.width, boxes=True, **options)
         return TransformerCaptioner(regions, words, self.width, self.depth, self.num_heads, **options)
@@ -105,6 +107,8 @@ class ImageAnswerer(ModelConfig):
     """Read dictionaries with the weights of the sample, as the paper does."""
     init: DictionaryInit = "normal"
     """How dictionaries start; ``kmeans``: at clusters of training tokens, fitted before the first step."""
+    trainable: bool = True
+    """Train the dictionaries; else they stay as they started."""
     width: int = 128
     """Of tokens."""
     depth: int = 2
@@ -125,7 +129,7 @@ class ImageAnswerer(ModelConfig):
             length: most words of a question.
         """
         options: dict[str, Any] = {"length": length, "pad": pad, "blind": self.blind, "catt": self.catt, "dictionary_size": self.dictionary_size}
-        options |= {"share": self.share, "init": self.init, "drop": self.dropout}
+        options |= {"share": self.share, "init": self.init, "trainable": self.trainable, "drop": self.dropout}
         if self.host == "updown":
             return UpDownAnswerer(regions, words, answers, self.width, self.width, words_dim=self.width, boxes=True, **options)
         return McanAnswerer(regions, words, answers, self.width, self.depth, self.num_heads, **options)

@@ -10,15 +10,15 @@ Shapes     B batch, R regions, F features of each, L words of the question, A an
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from ..._errors import InputError
-from ...attention.dictionary import DictionaryInit
 from .regions import RegionEmbedding
-from .streams import Catt, Reader, StreamEncoder, fuse_streams
+from .second import SecondOptions
+from .streams import Reader, StreamEncoder, fuse_streams
 
 __all__ = ["AnswerHead", "McanAnswerer"]
 
@@ -59,11 +59,9 @@ class McanAnswerer(nn.Module):
         length: most words of a question.
         pad: the word of padding.
         blind: the question alone is looked at, which is a control.
-        catt: the second stream, see :data:`~foveal.models.image_language.Catt`.
-        dictionary_size: entries of both dictionaries, of words and of regions.
-        share: read dictionaries with the weights of the sample.
-        init: how they start.
         drop: dropout.
+        second: ``catt``, the second stream, ``dictionary_size`` of both dictionaries, of words and of regions, ``share``, ``init`` and ``trainable``, see
+            :class:`~foveal.models.image_language.second.Second`.
 
     Raises:
         ValueError: see :class:`~foveal.models.image_language.streams.StreamEncoder`.
@@ -81,23 +79,19 @@ class McanAnswerer(nn.Module):
         length: int = 14,
         pad: int = 0,
         blind: bool = False,
-        catt: Catt = "none",
-        dictionary_size: int = 500,
-        share: bool = True,
-        init: DictionaryInit = "normal",
         drop: float = 0.1,
+        **second: Unpack[SecondOptions],
     ) -> None:
         super().__init__()
         self.pad, self.length = pad, length
-        options: dict[str, Any] = {"catt": catt, "dictionary_size": dictionary_size, "share": share, "init": init, "drop": drop}
         self.words = nn.Embedding(words, dim)
         self.places = nn.Parameter(torch.zeros(length, dim))
         self.words_norm, self.words_drop = nn.LayerNorm(dim, eps=1e-12), nn.Dropout(drop)
-        self.encoder = StreamEncoder(dim, depth, num_heads, **options)
-        self.fuse = None if catt == "none" else fuse_streams(dim)
+        self.encoder = StreamEncoder(dim, depth, num_heads, drop=drop, **second)
+        self.fuse = None if self.encoder.catt == "none" else fuse_streams(dim)
         self.words_reduction = Reduction(dim, drop)
         self.regions = None if blind else RegionEmbedding(width, dim, drop)
-        self.reader = None if blind else Reader(dim, depth, num_heads, **options)
+        self.reader = None if blind else Reader(dim, depth, num_heads, drop=drop, **second)
         self.regions_reduction = None if blind else Reduction(dim, drop)
         self.norm = nn.LayerNorm(dim, eps=1e-12)
         self.head = AnswerHead(dim, answers)

@@ -10,23 +10,21 @@ Differs    Two streams in the last layer alone (``single`` of :class:`~foveal.mo
 Shapes     B batch, N tokens, M tokens that are read, C channels, K entries
 """
 
-from typing import Any, Literal, get_args
+from typing import Any, Unpack
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..._errors import InputError, unknown
-from ...attention import CrossSampleDictionary, SoftmaxAttention
+from ..._errors import InputError
+from ...attention import SoftmaxAttention
 from ...attention._linear import project
-from ...attention.dictionary import DictionaryInit
 from ...functional import softmax_attention
 from ..catt import BertLayer, CattLayer, PostNorm
+from .second import Second, SecondOptions
 
-__all__ = ["Catt", "KeptAttention", "Reader", "ReadingLayer", "StreamEncoder", "Streams", "check_catt", "fuse_streams"]
+__all__ = ["KeptAttention", "Reader", "ReadingLayer", "StreamEncoder", "Streams", "fuse_streams"]
 
-Catt = Literal["none", "dictionary", "in_sample", "skip"]
-"""The second stream: ``dictionary`` is CATT's; ``in_sample`` reads the sample once more with weights of its own; ``skip`` reads nothing in self-attention."""
 Streams = tuple[Tensor, Tensor | None]
 """In-sample, and the second where there is one."""
 _EPS = 1e-12
@@ -68,12 +66,9 @@ class StreamEncoder(nn.Module):
         dim: width C.
         depth: layers.
         num_heads: heads; must divide ``dim``.
-        catt: see :data:`Catt`.
-        dictionary_size: K.
-        share: the dictionary is read with the weights of the sample; of no other second stream.
-        init: how the dictionary starts.
         mlp_ratio: hidden width of the MLPs relative to ``dim``.
         drop: dropout on maps and before residuals.
+        second: the fields of :class:`Second`.
 
     Raises:
         ValueError: an unknown ``catt`` or ``init``; a depth or dictionary below 1.
@@ -85,25 +80,22 @@ class StreamEncoder(nn.Module):
         depth: int,
         num_heads: int,
         *,
-        catt: Catt = "none",
-        dictionary_size: int = 500,
-        share: bool = True,
-        init: DictionaryInit = "normal",
         mlp_ratio: float = 4.0,
         drop: float = 0.1,
+        **second: Unpack[SecondOptions],
     ) -> None:
         super().__init__()
-        _check(catt, depth)
-        self.catt = catt
-        single = depth if catt == "none" else depth - 1
+        own = Second(**second)
+        _check_depth(depth)
+        self.catt = own.catt
+        single = depth if own.catt == "none" else depth - 1
         self.layers = nn.ModuleList(BertLayer(dim, num_heads, mlp_ratio, drop, _EPS) for _ in range(single))
         self.two_streams: nn.Module | None = None
-        if catt == "skip":
+        if own.catt == "skip":
             self.two_streams = _Skip(dim, num_heads, mlp_ratio, drop)
-        elif catt != "none":
-            # read by one set of weights, the sample a second time would be the sample once
-            self.two_streams = CattLayer(dim, num_heads, mlp_ratio, share=share and catt == "dictionary", drop=drop)
-        self.dictionary = CrossSampleDictionary(dictionary_size, dim, init=init) if catt == "dictionary" else None
+        elif own.catt != "none":
+            self.two_streams = CattLayer(dim, num_heads, mlp_ratio, share=not own.unshared, drop=drop)
+        self.dictionary = own.dictionary(dim)
 
     def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Streams:
         """Both streams of ``(B, N, C)``; ``mask`` bool ``(B, 1, 1, N)``, True where a token is."""
@@ -167,21 +159,19 @@ class Reader(nn.Module):
         depth: int,
         num_heads: int,
         *,
-        catt: Catt = "none",
-        dictionary_size: int = 500,
-        share: bool = True,
-        init: DictionaryInit = "normal",
         mlp_ratio: float = 4.0,
         drop: float = 0.1,
+        **second: Unpack[SecondOptions],
     ) -> None:
         super().__init__()
-        _check(catt, depth)
-        self.catt = catt
+        own = Second(**second)
+        _check_depth(depth)
+        self.catt = own.catt
         self.layers = nn.ModuleList(ReadingLayer(dim, num_heads, mlp_ratio, drop) for _ in range(depth))
-        own = catt in ("in_sample", "skip") or (catt == "dictionary" and not share)
-        self.second = ReadingLayer(dim, num_heads, mlp_ratio, drop, itself=catt != "skip") if own else None
-        self.dictionary = CrossSampleDictionary(dictionary_size, dim, init=init) if catt == "dictionary" else None
-        self.fuse = None if catt == "none" else fuse_streams(dim)
+        skips = own.catt == "skip"
+        self.second = ReadingLayer(dim, num_heads, mlp_ratio, drop, itself=not skips) if skips or own.unshared else None
+        self.dictionary = own.dictionary(dim)
+        self.fuse = None if own.catt == "none" else fuse_streams(dim)
 
     @property
     def second_layer(self) -> ReadingLayer:
@@ -232,17 +222,6 @@ def fuse_streams(dim: int) -> nn.Linear:
     return layer
 
 
-def check_catt(catt: str) -> None:
-    """Refuse an unknown second stream.
-
-    Raises:
-        ValueError: it is.
-    """
-    if catt not in get_args(Catt):
-        raise unknown("second stream (catt)", catt, get_args(Catt))
-
-
-def _check(catt: str, depth: int) -> None:
-    check_catt(catt)
+def _check_depth(depth: int) -> None:
     if depth < 1:
         raise InputError(f"expected at least one layer, got depth={depth}")

@@ -8,14 +8,15 @@ Shapes     B batch, R regions, F features of each, T words, V words of the vocab
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from ..._errors import InputError
-from ...attention.dictionary import DictionaryInit
 from .regions import RegionEmbedding
-from .streams import Catt, Reader, ReadingLayer, StreamEncoder, Streams
+from .second import SecondOptions
+from .streams import Reader, ReadingLayer, StreamEncoder, Streams
 from .words import check_words
 
 __all__ = ["TransformerCaptioner"]
@@ -61,11 +62,9 @@ class TransformerCaptioner(nn.Module):
         pad: the word of padding.
         begin: the word that all begins with.
         end: the word that ends a caption.
-        catt: the second stream, see :data:`~foveal.models.image_language.Catt`.
-        dictionary_size: entries of both dictionaries, of regions and of words.
-        share: read the dictionaries with the weights of the sample.
-        init: how they start; ``kmeans`` asks for :func:`foveal.fit_dictionaries_`.
         drop: dropout.
+        second: ``catt``, the second stream, ``dictionary_size`` of both dictionaries, of regions and of words, ``share``, ``init`` and ``trainable``, see
+            :class:`~foveal.models.image_language.second.Second`.
 
     Raises:
         ValueError: see :class:`~foveal.models.image_language.streams.StreamEncoder`.
@@ -83,20 +82,17 @@ class TransformerCaptioner(nn.Module):
         pad: int = 0,
         begin: int = 1,
         end: int = 2,
-        catt: Catt = "none",
-        dictionary_size: int = 500,
-        share: bool = True,
-        init: DictionaryInit = "normal",
         drop: float = 0.1,
+        **second: Unpack[SecondOptions],
     ) -> None:
         super().__init__()
         self.pad, self.begin, self.end, self.length = pad, begin, end, length
         self.regions = RegionEmbedding(width, dim, drop)
-        self.encoder = StreamEncoder(dim, depth, num_heads, catt=catt, dictionary_size=dictionary_size, share=share, init=init, drop=drop)
+        self.encoder = StreamEncoder(dim, depth, num_heads, drop=drop, **second)
         self.words = nn.Embedding(words, dim)
         self.places = nn.Parameter(torch.zeros(length, dim))
         self.words_norm, self.words_drop = nn.LayerNorm(dim, eps=1e-12), nn.Dropout(drop)
-        self.decoder = Reader(dim, depth, num_heads, catt=catt, dictionary_size=dictionary_size, share=share, init=init, drop=drop)
+        self.decoder = Reader(dim, depth, num_heads, drop=drop, **second)
         self.head = nn.Linear(dim, words)
         nn.init.normal_(self.words.weight, std=0.02)
         nn.init.normal_(self.places, std=0.02)

@@ -10,16 +10,15 @@ Shapes     B batch, R regions, F features of each, T words, V words of the vocab
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from ..._errors import InputError
-from ...attention.dictionary import DictionaryInit
 from .additive import AdditiveStreams, RegionKeys, mean_of
 from .regions import Placed
-from .streams import Catt
+from .second import SecondOptions
 from .words import check_words
 
 __all__ = ["UpDownCaptioner"]
@@ -64,11 +63,9 @@ class UpDownCaptioner(nn.Module):
         begin: the word that all begins with.
         end: the word that ends a caption.
         boxes: regions say where they are.
-        catt: the second stream, see :data:`~foveal.models.image_language.Catt`.
-        dictionary_size: K.
-        share: read the dictionary with the weights of the sample.
-        init: how it starts; ``kmeans`` asks for :func:`foveal.fit_dictionaries_`.
         drop: dropout on words and on what is said.
+        second: ``catt``, the second stream, ``dictionary_size``, ``share``, ``init`` and ``trainable``, see
+            :class:`~foveal.models.image_language.second.Second`.
 
     Raises:
         ValueError: see :class:`~foveal.models.image_language.additive.AdditiveStreams`.
@@ -86,11 +83,8 @@ class UpDownCaptioner(nn.Module):
         begin: int = 1,
         end: int = 2,
         boxes: bool = False,
-        catt: Catt = "none",
-        dictionary_size: int = 500,
-        share: bool = True,
-        init: DictionaryInit = "normal",
         drop: float = 0.5,
+        **second: Unpack[SecondOptions],
     ) -> None:
         super().__init__()
         self.pad, self.begin, self.end, self.length, self.dim = pad, begin, end, length, dim
@@ -98,7 +92,7 @@ class UpDownCaptioner(nn.Module):
         self.words = nn.Embedding(words, dim)
         self.drop = nn.Dropout(drop)
         self.looking = nn.LSTMCell(2 * dim + width, dim)
-        self.attn = AdditiveStreams(width, dim, attention_dim, catt=catt, dictionary_size=dictionary_size, share=share, init=init)
+        self.attn = AdditiveStreams(width, dim, attention_dim, **second)
         self.saying = nn.LSTMCell(width + dim, dim)
         self.head = nn.Linear(dim, words)
 

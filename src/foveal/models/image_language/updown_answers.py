@@ -9,15 +9,15 @@ Shapes     B batch, R regions, F features of each, L words of the question, A an
 """
 
 from collections.abc import Mapping
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from ..._errors import InputError
-from ...attention.dictionary import DictionaryInit
 from .additive import AdditiveStreams
 from .regions import Placed
-from .streams import Catt
+from .second import SecondOptions
 
 __all__ = ["UpDownAnswerer"]
 
@@ -51,18 +51,15 @@ class UpDownAnswerer(nn.Module):
         pad: int = 0,
         boxes: bool = False,
         blind: bool = False,
-        catt: Catt = "none",
-        dictionary_size: int = 500,
-        share: bool = True,
-        init: DictionaryInit = "normal",
         drop: float = 0.5,
+        **second: Unpack[SecondOptions],
     ) -> None:
         super().__init__()
         self.pad, self.length = pad, length
         self.words = nn.Embedding(words, words_dim)
         self.question = nn.GRU(words_dim, dim, batch_first=True)
         self.placed = None if blind else Placed(width, boxes=boxes)
-        self.attn = None if blind else AdditiveStreams(width, dim, attention_dim, catt=catt, dictionary_size=dictionary_size, share=share, init=init)
+        self.attn = None if blind else AdditiveStreams(width, dim, attention_dim, **second)
         self.asked, self.taken = _GatedTanh(dim, dim), None if blind else _GatedTanh(width, dim)
         self.head = nn.Sequential(_GatedTanh(dim, 2 * dim), nn.Dropout(drop), nn.Linear(2 * dim, answers))
 

@@ -3,6 +3,7 @@
 from .attach import CattLxmert, catt_lxmert_, unreached
 from .config import Lxmert
 from .heads import LxmertReader, PairHead
+from .pretraining import LxmertPretrainer, LxmertPretraining
 from .streams import CattLxmertEncoder, CattParts, Cross, Mode, Second, Start
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "CattParts",
     "Cross",
     "Lxmert",
+    "LxmertPretrainer",
+    "LxmertPretraining",
     "LxmertReader",
     "Mode",
     "PairHead",

@@ -92,13 +92,14 @@ class AttachedProbes(nn.Module):
         assert self._asked is not None, "asked before"
         (grid, merge), self._asked = self._asked, None
         lengths = grid.prod(dim=1).tolist()
-        padded = [pad(hidden, lengths) for hidden in out.hidden_states[1:]]
+        padded = {layer: pad(out.hidden_states[1 + layer], lengths) for layer in self.probes.layers}
+        _, mask = padded[self.probes.layers[0]]
         frame = None
         if self.probes.time is not None:
             times = [torch.arange(t, device=grid.device).repeat_interleave(h * w) for t, h, w in grid.tolist()]
             frame = nn.utils.rnn.pad_sequence(times, batch_first=True)
         # alone where there is no padding, so that fused kernels need no mask
-        vectors = self.probes([hidden for hidden, _ in padded], None if len(set(lengths)) == 1 else padded[0][1], frame)
+        vectors = self.probes({layer: tokens for layer, (tokens, _) in padded.items()}, None if len(set(lengths)) == 1 else mask, frame)
         self.similarity = VisualProbes.similarity(vectors.detach()) if vectors.shape[1] > 1 else None
         # it goes with what is kept of the tower, as generate does not come back with grids
         setattr(out, _READ, vectors)
@@ -192,6 +193,8 @@ def attach_probes_(host: Any, probes: VisualProbes, probe_token: int) -> Attache
             f"expected probes of width {config.vision_config.hidden_size} for layers 0 to {config.vision_config.num_hidden_layers - 1}, "
             f"got width {probes.dim} and layers {list(probes.layers)}"
         )
+    if probes.depth not in (None, config.vision_config.num_hidden_layers):
+        raise InputError(f"probes were made for a tower of {probes.depth} layers (depth), and this one has {config.vision_config.num_hidden_layers}")
     known, table = {"image": config.image_token_id, "video": config.video_token_id}, model.get_input_embeddings()
     if probe_token in known.values() or not 0 <= probe_token < table.num_embeddings:
         raise InputError(

@@ -40,7 +40,14 @@ class ComposedScenes(Data):
         small: dict[str, Any] = {"source": "digits", "features": "pixels", "side": 64, "folder": None}
         return few if all(getattr(few, name) == value for name, value in small.items()) else replace(few, **small)
 
-    def composed(self, name: str, split: str, plans: Sequence[Plan], pool: Sequence[Thing], things: Things, most: int) -> Regions:
+    def composed(self, name: str, split: str, plans: Sequence[Plan], pool: Sequence[Thing], things: Things, most: int, *, places: bool = False) -> Regions:
         """See :func:`compose_split`."""
-        options: dict[str, Any] = {"source": self.source, "features": self.features, "side": self.side, "seed": self.seed, "files": things.files}
+        options: dict[str, Any] = {
+            "source": self.source,
+            "features": self.features,
+            "side": self.side,
+            "seed": self.seed,
+            "files": things.files,
+            "places": places,
+        }
         return compose_split(name, split, plans, pool, most=most, **options)

@@ -45,12 +45,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Regions:
-    """Of each scene of a split: ``features`` ``(n, R, F)``, ``boxes`` ``(n, R, 4)`` from 0 to 1, ``there`` ``(n, R)`` and a small ``pictures``."""
+    """Of each scene of a split: ``features`` ``(n, R, F)``, ``boxes`` ``(n, R, 4)`` from 0 to 1, ``there`` ``(n, R)`` and a small ``pictures``; where they
+    are kept ``places`` ``(n, most, 4)``, the things' own boxes in pixels, in the order of the plan."""
 
     features: NDArray[np.float32]
     boxes: NDArray[np.float32]
     there: NDArray[np.bool_]
     pictures: NDArray[np.uint8]
+    places: NDArray[np.int64] | None = None
 
     def inputs(self, index: int) -> dict[str, Tensor]:
         return {
@@ -73,6 +75,7 @@ def compose_split(
     most: int,
     seed: int,
     files: Sequence[Path],
+    places: bool = False,
 ) -> Regions:
     """Compose the scenes of a split and read their regions, or take both from the cache.
 
@@ -87,20 +90,25 @@ def compose_split(
         most: things of a scene.
         seed: of the set.
         files: that the things are read from.
+        places: keep where the things lie.
     """
     asked = [list(plan.things) for plan in plans]
     digest = hashlib.sha256(json.dumps([asked, [(thing.label, thing.name) for thing in things]]).encode()).hexdigest()
-    settings = (_VERSION, torch.__version__, name, split, digest, source, features, side, most, seed)
-    make = lambda: _make(split, plans, things, source, features, side, most, (name, seed, split))  # noqa: E731
+    settings = (_VERSION, torch.__version__, name, split, digest, source, features, side, most, seed, *(["places"] if places else []))
+
+    def make() -> dict[str, Any]:
+        made = _make(split, plans, things, source, features, side, most, (name, seed, split))
+        return made if places else {key: value for key, value in made.items() if key != "places"}
+
     return Regions(**cached(f"{name}-{split}", files, settings, make, folder="scenes"))
 
 
 def _make(split: str, plans: Sequence[Plan], things: Sequence[Thing], source: Source, features: Features, side: int, most: int, key: Any) -> dict[str, Any]:
     backgrounds, pixels = Backgrounds(source, "test" if split == "unseen" else split), lru_cache(None)(lambda number: things[number].read(side))
     read, rows = _READERS[features](), most + _ELSEWHERE
-    made: dict[str, list[Any]] = {"features": [], "boxes": [], "there": [], "pictures": []}
+    made: dict[str, list[Any]] = {"features": [], "boxes": [], "there": [], "pictures": [], "places": []}
     for start in range(0, len(plans), _AT_ONCE):
-        scenes, boxes, there = [], [], []
+        scenes, boxes, there, places = [], [], [], []
         for index in range(start, min(start + _AT_ONCE, len(plans))):
             plan, rng = plans[index], np.random.default_rng(seed_of("scene", *key, index))
             own = [things[number] for number in plan.things]
@@ -109,12 +117,14 @@ def _make(split: str, plans: Sequence[Plan], things: Sequence[Thing], source: So
             drawn, exist = _drawn_boxes(rng, found, side, rows)
             boxes.append(drawn)
             there.append(exist)
+            places.append(np.concatenate([found, np.zeros((most - len(found), 4), np.int64)]))
         pictures, regions = torch.stack(scenes), torch.from_numpy(np.stack(boxes))
         with torch.no_grad():
             seen = read(pictures, regions * side) * torch.from_numpy(np.stack(there))[..., None]
         made["features"].append(seen.float().numpy())
         made["boxes"].append(regions.numpy())
         made["there"].append(np.stack(there))
+        made["places"].append(np.stack(places))
         # half of the side is enough to be looked at
         small = torch.nn.functional.avg_pool2d(pictures, 2) if side >= 96 else pictures
         made["pictures"].append((small * 255).round().byte().numpy())

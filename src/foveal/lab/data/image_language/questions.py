@@ -14,6 +14,7 @@ from ...._ranges import Range
 from .._bundle import Split, register_data, seed_of
 from ..video._bundle import no_single_image
 from ._answers import ANSWERS, ImageAnswerBundle
+from ._asked_again import AGAIN, Candidates, asked_again
 from ._bundle import Lexicon
 from ._composed import ComposedScenes
 from ._regions import WIDTH, Plan, Regions, digest
@@ -42,7 +43,7 @@ class SceneQuestions(ComposedScenes):
     """
 
     targets: ClassVar[str] = ANSWERS
-    ranges: ClassVar[Mapping[str, Range]] = {"prior": Range(at_least=0, at_most=1)}
+    ranges: ClassVar[Mapping[str, Range]] = {"prior": Range(at_least=0, at_most=1), "questions": Range(at_least=1)}
 
     kinds: tuple[str, ...] = SCENE_KINDS
     """What is asked: ``exists``, ``what`` is left of or above a thing, ``count``, and which is ``larger``."""
@@ -54,6 +55,8 @@ class SceneQuestions(ComposedScenes):
     """Number of validation scenes."""
     test_scenes: int = 600
     """Number of test scenes."""
+    questions: int = 1
+    """Asked of each training scene: the one that it is made for, and others that it happens to answer; of all kinds but ``count``, in turn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,6 +65,8 @@ class SceneQuestions(ComposedScenes):
                 raise unknown("kind of question", kind, SCENE_KINDS)
         if not self.kinds or len(set(self.kinds)) < len(self.kinds):
             raise InputError(f"expected kinds of questions, each once, out of {', '.join(SCENE_KINDS)}; got {', '.join(self.kinds) or 'none'}")
+        if self.questions > 1 and not set(self.kinds) & set(AGAIN):
+            raise InputError(f"scenes are asked again by {', '.join(AGAIN)}, of which kinds has none; leave questions at 1")
 
     def load(self) -> ImageAnswerBundle:
         things = load_things(self.source, self.folder, self.seed)
@@ -73,8 +78,11 @@ class SceneQuestions(ComposedScenes):
         splits: dict[str, Any] = {}
         for split, asked in drawn.items():
             name = f"questions-{digest([seed_of(each.text, each.answer) for each in asked])}"
-            regions = self.composed(name, split, [each.plan for each in asked], things.known, things, most=4)
-            splits[split] = _Asked(regions, [(self.kinds.index(each.kind), each.text, answers.index(each.answer)) for each in asked], lexicon, len(answers))
+            again = split == "train" and self.questions > 1
+            regions = self.composed(name, split, [each.plan for each in asked], things.known, things, most=4, places=again)
+            every = self._again(asked, regions, things) if again else list(enumerate(asked))
+            told = [(scene, self.kinds.index(each.kind), each.text, answers.index(each.answer)) for scene, each in every]
+            splits[split] = _Asked(regions, told, lexicon, len(answers))
         # of one scene of a kind there is no other
         others: dict[str, Split] = {"shuffled": _OtherScenes(splits["test"], len(self.kinds))} if self.test_scenes >= 2 * len(self.kinds) else {}
         notes = [f"in training {self.prior:.0%} of the answers are those that their question favors"] if self.prior else []
@@ -102,10 +110,10 @@ class SceneQuestions(ComposedScenes):
         asked, other = rng.choice(len(names), size=2, replace=False).tolist()
         relation = int(rng.choice(_ASKED_RELATIONS))
         text = _text(kind, names[asked], names[other], relation)
-        possible = {"exists": (_YES, _NO), "larger": (_YES, _NO), "count": _COUNTS, "what": tuple(name for name in names if name != names[asked])}[kind]
+        possible = _possible(kind, names[asked], names)
         answer = possible[int(rng.integers(len(possible)))]
         if split == "train" and rng.random() < self.prior:
-            answer = possible[seed_of("favorite", self.seed, text) % len(possible)]
+            answer = self._favorite(text, possible)
         labels, fits = _scene(kind, answer, asked, other, relation, names)
         free = [label for label in range(len(names)) if label not in (asked, other, *labels)]
         # as many other things whatever the answer is, but for a scene of nothing
@@ -113,6 +121,34 @@ class SceneQuestions(ComposedScenes):
         extra = more[kind][0] + int(rng.integers(more[kind][1]))
         labels = [*labels, *rng.choice(free, size=extra, replace=False).tolist()]
         return Asked(kind, text, answer, Plan(tuple(_pick(rng, things, labels)), fits))
+
+    def _favorite(self, text: str, possible: Sequence[str]) -> str:
+        return possible[seed_of("favorite", self.seed, text) % len(possible)]
+
+    def _again(self, drawn: Sequence["Asked"], regions: Regions, things: Things) -> list[tuple[int, "Asked"]]:
+        """Each scene with what it was made for, and with further questions."""
+        assert regions.places is not None, "kept where scenes are asked again"
+        names, kinds, every = things.classes, [kind for kind in AGAIN if kind in self.kinds], list[tuple[int, Asked]]()
+        for scene, first in enumerate(drawn):
+            every.append((scene, first))
+            labels = [things.known[place].label for place in first.plan.things]
+            for turn in range(1, self.questions):
+                rng = np.random.default_rng(seed_of("asked again", self.seed, scene, turn))
+                # of a scene that leaves a kind open another is asked, and if all are open the first again
+                order = [kinds[(scene + turn + step) % len(kinds)] for step in range(len(kinds))]
+                boxes = regions.places[scene][: len(labels)]
+                found = next(((kind, can) for kind in order if (can := asked_again(rng, kind, labels, boxes, names, _text))), None)
+                every.append((scene, first if found is None else self._chosen(rng, *found, first.plan, names)))
+        return every
+
+    def _chosen(self, rng: np.random.Generator, kind: str, candidates: Candidates, plan: Plan, names: Sequence[str]) -> "Asked":
+        if rng.random() < self.prior:
+            every = [pair for own in candidates.values() for pair in own]
+            favored = [(text, answer) for text, answer in every if answer == self._favorite(text, _possible(kind, text.split()[-2], names))]
+            candidates = {"any": favored} if favored else candidates
+        own = list(candidates.values())[int(rng.integers(len(candidates)))]
+        text, answer = own[int(rng.integers(len(own)))]
+        return Asked(kind, text, answer, plan)
 
 
 @dataclass(frozen=True)
@@ -123,6 +159,13 @@ class Asked:
     text: str
     answer: str
     plan: Plan = field(compare=False)
+
+
+def _possible(kind: str, name: str, names: Sequence[str]) -> Sequence[str]:
+    """Answers of a question about a class."""
+    if kind == "what":
+        return tuple(each for each in names if each != name)
+    return _COUNTS if kind == "count" else (_YES, _NO)
 
 
 def _text(kind: str, name: str, other: str, relation: int) -> str:
@@ -181,16 +224,17 @@ class _Asked:
 
     augments = False
 
-    def __init__(self, regions: Regions, asked: Sequence[tuple[int, str, int]], lexicon: Lexicon, answers: int) -> None:
+    def __init__(self, regions: Regions, asked: Sequence[tuple[int, int, str, int]], lexicon: Lexicon, answers: int) -> None:
         self._regions = regions
-        self._questions = [lexicon.encoded(tokens_of(text), _LENGTH).clamp_min(0) for _, text, _ in asked]
-        self._targets = [torch.cat([torch.tensor([float(kind)]), torch.eye(answers)[answer]]) for kind, _, answer in asked]
+        self._questions = [lexicon.encoded(tokens_of(text), _LENGTH).clamp_min(0) for _, _, text, _ in asked]
+        self._targets = [torch.cat([torch.tensor([float(kind)]), torch.eye(answers)[answer]]) for _, kind, _, answer in asked]
+        self._scenes = [scene for scene, _, _, _ in asked]
 
     def __len__(self) -> int:
         return len(self._targets)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Tensor]:
-        return self._regions.inputs(index) | {"question": self._questions[index]}, self._targets[index]
+        return self._regions.inputs(self._scenes[index]) | {"question": self._questions[index]}, self._targets[index]
 
 
 class _OtherScenes:

@@ -2,19 +2,25 @@
 
 from ._bundle import RegionBundle
 from ._questions import Question, read_answers, read_pairs, read_questions
+from ._sentence_bundle import SentenceBundle
 from ._shards import write_regions
 from ._tsv import Regions, RegionTsv
 from .lxmert import LxmertPairs, LxmertQuestions
+from .pretraining import LxmertSentences
 from .scenes import RegionScenes
+from .sentences import RegionSentences
 
 __all__ = [
     "LxmertPairs",
     "LxmertQuestions",
+    "LxmertSentences",
     "Question",
     "RegionBundle",
     "RegionScenes",
+    "RegionSentences",
     "RegionTsv",
     "Regions",
+    "SentenceBundle",
     "read_answers",
     "read_pairs",
     "read_questions",

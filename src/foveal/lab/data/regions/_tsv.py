@@ -22,7 +22,7 @@ from .._cache import cached
 __all__ = ["FIELDS", "RegionTsv", "Regions"]
 
 FIELDS = ("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf", "num_boxes", "boxes", "features")
-"""Columns of a line, which has no head. Objects and attributes that the detector named are not read."""
+"""Columns of a line, which has no head."""
 _OFF = 1e-5
 """By how much of the image a box may lie outside of it."""
 _VERSION = 1
@@ -82,6 +82,24 @@ class RegionTsv:
             raise InputError(f"{where}: expected boxes as left, top, right, bottom in pixels within {width}×{height}, got {low} to {high}")
         return Regions(torch.from_numpy(np.array(features)), torch.from_numpy(boxes))
 
+    def called(self, name: str) -> dict[str, Tensor]:
+        """What the detector calls the regions of an image: ``objects``, ``attributes``, and how sure it is, ``objects_conf``, ``attributes_conf``; ``(M,)``.
+
+        Raises:
+            ValueError: they are no base64 of as many numbers as there are regions.
+        """
+        where = f"{self.path}, image {name}"
+        with self.path.open("rb") as file:
+            file.seek(self.places[name])
+            fields = _fields(file.readline(), where)
+        found = {}
+        for key, kind in (("objects_id", "<i8"), ("objects_conf", "<f4"), ("attrs_id", "<i8"), ("attrs_conf", "<f4")):
+            values = _decoded(fields[key], where, key, kind)
+            if len(values) != int(fields["num_boxes"]):
+                raise InputError(f"{where}: num_boxes is {int(fields['num_boxes'])}, and {key} holds {len(values)} numbers; take the file from a copy")
+            found[key.removesuffix("_id").replace("attrs", "attributes")] = torch.from_numpy(values)
+        return found
+
 
 def _index(path: Path) -> dict[str, NDArray[Any]]:
     """Where the line of each image begins, and the sizes, all lines checked."""
@@ -137,11 +155,12 @@ def _values(text: bytes, where: str, key: str) -> int:
     return size
 
 
-def _decoded(text: bytes, where: str, key: str) -> Any:
+def _decoded(text: bytes, where: str, key: str, kind: str = "<f4") -> Any:
+    stored = np.dtype(kind)
     try:
-        return np.frombuffer(base64.b64decode(text, validate=True), np.dtype("<f4")).astype(np.float32)
+        return np.frombuffer(base64.b64decode(text, validate=True), stored).astype(stored.newbyteorder("="))
     except (binascii.Error, ValueError) as error:
-        raise InputError(f"{where}: {key} are no base64 of single-precision numbers: {error}") from None
+        raise InputError(f"{where}: {key} are no base64 of numbers of {stored.itemsize} bytes: {error}") from None
 
 
 def _short(text: bytes) -> str:

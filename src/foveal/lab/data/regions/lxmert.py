@@ -18,7 +18,7 @@ from ._questions import Question, read_answers, read_pairs, read_questions
 from ._shards import open_regions
 from .scenes import RegionScenes
 
-__all__ = ["LxmertPairs", "LxmertQuestions"]
+__all__ = ["LxmertPairs", "LxmertQuestions", "tokenizer_of"]
 
 _BASE = "unc-nlp/lxmert-base-uncased"
 
@@ -98,7 +98,7 @@ def _load(data: LxmertQuestions | LxmertPairs, answers: list[str], read: Callabl
             raise InputError(f"no file of questions is given as {name}; give at least one")
     if both := sorted({one.name for one in asked["train"]} & {one.name for one in asked["test"]}):
         raise InputError(f"{len(both)} questions to judge on are among those to train on, such as {both[0]}; give files that share none")
-    tokenizer = _tokenizer(data.base)
+    tokenizer = tokenizer_of(data.base)
     stores = [open_regions(data.root / path) for path in data.regions]
     dims = {store.region_dim for store in stores}
     if len(dims) != 1:
@@ -159,7 +159,12 @@ class _Asked:
         return inputs, scores
 
 
-def _tokenizer(base: str) -> Any:
+def tokenizer_of(base: str) -> Any:
+    """Of a folder, or a name on the Hugging Face hub.
+
+    Raises:
+        ValueError: there is none.
+    """
     try:
         from transformers import AutoTokenizer
     except ImportError as error:

@@ -6,6 +6,7 @@ taken from a header, and the frame that is read is the one that was asked for, a
 
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from ...._errors import InputError, missing_extra
 from .._image import EXTENSIONS, open_rgb
 from .._walk import Passed, is_hidden
 
-__all__ = ["VIDEO_EXTENSIONS", "VideoClip", "is_frame_folder", "open_clip"]
+__all__ = ["VIDEO_EXTENSIONS", "VideoClip", "is_frame_folder", "is_video", "open_clip", "unreadable"]
 
 Picture = NDArray[np.uint8]
 
@@ -72,6 +73,26 @@ def open_clip(path: Path) -> Iterator[VideoClip]:
         with _named(path, av):
             file = _VideoFile(path, container, av)
         yield file
+
+
+def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
+    """Those that cannot be read, and why; each is opened."""
+
+    def problem(path: Path) -> str:
+        try:
+            with open_clip(path) as clip:
+                clip.check()
+        except InputError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor() as pool:
+        return {path: found for path, found in zip(paths, pool.map(problem, paths), strict=True) if found}
+
+
+def is_video(path: Path) -> bool:
+    """Whether this would be read as a video: a folder, or a file whose name ends as videos do."""
+    return path.is_dir() or path.suffix.lower() in VIDEO_EXTENSIONS
 
 
 def is_frame_folder(path: Path) -> bool:

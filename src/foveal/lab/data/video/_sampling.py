@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["crop_thirds", "crop_window", "frame_places", "random_window", "resize_short"]
+from ._reader import VideoClip
+
+__all__ = ["crop_thirds", "crop_window", "frame_places", "random_window", "resize_short", "whole_clip"]
 
 
 def frame_places(count: int, length: float, num_frames: int, share: float) -> NDArray[np.float64]:
@@ -38,6 +40,13 @@ def resize_short(frames: Tensor, side: int) -> Tensor:
         return frames
     size = (side * height // width, side) if width < height else (side, side * width // height)
     return F.interpolate(frames, size=size, mode="bilinear", align_corners=False)
+
+
+def whole_clip(clip: VideoClip, num_frames: int, side: int) -> Tensor:
+    """Frames from the first of a video to the last, evenly apart, the square in their middle: ``(T, C, side, side)`` from 0 to 255."""
+    pictures = clip.read(clip.numbers_at(frame_places(clip.count, clip.count, num_frames, 0.0)))
+    frames = torch.stack([torch.from_numpy(picture) for picture in pictures]).permute(0, 3, 1, 2).to(torch.float32)
+    return crop_thirds(resize_short(frames, side), side, 1)
 
 
 def crop_window(frames: Tensor, side: int, top: int, left: int) -> Tensor:

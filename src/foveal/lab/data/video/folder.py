@@ -15,7 +15,6 @@ Sampling and crops are those of TimeSformer's official code, see ``_sampling.py`
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -29,7 +28,7 @@ from .._foreign import few, lines_of, read_text, real_place
 from .._splits import SPLITS, class_files, split_of, splits_in
 from .._walk import Found, Passed, check_kept, folders_in, joined, keep_apart
 from ._bundle import TARGETS, VideoBundle, no_single_image
-from ._reader import VIDEO_EXTENSIONS, is_frame_folder, open_clip
+from ._reader import VIDEO_EXTENSIONS, VideoClip, is_frame_folder, open_clip, unreadable
 from ._sampling import crop_thirds, frame_places, random_window, resize_short
 from ._stand_in import stand_in_folder
 
@@ -117,6 +116,7 @@ class VideoFolder(Data):
             prepare=no_single_image,
             notes=notes,
             num_frames=self.num_frames,
+            prepare_clip=_Videos(self, [], "val").prepared,
         )
 
     def smoke_data(self) -> "VideoFolder":
@@ -136,8 +136,7 @@ class VideoFolder(Data):
         return found
 
     def _readable(self, split: str, videos: Videos, notes: list[str]) -> Videos:
-        with ThreadPoolExecutor() as pool:
-            problems = {path: problem for (path, _), problem in zip(videos, pool.map(_problem, [path for path, _ in videos]), strict=True) if problem}
+        problems = unreadable([path for path, _ in videos])
         kept = [(path, label) for path, label in videos if path not in problems]
         if problems:
             notes.append(f"{len(problems)} of {len(videos)} videos of {split} were left out: {few(list(problems.values()))}")
@@ -159,17 +158,21 @@ class _Videos:
         return len(self.videos)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        s, (path, label) = self._settings, self.videos[index]
-        share = float(torch.rand(())) if self.augments else 0.5
+        path, label = self.videos[index]
         with open_clip(path) as clip:
-            rate = clip.rate if clip.rate is not None and s.target_fps is not None else None
-            length = s.stride * s.num_frames * (1.0 if rate is None or s.target_fps is None else rate / s.target_fps)
-            numbers = clip.numbers_at(frame_places(clip.count, length, s.num_frames, share))
-            pictures = clip.read(numbers)
+            return self.prepared(clip), label
+
+    def prepared(self, clip: VideoClip) -> Tensor:
+        """``(C, T, H, W)``, or in several views with an axis for these in front."""
+        s = self._settings
+        share = float(torch.rand(())) if self.augments else 0.5
+        rate = clip.rate if clip.rate is not None and s.target_fps is not None else None
+        length = s.stride * s.num_frames * (1.0 if rate is None or s.target_fps is None else rate / s.target_fps)
+        pictures = clip.read(clip.numbers_at(frame_places(clip.count, length, s.num_frames, share)))
         frames = torch.stack([torch.from_numpy(picture) for picture in pictures]).permute(0, 3, 1, 2).to(torch.float32)
         views = [((view / 255 - s.mean) / s.std).transpose(0, 1) for view in self._views(frames)]
         # contiguous, and no part of a larger picture, when it goes to another process
-        return (views[0].contiguous() if len(views) == 1 else torch.stack(views)), label
+        return views[0].contiguous() if len(views) == 1 else torch.stack(views)
 
     def _views(self, frames: Tensor) -> Iterator[Tensor]:
         s = self._settings
@@ -279,13 +282,3 @@ def _classes(folder: Path, passed: Passed) -> dict[str, Found]:
         endings = ", ".join(sorted(VIDEO_EXTENSIONS))
         raise InputError(f"{folder}: no videos for {few(empty)}; expected files ending in {endings}, or folders of pictures; or remove the empty folders")
     return out
-
-
-def _problem(path: Path) -> str:
-    """Why it cannot be read."""
-    try:
-        with open_clip(path) as clip:
-            clip.check()
-    except InputError as error:
-        return str(error)
-    return ""

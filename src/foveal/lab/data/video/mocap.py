@@ -21,6 +21,8 @@ from .._fetch import packaged
 from ._bundle import TARGETS, VideoBundle, no_single_image
 from ._figure import View, renderer
 from ._motions import Motion, read_motion
+from ._reader import VideoClip
+from ._sampling import whole_clip
 
 __all__ = ["ACTIONS", "MocapClips"]
 
@@ -90,9 +92,14 @@ class MocapClips(Data):
             prepare=no_single_image,
             notes=["one recording of each action: the test has other views and moments, not other persons"],
             num_frames=self.num_frames,
+            prepare_clip=self.prepare_clip,
             probes={"frames_shuffled": _Clips(splits["test"].frames, splits["test"].labels, shuffled=True)},
             aspects={"action": [label // 2 for label in range(2 * len(ACTIONS))], "direction": [label % 2 for label in range(2 * len(ACTIONS))]},
         )
+
+    def prepare_clip(self, clip: VideoClip) -> Tensor:
+        """A video of others as these are, ``(C, T, H, W)``: frames from its first to its last."""
+        return _standardized(whole_clip(clip, self.num_frames, self.side).transpose(0, 1))
 
     def _drawn(self, split: str, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         def make() -> dict[str, NDArray[Any]]:
@@ -173,5 +180,9 @@ class _Clips:
         frames = self.frames[index]
         if self._shuffled:
             frames = frames[np.random.default_rng(seed_of("shuffled", index)).permutation(len(frames))]
-        # backgrounds are white, and figures small
-        return (torch.from_numpy(frames).permute(3, 0, 1, 2).to(torch.float32) / 255 - 0.95) / 0.2, int(self.labels[index])
+        return _standardized(torch.from_numpy(frames).permute(3, 0, 1, 2).to(torch.float32)), int(self.labels[index])
+
+
+def _standardized(clip: Tensor) -> Tensor:
+    # backgrounds are white, and figures small
+    return (clip / 255 - 0.95) / 0.2

@@ -18,6 +18,8 @@ from .._bundle import Data, register_data, seed_of, standardize
 from ..cluttered import _resize
 from ..digits import Images, load_digits, split_by_class
 from ._bundle import TARGETS, VideoBundle, no_single_image
+from ._reader import VideoClip
+from ._sampling import whole_clip
 
 __all__ = ["DIRECTIONS", "MovingDigits"]
 
@@ -95,7 +97,12 @@ class MovingDigits(Data):
             in_chans=1,
             prepare=no_single_image,
             num_frames=self.num_frames,
+            prepare_clip=self.prepare_clip,
         )
+
+    def prepare_clip(self, clip: VideoClip) -> Tensor:
+        """A video of others as these are, ``(1, T, H, W)``: its brightness, in frames from its first to its last."""
+        return standardize(whole_clip(clip, self.num_frames, self.side).mean(1)).unsqueeze(0)
 
 
 class Clips:

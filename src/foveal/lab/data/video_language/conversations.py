@@ -12,9 +12,10 @@ from torch import Tensor
 from ...._errors import InputError, missing_extra
 from ...._ranges import Range
 from .._bundle import Data, DataBundle, register_data
+from .._foreign import few
 from ..digits import load_digits
 from ..video._bundle import no_single_image
-from ..video._reader import open_clip
+from ..video._reader import open_clip, unreadable
 from ._conversations import Conversation, read_conversations
 from ._prompts import Prompts
 from ._tiny_processor import tiny_processor
@@ -52,8 +53,8 @@ class VideoConversations(Data):
     """Conversations about videos in the JSON of DnA's video language model (``viscop``), as VideoLLaMA 3 reads them.
 
     Raises:
-        ValueError: see ``read_conversations``; no processor at ``base``; while reading a video that cannot be read, or that
-            has more visual tokens or words than allowed.
+        ValueError: see ``read_conversations``; no processor at ``base``; videos without frames, or that cannot be read; in training a video that has more
+            visual tokens or words than allowed.
     """
 
     targets: ClassVar[str] = TARGETS
@@ -83,6 +84,8 @@ class VideoConversations(Data):
     """Words for probes behind each video; as many as the model has, 0 for none."""
     probe_word: str = "<probe>"
     """The word that stands for a probe."""
+    check: bool = True
+    """Open every video once at the start. Without it one that cannot be read stops the run when it is its turn."""
 
     def load(self) -> ConversationBundle:
         try:
@@ -96,6 +99,9 @@ class VideoConversations(Data):
             raise InputError(f"no processor of VideoLLaMA 3 could be read at {self.base}: {_first_line(error)}; give its folder as --data.base") from None
         if not hasattr(processor, "video_processor") or not hasattr(processor, "video_token_id"):
             raise InputError(f"{self.base} holds a {type(processor).__name__}, which reads no videos; expected that of VideoLLaMA 3")
+        videos = list(dict.fromkeys(one.video for found in read.values() for one in found))
+        if self.check and (problems := unreadable(videos)):
+            raise InputError(f"{len(problems)} of {len(videos)} videos cannot be read: {few(list(problems.values()))}; take their conversations out")
         train, test = (self._split(processor, found) for found in read.values())
         return _bundle(processor, self.probe_word, processor.video_processor.patch_size, train=train, val=test, test=test)
 

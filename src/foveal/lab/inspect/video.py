@@ -1,0 +1,125 @@
+"""A network on videos and one clip, drawn: where each layer looks in each frame, and which frames it reads together."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ..._errors import InputError
+from ...analysis.pictures import is_signed, overlaid, to_pixels, write_sheet
+from ...convert import Where
+from ..data.video import open_clip
+from .clip_maps import ClipMaps, maps_over_clip
+from .conversion import convert_named_
+from .loaded import Inspection, LoadedModel
+
+__all__ = ["inspect_video", "open_video", "sample_of_test"]
+
+
+def open_video(loaded: LoadedModel, path: Path) -> Tensor:
+    """A video file, or a folder with its frames, as the model takes it, ``(C, T, H, W)``.
+
+    Raises:
+        ValueError: the model takes no videos; nothing is there, or it cannot be read.
+    """
+    if loaded.prepare_clip is None:
+        raise InputError(f"{loaded.name} takes images, and {path} is a video; give an image file")
+    with open_clip(path) as clip:
+        return loaded.prepare_clip(clip)
+
+
+def sample_of_test(loaded: LoadedModel, word: str) -> tuple[Tensor, str]:
+    """A clip of a run's own test, ``(C, T, H, W)``, and its true class; of several views that in the middle.
+
+    Args:
+        loaded: a run on videos.
+        word: ``test:NUMBER``.
+
+    Raises:
+        ValueError: no run on videos; no such clip.
+    """
+    number = word.removeprefix("test:")
+    if loaded.bundle is None or loaded.prepare_clip is None:
+        raise InputError(f"{word} is a clip out of the test of a run on videos, which {loaded.name} is not; give a file")
+    test = loaded.bundle.test
+    if not number.isdecimal() or int(number) >= len(test):
+        raise InputError(f"expected test:NUMBER with a number from 0 to {len(test) - 1}, got {word}")
+    clip, label = test[int(number)]
+    return clip if clip.ndim == 4 else clip[len(clip) // 2], str(loaded.bundle.classes[int(label)])
+
+
+def inspect_video(
+    loaded: LoadedModel, clip: Tensor, folder: Path, *, attention: str | None = None, where: Where = "*", title: str | None = None, truth: str | None = None
+) -> Inspection:
+    """Draw the maps of all layers over the frames of a clip: ``maps.png`` and ``maps.html``.
+
+    A row holds the frames in their order, under one scale of brightness. Of attention in space it shows where in each frame the head's token looks, a mean over
+    heads; of attention over time what the frames of a patch, all together, read of the one that is drawn, and beside it who reads whom, by head, queries down
+    and keys to the right.
+
+    Args:
+        loaded: a model on videos.
+        clip: its input, ``(C, T, H, W)``.
+        folder: where the files go; it is made.
+        attention: convert the model to this one first, as :func:`convert_named_` takes it.
+        where: what is converted, or if nothing is, what is looked at.
+        title: of the page; the model's name if None.
+        truth: the true class, to be said.
+
+    Raises:
+        ValueError: no attention lies over the frames of a clip.
+    """
+    model, notes = loaded.model.eval(), list(loaded.notes)
+    if attention is not None:
+        report = convert_named_(model, attention, where)
+        outputs = sorted({swap.output for swap in report.swaps})
+        notes.append(f"{len(report.swaps)} attentions converted to {attention}, untrained: the output is {' or '.join(outputs)}")
+    maps = maps_over_clip(model, loaded.to_input(clip), clip.shape, "*" if attention is not None else where)
+    notes += [f"not drawn: {name}: {reason}" for name, reason in (maps.refused | maps.missing).items()]
+    said = [loaded.name + ("" if loaded.trained else ", weights drawn at random: nothing was learned"), *_prediction(loaded, clip)]
+    if truth is not None:
+        said.append(f"the true class is {truth}")
+    said.append(f"{clip.shape[1]} frames; in space where {maps.looks} looks" if maps.looks else f"{clip.shape[1]} frames")
+    lines = [*said, *notes]
+    files = write_sheet(_rows(clip, maps), folder, name="maps", title=title or loaded.name, about="; ".join(lines))
+    return Inspection(lines, files)
+
+
+def _rows(clip: Tensor, maps: ClipMaps) -> list[tuple[str, list[tuple[Any, str]]]]:
+    pixels = to_pixels(rearrange(clip, "c t h w -> c h (t w)"))
+    frames = clip.shape[1]
+    rows: list[tuple[str, list[tuple[Any, str]]]] = [("clip", [(cell, f"frame {n}") for n, cell in enumerate(_split(pixels, frames))])]
+    for layer, named in maps.layers.items():
+        for name, value in named.items():
+            mean, signed = value.mean(0), is_signed(name, named)
+            # each step in time is drawn on the frame in its middle, where a patch is of several
+            steps = len(mean)
+            shown = np.concatenate([_split(pixels, frames)[(2 * step + 1) * frames // (2 * steps)] for step in range(steps)], axis=1)
+            drawn = overlaid(shown, rearrange(mean, "t h w -> h (t w)"), signed=signed)
+            row = [(cell, "") for cell in _split(drawn, steps)]
+            for head, square in enumerate(maps.times.get(layer, {}).get(name, ())):
+                black = np.zeros((*square.shape, 3), np.uint8)
+                row.append((overlaid(black, square, signed=signed), f"over time, head {head}"))
+            rows.append((f"{layer}: {name}", row))
+    return rows
+
+
+def _split(strip: Any, parts: int) -> list[Any]:
+    """Pictures side by side, one by one."""
+    edges = [round(part * strip.shape[1] / parts) for part in range(parts + 1)]
+    return [strip[:, left:right] for left, right in pairwise(edges)]
+
+
+@torch.no_grad()
+def _prediction(loaded: LoadedModel, clip: Tensor) -> list[str]:
+    output = loaded.model(loaded.to_input(clip))
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not loaded.trained or logits is None or logits.ndim != 2 or not loaded.labels:
+        return []
+    chance = logits.softmax(-1)[0]
+    best = int(chance.argmax())
+    return [f"predicted {loaded.labels.get(best, f'class {best}')} with probability {chance[best]:.0%}"]
