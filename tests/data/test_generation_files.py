@@ -183,16 +183,74 @@ def test_a_folder_by_class_and_without(tmp_path) -> None:
 
 def test_folders_that_cannot_be_used_are_named(tmp_path) -> None:
     picture(tmp_path / "flat" / "one.png", 1)
-    with pytest.raises(InputError, match="flat has no class folders"):
-        FolderImages(root=tmp_path / "flat").load()
+    for name in ("flat", ""):
+        with pytest.raises(InputError, match=r"has no two class folders.*--data\.classes False"):
+            FolderImages(root=tmp_path / name).load()
     with pytest.raises(InputError, match="1 images; at least 2"):
         FolderImages(root=tmp_path / "flat", classes=False).load()
     with pytest.raises(InputError, match="does not exist"):
         FolderImages(root=tmp_path / "nowhere").load()
     for number in range(3):
         picture(tmp_path / "pixels" / f"{number}.png", 1, size=(1, 9))
-    with pytest.raises(InputError, match=r"no image of .* can be used"):
+    with pytest.raises(InputError, match=r"most of it would be left out, 3 of 3 images are of a single pixel .*0\.png"):
         FolderImages(root=tmp_path / "pixels", classes=False).load()
     unchecked = FolderImages(root=tmp_path / "pixels", classes=False, check=False).load()
     with pytest.raises(InputError, match=r"png: it is 1×9 pixels"):
         unchecked.train[0]
+
+
+def test_most_of_a_folder_is_not_left_out_in_silence(tmp_path) -> None:
+    """Images of another kind, broken ones, and those of a single pixel: of all, or of one class."""
+    for kind, harm, says in (
+        ("heic", lambda path: path.with_suffix(".heic").write_bytes(b"x"), "most of it would be left out, 6 of 8.*convert HEIC"),
+        ("broken", lambda path: path.write_bytes(b"x"), "most of it would be left out, 6 of 8 cannot be read"),
+        ("pixel", lambda path: picture(path, 1, size=(1, 1)), "most of it would be left out, 6 of 8 images are of a single pixel"),
+    ):
+        root = tmp_path / kind
+        for number in range(2):
+            picture(root / f"good{number}.png", number)
+        for number in range(6):
+            harm(root / f"bad{number}.png")
+        with pytest.raises(InputError, match=says):
+            FolderImages(root=root, classes=False).load()
+    for number in range(4):
+        picture(tmp_path / "classes" / "a" / f"{number}.png", number)
+        picture(tmp_path / "classes" / "b" / f"{number}.png", number, size=(1, 1) if number else (9, 9))
+    with pytest.raises(InputError, match=r"most of class 'b' would be left out, 3 of 4 images are of a single pixel .*b/1\.png"):
+        FolderImages(root=tmp_path / "classes").load()
+
+
+def test_images_of_a_single_pixel_in_tiny_imagenet_are_left_out_before_training(tmp_path) -> None:
+    picture(tiny(tmp_path) / "train" / "n01" / "images" / "n01_0.JPEG", 1, size=(64, 1))
+    bundle = TinyImageNet(root=tmp_path).load()
+    assert len(bundle.train) == 5
+    assert "1 images of a single pixel" in bundle.notes[0]
+    for number in range(1, 3):
+        picture(tmp_path / "train" / "n01" / "images" / f"n01_{number}.JPEG", 1, size=(1, 64))
+    with pytest.raises(InputError, match="most of class 'n01' would be left out, 3 of 4"):
+        TinyImageNet(root=tmp_path).load()
+
+
+def test_a_folder_of_any_sizes_and_kinds_of_images_gives_images_of_one_size(tmp_path) -> None:
+    sizes = [(2, 2), (3, 700), (700, 3), (33, 31), (640, 480)]
+    for place, size in enumerate(sizes):
+        picture(tmp_path / "a" / f"{place}.png", 255, size=size)
+        picture(tmp_path / "b" / f"{place}.png", 0, size=size[::-1])
+    for mode, name, value in (
+        ("L", "gray.png", 7),
+        ("RGBA", "clear.png", (1, 2, 3, 0)),
+        ("P", "palette.gif", 3),
+        ("I;16", "deep.png", 60_000),
+        ("1", "two.bmp", 1),
+    ):
+        for kind in "ab":
+            Image.new(mode, (20, 30), value).save(tmp_path / kind / name)
+    bundle = FolderImages(root=tmp_path, img_size=16, flip=False).load()
+    assert len(bundle.train) + len(bundle.val) == 20
+    for split in (bundle.train, bundle.val):
+        for place, name in enumerate(split.names):
+            image, label = split[place]
+            assert (image.shape, image.dtype) == ((3, 16, 16), torch.float32)
+            assert bool((image.abs() <= 1).all())
+            if name.split("/")[1][0].isdigit():
+                assert image[:, 8, 8].tolist() == ([1.0, -1.0, -1.0] if label == 0 else [-1.0, -1.0, 1.0]), name

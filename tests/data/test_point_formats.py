@@ -55,6 +55,16 @@ def test_meshes_without_area_are_refused_by_name(faces, tmp_path) -> None:
         sample_surface(line, np.array(faces, np.int64).reshape(-1, 3), 4, np.random.default_rng(0), path=tmp_path / "line.off")
 
 
+@pytest.mark.filterwarnings("error")
+def test_meshes_whose_areas_are_no_numbers_are_refused_by_name(tmp_path) -> None:
+    corners = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    triangle = np.array([[0, 1, 2]])
+    for far in (1e160, 1e308):
+        with pytest.raises(InputError, match=r"far\.off reaches so far .* scale it down"):
+            sample_surface(far * corners, triangle, 4, np.random.default_rng(0), path=tmp_path / "far.off")
+    assert sample_surface(1e60 * corners, triangle, 4, np.random.default_rng(0), path=tmp_path / "far.off").shape == (4, 6)
+
+
 def test_text_with_a_point_a_line(tmp_path) -> None:
     path = tmp_path / "chair_0001.txt"
     path.write_text("0.5,1,2,0,0,1\n3,4,5,1,0,0\n")
@@ -89,6 +99,12 @@ def test_hdf5_of_modelnet(tmp_path) -> None:
         ({"data": data, "label": label}, True, "has no normal"),
         ({"data": data[:2], "label": label}, False, "3 labels"),
         ({"data": bad, "label": label}, False, "not finite"),
+        ({"data": np.where(np.arange(8)[:, None] == 3, 1e39, data.astype("f8")), "label": label}, False, "not finite"),
+        ({"data": np.where(np.arange(8)[:, None] == 3, 1e19, data), "label": label}, False, "farther than 1e\\+18"),
+        ({"data": np.where(np.arange(3)[:, None, None] == 2, 1, data), "label": label}, False, "all points of cloud 2 in one place"),
+        ({"data": data.astype("S4"), "label": label}, False, "data of .S4, expected numbers"),
+        ({"data": data, "label": label + 0.5}, False, "numbers in label that are not whole"),
+        ({"data": data, "label": label * np.nan}, False, "numbers in label that are not whole"),
     ]:
         write(**parts)
         with pytest.raises(InputError, match=rf"train0\.h5.*{says}"):

@@ -23,7 +23,7 @@ def test_no_unit_of_the_judge_sees_both_squares_but_by_the_mixer() -> None:
     x = torch.randn(2, 3, 8, 12, dtype=torch.float64)
     # between the squares every strip is dark
     x[..., 3:9] = -0.8
-    for attention in ("none", "pointwise", "external-slot", "external", "sagan", "denoising"):
+    for attention in ("none", "pointwise", "external-slot", "external", "external-wide", "sagan", "denoising"):
         torch.manual_seed(0)
         model = Judge(attention).double().eval()
         if model.mixer.sigma is not None:

@@ -1,4 +1,4 @@
-from .__main__ import HEAD, PROOFS, main, page
+from .__main__ import ARMS, HEAD, PROOFS, chosen, main, page, section
 from .proof import Row, line
 
 
@@ -26,3 +26,27 @@ def test_a_gate_that_one_seed_must_meet_is_shown_and_missed_where_none_does() ->
 def test_unknown_names_train_nothing(capsys) -> None:
     assert main(["halo_reach", "halo_rech"]) == 2
     assert "halo_rech; known: halo_reach, global_cue" in capsys.readouterr().err
+
+
+def test_arms_that_were_not_made_anew_keep_their_rows_and_what_they_were_made_by() -> None:
+    proof, name = PROOFS["solid_pairs"], "solid_pairs"
+    none, pointwise, slot, external, softmax, denoising, *_ = (arm.mechanism for arm in ARMS[name])
+    first = section(name, proof, [Row(one, (0.5,), (0.4, 0.6), "old") for one in (none, external)], 60, name)
+    both = section(name, proof, [Row(one, (0.9,), (0.4, 1.0), "new") for one in (denoising, external)], 60, f"{name}/denoising", first)
+    rows = [text.split(" | ")[0].removeprefix("| ") for text in both.splitlines() if text.startswith("| ")]
+    assert rows == ["mechanism", none, external, denoising], "in the order of the arms, and none that was never made"
+    assert [text.endswith("| new |") for text in both.splitlines() if text.startswith("| ")] == [False, False, True, True]
+    made = [text.split("`")[1] for text in both.split("\n\n") if text.startswith("`python")]
+    assert made == ["python -m tests.proofs --write solid_pairs", "python -m tests.proofs --write solid_pairs/denoising"]
+    assert both.count(proof.notes.strip()) == 1
+    again = section(name, proof, [Row(denoising, (0.8,), (0.4, 1.0), "newer")], 60, f"{name}/denoising", both)
+    assert again.count("solid_pairs/denoising") == 1
+    assert len(chosen("solid_pairs/external")) == 3
+    assert (pointwise, slot, softmax) == ("pointwise", "external, slot softmax", "softmax")
+
+
+def test_unknown_arms_train_nothing(capsys) -> None:
+    assert main(["solid_pairs/denoisy"]) == 2
+    assert "no arm of solid_pairs/denoisy; known: none; pointwise" in capsys.readouterr().err
+    assert main(["caam/none"]) == 2
+    assert "the proof is made whole" in capsys.readouterr().err

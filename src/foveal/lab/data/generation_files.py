@@ -16,7 +16,7 @@ from ._bundle import Data, DataBundle, register_data, seed_of
 from ._cifar import Planes, read_cifar10
 from ._foreign import few, lines_of, read_text
 from ._image import EXTENSIONS, PictureError, open_rgb
-from ._walk import Passed, files_below
+from ._walk import Passed, check_kept, files_below, is_hidden
 from .folder import ImageFolder, unreadable
 from .generation import DigitImages, ImageBundle, _prepare, _signed
 
@@ -97,9 +97,9 @@ class FolderImages(Data):
         root = Path(self.root)
         if not root.is_dir():
             raise InputError(f"{root} {'is a file' if root.exists() else 'does not exist'}; expected a folder of images")
-        found, names, notes = self._by_class() if self.classes else self._without_classes(root)
+        found, names, notes = self._by_class(root) if self.classes else self._without_classes(root)
         if self.check:
-            self._leave_out_(found, notes)
+            self._leave_out_(found, names, notes)
         if "test" not in found:
             notes.append("there is no test split: the final numbers are those of val")
         splits = {name: _Files(files, self.img_size, flip=self.flip and name == "train") for name, files in found.items()}
@@ -113,7 +113,12 @@ class FolderImages(Data):
         """A few handwritten digits."""
         return DigitImages().smoke_data()
 
-    def _by_class(self) -> tuple[dict[str, list[tuple[Path, int]]], list[str], list[str]]:
+    def _by_class(self, root: Path) -> tuple[dict[str, list[tuple[Path, int]]], list[str], list[str]]:
+        if sum(entry.is_dir() and not is_hidden(entry.name) for entry in root.iterdir()) < 2:
+            raise InputError(
+                f"{root} has no two class folders; expected {root}/CLASS/*.jpg, or give --data.classes False to draw without classes "
+                "what lies there in any folder"
+            )
         found, notes = ImageFolder(root=self.root, val_fraction=self.val_fraction, check=self.check, seed=self.seed)._find()
         names = sorted(found["train"])
         for split, members in found.items():
@@ -125,6 +130,7 @@ class FolderImages(Data):
     def _without_classes(self, root: Path) -> tuple[dict[str, list[tuple[Path, int]]], list[str], list[str]]:
         passed = Passed()
         files = files_below(root, EXTENSIONS, passed).files
+        passed.check(len(files), str(root))
         if len(files) < 2:
             raise InputError(
                 f"{root} has {len(files)} images; at least 2 are needed, one of them to validate; files must end in {', '.join(sorted(EXTENSIONS))}"
@@ -133,18 +139,46 @@ class FolderImages(Data):
         cut = min(max(1, round(self.val_fraction * len(files))), len(files) - 1)
         return {"train": [(file, 0) for file in sorted(order[cut:])], "val": [(file, 0) for file in sorted(order[:cut])]}, [], passed.notes()
 
-    def _leave_out_(self, found: dict[str, list[tuple[Path, int]]], notes: list[str]) -> None:
+    def _leave_out_(self, found: dict[str, list[tuple[Path, int]]], names: list[str], notes: list[str]) -> None:
         if not self.classes:
-            problems = unreadable([file for files in found.values() for file, _ in files], notes)
+            every = [file for files in found.values() for file, _ in files]
+            problems = unreadable(every, notes)
+            check_kept(len(every) - len(problems), [f"{file} ({problem})" for file, problem in problems.items()], self.root)
             for name, files in found.items():
                 found[name] = [(file, label) for file, label in files if file not in problems]
-        tiny = [file for files in found.values() for file, _ in files if min(open_rgb(file).size) < 2]
-        if tiny:
-            notes.append(f"{len(tiny)} images of a single pixel in height or width were left out: {few([str(file) for file in tiny])}")
-        for name, files in found.items():
-            found[name] = [(file, label) for file, label in files if file not in tiny]
-            if not found[name]:
-                raise InputError(f"{self.root}: no image of {name} can be used{f', for example {tiny[0]}' if tiny else ''}")
+        leave_out_tiny_(found, names, notes, self.root)
+
+
+def leave_out_tiny_(found: dict[str, list[tuple[Path, int]]], names: Sequence[str], notes: list[str], root: Path) -> None:
+    """Take images of a single pixel in height or width out of splits of readable ones, and say so in a note.
+
+    Raises:
+        ValueError: most of a class would be left out, or all of what trains of it; nothing is left of a split.
+    """
+    tiny = {file for files in found.values() for file, _ in files if _side(file) < 2}
+    if tiny:
+        notes.append(f"{len(tiny)} images of a single pixel in height or width were left out: {few(sorted(map(str, tiny)))}")
+    for label in sorted({label for files in found.values() for file, label in files if file in tiny}):
+        own = [file for files in found.values() for file, other in files if other == label]
+        gone = sorted(file for file in own if file in tiny)
+        what = f"class {names[label]!r}" if names else "it"
+        if 2 * len(gone) > len(own) or all(file in tiny for file, other in found["train"] if other == label):
+            raise InputError(
+                f"{root}: most of {what} would be left out, {len(gone)} of {len(own)} images are of a single pixel in height or width, "
+                f"such as {gone[0]}; take them out"
+            )
+    for name, files in found.items():
+        found[name] = [(file, label) for file, label in files if file not in tiny]
+        if not found[name]:
+            raise InputError(f"{root}: no image of {name} can be used{f', for example {files[0][0]}' if files else ''}")
+
+
+def _side(file: Path) -> int:
+    """The shorter side of a readable image, in pixels."""
+    from PIL import Image
+
+    with Image.open(file) as image:
+        return min(image.size)
 
 
 class _Planes(_Flipping):
@@ -218,7 +252,9 @@ class TinyImageNet(Data):
         val, notes = self._validation(root, names), list[str]()
         if self.check:
             problems = unreadable([file for file, _ in [*train, *val]], notes)
-            train, val = ([(file, label) for file, label in files if file not in problems] for files in (train, val))
+            found = {name: [(file, label) for file, label in files if file not in problems] for name, files in {"train": train, "validation": val}.items()}
+            leave_out_tiny_(found, names, notes, root)
+            train, val = found["train"], found["validation"]
         held = _Files(val, 64, flip=False)
         size = (64, 64)
         return ImageBundle(_Files(train, 64, flip=self.flip), held, held, names, img_size=64, in_chans=3, prepare=_prepare(size, "RGB"), notes=notes, size=size)

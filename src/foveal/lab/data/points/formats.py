@@ -15,6 +15,8 @@ from ...._errors import InputError, missing_extra
 __all__ = ["read_cloud_txt", "read_clouds_h5", "read_obj", "read_off", "read_parts_h5", "sample_surface"]
 
 Floats = NDArray[np.float64]
+_FARTHEST = 1e18
+"""Coordinates whose squares float32 still holds; text and meshes are brought to a radius of 1 before."""
 
 
 def read_off(path: Path) -> tuple[Floats, NDArray[np.int64]]:
@@ -93,8 +95,11 @@ def sample_surface(vertices: Floats, triangles: NDArray[np.int64], n: int, rng: 
         ValueError: the mesh has no area; ``path`` is named.
     """
     a, b, c = (vertices[triangles[:, corner]] for corner in range(3))
-    normals = np.cross(b - a, c - a)
-    areas = np.linalg.norm(normals, axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        normals = np.cross(b - a, c - a)
+        areas = np.linalg.norm(normals, axis=1)
+    if not np.isfinite(areas).all():
+        raise InputError(f"{path} reaches so far (to {np.abs(vertices).max():.0e}) that areas of its triangles are no numbers; scale it down")
     if not areas.sum() > 0:
         raise InputError(f"{path} is a mesh without area ({len(triangles)} triangles): no points can be drawn on it; leave the file out")
     chosen = rng.choice(len(areas), n, p=areas / areas.sum())
@@ -167,6 +172,11 @@ def _of_h5(path: Path, names: tuple[str, ...], parts: str | None, at_least: int)
     except Exception as error:
         # of a damaged file the library raises what it comes upon: OSError, RuntimeError, KeyError, and of types that NumPy has not TypeError; on several lines
         raise InputError(f"{path} cannot be read as HDF5: {' '.join(str(error).split())[:300]}; get it anew, or take it out of the set") from error
+    for name, part in found.items():
+        if part.dtype.kind not in "fiu":
+            raise InputError(f"{path} has {name} of {part.dtype}, expected numbers")
+        if name in ("label", parts) and not np.equal(np.floor(part), np.where(np.isfinite(part), part, np.nan)).all():
+            raise InputError(f"{path} has numbers in {name} that are not whole; get it anew")
     label, clouds = found["label"].reshape(-1), [found[name] for name in names]
     if any(part.ndim != 3 or part.shape != (len(label), clouds[0].shape[1], 3) for part in clouds):
         raise InputError(f"{path} has {', '.join(f'{name} {found[name].shape}' for name in names)} and {len(label)} labels; expected (n, N, 3) and n")
@@ -176,7 +186,14 @@ def _of_h5(path: Path, names: tuple[str, ...], parts: str | None, at_least: int)
         if by_point.shape != clouds[0].shape[:2]:
             raise InputError(f"{path} has {parts} {by_point.shape} and clouds {clouds[0].shape}; expected a label for each point")
         by_point = by_point.astype(np.int64)
-    return _checked(np.concatenate(clouds, -1).astype(np.float32), path, at_least), label.astype(np.int64), by_point
+    with np.errstate(over="ignore"):
+        cloud = _checked(np.concatenate(clouds, -1).astype(np.float32), path, at_least)
+    places = cloud[..., :3]
+    if places.size and np.abs(places).max() > _FARTHEST:
+        raise InputError(f"{path} has points farther than {_FARTHEST:.0e} from the origin, whose distances float32 does not hold; mend or leave out the file")
+    if cloud.shape[1] > 1 and (one := (places == places[:, :1]).all((1, 2))).any():
+        raise InputError(f"{path} has all points of cloud {int(one.argmax())} in one place; leave the cloud out")
+    return cloud, label.astype(np.int64), by_point
 
 
 def _text(path: Path) -> str:
