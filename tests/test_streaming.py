@@ -6,7 +6,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-
 from benchmarks import streaming
 
 SAMPLES, PER_SHARD = 3000, 250

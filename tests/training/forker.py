@@ -46,7 +46,12 @@ def main() -> None:
 
 def run(request: dict[str, Any]) -> int:
     folder = Path(request["run"])
-    os.environ.update(request.get("environment", {}))
+    if request.get("environment"):
+        from accelerate.state import PartialState
+
+        os.environ.update(request["environment"])
+        # that of the run which imported everything was of one process
+        PartialState._reset_state()
     events = watch(folder, request.get("die_before"))
     for step, number in request.get("signals", []):
         signal_at(step, number)
