@@ -28,6 +28,7 @@ from . import (
     probes,
     projection,
     reading,
+    streaming,
     summary,
     vit,
 )
@@ -35,7 +36,7 @@ from ._harness import run
 from ._page import HEAD, PAGE, page, section
 
 _MODULES = (denoising, bfloat16, ceiling, compiled, vit, models, convert, maps, external, eamlp, summary, halo, halonet)
-_MODULES += (dense, detection, loader, reading, projection, frozen, points, probes, captions)
+_MODULES += (dense, detection, loader, reading, streaming, projection, frozen, points, probes, captions)
 BENCHMARKS = [module.__name__.rpartition(".")[2] for module in _MODULES]
 
 

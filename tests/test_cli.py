@@ -268,3 +268,10 @@ def test_interrupted_training_says_how_to_go_on(run, tmp_path, monkeypatch, caps
     monkeypatch.setattr(loop.Stopping, "agreed", lambda self, flag, step, due: True)
     assert main(["train", "--from", str(run / "recipe.json"), "--out", str(tmp_path / "run")]) == 130
     assert f"foveal: stopped and saved at step 1; go on with: foveal train --resume {tmp_path / 'run'}" in capsys.readouterr().err
+
+
+def test_help_on_training_waits_for_nothing_that_trains() -> None:
+    """Its names are read off files; that they are all there is seen above."""
+    code = "import sys; from foveal.cli import main; main(['train', '--help']); print(sorted({'torch', 'timm', 'accelerate'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

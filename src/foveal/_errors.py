@@ -28,6 +28,7 @@ HOME: dict[str, str] = {
     "av": "video",
     "h5py": "points",
     "pybullet": "mocap",
+    "ray": "ray",
     "diffusers": "diffusers",
     "torch_fidelity": "fidelity",
     "pycocoevalcap": "captions",

@@ -1,6 +1,7 @@
 """A process that has imported everything and forks a child for each run, so that a run can be killed without paying for imports each time.
 
-Talks JSON lines. A request with a ``recipe`` starts a run and answers its pid; one with a ``pid`` waits for it and answers how it ended.
+Talks JSON lines. A request with a ``recipe`` starts a run and answers its pid; one with a ``pid`` waits for it and answers how it ended. With an
+``environment`` it is one of several processes that train together.
 A run can be told to kill itself before its n-th event, where an event is a change of its folder or an fsync. Before an fsync half of the file is thrown away
 first: what was not flushed may be lost.
 """
@@ -45,6 +46,12 @@ def main() -> None:
 
 def run(request: dict[str, Any]) -> int:
     folder = Path(request["run"])
+    if request.get("environment"):
+        from accelerate.state import PartialState
+
+        os.environ.update(request["environment"])
+        # that of the run which imported everything was of one process
+        PartialState._reset_state()
     events = watch(folder, request.get("die_before"))
     for step, number in request.get("signals", []):
         signal_at(step, number)
@@ -60,7 +67,8 @@ def run(request: dict[str, Any]) -> int:
     except BaseException:
         traceback.print_exc()
         return 1
-    folder.with_suffix(".events").write_text(json.dumps(events))
+    rank = os.environ.get("RANK", "")
+    folder.with_suffix(f".events{rank}").write_text(json.dumps(events))
     return 0
 
 

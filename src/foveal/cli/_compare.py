@@ -9,6 +9,7 @@ import tyro
 from .._errors import InputError
 from ._comparing import Flag, JudgingOptions, run_and_report
 from ._options import parse
+from ._ray import RayOptions, with_address
 
 __all__ = ["compare"]
 
@@ -27,7 +28,7 @@ class _Compared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Compare(JudgingOptions, _Compared):
+class _Compare(RayOptions, JudgingOptions, _Compared):
     """Train several attentions on equal budgets and write an honest report. In a pretrained network: compare --model NAME --data DIR, of which compare --model
     NAME --help tells.
     """
@@ -48,7 +49,7 @@ class _Compare(JudgingOptions, _Compared):
     resolutions: tuple[int, ...] = ()
     """Feature-map sizes, ascending, at which the report also shows time and memory of each attention as a block of 64 channels."""
     jobs: int | None = None
-    """Runs at a time, one thread each; one per core if not given."""
+    """Runs at a time, one thread each; if not given one per core, and with --ray as many as the cluster takes."""
     out: Path = Path("runs/compare")
     """Folder of the comparison. Re-run the same command to resume."""
 
@@ -61,7 +62,8 @@ def compare(words: list[str]) -> None:
 
         compare_model(words)
         return
-    chosen: _Compare = parse(_Compare, "compare", words, flags=True)
+    chosen: _Compare = parse(_Compare, "compare", with_address(words), flags=True)
+    cluster = chosen.cluster()
     from ..lab.compare import Plan, make_plan, measure_resolution, steps_for_minutes
     from ..lab.compare.resolution import check_sides
     from ..lab.recipes import get_recipe
@@ -85,7 +87,7 @@ def compare(words: list[str]) -> None:
         steps = old.recipe.steps if old else steps_for_minutes(recipe, plan, chosen.minutes_per_run)
         plan = replace(plan, recipe=replace(recipe, steps=steps, eval_every=max(1, steps // 10)))
     measure = (lambda: measure_resolution([arm.name for arm in plan.arms], chosen.resolutions, chosen.out)) if chosen.resolutions else None
-    run_and_report(plan, chosen.out, words, jobs=chosen.jobs, measure=measure)
+    run_and_report(plan, chosen.out, words, jobs=chosen.jobs, cluster=cluster, measure=measure)
 
 
 def _with(part: Any, changes: dict[str, Any]) -> Any:

@@ -9,13 +9,14 @@ import tyro
 from .._errors import InputError
 from ._comparing import JudgingOptions, run_and_report
 from ._options import parse
+from ._ray import RayOptions, with_address
 from ._training_options import TrainingOptions, rank
 
 __all__ = ["compare_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _CompareModel(JudgingOptions, TrainingOptions):
+class _CompareModel(RayOptions, JudgingOptions, TrainingOptions):
     """Fine-tune a pretrained network as it is and with other attentions at several places, on equal budgets, and say whether anything helped, and where."""
 
     attentions: tuple[str, ...] = ()
@@ -30,19 +31,25 @@ class _CompareModel(JudgingOptions, TrainingOptions):
     controls: Annotated[bool, tyro.conf.FlagConversionOff] = True
     """Train the controls too: the network's own attention with more heads and the same function, and behind stages 1 × 1 convolutions."""
     jobs: int | None = None
-    """Runs at a time, one thread each; one per core if not given."""
+    """Runs at a time, one thread each; if not given one per core, and with --ray as many as the cluster takes."""
     out: Path = Path("runs/compare-model")
     """Folder of the comparison. Re-run the same command to resume."""
 
 
 _PLAN = ("attentions", "places", "seeds", "until", "primary", "margin", "tune", "steps", "controls", "calibrate", "jobs", "out", "model", "data")
+_PLAN += ("ray", "gpus_per_run")
 
 
 def compare_model(words: list[str]) -> None:
     """Compose the fine-tuning, plan, say what begins, train, and write the report."""
     chosen: _CompareModel = parse(
-        _CompareModel, "compare", words, flags=True, example="foveal compare --model vit_small_patch16_224 --data photographs --places all last_stage"
+        _CompareModel,
+        "compare",
+        with_address(words),
+        flags=True,
+        example="foveal compare --model vit_small_patch16_224 --data photographs --places all last_stage",
     )
+    cluster = chosen.cluster()
     from ..lab.compare import make_network_plan
     from ..lab.compare.places import place_lines
     from ..lab.finetuning import fine_tune, opening
@@ -62,7 +69,7 @@ def compare_model(words: list[str]) -> None:
     if chosen.freeze != "nothing":
         said += _frozen(plan)
     print("\n".join([*opening(recipe), *said, *(f"note: {note}" for note in notes)]))
-    run_and_report(plan, chosen.out, words, jobs=chosen.jobs, more=place_lines)
+    run_and_report(plan, chosen.out, words, jobs=chosen.jobs, cluster=cluster, more=place_lines)
 
 
 def _frozen(plan: Any) -> list[str]:

@@ -50,7 +50,14 @@ class JudgingOptions:
 
 
 def run_and_report(
-    plan: Any, out: Path, words: list[str], *, jobs: int | None, measure: Callable[[], None] | None = None, more: Callable[[Any], list[str]] | None = None
+    plan: Any,
+    out: Path,
+    words: list[str],
+    *,
+    jobs: int | None,
+    cluster: Any = None,
+    measure: Callable[[], None] | None = None,
+    more: Callable[[Any], list[str]] | None = None,
 ) -> None:
     """Run a plan, and write and print what it shows.
 
@@ -59,6 +66,7 @@ def run_and_report(
         out: its folder.
         words: of the command, which is named where it is to be repeated.
         jobs: runs at a time.
+        cluster: where they run; on this machine if None.
         measure: what else is measured before the report.
         more: further lines behind the verdict, from the results.
     """
@@ -67,7 +75,7 @@ def run_and_report(
 
     again = shlex.join(["foveal", "compare", *words, *(word for name in named_extensions() for word in ("--import", name))])
     try:
-        run_plan(plan, out, jobs=jobs)
+        run_plan(plan, out, jobs=jobs, cluster=cluster)
     except Interrupted as stopped:
         raise Stopped(f"stopped; what is done is kept; re-run the same command to resume: {again}") from stopped
     write_json(out / "command.json", {"command": again})

@@ -9,6 +9,7 @@ import tyro
 from .._errors import InputError, unknown
 from .._extensions import named_extensions
 from ._options import parse
+from ._ray import RayOptions, with_address
 from ._stopped import Stopped
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ __all__ = ["study"]
 
 
 @dataclass(frozen=True)
-class _Study:
+class _Study(RayOptions):
     """Run a study whose hypotheses, arms, seeds and analysis were registered before, and write what became of them."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
@@ -26,7 +27,7 @@ class _Study:
     only: tuple[str, ...] = ()
     """Parts to run, such as S1 S2; all if not given. Corrections count the others as well."""
     jobs: int | None = None
-    """Runs at a time, one thread each; one per core if not given."""
+    """Runs at a time, one thread each; if not given one per core, and with --ray as many as the cluster takes."""
     out: Path | None = None
     """Folder of the study; runs/study-NAME if not given. Re-run the same command to resume."""
     page: Path | None = None
@@ -39,7 +40,8 @@ class _Study:
 
 def study(words: list[str]) -> None:
     """Run a registered study: study NAME"""
-    chosen: _Study = parse(_Study, "study", words, flags=True)
+    chosen: _Study = parse(_Study, "study", with_address(words), flags=True)
+    cluster = chosen.cluster()
     from ..lab.study import load_study, run_study
     from ..lab.training import Interrupted
 
@@ -53,7 +55,7 @@ def study(words: list[str]) -> None:
     try:
         for one, names in wanted:
             if names and not chosen.no_run:
-                run_study(one.of(names), _folder(one, out), jobs=chosen.jobs)
+                run_study(one.of(names), _folder(one, out), jobs=chosen.jobs, cluster=cluster)
     except Interrupted as stopped:
         imports = [word for name in named_extensions() for word in ("--import", name)]
         raise Stopped(f"stopped; what is done is kept; re-run the same command to resume: foveal study {' '.join([*words, *imports])}".rstrip()) from stopped
@@ -62,8 +64,8 @@ def study(words: list[str]) -> None:
 
 def _wanted(registrations: "tuple[Registration, ...]", chosen: _Study) -> "list[tuple[Registration, list[str]]]":
     """The parts to run of each registration."""
-    if chosen.no_run and (chosen.only or chosen.jobs):
-        raise InputError("--no-run runs no part, and takes neither --only nor --jobs; leave one of the two out")
+    if chosen.no_run and (chosen.only or chosen.jobs or chosen.ray):
+        raise InputError("--no-run runs no part, and takes neither --only nor --jobs nor --ray; leave one of the two out")
     if len(set(chosen.only)) < len(chosen.only):
         raise InputError(f"each part can be given once, got {' '.join(chosen.only)}")
     known = [name for one in registrations for name in one.parts]

@@ -11,6 +11,7 @@ import tyro
 
 from .._errors import InputError
 from ._options import parse
+from ._recipe_names import recipe_names
 from ._stopped import Stopped
 from ._verbs import VERBS
 
@@ -27,18 +28,18 @@ def train(words: list[str]) -> None:
 
         fine_tune(words[1:])
         return
-    from .._machine import first_process
-    from ..lab.recipes import get_recipe, list_recipes, smoke
-    from ..lab.training import Recipe, read_json
-
     if not words or words[0] in ("-h", "--help"):
-        known = list_recipes()
+        known = recipe_names()
         width = max(map(len, known))
         recipes = "\n".join(f"  {name:<{width}}  {about}" for name, about in known.items())
         uses = ("RECIPE [--smoke] [OPTIONS]", "fine-tune --model NAME --data DIR [OPTIONS]", "--from recipe.json [--smoke] [OPTIONS]", "--resume RUN")
         print("\n".join(f"{'       ' if place else 'usage: '}foveal train {use}" for place, use in enumerate(uses)) + f"\n\n{recipes}")
         print(f"\nfoveal train RECIPE --help shows every option with its default.\nExample: {VERBS['train'].example}")
         return
+    from .._machine import first_process
+    from ..lab.recipes import get_recipe, smoke
+    from ..lab.training import Recipe, read_json
+
     if words[0] == "--smoke" and len(words) > 1:
         # before the recipe it means what it means behind it
         words = [*words[1:], words[0]]

@@ -1,9 +1,10 @@
 """Running a plan: side by side, one thread each, and able to stop and go on at any moment."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, as_completed
+from concurrent.futures import Future, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ..training.place import alone, refusals, sweep
 from ..training.reading import read_object
 from . import workers
 from ._diverged import DIVERGED, diverged_runs
+from .cluster import Cluster, RayPool, ray_pool
 from .costs import batch_to_measure, measure_costs, measure_memory
 from .judging import judge
 from .look import look
@@ -39,7 +41,7 @@ __all__ = ["run_plan"]
 quiet_cuda()
 
 
-def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool = False) -> None:
+def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool = False, cluster: Cluster | None = None) -> None:
     """Do what is not done yet: train and look at every arm with every seed, then measure what each arm costs.
 
     Leaves ``plan.json``, ``costs.json`` and, in ``ARM/seed-N``, a run with a ``look.json``; where rates are tuned ``tuned.json`` and runs in
@@ -48,16 +50,20 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
     Args:
         plan: the experiment.
         folder: where it lives. If it holds the same plan, it goes on; finished runs are kept.
-        jobs: runs at a time, one thread each; one per core if None, one in all where there is an accelerator.
+        jobs: runs at a time, one thread each; one per core if None, one in all where there is an accelerator, and on a cluster as many as there is room for.
         quiet: show nothing.
+        cluster: of Ray, whose machines train; the costs of attentions are measured on this machine in any case.
 
     Raises:
-        ValueError: the data cannot be used, the folder holds another plan, another process works in it, or the operating system refuses.
+        ValueError: the data cannot be used, the folder holds another plan, another process works in it, the cluster does not answer, or the operating system
+            refuses.
         Interrupted: on Ctrl-C or SIGTERM, when all runs have saved.
     """
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}")
     check_folder(folder)
+    # what the workers of a cluster see is the whole path
+    folder = folder if cluster is None else folder.resolve()
     if not (folder / "costs.json").exists():
         workers.open_server()
     # first of all, so that data which cannot be used is an error before anything is written
@@ -66,7 +72,7 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
         # and so is an arm that makes no model for such images
         build_alike(plan.run_recipe(arm, 0), bundle)
     folder.mkdir(parents=True, exist_ok=True)
-    with refusals(folder, "what is done is kept, re-run the same command to resume"), _alone(folder):
+    with refusals(folder, "what is done is kept, re-run the same command to resume"), _alone(folder), ExitStack() as joined:
         plan = as_begun(plan, folder)
         if (folder / "plan.json").exists() and Plan.from_dict(read_object(folder / "plan.json")) != plan:
             raise InputError(f"{folder} holds another comparison; choose another folder with --out, or remove {folder}")
@@ -80,10 +86,12 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
             console.print(f"note: {plain(note)}")
         for line in foretold:
             console.print(line)
-        jobs = jobs or _default_jobs()
-        _tune(plan, folder, jobs, console)
+        crew = _Crew(jobs or _default_jobs())
+        if cluster is not None:
+            crew = _Crew(crew.jobs, joined.enter_context(ray_pool(cluster, jobs, folder, console.print)), jobs)
+        _tune(plan, folder, crew, console)
         for seeds in plan.looks or (len(plan.seeds),):
-            _run_seeds(plan, folder, plan.seeds[:seeds], jobs, console)
+            _run_seeds(plan, folder, plan.seeds[:seeds], crew, console)
             if plan.looks and _settled(plan, folder, seeds, console):
                 break
         for (name, seed), said in diverged_runs(plan, folder).items():
@@ -97,18 +105,43 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
             write_json(folder / "costs.json", measure_costs(plan, {name: int(values["bytes"]) for name, values in memory.items()}))
 
 
+@dataclass(frozen=True)
+class _Crew:
+    """Who does the work."""
+
+    jobs: int
+    """Processes of this machine at a time."""
+    ray: RayPool | None = None
+    most: int | None = None
+    """Runs that a cluster does at a time."""
+
+    def __str__(self) -> str:
+        if self.ray is None:
+            return f"{self.jobs} at a time"
+        return "as many at a time as the cluster takes" if self.most is None else f"{self.most} at a time"
+
+    @contextmanager
+    def pool(self, fresh: bool) -> Iterator[workers.Processes | RayPool]:
+        """What takes tasks; memory is measured on this machine, as times are."""
+        if self.ray is not None and not fresh:
+            yield self.ray
+            return
+        with workers.one_thread_each(), workers.pool(self.jobs, fresh=fresh) as pool:
+            yield pool
+
+
 def _memory(folder: Path, name: str) -> Path:
     return folder / name / "memory.json"
 
 
-def _tune(plan: Plan, folder: Path, jobs: int, console: Console) -> None:
+def _tune(plan: Plan, folder: Path, crew: _Crew, console: Console) -> None:
     """Choose each variant's rate, before a run is judged."""
     if not plan.learning_rates or (folder / "tuned.json").exists():
         return
     todo = [job for job in tuning_jobs(plan, folder) if not any((job.run / name).exists() for name in ("metrics.json", DIVERGED))]
-    console.print(f"{len(plan.arms)} attentions × {len(plan.learning_rates)} learning rates × 2 seeds that are not judged, {jobs} at a time; {len(todo)} to do")
+    console.print(f"{len(plan.arms)} attentions × {len(plan.learning_rates)} learning rates × 2 seeds that are not judged, {crew}; {len(todo)} to do")
     if todo:
-        _side_by_side(folder, todo, [], jobs, console)
+        _side_by_side(folder, todo, [], crew, console)
     write_tuned(plan, folder)
     for note in tuning_notes(plan):
         console.print(f"note: {plain(note)}")
@@ -116,7 +149,7 @@ def _tune(plan: Plan, folder: Path, jobs: int, console: Console) -> None:
         console.print(f"  {name:<28} learns at {rate:g}")
 
 
-def _run_seeds(plan: Plan, folder: Path, seeds: Sequence[int], jobs: int, console: Console) -> None:
+def _run_seeds(plan: Plan, folder: Path, seeds: Sequence[int], crew: _Crew, console: Console) -> None:
     """Train and look at every arm with these seeds."""
     rates = chosen_rates(plan, folder)
     every = [
@@ -128,8 +161,8 @@ def _run_seeds(plan: Plan, folder: Path, seeds: Sequence[int], jobs: int, consol
     unmeasured = [(plan.run_recipe(arm, 0), path) for arm in plan.arms if not (path := _memory(folder, arm.name)).exists()]
     if todo or unmeasured:
         shown = f"{len(plan.arms)} attentions × {len(seeds)} seeds"
-        console.print(f"{len(every)} runs of {plan.recipe.steps} steps ({shown}), {jobs} at a time; {len(every) - len(todo)} are done")
-        _side_by_side(folder, todo, unmeasured, jobs, console)
+        console.print(f"{len(every)} runs of {plan.recipe.steps} steps ({shown}), {crew}; {len(every) - len(todo)} are done")
+        _side_by_side(folder, todo, unmeasured, crew, console)
 
 
 def _settled(plan: Plan, folder: Path, seeds: int, console: Console) -> bool:
@@ -142,21 +175,21 @@ def _settled(plan: Plan, folder: Path, seeds: int, console: Console) -> bool:
     return found.settled
 
 
-def _side_by_side(folder: Path, todo: Sequence[Job], unmeasured: Sequence[tuple[Recipe, Path]], jobs: int, console: Console) -> None:
+def _side_by_side(folder: Path, todo: Sequence[Job], unmeasured: Sequence[tuple[Recipe, Path]], crew: _Crew, console: Console) -> None:
     runs: list[_Task] = [(partial(_train_and_look, job.recipe, job.run, job.looked_at, folder / FEATURES), job) for job in todo]
-    _work(folder, runs, jobs, console)
+    _work(folder, runs, crew, console)
     # behind them, when nobody else is at work, and each in a process that has done nothing before
     steps: list[_Task] = [(partial(measure_memory, recipe, *batch_to_measure(recipe), path), None) for recipe, path in unmeasured]
-    _work(folder, steps, jobs, console, fresh=True)
+    _work(folder, steps, crew, console, fresh=True)
 
 
 _Task = tuple[Callable[[], str], Job | None]
 
 
-def _work(folder: Path, tasks: Sequence[_Task], jobs: int, console: Console, *, fresh: bool = False) -> None:
+def _work(folder: Path, tasks: Sequence[_Task], crew: _Crew, console: Console, *, fresh: bool = False) -> None:
     if not tasks:
         return
-    with workers.one_thread_each(), workers.pool(jobs, fresh=fresh) as pool:
+    with crew.pool(fresh) as pool:
         futures: dict[Future[Any], Job | None] = {pool.submit(task): job for task, job in tasks}
         stopping: Interrupted | None = None
         with workers.as_interrupt(), Watch(futures, console) as watch:
@@ -166,13 +199,14 @@ def _work(folder: Path, tasks: Sequence[_Task], jobs: int, console: Console, *, 
             except (KeyboardInterrupt, Interrupted):
                 stopping = Interrupted(folder, 0)
                 console.print("stopping; the runs are being saved")
-                workers.stop_workers(pool, futures)
+                pool.stop(futures)
+                wait(futures)
             except BrokenProcessPool as error:
                 raise InputError(
-                    f"a process of the comparison was killed, perhaps for want of memory; go on with fewer --jobs (now {jobs}); what is done is kept"
+                    f"a process of the comparison was killed, perhaps for want of memory; go on with fewer --jobs (now {crew.jobs}); what is done is kept"
                 ) from error
             except BaseException:
-                workers.stop_workers(pool, futures)
+                pool.stop(futures)
                 raise
     if stopping:
         raise stopping

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["LEAVE_SECONDS", "as_interrupt", "one_thread_each", "open_server", "pool", "start_worker", "stop_workers"]
+__all__ = ["LEAVE_SECONDS", "Processes", "as_interrupt", "keep_memory", "one_thread_each", "open_server", "pool", "start_worker", "stop_workers"]
 
 LEAVE_SECONDS = 30.0
 """What a worker whose parent is gone may take for its step and a checkpoint."""
@@ -47,10 +47,18 @@ def open_server() -> None:
             forkserver.ensure_running()
 
 
-def pool(jobs: int, *, fresh: bool = False) -> ProcessPoolExecutor:
+class Processes(ProcessPoolExecutor):
+    """Of this machine."""
+
+    def stop(self, futures: Iterable[Future[Any]]) -> None:
+        """Runs that go save and end; those that wait are not begun."""
+        stop_workers(self, futures)
+
+
+def pool(jobs: int, *, fresh: bool = False) -> Processes:
     """So many processes at a time; where they are ``fresh`` each ends behind its first task. To be used within :func:`one_thread_each`."""
     last: dict[str, Any] = {"max_tasks_per_child": 1} if fresh else {}
-    return ProcessPoolExecutor(jobs, _context(), _start, (os.getpid(), dict(os.environ), not fresh), **last)
+    return Processes(jobs, _context(), _start, (os.getpid(), dict(os.environ), not fresh), **last)
 
 
 def _context() -> BaseContext:
@@ -67,13 +75,13 @@ def _start(parent: int, environment: dict[str, str], trains: bool) -> None:
     os.environ.update(environment)
     start_worker(parent)
     if trains:
-        _keep_memory()
+        keep_memory()
 
 
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_MAX = -1, -4
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """glibc gives large blocks back to the system at once, and every page of the next is faulted in and zeroed: a tenth of a training step was seen."""
     if sys.platform != "linux":
         return

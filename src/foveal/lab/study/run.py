@@ -4,9 +4,9 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from rich.console import Console
 from ..._console import console as plain_console
 from ..._errors import InputError
 from ..._machine import cores
-from ..compare.workers import as_interrupt, one_thread_each, start_worker, stop_workers
+from ..compare.cluster import Cluster, RayPool, ray_pool
+from ..compare.workers import Processes, as_interrupt, one_thread_each, start_worker
 from ..training import Diverged, Interrupted, write_json
 from ..training.checkpoint import check_folder
 from ..training.place import refusals
@@ -35,31 +36,33 @@ STUDY_FILE = "study.json"
 """Says which registration a folder is of."""
 
 
-def run_study(study: Registration, folder: Path, *, jobs: int | None = None, quiet: bool = False) -> None:
+def run_study(study: Registration, folder: Path, *, jobs: int | None = None, quiet: bool = False, cluster: Cluster | None = None) -> None:
     """Do what is not done yet: the runs that choose rates, and then those that are judged.
 
     Args:
         study: what was registered, or some parts of it.
         folder: where it lives. If it holds runs of the same registration, they are kept.
-        jobs: runs at a time, one thread each; one per core if None, one in all where there is an accelerator.
+        jobs: runs at a time, one thread each; one per core if None, one in all where there is an accelerator, and on a cluster as many as there is room for.
         quiet: show nothing.
+        cluster: of Ray, whose machines do the runs.
 
     Raises:
-        ValueError: the folder holds another study or the same under another registration, another process works in it, data or packages are missing, or the
-            operating system refuses.
+        ValueError: the folder holds another study or the same under another registration, another process works in it, data or packages are missing, the
+            cluster does not answer, or the operating system refuses.
         Interrupted: on Ctrl-C or SIGTERM.
     """
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}")
     check_folder(folder)
+    # what the workers of a cluster see is the whole path
+    folder = folder if cluster is None else folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     console = plain_console(quiet=quiet, soft_wrap=True)
-    jobs = jobs or (1 if torch.accelerator.is_available() else cores())
     with refusals(folder, "what is done is kept, re-run the same command to resume"), _alone(folder):
         _same(study, folder)
         started = time.monotonic()
         progress = _Progress(console, sum(count_units(study, part) for part in study.parts.values()), started)
-        with _doing(jobs, folder) as do:
+        with _doing(jobs, folder, cluster, console) as do:
             # part by part: a study that is stopped has whole parts to show
             for part in study.parts.values():
                 do(units(study, part, None), progress)
@@ -160,15 +163,16 @@ Do = Callable[[Sequence[Unit], _Progress], None]
 
 
 @contextmanager
-def _doing(jobs: int, folder: Path) -> Any:
-    """What does the runs that are not done yet: here, or in processes side by side."""
+def _doing(most: int | None, folder: Path, cluster: Cluster | None, console: Console) -> Any:
+    """What does the runs that are not done yet: here, in processes side by side, or on a cluster."""
+    jobs = most or (1 if torch.accelerator.is_available() else cores())
 
     def todo(wanted: Sequence[Unit], progress: _Progress) -> list[Unit]:
         left = [unit for unit in wanted if not unit.file(folder).exists()]
         progress.kept(len(wanted) - len(left))
         return left
 
-    if jobs == 1:
+    if jobs == 1 and cluster is None:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
 
@@ -184,7 +188,13 @@ def _doing(jobs: int, folder: Path) -> Any:
         finally:
             torch.set_num_threads(threads)
         return
-    with one_thread_each(), ProcessPoolExecutor(jobs, get_context("spawn"), start_worker, (os.getpid(),)) as pool:
+    with ExitStack() as opened:
+        pool: Processes | RayPool
+        if cluster is None:
+            opened.enter_context(one_thread_each())
+            pool = opened.enter_context(Processes(jobs, get_context("spawn"), start_worker, (os.getpid(),)))
+        else:
+            pool = opened.enter_context(ray_pool(cluster, most, folder, console.print))
 
         def side_by_side(wanted: Sequence[Unit], progress: _Progress) -> None:
             futures = {pool.submit(_run, unit, folder): unit for unit in todo(wanted, progress)}
@@ -193,20 +203,21 @@ def _doing(jobs: int, folder: Path) -> Any:
         yield side_by_side
 
 
-def _wait(pool: ProcessPoolExecutor, futures: dict[Future[dict[str, float]], Unit], progress: _Progress, folder: Path, jobs: int) -> None:
+def _wait(pool: Processes | RayPool, futures: dict[Future[dict[str, float]], Unit], progress: _Progress, folder: Path, jobs: int) -> None:
     with as_interrupt():
         try:
             for future in _finished(futures):
                 progress.finished(futures[future], future.result())
         except (KeyboardInterrupt, Interrupted) as error:
-            stop_workers(pool, futures)
+            pool.stop(futures)
+            wait(futures)
             raise Interrupted(folder, 0) from error
         except BrokenProcessPool as error:
             raise InputError(
                 f"a process of the study was killed, perhaps for want of memory; go on with fewer --jobs (now {jobs}); what is done is kept"
             ) from error
         except BaseException:
-            stop_workers(pool, futures)
+            pool.stop(futures)
             raise
 
 

@@ -146,6 +146,10 @@ class Task(ABC):
         """What a training step does in turn. Every trainable parameter belongs to one phase; where there are several, :meth:`step` is told ``phase=NAME``."""
         return (Phase(),)
 
+    def shards(self) -> bool:
+        """Whether a step reads no weight but through ``forward``, so that the network may lie in pieces, one a process. Not unless a task says so."""
+        return False
+
     def averaged(self) -> str:
         """How the names of the parameters begin of which ``optim.ema`` keeps an average, the rest being copied; the whole state if empty."""
         return ""

@@ -66,6 +66,9 @@ class Captioning(Task):
     def collate(self, samples: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
         return default_collate([inputs for inputs, _ in samples]), [target for _, target in samples]
 
+    def shards(self) -> bool:
+        return True
+
     def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> tuple[Tensor, dict[str, Any]]:
         captions = torch.stack([target["references"][int(torch.randint(len(target["references"]), ()))] for target in targets])
         logits = forward(inputs, captions).float()

@@ -27,7 +27,7 @@ from ...models import EnvironmentHeads, Streams
 from ..data import DataBundle, Split, seed_of
 from ._task import PrimaryMetric, State, Task, register_task
 from .classification import Classification
-from .environments import Partition, complement_logits, environment_batches, environment_loss, learn_partition, random_partition
+from .environments import Partition, complement_logits, environment_batches, learn_partition, loss_of_known, random_partition
 
 __all__ = ["CausalLearning", "names_of"]
 
@@ -109,9 +109,22 @@ class CausalLearning(Task):
     # -- a step ----------------------------------------------------------------------------------------------------------------------------------
 
     def collate(self, samples: Sequence[tuple[Any, ...]]) -> tuple[Any, Any]:
-        """Labels ``(B,)``, and in training beside each its environment, ``(B, 2)``."""
-        inputs, labels, *environments = default_collate(list(samples))
-        return inputs, torch.stack([labels, *environments], -1) if environments else labels
+        """Labels ``(B,)``; in training ``(B, 2 + P)``: beside each its environment, and whether it is of each of the P that the batch has images of.
+
+        Here, where reading a value makes no device wait, it is seen that they have equally many, and P is in the shape, for the step.
+
+        Raises:
+            ValueError: they have not.
+        """
+        inputs, labels, *added = default_collate(list(samples))
+        if not added:
+            return inputs, labels
+        (environments,) = added
+        present, counts = environments[environments != _OF_ALL].unique(return_counts=True)
+        if len(set(counts.tolist())) != 1 or 2 * int(counts.sum()) != len(environments):
+            all_counts = dict(zip(present.tolist(), counts.tolist(), strict=True))
+            raise InputError(f"processes and micro-batches must get equally many images of each environment, got {all_counts}; make batch_size divisible")
+        return inputs, torch.cat([labels[:, None], environments[:, None], environments[:, None] == present], -1)
 
     def trained(self, model: nn.Module) -> nn.Module:
         head = getattr(model, "head", None)
@@ -123,17 +136,15 @@ class CausalLearning(Task):
         return _Apart(model)
 
     def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> tuple[Tensor, dict[str, Any]]:
-        labels, environments = targets.unbind(-1)
-        shared = environments == _OF_ALL
-        counts = environments[~shared].bincount(minlength=self.environments)
-        if len(set(counts[counts > 0].tolist())) != 1:
-            raise InputError(f"processes and micro-batches must get equally many images of each environment, got {counts.tolist()}; make batch_size divisible")
-        places = [(environments == e).nonzero().flatten() for e in range(self.environments) if counts[e]]
+        labels, environments = targets[:, 0], targets[:, 1]
+        # those of all data come first, as many as all others, and then each environment's, as many of each, in the order of the batch
+        shared, grouped = environments.argsort(stable=True).chunk(2)
+        places = grouped.chunk(targets.shape[1] - 2)
         mixed, wanted = Classification(mixup=self.mixup).mix(inputs[shared], labels[shared], len(bundle.classes))
         *apart, of_all = forward([*(inputs[place] for place in places), mixed])
-        streams, grouped = Streams(*(torch.cat(parts) for parts in zip(*apart, strict=True))), torch.cat(places)
+        streams = Streams(*(torch.cat(parts) for parts in zip(*apart, strict=True)))
         heads: Any = model.head
-        loss = environment_loss(heads, streams, labels[grouped], environments[grouped], lam_rel=self.lam_rel, mixed=(of_all.mixture, wanted))
+        loss = loss_of_known(heads, streams, labels[grouped], environments[grouped], lam_rel=self.lam_rel, mixed=(of_all.mixture, wanted))
         with torch.no_grad():
             answers = heads(torch.cat([streams.causal, of_all.causal])).argmax(-1)
         return loss, {"accuracy": (answers == torch.cat([labels[grouped], labels[shared]])).sum()}

@@ -69,6 +69,9 @@ class Classification(Task):
             loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         return loss + self.overlap_weight * value_overlap(model) if self.overlap_weight else loss
 
+    def shards(self) -> bool:
+        return not self.overlap_weight
+
     def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> tuple[Tensor, dict[str, Any]]:
         mixed, wanted = self.mix(inputs, targets, len(bundle.classes))
         logits = forward(mixed)

@@ -87,6 +87,9 @@ class Diffusion(Generation):
         require("the task Diffusion", ("diffusers",))
         return super().model_kwargs(bundle)
 
+    def shards(self) -> bool:
+        return True
+
     def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> tuple[Tensor, dict[str, Any]]:
         images, labels = inputs
         noise = torch.randn_like(images)

@@ -32,6 +32,9 @@ class ImageQuestions(Task):
         own = _questions(bundle)
         return {"regions": own.width, "words": own.lexicon.size, "answers": len(own.answers), "pad": 0, "length": own.length}
 
+    def shards(self) -> bool:
+        return True
+
     def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> tuple[Tensor, dict[str, Any]]:
         logits = forward(inputs).float()
         loss = F.binary_cross_entropy_with_logits(logits, targets[:, 1:], reduction="none").sum(1).mean()

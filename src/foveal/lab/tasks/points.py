@@ -138,6 +138,9 @@ class PartSegmentation(Voting, Task):
     def model_kwargs(self, bundle: DataBundle) -> dict[str, Any]:
         return {"in_channels": bundle.in_chans, "num_classes": len(bundle.classes), "num_shapes": _points(bundle).num_shapes}
 
+    def shards(self) -> bool:
+        return True
+
     def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> tuple[Tensor, dict[str, Any]]:
         logits = forward(*inputs)
         right = (logits.detach().argmax(-1) == targets).float().mean(-1).sum()

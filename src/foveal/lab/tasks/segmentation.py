@@ -66,6 +66,9 @@ class Segmentation(Task):
             return images, masks
         return [image for image, _ in samples], [mask for _, mask in samples]
 
+    def shards(self) -> bool:
+        return True
+
     def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> tuple[Tensor, dict[str, Any]]:
         if isinstance(inputs, list):
             raise InputError("training needs images of one size; give the data a crop")

@@ -53,6 +53,10 @@ class SelfCritical(Captioning):
         super().check_data(bundle)
         self._check_images({"training": bundle.train})
 
+    def shards(self) -> bool:
+        # it draws captions with the network itself, between passes
+        return False
+
     def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> tuple[Tensor, dict[str, Any]]:
         network: Any = model
         trains = model.training

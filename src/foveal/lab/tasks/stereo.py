@@ -63,6 +63,9 @@ class StereoMatching(Task):
         images, targets = [image for image, _ in samples], [target for _, target in samples]
         return (default_collate(images) if len({image.shape for image in images}) == 1 else images), targets
 
+    def shards(self) -> bool:
+        return True
+
     def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> tuple[Tensor, dict[str, Any]]:
         if isinstance(inputs, list):
             raise InputError("training needs pairs of one size; give the data a crop")

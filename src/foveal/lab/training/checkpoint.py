@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..._errors import InputError
 from ..._files import check_folder, flush, flush_folder, replace_file
 from ..._weights import fill, read_saved, read_weights
+from .pieces import SHARD, Pieces, is_of_pieces, read_whole
 from .place import is_ours, remove_ours
 from .reading import Damaged, read_object
 
@@ -63,7 +64,7 @@ KEPT = 2
 
 def fingerprint(recipe: Mapping[str, Any]) -> str:
     """A short hash of what decides the course of a run. How it is watched, and how a machine computes the same, does not belong to it."""
-    watching = ("trackers", "workers", "eval_every", "checkpoint_every", "compile", "channels_last", "tf32", "fused")
+    watching = ("trackers", "workers", "eval_every", "checkpoint_every", "compile", "channels_last", "tf32", "fused", "fsdp")
     decisive = _as_of_then({key: value for key, value in recipe.items() if key not in watching}, _LATER)
     decisive |= {part: _as_of_then(decisive[part], later) for part, later in _LATER_IN.items() if part in decisive}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
@@ -74,11 +75,18 @@ def _as_of_then(values: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str
 
 
 def write_checkpoint(
-    run: Path, step: int, *, weights: dict[str, Tensor], ema: dict[str, Tensor] | None, state: dict[str, Any], recipe: Mapping[str, Any]
+    run: Path,
+    step: int,
+    *,
+    weights: dict[str, Tensor] | Pieces,
+    ema: dict[str, Tensor] | None,
+    state: dict[str, Any],
+    recipe: Mapping[str, Any],
 ) -> Path:
     """Write ``run/checkpoints/step-…`` whole, then remove all of this run but it and the one before.
 
-    Folders of another run or of anybody else stay, and so does whatever lies behind a link. Where the disk is full, the one before makes room.
+    Folders of another run or of anybody else stay, and so does whatever lies behind a link. Where the disk is full, the one before makes room. Where weights
+    are pieces, the other processes must :meth:`~foveal.lab.training.pieces.Pieces.follow` meanwhile.
 
     Raises:
         OSError: the disk is full, or the like; the older checkpoints are as they were, and what was half written is gone.
@@ -86,17 +94,18 @@ def write_checkpoint(
     folder = run / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:08d}"
-    files = {"model.safetensors": weights} | ({} if ema is None else {"ema.safetensors": ema})
+    whole, pieces = ({}, weights) if isinstance(weights, Pieces) else ({"model.safetensors": weights}, None)
+    files = whole | ({} if ema is None else {"ema.safetensors": ema})
     own = fingerprint(recipe)
     try:
-        partial = _write_partial(folder, step, files, state, own)
+        partial = _write_partial(folder, step, files, state, own, pieces)
     except OSError as error:
         spare = _kept(run, own, final.name, 1)[1]
         if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not spare:
             raise
         for other in spare:
             remove_ours(other)
-        partial = _write_partial(folder, step, files, state, own)
+        partial = _write_partial(folder, step, files, state, own, pieces)
     if final.is_dir() and not final.is_symlink():
         # of this step once before: the run went on from an older one, as this was damaged
         remove_ours(final)
@@ -107,11 +116,13 @@ def write_checkpoint(
     return final
 
 
-def _write_partial(folder: Path, step: int, files: Mapping[str, dict[str, Tensor]], state: dict[str, Any], recipe: str) -> Path:
+def _write_partial(folder: Path, step: int, files: Mapping[str, dict[str, Tensor]], state: dict[str, Any], recipe: str, pieces: Pieces | None) -> Path:
     partial = folder / f"partial-{step:08d}-{os.getpid()}"
     remove_ours(partial)
     partial.mkdir()
     try:
+        if pieces is not None:
+            pieces.write(partial)
         for name, tensors in files.items():
             flush(partial / name, save(_contiguous(tensors)))
         _flush_state(partial / "state.pt", state)
@@ -216,11 +227,16 @@ def read_checkpoint(path: Path, recipe: Mapping[str, Any]) -> Checkpoint:
         read = {name: read_saved(path / name) if name in about["files"] else None for name in ("model.safetensors", "ema.safetensors", "state.pt")}
     except InputError as error:
         raise Damaged(f"{error}; {remedy}") from error
-    state = read["state.pt"]
-    state = _by_phase(state)
+    state = _by_phase(read["state.pt"])
     if state is None:
         raise Damaged(f"{path / 'state.pt'} is damaged: it holds no state of a run; {remedy}")
-    return {"step": about["step"], "weights": read["model.safetensors"], "ema": read["ema.safetensors"], "state": state}
+    weights = read["model.safetensors"]
+    if is_of_pieces(about["files"]):
+        try:
+            weights = read_whole(path) | dict(state["whole"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise Damaged(f"{path} is damaged: {error}; {remedy}") from error
+    return {"step": about["step"], "weights": weights, "ema": read["ema.safetensors"], "state": state}
 
 
 def _by_phase(state: Any) -> dict[str, Any] | None:
@@ -263,7 +279,8 @@ def _about(path: Path) -> dict[str, Any]:
             "recipe": str(about["recipe"]),
             "files": {str(name): str(value) for name, value in about["files"].items()},
         }
-        named = {"model.safetensors", "state.pt"}
+        pieces = {name for name in known["files"] if SHARD.fullmatch(name)}
+        named = {"state.pt"} | (pieces or {"model.safetensors"})
         if not named <= known["files"].keys() <= named | {"ema.safetensors"}:
             raise ValueError(f"it lists {sorted(known['files'])}")
         if known["step"] < 1 or (path.name.startswith("step-") and path.name != f"step-{known['step']:08d}"):

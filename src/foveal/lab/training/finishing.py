@@ -22,6 +22,7 @@ def finish_run(run: Run) -> dict[str, Any]:
     recipe, bundle, accelerator = run.recipe, run.bundle, run.accelerator
     accelerator.wait_for_everyone()
     run.settle_()
+    run.gather_()
     run.early.take_best_(run.judged)
     spoilt = not_finite(run.judged)
     if spoilt:

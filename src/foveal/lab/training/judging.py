@@ -15,6 +15,7 @@ from torchmetrics.utilities import dim_zero_cat, dim_zero_max, dim_zero_min, dim
 from ..._errors import InputError
 from ..data import DataBundle, Split
 from .phases import naming
+from .pieces import own_part
 from .recipe import Recipe
 from .samples import SampleScores
 
@@ -101,8 +102,8 @@ def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def not_finite(model: nn.Module) -> list[str]:
-    """Names of parameters that hold NaN or infinity, and of buffers that hold NaN."""
-    tensors = {name: value for name, value in model.named_parameters() if value.is_floating_point()}
+    """Names of parameters that hold NaN or infinity, and of buffers that hold NaN; where they lie in pieces, in those of this process."""
+    tensors = {name: own_part(value) for name, value in model.named_parameters() if value.is_floating_point()}
     # a buffer may be a mask, whose infinities are meant
     checks = {name: value.isfinite().all() for name, value in tensors.items()}
     checks |= {name: ~value.isnan().any() for name, value in model.named_buffers() if value.is_floating_point()}

@@ -5,6 +5,7 @@ Everything random in step n is drawn from a seed made of the recipe's seed and n
 
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from .groups import rate
 from .judging import Diverged, evaluate, loss_after, not_finite, scalars
 from .opening import Run
 from .phases import OpenPhase
+from .pieces import Pieces, optimizer_by_name, whole_parts
 from .progress import Progress
 from .reading import to_json
 from .speed import channels_last, matmul_precision
@@ -61,11 +63,13 @@ def train(run: Run, *, quiet: bool = False) -> None:
                 run.settle_()
                 _check(run, inputs, targets, done)
             if judging:
+                run.gather_()
                 entry = _judge(run, done, seen / (time.perf_counter() - started))
                 progress.note(entry)
                 for said in run.new_remarks(entry):
                     progress.remark(said)
                 run.early.saw(entry, run.judged, accelerator.is_main_process)
+                run.rest_()
             if saving or stopping or run.early.over:
                 _save(run, done)
             if run.early.over:
@@ -134,7 +138,11 @@ def _check(run: Run, inputs: Any, targets: Any, step: int) -> None:
     loss = losses["before"] + losses["after"]
     what = f"the loss became {loss} by step {step}"
     if math.isfinite(loss):
-        spoilt = [f"{name} of {of}" for of, net in (("the weights", run.model), ("their average", run.judged)) for name in not_finite(net)]
+        networks = {"the weights": run.model} | ({} if run.ema is None else {"their average": run.judged})
+        spoilt = [f"{name} of {of}" for of, net in networks.items() for name in not_finite(net)]
+        if run.whole is not None:
+            # each process has looked at its pieces, and all must come to the same end
+            spoilt = gather_object(spoilt)
         if not spoilt:
             return
         what = f"{spoilt[0]} was not finite after step {step}"
@@ -169,17 +177,23 @@ def _save(run: Run, step: int) -> None:
     totals = _sum(run.window, accelerator)
     # a sum of sums is rounded otherwise than the sums go on to be, so each process gets its own back
     shares = {"windows": gather_object([_of_one(run.window)])} if accelerator.num_processes > 1 else {}
+    pieces = None if run.whole is None else _Saved(run)
     if accelerator.is_main_process:
-        if not (folder / "recipe.json").exists():
-            raise InputError(f"{folder} is gone, or its recipe.json is; put it back from a copy and go on with: foveal train --resume {folder}")
-        write_checkpoint(
-            folder,
-            step,
-            weights=run.model.state_dict(),
-            ema=None if run.ema is None else run.judged.state_dict(),
-            state={"phases": {phase.phase.name: phase.state() for phase in run.phases}, "window": totals, **shares, **run.batches.saved()},
-            recipe=recipe.to_dict(),
-        )
+        with nullcontext() if pieces is None else pieces.written.leading():
+            if not (folder / "recipe.json").exists():
+                raise InputError(f"{folder} is gone, or its recipe.json is; put it back from a copy and go on with: foveal train --resume {folder}")
+            state: dict[str, Any] = {"window": totals, **shares, **run.batches.saved()}
+            state |= {"phases": {phase.phase.name: phase.state() for phase in run.phases}} if pieces is None else pieces.state
+            write_checkpoint(
+                folder,
+                step,
+                weights=run.model.state_dict() if pieces is None else pieces.written,
+                ema=None if run.ema is None else run.judged.state_dict(),
+                state=state,
+                recipe=recipe.to_dict(),
+            )
+    elif pieces is not None:
+        pieces.written.follow()
     accelerator.wait_for_everyone()
 
 
@@ -187,6 +201,17 @@ def _of_one(window: dict[str, Any]) -> dict[str, float]:
     """The window of this process."""
     own = torch.stack([torch.as_tensor(value, dtype=torch.float32, device="cpu") for value in window.values()])
     return dict(zip(window, own.tolist(), strict=True))
+
+
+class _Saved:
+    """What a checkpoint in pieces holds: those, and the state of the first process for all that is whole."""
+
+    def __init__(self, run: Run) -> None:
+        (phase,) = run.phases
+        moments = optimizer_by_name(run.model, phase.optimizer)
+        whole, small = whole_parts(run.model, moments)
+        self.written = Pieces(run.model, moments)
+        self.state = {"whole": whole, "phases": {phase.phase.name: {"optimizer": {"pieces": small}, "scaler": {}}}}
 
 
 def _sum(window: dict[str, Any], accelerator: Accelerator) -> dict[str, float]:

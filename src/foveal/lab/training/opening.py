@@ -1,6 +1,7 @@
 """The first part of a run: everything is checked, made, and put where the last checkpoint left it, before a step is taken."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,13 @@ from .phases import OpenPhase, PartEma, open_phases
 from .reading import Damaged, cut_history, read_history, to_json, write_json
 from .recipe import Recipe
 from .resuming import restore_state
+from .sharding import Whole, check_sharding, is_sharded
 from .speed import channels_last_, settled
 
 __all__ = ["Run", "check_folder_is_new", "check_recipe", "make_accelerator", "open_run"]
+
+_ELSEWHERE = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
+"""What ``accelerate launch`` sets for ways that the loop does not go; its weights would be saved and judged in pieces."""
 
 
 @dataclass
@@ -59,11 +64,25 @@ class Run:
     """Lines of the evaluations so far."""
     last: int = 0
     """The step behind which training ended."""
+    whole: Whole | None = None
+    """The network with all weights, where they lie in pieces."""
 
     @property
     def judged(self) -> Any:
-        """The network that is evaluated and published: the average of the weights, where there is one."""
+        """The network that is evaluated and published: the average of the weights, where there is one; between :meth:`gather_` and :meth:`rest_`."""
+        if self.whole is not None:
+            return self.whole.module
         return self.model if self.ema is None else self.ema.module
+
+    def gather_(self) -> None:
+        """Before what is judged is looked at, in all processes."""
+        if self.whole is not None:
+            self.whole.take_(self.model, self.accelerator.device)
+
+    def rest_(self) -> None:
+        """Behind it."""
+        if self.whole is not None:
+            self.whole.rest_()
 
     def new_remarks(self, entry: dict[str, Any]) -> list[str]:
         """What the task says of the course of the run with this line, and did not say before."""
@@ -85,6 +104,7 @@ def check_recipe(recipe: Recipe, run: Path, resume: bool) -> None:
     """
     check_folder(run)
     check_folder_is_new(run, resume)
+    check_sharding(recipe)
     if json.loads(to_json(recipe.to_dict())) != recipe.to_dict():
         raise InputError("the recipe holds a number that is not finite, which no file can keep; give a finite one")
     if "tensorboard" in recipe.trackers and not _is_text(run):
@@ -114,6 +134,9 @@ def make_accelerator(recipe: Recipe, run: Path) -> Accelerator:
     Raises:
         ValueError: the processes cannot share a batch.
     """
+    asked = [name for name in _ELSEWHERE if os.environ.get(name, "false").lower() in ("true", "1", "yes")]
+    if asked:
+        raise InputError(f"accelerate's configuration asks for another way to share a network ({asked[0]}); choose its plain way, and here --fsdp True")
     # accelerate keeps its settings per process; a second run in this one may want other precision. There is no public way to forget them: free_memory and
     # end_training keep them, and a new Accelerator of another precision is refused
     AcceleratorState._reset_state()
@@ -166,14 +189,18 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path
                 raise Damaged(f"{checkpoint} has no ema.safetensors, which its recipe asks for; remove it to start from an older checkpoint or anew")
             restore(ema.module, saved["ema"], checkpoint)
     bare = recipe.task.trained(model)
+    whole = Whole(model) if is_sharded(recipe, accelerator) else None
     for phase in phases:
         phase.prepare_(_Trained(bare), accelerator)
+    if whole is not None:
+        # weights in pieces come together where they are called through this
+        bare = phases[0].trained
     empty: dict[str, Any] = {"loss": 0.0, "seen": 0, **dict.fromkeys(recipe.task.train_metrics, 0.0)}
     window: dict[str, Any] = empty
     learned: dict[str, Tensor] = {}
     if newest is not None:
         # not before it is prepared, which would move what belongs on the host, such as AdamW's count of steps, to the device
-        window, learned = restore_state(phases, accelerator, saved["state"], empty, checkpoint)
+        window, learned = restore_state(model, phases, accelerator, saved["state"], empty, checkpoint)
 
     if features is not None and recipe.model.brings_weights and accelerator.num_processes == 1:
         bundle, note = kept_features(model, bundle, recipe, features, () if ema is None else (ema.module,))
@@ -203,6 +230,7 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path
         early=Early(recipe, run, first),
         history=read_history(run / "history.jsonl", []) if (run / "history.jsonl").exists() else [],
         last=first,
+        whole=whole,
     )
 
 

@@ -16,6 +16,7 @@ from ..tasks import Phase, Task, parameters_of
 from .groups import hold, own_rates
 from .optimizing import make_optimizer, make_schedule
 from .recipe import Recipe
+from .sharding import is_sharded, shard_
 
 __all__ = ["OpenPhase", "PartEma", "naming", "open_phases"]
 
@@ -42,6 +43,11 @@ class OpenPhase:
     def prepare_(self, forward: nn.Module, accelerator: Accelerator) -> None:
         """Put the parts where accelerate wants them. A process group gets this phase's gradients and no others'."""
         self.begin_(accelerator)
+        if is_sharded(self.recipe, accelerator):
+            self.trained = shard_(forward, self.optimizer, accelerator)
+            self.optimizer = accelerator.prepare_optimizer(self.optimizer)
+            self.own = [value for group in self.optimizer.param_groups for value in group["params"]]
+            return
         self.trained, self.optimizer = accelerator.prepare(forward, self.optimizer)
 
     def begin_(self, accelerator: Accelerator) -> None:

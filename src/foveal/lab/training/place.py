@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from ..._errors import InputError
 from ..._files import refused
+from .pieces import SHARD
 
 __all__ = ["alone", "go_on", "is_ours", "refusals", "remove_ours", "sweep"]
 
@@ -107,7 +108,8 @@ def is_ours(folder: Path) -> bool:
     if not _CHECKPOINT.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
         return False
     inside = list(folder.iterdir())
-    plain = all(path.name in _CHECKPOINT_FILES and path.is_file() and not path.is_symlink() for path in inside)
+    named = (path.name in _CHECKPOINT_FILES or SHARD.fullmatch(path.name) for path in inside)
+    plain = all(named) and all(path.is_file() and not path.is_symlink() for path in inside)
     return plain and (not folder.name.startswith("step-") or folder / "checkpoint.json" in inside)
 
 

@@ -130,6 +130,8 @@ class Recipe:
     """Products of float32 matrices in TF32, on CUDA; yes there and no elsewhere if None. Evaluation stays in float32."""
     fused: bool | None = None
     """PyTorch's fused optimizer; yes on CUDA and no elsewhere if None. LAMB has none."""
+    fsdp: bool = False
+    """Of several processes each keeps a piece of weights, gradients and the optimizer's state, and not all of them (PyTorch's FSDP2)."""
     workers: int = 0
     """Processes that read data; 0 reads in the training process, best for sets that lie in memory."""
     trackers: tuple[str, ...] = ("tensorboard",)

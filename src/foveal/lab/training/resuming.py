@@ -6,20 +6,23 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from .phases import OpenPhase
+from .pieces import place_optimizer_, read_optimizer_
 from .reading import Damaged
+from .sharding import is_sharded
 
 __all__ = ["restore_state"]
 
 
 def restore_state(
-    phases: Sequence[OpenPhase], accelerator: Accelerator, state: dict[str, Any], empty: dict[str, Any], path: Path
+    model: nn.Module, phases: Sequence[OpenPhase], accelerator: Accelerator, state: dict[str, Any], empty: dict[str, Any], path: Path
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The state of a run to the prepared optimizers and scalers of its phases; the window of losses, and what the task learned, are returned.
 
     Args:
+        model: the network.
         phases: prepared, so that what an optimizer keeps on the host stays there.
         accelerator: of this process.
         state: of a checkpoint.
@@ -36,7 +39,12 @@ def restore_state(
         if saved.keys() != {one.phase.name for one in phases}:
             raise ValueError(f"it holds the phases {sorted(saved)}, the task has {sorted(one.phase.name for one in phases)}")
         for one in phases:
-            _restore_phase(one, saved[one.phase.name])
+            if "pieces" in saved[one.phase.name]["optimizer"]:
+                read_optimizer_(model, one.optimizer, path, saved[one.phase.name]["optimizer"]["pieces"])
+            elif is_sharded(one.recipe, accelerator):
+                _place_phase(model, one, saved[one.phase.name])
+            else:
+                _restore_phase(one, saved[one.phase.name])
         # what is now called by the metric's name was once called ``correct``
         known = {"accuracy" if name == "correct" else name: float(value) for name, value in dict(window).items()}  # type: ignore[arg-type]
         if known.keys() != empty.keys():
@@ -53,6 +61,13 @@ def restore_state(
         return shares[accelerator.process_index], learned
     # on another number of processes the main one goes on with what is of all already
     return {name: known[name] for name in empty} if accelerator.is_main_process else empty, learned
+
+
+def _place_phase(model: nn.Module, one: OpenPhase, saved: dict[str, Any]) -> None:
+    """What was saved whole, to pieces."""
+    states = saved["optimizer"]["state"]
+    count = sum(len(group["params"]) for group in saved["optimizer"]["param_groups"])
+    place_optimizer_(model, one.optimizer, [states.get(number) for number in range(count)])
 
 
 def _restore_phase(one: OpenPhase, saved: dict[str, Any]) -> None:
