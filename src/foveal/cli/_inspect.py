@@ -21,7 +21,7 @@ class _Inspect:
     """Folder of a run, of a checkpoint or of a saved model; a name of timm or torchvision; hf:NAME of transformers, or a folder with its config.json; a
     repository of the hub; a file of weights, with --model."""
     image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
-    """An image file."""
+    """An image file; for a network for videos a video file, or a folder with the frames of one."""
     right: Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")] = None
     """The right image, where the run matches stereo pairs; IMAGE is the left one."""
     out: Path | None = None
@@ -43,7 +43,7 @@ class _Inspect:
 def inspect(words: list[str]) -> None:
     """Draw where a run or any model looks in one image: inspect RUN|MODEL IMAGE"""
     chosen: _Inspect = parse(_Inspect, "inspect", words)
-    from ..lab.inspect import inspect_model, inspect_run, load_model, open_image, open_pair, resolve_model
+    from ..lab.inspect import inspect_model, inspect_run, is_video, load_model, open_image, open_pair, open_video, resolve_model
     from ..lab.training.checkpoint import check_folder
 
     found = resolve_model(chosen.what)
@@ -56,15 +56,19 @@ def inspect(words: list[str]) -> None:
     out = chosen.out or (path / f"inspect-{chosen.image.stem}" if of_run else Path(f"inspect-{path.stem.replace(':', '-')}-{chosen.image.stem}"))
     check_folder(out)
     other = None if chosen.against is None else resolve_model(chosen.against)
-    image: Any = None if of_run else open_image(chosen.image)
+    video = chosen.image.exists() and is_video(chosen.image)
+    image: Any = None if of_run or video else open_image(chosen.image)
     loaded = load_model(found, weights=chosen.weights, base=chosen.model)
     beside: Any = {"truth": chosen.truth}
     if other is not None:
         beside["against"] = load_model(other, weights="pretrained" if other.has_own_weights else chosen.weights)
+    if video:
+        image = open_video(chosen.image, loaded)
     if of_run:
         if chosen.right is not None and loaded.recipe.task.targets != "disparity":
             raise InputError(f"{path} takes single images; leave out --right, which is for stereo")
-        image = open_image(chosen.image) if chosen.right is None else open_pair(chosen.image, chosen.right)
+        if not video:
+            image = open_image(chosen.image) if chosen.right is None else open_pair(chosen.image, chosen.right)
         lines, files = inspect_run(loaded, image, out, title=f"{path.name}: {chosen.image.name}", **beside)
     else:
         lines, files = inspect_model(loaded, image, out, attention=chosen.attention, where=chosen.where, **beside)

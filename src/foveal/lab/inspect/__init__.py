@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._renamed import moved_member
 from . import _extra  # noqa: F401  # the first: it says which package is missing
+from .clips import is_video, open_video
 from .conversion import convert_named_
 from .images import open_image, open_pair
 from .loaded import Inspection, LoadedModel
@@ -23,10 +24,12 @@ __all__ = [
     "convert_named_",
     "inspect_model",
     "inspect_run",
+    "is_video",
     "load_model",
     "maps_over_image",
     "open_image",
     "open_pair",
+    "open_video",
     "resolve_model",
 ]
 

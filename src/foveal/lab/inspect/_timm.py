@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ..._errors import InputError, missing_extra, unknown
+from ...analysis.viewer._prepared import timm_transform
 from ..networks._sources import read_state
 from ._refused import refused
 from .loaded import LoadedModel, Wanted
@@ -54,18 +53,13 @@ def load_weights(found: ModelReference, wanted: Wanted) -> LoadedModel:
 
 def prepared_by_timm(name: str, model: Any, trained: bool) -> LoadedModel:
     """A model that says by its ``pretrained_cfg`` how its images are made ready."""
-    from timm.data import ImageNetInfo, create_transform, resolve_model_data_config
-
-    def prepare(image: Any) -> Tensor:
-        settings = resolve_model_data_config(model)
-        made: Tensor = create_transform(**settings, is_training=False)(image.convert("L" if settings["input_size"][0] == 1 else "RGB"))
-        return made
+    from timm.data import ImageNetInfo
 
     labels: dict[int, str] = {}
     if getattr(model, "num_classes", 0) == 1000:
         info = ImageNetInfo()
         labels = {index: info.index_to_description(index) for index in range(1000)}
-    return LoadedModel(name, model, prepare, labels, trained)
+    return LoadedModel(name, model, timm_transform(model), labels, trained)
 
 
 def _known(name: str) -> Any:

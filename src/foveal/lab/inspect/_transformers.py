@@ -39,7 +39,8 @@ def load_transformers(found: ModelReference, wanted: Wanted) -> LoadedModel:
     notes = [] if tower is model else ["the vision tower alone"]
     prepare = _processor(transformers, name, getattr(config, "vision_config", config), notes)
     labels = config.id2label if hasattr(model, "classifier") else {}
-    return LoadedModel(name, tower, prepare, dict(labels or {}), not random, notes)
+    frames = getattr(getattr(config, "vision_config", config), "num_frames", None)
+    return LoadedModel(name, tower, prepare, dict(labels or {}), not random, notes, frames)
 
 
 def _processor(transformers: Any, name: str, config: Any, notes: list[str]) -> Callable[[Any], Tensor]:
@@ -50,8 +51,15 @@ def _processor(transformers: Any, name: str, config: Any, notes: list[str]) -> C
         if not isinstance(side, int):
             raise InputError(f"{name} has no preprocessor_config.json, and its configuration no image_size: how images are made ready is not known") from None
         notes.append(f"no preprocessor_config.json: the image was brought to {side}×{side}, and from −1 to 1")
-        return lambda image: _plain(image, side)
-    return lambda image: processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+        return lambda image: torch.stack([_plain(frame, side) for frame in image]) if isinstance(image, list) else _plain(image, side)
+
+    def ready(image: Any) -> Tensor:
+        pixels = [frame.convert("RGB") for frame in image] if isinstance(image, list) else image.convert("RGB")
+        made: Tensor = processor(images=pixels, return_tensors="pt")["pixel_values"]
+        # processors of images take frames for as many images; those of videos give one video
+        return made if isinstance(image, list) and made.ndim == 4 else made[0]
+
+    return ready
 
 
 def _plain(image: Any, side: int) -> Tensor:

@@ -29,11 +29,14 @@ class LoadedModel:
     name: str
     model: nn.Module
     prepare: Callable[[Any], Tensor]
-    """From a PIL image to the model's input, ``(C, H, W)``; of a stereo run from two, in a list. A ``ValueError`` where nothing says how."""
+    """From a PIL image to the model's input, ``(C, H, W)``; of a stereo run from two, in a list; of a video ``(C, T, H, W)``, in transformers ``(T, C, H, W)``.
+    A ``ValueError`` where nothing says how."""
     labels: dict[int, str] = field(default_factory=dict)
     trained: bool = True
     notes: list[str] = field(default_factory=list)
     """What a reader of the maps should know."""
+    num_frames: int | None = None
+    """Of a network for videos that is no run: as many PIL images ``prepare`` takes, in a list. A run on videos takes the path of one."""
     recipe: Any = None
     """Of a run or checkpoint, the :class:`foveal.lab.training.Recipe`; else None."""
     bundle: Any = None

@@ -9,12 +9,14 @@ from torch import Tensor
 from ..._errors import InputError
 from ...analysis import look_from, rollout, token_layout
 from ...analysis.pictures import write_map_sheet, write_rollout
-from ...analysis.viewer import ViewedModel, view_model, write_page
+from ...analysis.viewer import ViewedModel, write_page
 from ...convert import Where
 from .branches import said_of_branches
+from .clips import inspect_clip
 from .conversion import convert_named_
 from .loaded import Inspection, LoadedModel
 from .maps import maps_over_image
+from .viewing import view_loaded
 
 __all__ = ["inspect_model"]
 
@@ -34,7 +36,7 @@ def inspect_model(
 
     Args:
         loaded: the model.
-        image: a PIL image.
+        image: a PIL image; for a network for videos what :func:`open_video` gives, of which ``attention.html`` alone is written.
         folder: for ``attention.html``, ``maps.png``, ``maps.html`` and ``rollout.png``.
         attention: convert the model to this one first, as :func:`convert_named_` takes it.
         where: what is converted, or if nothing is, what is looked at.
@@ -45,7 +47,11 @@ def inspect_model(
     Raises:
         ValueError: the model has no attention over the whole image; a true class that the model does not know.
     """
+    if loaded.num_frames is not None and not isinstance(image, list):
+        raise InputError(f"{loaded.name} looks at videos of {loaded.num_frames} frames; give a video file or a folder with the frames of one")
     model, inputs = loaded.model.eval(), loaded.prepare(image)[None]
+    if inputs.ndim == 5:
+        return inspect_clip(loaded, image, folder, attention=attention, where=where, title=title or loaded.name, against=against, truth=truth)
     notes = list(loaded.notes)
     beside: list[tuple[ViewedModel, Tensor]] = []
     if against is not None:
@@ -88,19 +94,6 @@ def inspect_model(
     else:
         files.append(write_rollout(inputs[0], picture, folder, caption=f"where {layout.looks} looks, through all layers"))
     return Inspection(lines + said_of_branches(model), files)
-
-
-def view_loaded(loaded: LoadedModel, image: Any, *, where: Where = "*", truth: str | None = None, name: str | None = None) -> ViewedModel:
-    """A loaded model and a PIL image, for :func:`foveal.analysis.viewer.write_page`.
-
-    Raises:
-        ValueError: the model has no attention over the whole image; a true class that it does not know.
-    """
-    known: Any = int(truth) if truth is not None and truth.isdecimal() and truth not in loaded.labels.values() else truth
-    inputs = loaded.prepare(image)[None]
-    viewed = view_model(loaded.model, inputs, name=name or loaded.name, where=where, labels=loaded.labels, truth=known, trained=loaded.trained)
-    viewed.notes = [*loaded.notes, *viewed.notes]
-    return viewed
 
 
 @torch.no_grad()

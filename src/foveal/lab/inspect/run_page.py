@@ -12,10 +12,12 @@ from ...analysis import summary_maps, token_layout
 from ...analysis.pictures import overlaid, to_pixels, write_map_sheet, write_sheet
 from ...analysis.viewer import write_page
 from ...models import VisionTransformer
+from ..data import VideoBundle
 from ..tasks import Cell, Row
+from .clips import inspect_clip
 from .loaded import Inspection, LoadedModel
 from .maps import class_token_maps
-from .model_page import view_loaded
+from .viewing import view_loaded
 
 __all__ = ["inspect_run"]
 
@@ -35,7 +37,7 @@ def inspect_run(loaded: LoadedModel, image: Any, folder: Path, *, title: str, ag
 
     Args:
         loaded: a run or checkpoint.
-        image: a PIL image; for stereo left and right, in a list.
+        image: a PIL image; for stereo left and right, in a list; for videos the path of one, of which ``attention.html`` alone is written.
         folder: where the files go; it is made.
         title: of the page.
         against: another model, beside the first on ``attention.html``.
@@ -49,6 +51,8 @@ def inspect_run(loaded: LoadedModel, image: Any, folder: Path, *, title: str, ag
     model: Any = loaded.model
     task, bundle = loaded.recipe.task, loaded.bundle
     inputs = loaded.prepare(image)
+    if isinstance(bundle, VideoBundle):
+        return inspect_clip(loaded, image, folder, title=title, against=against, truth=truth)
     if isinstance(model, VisionTransformer):
         probabilities = model(inputs[None]).softmax(-1)[0]
         grid = model.patch_embed.grid_size

@@ -31,4 +31,4 @@ def no_single_image(image: Any) -> Tensor:
     Raises:
         ValueError: always.
     """
-    raise InputError("a run on videos takes no single image; foveal eval judges it on its videos")
+    raise InputError("a run on such data takes no single image; foveal eval judges it on its own samples")

@@ -28,9 +28,10 @@ from .._bundle import Data, register_data
 from .._foreign import few, lines_of, read_text, real_place
 from .._splits import SPLITS, class_files, split_of, splits_in
 from .._walk import Found, Passed, check_kept, folders_in, joined, keep_apart
-from ._bundle import TARGETS, VideoBundle, no_single_image
+from ._bundle import TARGETS, VideoBundle
 from ._reader import VIDEO_EXTENSIONS, is_frame_folder, open_clip
 from ._sampling import crop_thirds, frame_places, random_window, resize_short
+from ._single import with_video
 from ._stand_in import stand_in_folder
 
 __all__ = ["VideoFolder"]
@@ -114,10 +115,14 @@ class VideoFolder(Data):
             classes=classes,
             img_size=self.img_size,
             in_chans=3,
-            prepare=no_single_image,
+            prepare=with_video(self._ready),
             notes=notes,
             num_frames=self.num_frames,
         )
+
+    def _ready(self, path: Path) -> Tensor:
+        """A video of no split, as one of validation."""
+        return _Videos(self, [(path, 0)], "val")[0][0]
 
     def smoke_data(self) -> "VideoFolder":
         """Small videos of moving digits, written once into the cache and read like these, from lists or folders as these are."""

@@ -7,6 +7,7 @@ another performer. The recordings state no license of their own: they are instal
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,9 +19,10 @@ from ...._errors import InputError, require
 from .._bundle import Data, register_data, seed_of
 from .._cache import cached
 from .._fetch import packaged
-from ._bundle import TARGETS, VideoBundle, no_single_image
+from ._bundle import TARGETS, VideoBundle
 from ._figure import View, renderer
 from ._motions import Motion, read_motion
+from ._single import whole_video, with_video
 
 __all__ = ["ACTIONS", "MocapClips"]
 
@@ -87,7 +89,7 @@ class MocapClips(Data):
             classes=[f"{action} {way}" for action in ACTIONS for way in ("forward", "backward")],
             img_size=self.side,
             in_chans=3,
-            prepare=no_single_image,
+            prepare=with_video(self._ready),
             notes=["one recording of each action: the test has other views and moments, not other persons"],
             num_frames=self.num_frames,
             probes={"frames_shuffled": _Clips(splits["test"].frames, splits["test"].labels, shuffled=True)},
@@ -140,6 +142,9 @@ class MocapClips(Data):
             view = replace(view, yaw=_MIRRORED - side)
         return _Plan(motion, tuple((times[::-1] if backward else times).tolist()), view, label, mirrored)
 
+    def _ready(self, path: Path) -> Tensor:
+        return _standardized(whole_video(path, self.num_frames, self.side).transpose(0, 1))
+
     def smoke_data(self) -> Data:
         """Few clips of moving digits: motions are fetched and drawn."""
         from .moving_digits import MovingDigits
@@ -173,5 +178,9 @@ class _Clips:
         frames = self.frames[index]
         if self._shuffled:
             frames = frames[np.random.default_rng(seed_of("shuffled", index)).permutation(len(frames))]
-        # backgrounds are white, and figures small
-        return (torch.from_numpy(frames).permute(3, 0, 1, 2).to(torch.float32) / 255 - 0.95) / 0.2, int(self.labels[index])
+        return _standardized(torch.from_numpy(frames).permute(3, 0, 1, 2).to(torch.float32)), int(self.labels[index])
+
+
+def _standardized(clip: Tensor) -> Tensor:
+    # backgrounds are white, and figures small
+    return (clip / 255 - 0.95) / 0.2

@@ -6,6 +6,7 @@ The clips are composed; the digits are real. Training, validation and test clips
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -17,7 +18,8 @@ from ...._errors import InputError
 from .._bundle import Data, register_data, seed_of, standardize
 from ..cluttered import _resize
 from ..digits import Images, load_digits, split_by_class
-from ._bundle import TARGETS, VideoBundle, no_single_image
+from ._bundle import TARGETS, VideoBundle
+from ._single import whole_video, with_video
 
 __all__ = ["DIRECTIONS", "MovingDigits"]
 
@@ -93,9 +95,13 @@ class MovingDigits(Data):
             classes=list(DIRECTIONS),
             img_size=self.side,
             in_chans=1,
-            prepare=no_single_image,
+            prepare=with_video(self._ready),
             num_frames=self.num_frames,
         )
+
+    def _ready(self, path: Path) -> Tensor:
+        gray = whole_video(path, self.num_frames, self.side).mean(1)
+        return standardize(gray.round().to(torch.uint8)).unsqueeze(0)
 
 
 class Clips:
