@@ -1,4 +1,4 @@
-"""The pictures of docs/gallery.md: ``python -m benchmarks.gallery [TASK …]`` trains each task's recipe for the few steps that stand here, and keeps one picture.
+"""The pictures of docs/gallery.md: ``python -m benchmarks.gallery [TASK …]`` trains each recipe for the few steps that stand here, and keeps one picture.
 
 Writes ``docs/gallery/TASK.webp`` and what was trained for how long into ``docs/gallery/runs.json``; the site makes the page of them.
 """

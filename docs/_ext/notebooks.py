@@ -42,6 +42,8 @@ def executed(name: str) -> Any:
             # as a reader has it: the commands of this environment are found, and nothing of the repository lies about
             paths = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
             env = os.environ | {"PATH": os.pathsep.join(paths), "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "COLUMNS": "100", "MPLBACKEND": "agg"}
+            # without widgets progress is text, which tqdm would say each time
+            env["PYTHONWARNINGS"] = "ignore:IProgress not found"
             NotebookClient(notebook, timeout=_PATIENCE, kernel_name="python3", resources={"metadata": {"path": folder}}).execute(env=env)
         notebook.metadata["foveal"] = now
         nbformat.write(notebook, kept)

@@ -96,7 +96,8 @@ class ImageQuestions(Task):
 
     @torch.no_grad()
     def write_report(self, model: nn.Module, bundle: DataBundle, metrics: Metrics, folder: Path) -> list[Path]:
-        """``answers.png``: pictures, questions and what is answered; and what was taken of each region and word. ``attention.html``: of the first, to be asked."""
+        """``answers.png``: pictures, questions and what is answered; and what was taken of each region and word.
+        ``attention.html``: of the first, to be asked."""
         own, device, network = _questions(bundle), next(model.parameters()).device, model
         samples = [own.test[place] for place in range(min(12, len(own.test)))]
         if not all("picture" in inputs for inputs, _ in samples):
