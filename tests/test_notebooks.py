@@ -124,7 +124,7 @@ def test_a_comparison_says_what_its_runs_show() -> None:
     assert int(learn.replace(",", "")) == 384 * 5 + 5
     assert int(weights.replace(",", "")) > 21_000_000
     runs = {name: [float(one) for one in re.findall(r"seed \d: (\S+)%", line)] for name, line in book.found(r"^(\S+) +(seed 0: .*)$")}
-    assert set(runs) == {"own", "denoising@last_stage", "external@last_stage"}
+    assert set(runs) == {"own", "denoising@last_stage"}
     for shares in runs.values():
         assert len(shares) == 2
         # pieces are whole
@@ -142,7 +142,7 @@ def test_an_attention_of_ones_own_is_that_of_the_page() -> None:
     for file in ("cosine_attention.py", "test_cosine_attention.py"):
         (written,) = (source for source in sources if source.startswith(f"%%writefile {file}\n"))
         assert written.partition("\n")[2].strip() == (OWN / file).read_text("utf8").strip()
-    assert float(book.one(r"^largest difference: (\S+)")) < 1e-12
+    assert float(book.one(r"^largest difference: (\S+)")) < 1e-6
     assert book.one(r"^rows of its map sum to (\S+)") == "1.000000"
     passed = int(book.one(r"^(\d+) passed"))
     assert passed >= 5

@@ -55,7 +55,7 @@ def test_a_run_on_videos_takes_a_folder_of_frames(run, frames, tmp_path, capsys)
     numbers = [int(place) for place in np.linspace(0, FRAMES - 1, 3)]
     clip = []
     for number in numbers:
-        pixels = torch.from_numpy(np.asarray(Image.open(frames / f"{number}.png"))).permute(2, 0, 1).float()
+        pixels = torch.from_numpy(np.array(Image.open(frames / f"{number}.png"))).permute(2, 0, 1).float()
         small = torch.nn.functional.interpolate(pixels[None], size=(24, 30), mode="bilinear")[0, :, :, 3:27].mean(0).round()
         clip.append((small / 255 - 0.13) / 0.25)
     _, _, model = load_run(run)

@@ -151,10 +151,11 @@ def test_an_answer_takes_of_words_by_name(seen, browser, tmp_path) -> None:  # n
     browser.events.clear()
     browser.open(write_word_page(viewed, torch.zeros(3, 16, 16, dtype=torch.uint8), tmp_path, title="an answer"))
     browser("document.querySelector(\"[aria-label='words of the question, mean over heads']\").click()")
-    _, most, _ = shown(browser)
+    rows = "[...document.querySelectorAll('.closeup tbody tr')].map(e => [e.firstChild.textContent, Number(e.querySelector('data').value)])"
+    most = browser(rows)
     assert most[0][0] == "red"
     error = browser("foveal.about.error") * 2 + 1e-6
-    assert dict(most) == {word: pytest.approx(share, abs=error) for word, share in zip(question, shares.tolist(), strict=True)}
+    assert dict(map(tuple, most)) == {word: pytest.approx(share, abs=error) for word, share in zip(question, shares.tolist(), strict=True)}
     assert browser("document.querySelector('.answers li').textContent").startswith("cup")
     # pointing at a word shows no map of who has it: it is no slot
     browser.point(".closeup .cells [data-row='0'][data-column='0']")
