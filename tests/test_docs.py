@@ -1,13 +1,18 @@
 """Every mechanism has its page, and every page says what a page has to say. That the site builds is for ``make docs`` to show."""
 
+import inspect
+import json
 import re
 from pathlib import Path
 
 import pytest
+from benchmarks.gallery import LEFT_OUT, TASKS
 
 import foveal
 import foveal.functional
 from foveal.attention import attention_class
+from foveal.lab.recipes import get_recipe
+from foveal.lab.tasks import TASKS as ALL_TASKS
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted((DOCS / "mechanisms").glob("*.md"))
@@ -59,3 +64,28 @@ def test_a_missing_section_would_be_seen(tmp_path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Title\n\n## The idea\n\n```\n## Cost\n```\n", encoding="utf8")
     assert headings(page) == ["The idea"]
+
+
+def test_every_attention_and_every_task_is_in_the_gallery() -> None:
+    drawn = re.findall(r'^@shows\("(\w+)"\)', (DOCS / "figures" / "gallery.py").read_text("utf8"), re.MULTILINE)
+    assert sorted(drawn) == foveal.list_attentions()
+    assert TASKS.keys() | LEFT_OUT.keys() == set(ALL_TASKS)
+    runs = json.loads((DOCS / "gallery" / "runs.json").read_text("utf8"))
+    assert set(runs) == set(TASKS), "python -m benchmarks.gallery makes the others"
+    for name, run in runs.items():
+        # what stands below a picture is what made it
+        assert (run["recipe"], run["steps"]) == (TASKS[name].recipe, TASKS[name].steps)
+        assert type(get_recipe(run["recipe"]).task).__name__ == name
+        assert (DOCS / "gallery" / f"{name}.webp").read_bytes()[8:12] == b"WEBP"
+    assert sum(path.stat().st_size for path in (DOCS / "gallery").iterdir()) < 2_000_000
+
+
+def test_every_public_name_stands_under_one_verb(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    from verbs import VERBS
+
+    named = [name for modules in VERBS.values() for name in modules.get("foveal", ())]
+    public = {name for name in foveal.__all__ if not name.startswith("_") and not inspect.ismodule(getattr(foveal, name))}
+    assert sorted(named) == sorted(public)
+    page = (DOCS / "api.md").read_text("utf8")
+    assert re.findall(r"by_verb (\w+)", page) == list(VERBS) == [heading.lower() for heading in headings(DOCS / "api.md")]

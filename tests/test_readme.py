@@ -1,6 +1,7 @@
 """What the README says of results, extras, links and commands is what they are."""
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import timm
 import torch
 
 import foveal
+import foveal.attention
 from foveal.cli import VERBS
 from foveal.lab.recipes import list_recipes
 
@@ -102,3 +104,65 @@ def test_no_weights_are_read_but_as_numbers() -> None:
     assert calls
     assert not quoted, quoted
     assert not [path for path in sources if re.search(r"pickle\.loads?\(|trust_remote_code|torch\.hub\.", path.read_text("utf8"))]
+
+
+@pytest.fixture(scope="module")
+def matrices():
+    """Of what the site is built with."""
+    sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+    try:
+        import matrices as found
+
+        yield found
+    finally:
+        sys.path.remove(str(ROOT / "docs" / "_ext"))
+
+
+HOSTS = {
+    "ViTs of timm, torchvision, transformers": ("timm ViT", "torchvision ViT", "transformers ViT"),
+    "rotary (EVA)": ("timm EVA (rotary)",),
+    "Swin": ("timm Swin",),
+    "`nn.Transformer…`": ("`nn.TransformerEncoderLayer`",),
+}
+TASKS = {
+    "causal learning": "learning over environments",
+    "point classification": "points",
+    "part segmentation": "points",
+    "stereo matching": "stereo",
+    "video classification": "video",
+    "video questions": "video language",
+    "video conversation": "video language",
+}
+
+
+def host_table() -> dict[tuple[str, ...], dict[str, str]]:
+    """Rows by the mechanisms that they are of."""
+    lines = [[cell.strip() for cell in line.strip("| ").split("|")] for line in README.partition("| mechanism |")[2].partition("\n\n")[0].splitlines()]
+    head = [cell for cell in lines[0] if cell]
+    return {tuple(re.findall(r"`(\w+)`", row[0])): dict(zip(head, row[1:], strict=True)) for row in lines[2:]}
+
+
+def test_the_table_of_hosts_is_what_conversion_does(matrices) -> None:
+    cells, places = matrices.in_hosts(), list(matrices.HOSTS)
+    table = host_table()
+    assert sorted(name for names in table for name in names) == foveal.list_attentions()
+    for names, row in table.items():
+        own = [name for name in names if foveal.attention.attention_class(name).form == "tokens"] or None
+        for title, hosts in HOSTS.items():
+            found = {tuple(cells[name][places.index(host)]) for name in own or () for host in hosts}
+            if own is None:
+                continue
+            said = {"needs a grid" if "grid" in reason else cell for cell, reason in found}
+            assert said == {row[title]}, f"{names} in {title}"
+
+
+def test_the_table_of_recipes_is_what_they_are_made_of(matrices) -> None:
+    tasks, takes = matrices.in_recipes()
+    for names, row in host_table().items():
+        found = {TASKS.get(task, task) for task, own in tasks.items() if own.keys() & set(names)}
+        said = {word.strip() for word in re.split("[,;]", row["in recipes by default"])}
+        if not found:
+            assert said == {"none", "a variant in comparisons"}
+            assert any(set(names) & own for own in takes.values())
+        else:
+            assert said == found, names

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import figures
-import matrices  # noqa: F401  (its tables enter tables.TABLES)
+import matrices  # noqa: F401  # its tables enter tables.TABLES
+import notebooks
 import tables
+import verbs  # noqa: F401
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -37,6 +39,13 @@ class Generated(SphinxDirective):
 
 def draw_figures(app: Sphinx) -> None:
     figures.draw_all(Path(app.srcdir) / "_generated")
+
+
+def run_notebooks(app: Sphinx) -> None:
+    try:
+        notebooks.write_pages()
+    except RuntimeError as error:
+        raise ExtensionError(str(error)) from error
 
 
 def find_reference(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element) -> nodes.reference | None:
@@ -88,6 +97,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("generated", Generated)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
     app.connect("builder-inited", draw_figures)
+    app.connect("builder-inited", run_notebooks)
     # before napoleon, whose priority is 500
     app.connect("autodoc-process-docstring", returns_without_type, priority=400)
     app.connect("autodoc-skip-member", skip_back_reference)

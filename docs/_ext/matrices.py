@@ -1,6 +1,7 @@
 """What goes with what: mechanisms into hosts, tried when the site is built, and mechanisms in tasks, read off the recipes. Each returns Markdown."""
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kept import BUILD, sign
 from tables import _markdown, table
 from torch import Tensor, nn
 
@@ -92,12 +94,28 @@ def place(name: str, host: str) -> tuple[str, str]:
     return said, ""
 
 
+def in_hosts() -> dict[str, list[list[str]]]:
+    """By mechanism, a cell and the reason of a refusal for each of :data:`HOSTS`."""
+    from filelock import FileLock
+
+    path, now = BUILD / "mechanism-hosts.json", sign(Path(__file__))
+    BUILD.mkdir(exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if path.exists() and (found := json.loads(path.read_text("utf8")))["sign"] == now:
+            return found["cells"]
+        with warnings.catch_warnings():
+            # of hosts that say how they would rather be called
+            warnings.simplefilter("ignore")
+            cells = {name: [list(place(name, host)) for host in HOSTS] for name in foveal.list_attentions()}
+        path.write_text(json.dumps({"sign": now, "cells": cells}), "utf8")
+        return cells
+
+
 @table
 def mechanism_hosts() -> str:
     """Every mechanism put into every host, and why not where not."""
     rows, reasons = [], []
-    for name in foveal.list_attentions():
-        cells = [place(name, host) for host in HOSTS]
+    for name, cells in in_hosts().items():
         rows.append((f"`{name}`", *(cell for cell, _ in cells)))
         reasons += [f"- `{name}` in {host}: {reason}" for host, (_, reason) in zip(HOSTS, cells, strict=True) if reason]
     return _markdown(("mechanism", *HOSTS), rows) + ("\n\n" + "\n".join(reasons) if reasons else "")
@@ -143,9 +161,8 @@ def _by_default(model: Any) -> set[str]:
     return found - {"softmax"} if len(found) > 1 else found
 
 
-@table
-def mechanism_tasks() -> str:
-    """Which recipes of a task have a mechanism, or take it in a comparison."""
+def in_recipes() -> tuple[dict[str, dict[str, list[str]]], dict[str, set[str]]]:
+    """By task, in words: recipes by the mechanism that they have, and the mechanisms that a comparison puts there by name."""
     from foveal.lab.recipes import get_recipe, list_recipes
 
     tasks: dict[str, dict[str, list[str]]] = {}
@@ -157,15 +174,20 @@ def mechanism_tasks() -> str:
         takes.setdefault(task, set()).update(made.model.arms())
         for name in _by_default(made.model):
             own.setdefault(name, []).append(recipe)
+    return tasks, takes
+
+
+@table
+def mechanism_tasks() -> str:
+    """Which recipes of a task have a mechanism, or take it in a comparison."""
+    tasks, takes = in_recipes()
     rows = []
-    for name in foveal.list_attentions():
-        cells = []
-        for task, own in tasks.items():
-            recipes = own.get(name, [])
-            shown = ", ".join(f"`{recipe}`" for recipe in recipes[:2]) + (f" and {len(recipes) - 2} more" if len(recipes) > 2 else "")
-            cells.append(shown or ("variant" if name in takes[task] else "–"))
-        rows.append((f"`{name}`", *cells))
-    # tasks are many and mechanisms few: mechanisms are the columns of a page that is read down
-    header = ("task", *(row[0] for row in rows))
-    turned = [(task, *(row[1 + place] for row in rows)) for place, task in enumerate(tasks)]
-    return _markdown(header, turned)
+    for task, own in tasks.items():
+        default = [f"`{name}`: {_some(own[name])}" for name in foveal.list_attentions() if name in own]
+        others = [f"`{name}`" for name in foveal.list_attentions() if name in takes[task] and name not in own]
+        rows.append((task, "; ".join(default) or "–", ", ".join(others) or "–"))
+    return _markdown(("task", "by default, in recipes", "variants of a comparison"), rows)
+
+
+def _some(recipes: list[str]) -> str:
+    return ", ".join(recipes[:2]) + (f" and {len(recipes) - 2} more" if len(recipes) > 2 else "")

@@ -212,6 +212,25 @@ def imagenet_recipes() -> str:
     return _markdown(("recipe", "parameters", "pixels", "epochs", "batch", "optimizer, learning rate, decay", "a source says"), rows, numbers=(1, 2, 3))
 
 
+@table
+def gallery_tasks() -> str:
+    """The pictures that ``python -m benchmarks.gallery`` made, each with its command and how long it was trained."""
+    from benchmarks.gallery import LEFT_OUT, TASKS, command
+
+    folder = PAGES.parent / "gallery"
+    runs = json.loads((folder / "runs.json").read_text("utf8"))
+    parts = []
+    for name, shown in TASKS.items():
+        if name not in runs:
+            continue
+        run = runs[name]
+        title = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
+        made = f"Trained for {run['cpu_seconds']} CPU seconds on one core, {run['date']}: {run['metric']} {run['value']}. {shown.about}"
+        parts.append(f"### {title.capitalize()}\n\n`{command(shown)}`\n\n```{{figure}} /gallery/{name}.webp\n:alt: {shown.about}\n\n{made}\n```")
+    parts.append("Without a picture: " + "; ".join(f"{name}, which {why}" for name, why in LEFT_OUT.items()) + ".")
+    return "\n\n".join([*parts, "Written by `python -m benchmarks.gallery`."])
+
+
 def documented_as(module: str, name: str) -> str:
     """Where the site documents a public name: the library's own modules export some of ``foveal.attention``'s names again."""
     return f"foveal.{name}" if name in foveal.__all__ else f"{module}.{name}"

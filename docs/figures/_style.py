@@ -80,7 +80,12 @@ def photograph() -> Tensor:
 @cache
 def patches(side: int = PATCH) -> Tensor:
     """What the photograph's patches look like, ``(1, 1, N, 10)``: color, its spread, and how strong edges of four directions are; each of variance 1."""
-    image = photograph().permute(2, 0, 1)
+    return looks(photograph(), side)
+
+
+def looks(photo: Tensor, side: int = PATCH) -> Tensor:
+    """The same of another photograph, ``(H, W, 3)`` from 0 to 1."""
+    image = photo.permute(2, 0, 1)
     gray = F.pad(image.mean(0), (1, 1, 1, 1), mode="constant", value=0.5)
     center = gray[1:-1, 1:-1]
     edges = torch.stack([gray[1:-1, 2:] - center, gray[2:, 1:-1] - center, gray[2:, 2:] - center, gray[2:, :-2] - center]).abs()

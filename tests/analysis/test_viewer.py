@@ -314,3 +314,20 @@ def test_videos_of_transformers_come_frames_first() -> None:
     shades = [np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))).mean() for uri in about["photos"]]
     assert shades == pytest.approx([255 * n / 6 for n in (0, 2, 4, 6)], abs=1)
     assert len(about["models"][0]["answers"]) == 2
+
+
+def test_features_of_a_model_without_a_head_are_no_answers() -> None:
+    model = timm.create_model("test_vit", img_size=32, patch_size=8, num_classes=0).eval()
+    assert model(IMAGE[None]).shape == (1, 64)
+    assert view_model(model, IMAGE[None]).answers == []
+    with pytest.raises(InputError, match="no logits"):
+        view_model(model, IMAGE[None], truth=1)
+
+
+def test_a_photograph_is_brought_to_the_size_that_a_model_was_built_for() -> None:
+    """Which need not be that of its published weights, 160 pixels."""
+    photograph = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 40, 3), np.uint8))
+    about, _ = read(show(vit(), photograph))
+    assert about["grid"] == [4, 4]
+    (photo,) = about["photos"]
+    assert Image.open(io.BytesIO(base64.b64decode(photo.partition(",")[2]))).size == (32, 32)

@@ -6,6 +6,7 @@ import pytest
 
 from foveal.attention import list_attentions
 from foveal.cli import main
+from foveal.lab.data import DATA, SOURCES
 from foveal.lab.recipes import list_recipes
 from foveal.official import list_kinds
 
@@ -64,3 +65,22 @@ def test_words_that_fit_nothing_are_an_error(words, capsys) -> None:
     printed = capsys.readouterr()
     assert printed.out == ""
     assert repr(words[-1]) in printed.err
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_data_fit_the_terminal(columns, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["data", "list"]) == 0
+    printed = capsys.readouterr().out
+    assert [line for line in printed.splitlines() if len(line) > columns] == []
+    assert {*DATA, *SOURCES} <= set(re.findall(r"[\w.-]+", printed))
+
+
+def test_data_are_chosen_by_words(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["data", "list", "disparity", "stereo"]) == 0
+    chosen = names(capsys.readouterr().out)
+    assert "ShiftStereo" in chosen
+    assert chosen <= {name for name in DATA if DATA[name].targets == "disparity"} | set(SOURCES)
+    assert main(["data", "list", "nothing-like-it"]) == 2
+    assert "foveal data list shows all" in capsys.readouterr().err

@@ -156,7 +156,7 @@ def test_transformers_folders(kind, with_processor, capsys) -> None:
         (("test_fov_timesformer", "nowhere.mp4", "--weights", "random"), "nowhere.mp4 does not exist"),
         (("test_fov_timesformer", "empty", "--weights", "random"), "empty holds no pictures"),
         (("test_fov_timesformer", "broken.mp4", "--weights", "random"), "cannot read the video broken.mp4"),
-        (("test_fov_timesformer", "clip", "--weights", "random", "--against", "test_vit"), "of a clip one model is drawn; leave out --against"),
+        (("test_fov_timesformer", "clip", "--weights", "random", "--against", "test_vit"), "test_vit takes images, and clip is a video"),
         (("test_fov_timesformer", "clip", "--weights", "random", "--where", "nothing*"), "nothing*"),
     ],
 )

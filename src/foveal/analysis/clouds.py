@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import missing_extra
 
-__all__ = ["CloudView", "cloud_picture", "cloud_sheet", "confusion_picture", "weight_colors"]
+__all__ = ["Axis", "CloudView", "cloud_picture", "cloud_sheet", "confusion_picture", "looking_at", "weight_colors"]
 
 _VIEWS = ((20, 45), (20, 135))
 """Elevation and azimuth, degrees."""
@@ -135,16 +135,11 @@ def weight_colors(weights: NDArray[Any], most: float | None = None) -> Colors:
 
 
 def _draw(axes: Any, view: CloudView, size: float | None, up: Axis) -> None:
-    xyz = view.points[:, :3].detach().cpu().double().numpy()
-    # a turn of the axes, so that what was right-handed stays so
-    xyz = np.roll(xyz, {"x": 2, "y": 1, "z": 0}[up], axis=1)
+    xyz = _upright(view.points, up)
     height = xyz[:, 2] - xyz[:, 2].min()
-    xyz = xyz - (xyz.max(0) + xyz.min(0)) / 2
-    reach = float(np.linalg.norm(xyz, axis=1).max()) or 1.0
     colors = _by_height(height) if view.colors is None else np.asarray(view.colors, np.float64) / 255
     size = float(np.clip(2400 / len(xyz), 2.5, 28)) if size is None else size
-    for place, (elevation, azimuth) in enumerate(_VIEWS):
-        across, upward, near = (xyz / reach @ _looking(elevation, azimuth)).T
+    for place, (across, upward, near) in enumerate(looking_at(view.points, up)):
         order = np.argsort(near, kind="stable")
         # what is far is paler, unless colors are weights to be compared
         haze = _HAZE * (near.max() - near) / (np.ptp(near) or 1.0) if view.star is None else np.zeros(len(near))
@@ -156,6 +151,24 @@ def _draw(axes: Any, view: CloudView, size: float | None, up: Axis) -> None:
     axes.set_ylim(-1.05, 1.05)
     axes.set_aspect("equal")
     axes.set_axis_off()
+
+
+def looking_at(points: Tensor, up: Axis = "z") -> list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]:
+    """Of each view how far every point lies to the right, upwards and towards who looks; the farthest from the middle of the cloud at 1."""
+    xyz = _upright(points, up)
+    xyz = xyz - (xyz.max(0) + xyz.min(0)) / 2
+    reach = float(np.linalg.norm(xyz, axis=1).max()) or 1.0
+    out = []
+    for elevation, azimuth in _VIEWS:
+        across, upward, near = (xyz / reach @ _looking(elevation, azimuth)).T
+        out.append((across, upward, near))
+    return out
+
+
+def _upright(points: Tensor, up: Axis) -> NDArray[np.float64]:
+    xyz = points[:, :3].detach().cpu().double().numpy()
+    # a turn of the axes, so that what was right-handed stays so
+    return np.roll(xyz, {"x": 2, "y": 1, "z": 0}[up], axis=1)
 
 
 def _looking(elevation: float, azimuth: float) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ import tyro
 from .._console import plain
 from .._errors import InputError
 from .._extensions import named_extensions
+from ._next import after_comparison, next_lines
 from ._stopped import Stopped
 
 __all__ = ["Flag", "JudgingOptions", "run_and_report"]
@@ -95,3 +96,5 @@ def run_and_report(
     print("\n".join([*lines, *(["", *further] if further else [])]))
     seen = unseen if viewer is None else f"\nmaps:   {viewer.resolve()}"
     print(f"\nreport: {report.resolve()}{seen}\ndata:   {(out / 'results.json').resolve()}")
+    if following := next_lines(after_comparison(results, plan.recipe.task, out)):
+        print(following)

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from .._console import console, table
 from .._errors import InputError, unknown
-from ._options import Nothing, parse, plain_words, summary
+from ._entries import Entry, entry_lines, fits, terminal_width
+from ._options import parse, plain_words, summary
 
 __all__ = ["data"]
 
@@ -18,8 +18,16 @@ class _Data:
     """What data there are, and what they look like."""
 
     what: Annotated[Literal["list", "fetch", "show", "regions"], tyro.conf.Positional] = "list"
-    """list: every kind of data, and every package. fetch NAME: bring a package. show NAME: a sheet of a kind's samples with their labels.
-    regions FILE: shards of a TSV of regions."""
+    """list [WORD …]: every kind of data, and every package, or those that fit. fetch NAME: bring a package. show NAME: a sheet of a kind's samples with
+    their labels. regions FILE: shards of a TSV of regions."""
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """Every kind of data, and every package that can be fetched; or those that fit."""
+
+    words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[WORD …]")] = ()
+    """Each must be in the name, in what is learned, or in the description. * and ? make a pattern of a name."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class _Regions:
 
 
 def data(words: list[str]) -> None:
-    """What data there are, and what they look like: data list | fetch NAME | show NAME | regions FILE"""
+    """What data there are, and what they look like: data list [WORD …] | fetch NAME | show NAME | regions FILE"""
     parts = {"list": _data_list, "fetch": _data_fetch, "show": _data_show, "regions": _data_regions}
     if words and words[0] in parts:
         parts[words[0]](words[1:])
@@ -67,16 +75,24 @@ def data(words: list[str]) -> None:
 
 
 def _data_list(words: list[str]) -> None:
-    parse(Nothing, "data list", words)
+    asked: tuple[str, ...] = parse(_Listed, "data list", words).words
     from ..lab.catalogue import list_kinds, list_packages
 
-    shown, here = console(), {True: "yes", False: "no", None: "–"}
-    kinds: Any = ((kind.name, kind.targets, kind.comes_from, here[kind.here], plain_words(kind.about)) for kind in list_kinds())
-    head: tuple[str, ...] = ("kind", "targets", "from", "here", "what it is")
-    shown.print(table(head, kinds, title="Kinds of data: foveal data show NAME", title_justify="left"))
-    lines: Any = ((line.name, line.client, f"{line.megabytes:g}", here[line.here is not None], line.license, line.about) for line in list_packages())
-    head = ("package", "by", "MB", "here", "license", "what it is")
-    shown.print(table(head, lines, title="Packages: foveal data fetch NAME", title_justify="left"))
+    here = {True: ", here", False: ", not here", None: ""}
+    kinds = [Entry(line.name, line.targets, f"{plain_words(line.about)} From: {line.comes_from}{here[line.here]}.") for line in list_kinds()]
+    packages = [Entry(line.name, "", f"{line.about}. {_brought(line)}, {here[line.here is not None][2:]}.") for line in list_packages()]
+    titles = {"Kinds of data, by what is learned: foveal data show NAME": kinds, "Packages: foveal data fetch NAME": packages}
+    found = {title: [entry for entry in entries if all(fits(entry, word) for word in asked)] for title, entries in titles.items()}
+    if not any(found.values()):
+        raise InputError(f"no kind of data and no package has {' and '.join(map(repr, asked))} in its name or description; foveal data list shows all")
+    width = terminal_width()
+    for title, entries in found.items():
+        if entries:
+            print("\n".join(entry_lines(title, sorted(entries, key=lambda entry: entry.group), width, full=True)))
+
+
+def _brought(line: Any) -> str:
+    return f"{line.megabytes:g} MB by {line.client}, {line.license}"
 
 
 def _data_fetch(words: list[str]) -> None:

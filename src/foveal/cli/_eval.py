@@ -9,6 +9,7 @@ import tyro
 
 from .._console import console, table
 from .._errors import InputError
+from ._next import next_lines, with_run
 from ._options import parse
 
 __all__ = ["evaluate_run"]
@@ -54,6 +55,8 @@ def evaluate_run(words: list[str]) -> None:
     for note in notes:
         print(note)
     _write(contents)
+    if following := next_lines(with_run(recipe.task, Path(found.name), judged=True)):
+        print(following)
 
 
 def _assess(task: Any, model: Any, bundle: Any, run: Path, numbers: dict[str, Any]) -> list[str]:

@@ -33,6 +33,13 @@ class _Export:
     """Fetch the weights of a network by name of timm or torchvision; they are random if not."""
 
 
+_USE = {
+    "onnx": 'onnxruntime.InferenceSession({path}).run(None, {{"images": images}})',
+    "pt2": "torch.export.load({path}).module()(images)",
+}
+"""How a file is run by those who have no Foveal."""
+
+
 def export(words: list[str]) -> None:
     """Write a model as ONNX or as a PyTorch program, checked: export RUN|MODEL"""
     chosen: _Export = parse(_Export, "export", words)
@@ -51,3 +58,4 @@ def export(words: list[str]) -> None:
     out = chosen.out or (folder / f"model.{chosen.to}" if folder.is_dir() else Path(f"{chosen.model.rpartition('/')[2]}.{chosen.to}"))
     done = export_model(model, out, example_images(model, chosen.img_size), to=chosen.to)
     print(f"{done.format}: images (any number, {', '.join(map(str, done.shape))}); differs from the model by at most {done.error:.1e}\n{done.path}")
+    print(f"next, in Python:\n  {_USE[done.format].format(path=repr(str(done.path)))}    # images as the model takes them")

@@ -41,7 +41,7 @@ class _Inspect:
 
 
 def inspect(words: list[str]) -> None:
-    """Draw where a run or any model looks in one image: inspect RUN|MODEL IMAGE"""
+    """Draw where a run or any model looks in one image or video: inspect RUN|MODEL IMAGE"""
     chosen: _Inspect = parse(_Inspect, "inspect", words)
     from ..lab.data.video import is_video
     from ..lab.inspect import inspect_model, inspect_run, load_model, open_image, open_pair, resolve_model
@@ -62,7 +62,8 @@ def inspect(words: list[str]) -> None:
     image: Any = None if of_run or clip else open_image(chosen.image)
     loaded = load_model(found, weights=chosen.weights, base=chosen.model)
     if clip or loaded.prepare_clip is not None:
-        _inspect_video(chosen, loaded, out)
+        second = None if other is None else load_model(other, weights="pretrained" if other.has_own_weights else chosen.weights)
+        _inspect_video(chosen, loaded, second, out)
         return
     beside: Any = {"truth": chosen.truth}
     if other is not None:
@@ -81,14 +82,18 @@ def _of_test(path: Path) -> bool:
     return str(path).startswith("test:") and not path.exists()
 
 
-def _inspect_video(chosen: _Inspect, loaded: Any, out: Path) -> None:
+def _inspect_video(chosen: _Inspect, loaded: Any, other: Any, out: Path) -> None:
     from ..lab.data.video import is_video
     from ..lab.inspect import inspect_video, open_video, sample_of_test
 
-    if chosen.right is not None or chosen.against is not None:
-        raise InputError(f"of a clip one model is drawn; leave out {'--right' if chosen.right is not None else '--against'}")
+    if chosen.right is not None:
+        raise InputError("--right is for runs that match stereo pairs, and this is a video; leave it out")
+    if other is not None and _of_test(chosen.image):
+        raise InputError("with --against give a video file, or a folder with its frames: another model need not know the clips of this run's test")
     if not _of_test(chosen.image) and chosen.image.is_file() and not is_video(chosen.image):
         raise InputError(f"{chosen.image} is a picture, and {loaded.name} takes videos; give a video file, or a folder with its frames")
     clip, truth = sample_of_test(loaded, str(chosen.image)) if _of_test(chosen.image) else (open_video(loaded, chosen.image), chosen.truth)
-    lines, files = inspect_video(loaded, clip, out, attention=chosen.attention, where=chosen.where, title=f"{loaded.name}: {chosen.image.name}", truth=truth)
+    against = None if other is None else (other, open_video(other, chosen.image))
+    title = f"{loaded.name}: {chosen.image.name}"
+    lines, files = inspect_video(loaded, clip, out, attention=chosen.attention, where=chosen.where, title=title, truth=truth, against=against)
     print("\n".join([*map(plain, lines), *map(str, files)]))

@@ -1,17 +1,15 @@
 """``foveal list``."""
 
-import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import Annotated
 
 import tyro
 
-from .._console import plain
 from .._errors import InputError
+from ._entries import Entry, entry_lines, fits, terminal_width
 from ._options import parse, plain_words
 
 __all__ = ["list_everything"]
@@ -26,15 +24,6 @@ class _List:
     pattern of a name."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A name, the group that it is shown under, and what it is."""
-
-    name: str
-    group: str
-    about: str
-
-
 def list_everything(words: list[str]) -> None:
     """Names that can be given elsewhere, as wide as the terminal.
 
@@ -44,15 +33,15 @@ def list_everything(words: list[str]) -> None:
     asked: tuple[str, ...] = parse(_List, "list", words).words
     kinds = [word for word in asked if word in _KINDS]
     sought = [word for word in asked if word not in _KINDS]
-    width = min(max(shutil.get_terminal_size((80, 24)).columns, 20), 120)
+    width = terminal_width()
     # timm's networks take longest to import and are longest to read: they come where they are named
     read = {kind: list(_KINDS[kind][1]()) for kind in kinds or ("attentions", "recipes", "checkpoints")}
-    found = {kind: [entry for entry in entries if all(_fits(entry, word) for word in sought)] for kind, entries in read.items()}
+    found = {kind: [entry for entry in entries if all(fits(entry, word) for word in sought)] for kind, entries in read.items()}
     if not any(found.values()):
         raise _nothing(sought, kinds, read)
     for kind, entries in found.items():
         if entries:
-            print("\n".join(_lines(_KINDS[kind][0], entries, width, full=bool(asked))))
+            print("\n".join(entry_lines(_KINDS[kind][0], entries, width, full=bool(asked))))
     if not asked:
         print(textwrap.fill("What they are: foveal list recipes, foveal list WORD, foveal list 'coco-*'. Networks: foveal list models.", width))
 
@@ -63,39 +52,6 @@ def _nothing(sought: Sequence[str], kinds: Sequence[str], read: dict[str, list[E
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     where = " or ".join(kinds) if kinds else "attentions, recipes or checkpoints (models are asked with foveal list models WORD)"
     return InputError(f"nothing among {where} has {' and '.join(map(repr, sought))} in its name or description; {hint}foveal list shows all names")
-
-
-def _fits(entry: Entry, word: str) -> bool:
-    if any(letter in word for letter in "*?["):
-        return fnmatchcase(entry.name.lower(), word.lower())
-    return any(word.lower() in text.lower() for text in (entry.name, entry.group, entry.about))
-
-
-def _lines(title: str, entries: Sequence[Entry], width: int, *, full: bool) -> Iterator[str]:
-    yield title
-    groups = dict.fromkeys(entry.group for entry in entries)
-    longest = max(len(plain(entry.name)) for entry in entries)
-    for group in groups:
-        inside = [entry for entry in entries if entry.group == group]
-        if group:
-            yield from textwrap.wrap(plain(group), width, initial_indent="  ", subsequent_indent="  ")
-        if full and any(entry.about for entry in inside):
-            for entry in inside:
-                yield from _described(entry, longest, width)
-        else:
-            names = "  ".join(plain(entry.name) for entry in inside)
-            # names have hyphens, and are not to be cut there
-            yield from textwrap.wrap(names, width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
-    yield ""
-
-
-def _described(entry: Entry, longest: int, width: int) -> list[str]:
-    name, about = plain(entry.name), plain(entry.about)
-    # beside long names too little room is left for a sentence, so that it goes below
-    if width - longest - 6 < 36:
-        return [f"    {name}", *textwrap.wrap(about, width, initial_indent="      ", subsequent_indent="      ")]
-    first = f"    {name:<{longest}}  "
-    return textwrap.wrap(about, width, initial_indent=first, subsequent_indent=" " * len(first)) or [first.rstrip()]
 
 
 def _attentions() -> Iterator[Entry]:

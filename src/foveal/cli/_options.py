@@ -7,7 +7,7 @@ import io
 import re
 import textwrap
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -19,7 +19,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 from .._errors import InputError
 from ._verbs import VERBS
 
-__all__ = ["Nothing", "help_of", "parse", "plain_words", "summary"]
+__all__ = ["help_of", "parse", "plain_words", "summary"]
 
 _PLACEHOLDERS: dict[Any, str] = {str: "NAME", Path: "PATH", int: "INT", float: "FLOAT"}
 _FOLDERS = ("root", "out", "folder")
@@ -133,11 +133,6 @@ def _hint(default: Any) -> Callable[[str], str] | None:
 @cache
 def _rules() -> ConstructorRegistry:
     return _registry()
-
-
-@dataclass(frozen=True)
-class Nothing:
-    """No options."""
 
 
 def parse(kind: Any, verb: str, words: list[str], *, flags: bool = False, about: str | None = None, example: str | None = None, **options: Any) -> Any:

@@ -1,6 +1,5 @@
 """``foveal train``."""
 
-import shlex
 import sys
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from .._errors import InputError
+from ._next import next_lines, with_run
 from ._options import parse
 from ._recipe_names import recipe_names
 from ._stopped import Stopped
@@ -128,17 +128,4 @@ def _fit(recipe: Any, run: Path, *, resume: bool) -> None:
         headline = recipe.task.primary_metric
         loss = f", loss {metrics['loss']:.3f}" if "loss" in metrics else ""
         print(f"{metrics['split']}: {headline.label} {headline.show(metrics[headline.name])}{loss}\n{run}")
-        print("\n".join(["next:", *(f"  foveal {word}" for word in _next(recipe.task, shlex.quote(str(run))))]))
-
-
-def _next(task: Any, run: str) -> list[str]:
-    """Commands that take such a run, in the order in which one wants them."""
-    from ..lab.tasks import Classification
-    from ..lab.tasks._generation import Generation
-
-    words = [f"eval {run}"]
-    if isinstance(task, Classification):
-        words += [f"inspect {run} IMAGE", f"export {run} --to onnx"]
-    if isinstance(task, Generation):
-        words.append(f"sample {run} -n 64 --out samples.png")
-    return words
+        print(next_lines(with_run(recipe.task, run)))

@@ -81,7 +81,7 @@ VERBS: dict[str, Verb] = {
     "inspect": Verb(
         "_inspect",
         "inspect",
-        "Draw where a run or any model looks in one image: inspect RUN|MODEL IMAGE",
+        "Draw where a run or any model looks in one image or video: inspect RUN|MODEL IMAGE",
         "foveal inspect runs/first photo.jpg",
         (*_WORDS, "numpy", "PIL", "matplotlib"),
         "compare",

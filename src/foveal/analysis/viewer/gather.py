@@ -166,7 +166,9 @@ def _answer(model: nn.Module, inputs: Tensor, labels: Mapping[int, str], truth: 
     with torch.no_grad(), evaluating(model):
         output = call(model, inputs)
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if logits is None or logits.ndim != 2 or logits.shape[1] < 2:
+    # a model without a head gives features, (1, C) like logits
+    headless = getattr(model, "num_classes", None) == 0
+    if logits is None or logits.ndim != 2 or logits.shape[1] < 2 or headless:
         if truth is not None:
             raise InputError(f"{viewed.name} gives no logits (1, classes), among which a true class could stand; leave truth out")
         return

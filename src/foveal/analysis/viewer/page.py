@@ -22,8 +22,10 @@ try:
     import PIL  # noqa: F401
 except ImportError as missing:
     raise missing_extra({"PIL": "pillow"}.get(missing.name or "", "numpy"), "train", "the attention viewer") from missing
+from ..clouds import Axis
 from ..layout import Layout
 from ..pictures import to_pixels
+from ._cloud import ASPECT, cloud_photo, cloud_places
 from ._stored import STEPS, Store
 from .viewed import ViewedLayer, ViewedModel
 
@@ -33,7 +35,7 @@ LIMIT = 6_000_000
 """Bytes that a page has at most, as long as coarser steps help."""
 _SAME_CUT = 0.98
 """Correlation of two small gray pictures above which they show the same."""
-_SCRIPTS = ("store", "tokens", "colors", "patches", "tiles", "closeup", "controls", "sheet", "main")
+_SCRIPTS = ("store", "tokens", "colors", "patches", "cloud", "tiles", "closeup", "controls", "sheet", "main")
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ class AttentionPage:
         return f'<iframe title="attention maps" style="{frame}" srcdoc="{html.escape(self.html)}"></iframe>'
 
 
-def write_page(models: Sequence[ViewedModel], images: Sequence[Tensor], *, title: str, limit: int = LIMIT) -> AttentionPage:
+def write_page(
+    models: Sequence[ViewedModel], images: Sequence[Tensor], *, title: str, limit: int = LIMIT, cloud: Tensor | None = None, up: Axis = "z"
+) -> AttentionPage:
     """Make the page of one model, or of two side by side.
 
     Args:
@@ -71,24 +75,30 @@ def write_page(models: Sequence[ViewedModel], images: Sequence[Tensor], *, title
             second shows another cut, the page says so.
         title: of the page.
         limit: bytes. Weights are stored in coarser steps where the page would have more; the page says in how many.
+        cloud: in place of images, the points that attend, ``(N, 3 or more)``; they are shown from two sides.
+        up: the coordinate of a cloud that points up.
 
     Raises:
         ValueError: no model, or more than two; maps or answers that are not finite.
     """
     if not 1 <= len(models) <= 2:
         raise InputError(f"the viewer shows one model, or two side by side, got {len(models)}")
-    image = images[0]
-    frames = max(layer.frames for model in models for layer in model.layers)
-    photos = _pictures(image if image.ndim == 4 else image[None], frames)
     notes = [model.notes for model in models]
-    if len(models) == 2 and _other_cut(*images):
+    if cloud is not None:
+        aspect, photos = ASPECT, [cloud_photo(cloud, up)]
+    else:
+        image = images[0]
+        frames = max(layer.frames for model in models for layer in model.layers)
+        aspect, photos = image.shape[-1] / image.shape[-2], _pictures(image if image.ndim == 4 else image[None], frames)
+    if len(models) == 2 and cloud is None and _other_cut(*images):
         notes[1] = [*notes[1], "this model was given another cut of the photograph than the one shown: patches of the two do not lie on one another exactly"]
     for steps in STEPS:
         store = Store(steps)
         about = {
             "title": title,
-            "aspect": image.shape[-1] / image.shape[-2],
+            "aspect": aspect,
             "photos": photos,
+            "cloud": None if cloud is None else cloud_places(cloud, up),
             "grid": list(max((model.grid for model in models), key=math.prod)),
             "models": [_model(model, said, store) for model, said in zip(models, notes, strict=True)],
         }
@@ -122,7 +132,7 @@ def _layer(layer: ViewedLayer, store: Store) -> dict[str, Any]:
     except InputError as error:
         raise InputError(f"{layer.name}: {error}") from error
     lie = {"queries": _lies(layer.queries), "keys": _lies(layer.keys), "frames": layer.frames, "axis": layer.axis}
-    return {"name": layer.name, "maps": maps, "lambdas": layer.lambdas, "heads": layer.heads, **lie}
+    return {"name": layer.name, "maps": maps, "lambdas": layer.lambdas, "heads": layer.heads, "names": layer.names, **lie}
 
 
 def _lies(layout: Layout | None) -> dict[str, Any] | None:

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..._errors import InputError, missing_extra
 from ...convert import Where
 from ._clips import frames_of
+from ._prepared import timm_transform
 from .gather import view_model
 from .page import LIMIT, AttentionPage, write_page
 
@@ -76,8 +76,8 @@ def _ready(model: nn.Module, image: Any) -> Tensor:
         parameter = next(model.parameters(), None)
         return batch if parameter is None else batch.to(parameter.device)
     try:
+        import timm.data  # noqa: F401  # of which making ready takes a part
         from PIL import Image
-        from timm.data import create_transform, resolve_model_data_config
     except ImportError as error:
         raise missing_extra("timm", "train", "making an image ready") from error
     if isinstance(image, str | Path):
@@ -90,7 +90,4 @@ def _ready(model: nn.Module, image: Any) -> Tensor:
         raise InputError(f"expected an image as a tensor (C, H, W), a PIL image or a path, got {type(image).__name__}")
     if not hasattr(model, "pretrained_cfg"):
         raise InputError(f"{type(model).__name__} does not say how its images are made ready; give a tensor (C, H, W) as the model takes it")
-    settings = resolve_model_data_config(model)
-    made: Any = create_transform(**settings, is_training=False)(image.convert("L" if settings["input_size"][0] == 1 else "RGB"))
-    ready: Tensor = torch.as_tensor(made)[None]
-    return _ready(model, ready)
+    return _ready(model, timm_transform(model)(image)[None])

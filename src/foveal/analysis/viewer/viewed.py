@@ -24,12 +24,14 @@ class ViewedLayer:
     """By name, ``(H, Nq, Nk)``."""
     queries: Layout | None
     """Where who looks lies; None where one query looks for all, as in a pooling head."""
-    keys: Layout
-    """Where the keys of ``positive``, ``negative`` and ``combined`` lie; those of all others lie nowhere."""
+    keys: Layout | None
+    """Where the keys of ``positive``, ``negative`` and ``combined`` lie; those of all others lie nowhere, and of None all, as words do."""
     lambdas: list[float] | None = None
     """By head, where ``combined`` is ``positive − λ · negative`` and so need not be kept."""
     heads: list[str] = field(default_factory=list)
     """What the maps are of, where that is not heads by number."""
+    names: list[str] = field(default_factory=list)
+    """What keys are called that lie nowhere, as words."""
     frames: int = 1
     """Of a video."""
     axis: Literal["all", "space", "time"] = "all"
@@ -57,8 +59,10 @@ class ViewedModel:
     @property
     def grid(self) -> tuple[int, int]:
         """The finest that is looked from, or where no patch looks, at."""
-        grids = [layer.queries.grid for layer in self.layers if layer.queries is not None] or [layer.keys.grid for layer in self.layers]
-        return max(grids, key=lambda grid: grid[0] * grid[1])
+        grids = [layer.queries.grid for layer in self.layers if layer.queries is not None] or [
+            layer.keys.grid for layer in self.layers if layer.keys is not None
+        ]
+        return max(grids, key=lambda grid: grid[0] * grid[1], default=(0, 0))
 
 
 def strengths_of(maps: dict[str, Tensor]) -> list[float] | None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..._errors import InputError, missing_extra, unknown
+from ...analysis.viewer._prepared import timm_transform
 from ..data.video._bundle import no_single_image
 from ..data.video._sampling import whole_clip
 from ..networks._sources import read_state
@@ -57,12 +58,7 @@ def load_weights(found: ModelReference, wanted: Wanted) -> LoadedModel:
 
 def prepared_by_timm(name: str, model: Any, trained: bool) -> LoadedModel:
     """A model that says by its ``pretrained_cfg`` how its images are made ready."""
-    from timm.data import ImageNetInfo, create_transform, resolve_model_data_config
-
-    def prepare(image: Any) -> Tensor:
-        settings = resolve_model_data_config(model)
-        made: Tensor = create_transform(**settings, is_training=False)(image.convert("L" if settings["input_size"][0] == 1 else "RGB"))
-        return made
+    from timm.data import ImageNetInfo, resolve_model_data_config
 
     def prepare_clip(clip: Any) -> Tensor:
         settings = resolve_model_data_config(model)
@@ -75,8 +71,9 @@ def prepared_by_timm(name: str, model: Any, trained: bool) -> LoadedModel:
         info = ImageNetInfo()
         labels = {index: info.index_to_description(index) for index in range(1000)}
     # of timm's networks those alone are for videos that say how many frames they are for
-    clips = prepare_clip if isinstance(getattr(model, "num_frames", None), int) else None
-    return LoadedModel(name, model, prepare if clips is None else no_single_image, labels, trained, prepare_clip=clips)
+    if isinstance(getattr(model, "num_frames", None), int):
+        return LoadedModel(name, model, no_single_image, labels, trained, prepare_clip=prepare_clip)
+    return LoadedModel(name, model, timm_transform(model), labels, trained)
 
 
 def _known(name: str) -> Any:

@@ -9,12 +9,13 @@ from torch import Tensor
 from ..._errors import InputError
 from ...analysis import look_from, rollout, token_layout
 from ...analysis.pictures import write_map_sheet, write_rollout
-from ...analysis.viewer import ViewedModel, view_model, write_page
+from ...analysis.viewer import ViewedModel, write_page
 from ...convert import Where
 from .branches import said_of_branches
 from .conversion import convert_named_
 from .loaded import Inspection, LoadedModel
 from .maps import maps_over_image
+from .viewing import view_loaded
 
 __all__ = ["inspect_model"]
 
@@ -88,19 +89,6 @@ def inspect_model(
     else:
         files.append(write_rollout(inputs[0], picture, folder, caption=f"where {layout.looks} looks, through all layers"))
     return Inspection(lines + said_of_branches(model), files)
-
-
-def view_loaded(loaded: LoadedModel, image: Any, *, where: Where = "*", truth: str | None = None, name: str | None = None) -> ViewedModel:
-    """A loaded model and a PIL image, for :func:`foveal.analysis.viewer.write_page`.
-
-    Raises:
-        ValueError: the model has no attention over the whole image; a true class that it does not know.
-    """
-    known: Any = int(truth) if truth is not None and truth.isdecimal() and truth not in loaded.labels.values() else truth
-    inputs = loaded.prepare(image)[None]
-    viewed = view_model(loaded.model, inputs, name=name or loaded.name, where=where, labels=loaded.labels, truth=known, trained=loaded.trained)
-    viewed.notes = [*loaded.notes, *viewed.notes]
-    return viewed
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from ...models import VisionTransformer
 from ..tasks import Cell, Row
 from .loaded import Inspection, LoadedModel
 from .maps import class_token_maps
-from .model_page import view_loaded
+from .viewing import view_loaded
 
 __all__ = ["inspect_run"]
 

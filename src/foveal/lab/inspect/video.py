@@ -13,7 +13,9 @@ from ..._errors import InputError
 from ...analysis.pictures import is_signed, overlaid, to_pixels, write_sheet
 from ...convert import Where
 from ..data.video import open_clip
+from .branches import said_of_branches
 from .clip_maps import ClipMaps, maps_over_clip
+from .clip_viewer import Shown, view_clip, write_clip_page
 from .conversion import convert_named_
 from .loaded import Inspection, LoadedModel
 
@@ -53,40 +55,57 @@ def sample_of_test(loaded: LoadedModel, word: str) -> tuple[Tensor, str]:
 
 
 def inspect_video(
-    loaded: LoadedModel, clip: Tensor, folder: Path, *, attention: str | None = None, where: Where = "*", title: str | None = None, truth: str | None = None
+    loaded: LoadedModel,
+    clip: Tensor,
+    folder: Path,
+    *,
+    attention: str | None = None,
+    where: Where = "*",
+    title: str | None = None,
+    truth: str | None = None,
+    against: tuple[LoadedModel, Tensor] | None = None,
 ) -> Inspection:
-    """Draw the maps of all layers over the frames of a clip: ``maps.png`` and ``maps.html``.
+    """Draw the maps of all layers over the frames of a clip: ``maps.png`` and ``maps.html``; and ``attention.html``, the viewer with a slider of frames.
 
-    A row holds the frames in their order, under one scale of brightness. Of attention in space it shows where in each frame the head's token looks, a mean over
-    heads; of attention over time what the frames of a patch, all together, read of the one that is drawn, and beside it who reads whom, by head, queries down
-    and keys to the right.
+    A row of the sheet holds the frames in their order, under one scale of brightness. Of attention in space it shows where in each frame the head's token
+    looks, a mean over heads; of attention over time what the frames of a patch, all together, read of the one that is drawn, and beside it who reads whom, by
+    head, queries down and keys to the right.
 
     Args:
         loaded: a model on videos.
         clip: its input, ``(C, T, H, W)``.
         folder: where the files go; it is made.
-        attention: convert the model to this one first, as :func:`convert_named_` takes it.
+        attention: convert the model to this one first, as :func:`convert_named_` takes it; the viewer then shows it beside what it was.
         where: what is converted, or if nothing is, what is looked at.
         title: of the page; the model's name if None.
-        truth: the true class, to be said.
+        truth: the true class, by its index or its name.
+        against: another model and its own input, which the viewer shows beside the first.
 
     Raises:
-        ValueError: no attention lies over the frames of a clip.
+        ValueError: no attention lies over the frames of a clip; a true class that the model does not know.
     """
-    model, notes = loaded.model.eval(), list(loaded.notes)
+    model, notes, shown = loaded.model.eval(), list(loaded.notes), list[Shown]()
+    changed = attention is not None
     if attention is not None:
+        if against is None:
+            shown.append(view_clip(loaded, clip, where=where, truth=truth, name=f"{loaded.name}, before"))
         report = convert_named_(model, attention, where)
         outputs = sorted({swap.output for swap in report.swaps})
         notes.append(f"{len(report.swaps)} attentions converted to {attention}, untrained: the output is {' or '.join(outputs)}")
-    maps = maps_over_clip(model, loaded.to_input(clip), clip.shape, "*" if attention is not None else where)
+    maps = maps_over_clip(model, loaded.to_input(clip), clip.shape, "*" if changed else where)
     notes += [f"not drawn: {name}: {reason}" for name, reason in (maps.refused | maps.missing).items()]
+    shown.append(view_clip(loaded, clip, where="*" if changed else where, truth=truth, name=f"{loaded.name}, {attention}" if changed else None))
+    if against is not None:
+        against[0].model.eval()
+        shown.append(view_clip(*against, truth=truth))
     said = [loaded.name + ("" if loaded.trained else ", weights drawn at random: nothing was learned"), *_prediction(loaded, clip)]
     if truth is not None:
         said.append(f"the true class is {truth}")
     said.append(f"{clip.shape[1]} frames; in space where {maps.looks} looks" if maps.looks else f"{clip.shape[1]} frames")
     lines = [*said, *notes]
     files = write_sheet(_rows(clip, maps), folder, name="maps", title=title or loaded.name, about="; ".join(lines))
-    return Inspection(lines, files)
+    pages, unseen = write_clip_page(shown, folder / "attention.html", title=title or loaded.name)
+    return Inspection([*lines, *unseen, *said_of_branches(model)], [*pages, *files])
 
 
 def _rows(clip: Tensor, maps: ClipMaps) -> list[tuple[str, list[tuple[Any, str]]]]:

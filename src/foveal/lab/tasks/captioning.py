@@ -18,6 +18,7 @@ from ...models.image_language import Said, beam_search, greedy_search
 from ..data import CaptionBundle, DataBundle, Split
 from ._caption_report import draw_captions, draw_words
 from ._task import Cell, Metrics, PrimaryMetric, Row, Task, register_task
+from ._word_viewer import view_caption, write_word_page
 from .caption_metrics import CaptionScores, coco_scores
 
 __all__ = ["Captioning"]
@@ -147,7 +148,8 @@ class Captioning(Task):
 
     @torch.no_grad()
     def write_report(self, model: nn.Module, bundle: DataBundle, metrics: Metrics, folder: Path) -> list[Path]:
-        """``captions.png``: pictures and what is said of them; ``words.png``: where each word of a caption looks."""
+        """``captions.png``: pictures and what is said of them; ``words.png``: where each word of a caption looks; ``attention.html``: the same of the first,
+        to be asked word by word."""
         own, device, network = _captions(bundle), next(model.parameters()).device, model
         files: list[Path] = []
         for name, split in {"": own.test, **{f"{name}-": split for name, split in own.probes.items()}}.items():
@@ -162,6 +164,10 @@ class Captioning(Task):
             found = {key: metrics[f"{name}{key}".replace("-", "_")] for key in ("cider", "hallucinated") if f"{name}{key}".replace("-", "_") in metrics}
             files.append(draw_captions(pictures, said.cpu(), targets, own, found, folder / f"{name}captions.png"))
             files.append(draw_words(pictures, inputs["boxes"].cpu(), looks.cpu(), said.cpu(), own, folder / f"{name}words.png"))
+            if not name and said[0, 0] != -100:
+                first = [own.lexicon.words[word].replace("<end>", "(end)") for word in said[0].tolist() if word != -100]
+                viewed = view_caption(first, looks[0, : len(first)], inputs["boxes"][0])
+                files.append(write_word_page(viewed, samples[0][0]["picture"], folder, title="Where each word of a caption looks"))
         return files
 
 

@@ -14,6 +14,7 @@ from ...attention import Cost
 from ..data import DataBundle, ImageAnswerBundle
 from ._caption_report import draw_questions
 from ._task import Cell, Metrics, PrimaryMetric, Row, Task, register_task
+from ._word_viewer import view_answer, write_word_page
 
 __all__ = ["ImageQuestions"]
 
@@ -98,17 +99,25 @@ class ImageQuestions(Task):
 
     @torch.no_grad()
     def write_report(self, model: nn.Module, bundle: DataBundle, metrics: Metrics, folder: Path) -> list[Path]:
-        """``answers.png``: pictures, questions and what is answered; and what was taken of each region and word."""
+        """``answers.png``: pictures, questions and what is answered; and what was taken of each region and word.
+        ``attention.html``: of the first, to be asked."""
         own, device, network = _questions(bundle), next(model.parameters()).device, model
         samples = [own.test[place] for place in range(min(12, len(own.test)))]
         if not all("picture" in inputs for inputs, _ in samples):
             return []
         inputs, targets = self.collate(samples)
         inputs = {name: value.to(device) for name, value in inputs.items()}
-        said = network(inputs).argmax(1).cpu()
+        logits = network(inputs)
+        said = logits.argmax(1).cpu()
         regions, words = network.look(inputs)  # type: ignore[operator]
         looks = (None if regions is None else regions.cpu(), words.cpu())
-        return [draw_questions({name: value.cpu() for name, value in inputs.items()}, targets, said, looks, own, metrics, folder / "answers.png")]
+        drawn = draw_questions({name: value.cpu() for name, value in inputs.items()}, targets, said, looks, own, metrics, folder / "answers.png")
+        asked = inputs["question"][0] != 0
+        best = logits[0].float().sigmoid().topk(min(5, logits.shape[1]))
+        answers = [(own.answers[place], share) for share, place in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+        question = [own.lexicon.words[word] for word in inputs["question"][0][asked].tolist()]
+        viewed = view_answer(question, None if regions is None else regions[0], words[0][asked], inputs["boxes"][0], answers)
+        return [drawn, write_word_page(viewed, samples[0][0]["picture"], folder, title="What an answer takes from where")]
 
 
 def _questions(bundle: DataBundle) -> ImageAnswerBundle:

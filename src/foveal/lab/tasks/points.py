@@ -21,6 +21,7 @@ from ...analysis.clouds import cloud_picture
 from ...attention import Cost
 from ..data import DataBundle, PointBundle
 from ._point_report import WRONG_COLOR, draw_attention, draw_confusion, draw_parts, draw_shapes, first_of_each, part_colors
+from ._point_viewer import write_cloud_page
 from ._task import Cell, Metrics, PrimaryMetric, Row, Task, register_task
 from ._voting import Voting
 from .classification import Classification
@@ -93,11 +94,14 @@ class PointClassification(Voting, Classification):
 
     @torch.no_grad()
     def write_report(self, model: nn.Module, bundle: DataBundle, metrics: Metrics, folder: Path) -> list[Path]:
-        """``clouds.png``, ``attention.png``, ``slots.png`` and ``confusion.png``, as far as there is something to see."""
+        """``clouds.png``, ``attention.png``, ``attention.html``, ``slots.png`` and ``confusion.png``, as far as there is something to see."""
         own, device = _points(bundle), next(model.parameters()).device
         files = [draw_shapes(lambda points: self.predict(model, points.to(device)), own, folder)]
         labels = [int(own.test[place][1]) for place in range(min(64, len(own.test)))]
         files += draw_attention(model, [(own.test[place][0], ()) for place in first_of_each(labels, 3)], own, folder)
+        points, label = own.test[0]
+        logits = self.predict(model, points[None].to(device))[0]
+        files += write_cloud_page(model, points, (), own, folder, logits=logits, truth=int(label))
         return [*files, draw_confusion(metrics["confusion"], own.classes, folder, what="clouds")]
 
 
@@ -207,7 +211,7 @@ class PartSegmentation(Voting, Task):
 
     @torch.no_grad()
     def write_report(self, model: nn.Module, bundle: DataBundle, metrics: Metrics, folder: Path) -> list[Path]:
-        """``clouds.png``, ``attention.png``, ``slots.png`` and ``confusion.png``, as far as there is something to see."""
+        """``clouds.png``, ``attention.png``, ``attention.html``, ``slots.png`` and ``confusion.png``, as far as there is something to see."""
         own, device = _points(bundle), next(model.parameters()).device
         allowed = self._allowed(bundle) if self.restrict else None
 
@@ -219,6 +223,8 @@ class PartSegmentation(Voting, Task):
         shapes = [int(own.test[place][0][1]) for place in range(min(64, len(own.test)))]
         inputs = [(own.test[place][0][0], (torch.tensor([shapes[place]]),)) for place in first_of_each(shapes, 3)]
         files += draw_attention(model, inputs, own, folder)
+        points, rest = inputs[0]
+        files += write_cloud_page(model, points, rest, own, folder, logits=torch.empty(0), truth=None)
         return [*files, draw_confusion(metrics["confusion"], own.classes, folder, what="points")]
 
 

@@ -2,9 +2,9 @@
 class CloseUp {
   constructor(model, index) {
     Object.assign(this, { model, index, shown: null, pointed: null });
-    this.grid = new PatchGrid({
+    this.grid = new (about.cloud ? CloudGrid : PatchGrid)({
       label: `Weights of ${model.name}`,
-      nameCell: (row, column) => `row ${row + 1}, column ${column + 1}`,
+      nameCell: (row, column) => placeName(row, column),
       onPoint: (row, column) => this.point(row, column),
       onLeave: () => this.point(null),
       onPick: () => {},
@@ -48,7 +48,7 @@ class CloseUp {
       const strengths = this.head === "mean" ? layer.lambdas : [layer.lambdas[this.head]];
       rows.push(["λ" + (strengths.length > 1 ? ", mean of heads" : ""), strengths.reduce((sum, one) => sum + one, 0) / strengths.length]);
     }
-    rows.push([lies(layer, kind) ? (about.photos.length > 1 ? "on patches of this frame" : "on all patches") : "on all", patches.reduce((sum, one) => sum + one, 0)]);
+    rows.push([lies(layer, kind) && !about.cloud ? (about.photos.length > 1 ? "on patches of this frame" : "on all patches") : "on all", patches.reduce((sum, one) => sum + one, 0)]);
     if (others) rows.push(["on patches of other frames", others]);
     before.forEach((value, at) => rows.push([`on the ${this.model.prefix[at] ?? `token ${at + 1}`}`, value]));
     if (behind.length) rows.push([`on ${behind.length} tokens behind`, behind.reduce((sum, one) => sum + one, 0)]);
@@ -67,7 +67,7 @@ class CloseUp {
     const found = at >= 0 && at < patches.length;
     this.line.replaceChildren(...(found ? [placeOf(layer, kind, at), ": ", data(patches[at])] : [make("span", { class: "soft" }, "Point at the picture to read a weight.")]));
     if (found) this.grid.cell(row, column).setAttribute("aria-label", `${placeOf(layer, kind, at)}: ${number(patches[at])}`);
-    this.use(found && !lies(layer, kind) && layer.axis !== "time" ? at : null);
+    this.use(found && layer.queries && !lies(layer, kind) && layer.axis !== "time" ? at : null);
   }
 
   // Of what lies nowhere, as slots of a memory: which patches give to it.

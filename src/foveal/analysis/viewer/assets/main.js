@@ -93,7 +93,9 @@ function frameSlider() {
 
 function askable() {
   const most = Math.max(...about.models.flatMap((model) => model.layers.map((layer) => layer.queries?.prefix ?? 0)));
-  return [...Array.from({ length: most }, (_, index) => ({ kind: "prefix", index })), { kind: "mean" }];
+  const named = Array.from({ length: most }, (_, index) => ({ kind: "prefix", index }));
+  // words alone have no patches to take the mean of
+  return about.grid[0] * about.grid[1] || !named.length ? [...named, { kind: "mean" }] : named;
 }
 
 try {
@@ -104,11 +106,15 @@ try {
     closeUps.push(new CloseUp(model, index));
   });
   document.body.classList.toggle("two", views.length > 1);
+  document.body.classList.toggle("cloud", Boolean(about.cloud));
+  if (about.cloud) document.querySelector("header p").textContent = "Point at a point in either view, or go to it with the arrow keys, and see where it looks in every layer and head. A click or Enter keeps it.";
+  if (!about.grid[0]) document.querySelector("header p").textContent = "Choose a word below the picture and see where it looks.";
+  if (about.models.every((model) => model.layers.every((layer) => !layer.queries))) document.querySelector("header p").textContent = "One query looks for all: see what it takes from where.";
   document.getElementById("models").append(...views.map((view) => view.element));
   document.getElementById("close-models").append(...closeUps.map((one) => one.element));
-  const asked = new PatchGrid({
-    label: "Patches of the image: choose the one that looks",
-    nameCell: (row, column) => `patch in row ${row + 1}, column ${column + 1}`,
+  const asked = new (about.cloud ? CloudGrid : PatchGrid)({
+    label: `${about.cloud ? "Points of the cloud" : "Patches of the image"}: choose the one that looks`,
+    nameCell: (row, column) => nameOf({ kind: "patch", row, column, frame: 0 }).split(", frame")[0],
     onPoint: (row, column) => ask({ kind: "patch", row, column, frame: state.frame }, false),
     onLeave: () => ask(null, false),
     onPick: (row, column) => ask({ kind: "patch", row, column, frame: state.frame }, true),

@@ -35,7 +35,7 @@ async function drawSheet() {
   write(`who looks: ${nameOf(query)}; ${document.getElementById("scale-said").textContent}`, margin, margin + 1.5 * line);
   const top = margin + 2 * line;
   pen.drawImage(photo, margin, top, 2 * tile, 2 * high);
-  if (query.kind === "patch" && query.frame === state.frame) {
+  if (query.kind === "patch" && query.frame === state.frame && !about.cloud) {
     const [h, w] = [(2 * high) / about.grid[0], (2 * tile) / about.grid[1]];
     pen.strokeStyle = "#fff";
     pen.lineWidth = 2;

@@ -1,9 +1,9 @@
 // Who looks, at what, and how much.
 const FLOWS = ["combined", "positive", "negative"];
 
-// Whether keys of a map lie on patches; slots do not, nor do the frames that a place looks at over time.
+// Whether keys of a map lie on patches; slots and words do not, nor do the frames that a place looks at over time.
 function lies(layer, kind) {
-  return FLOWS.includes(kind) && layer.axis !== "time";
+  return FLOWS.includes(kind) && layer.axis !== "time" && layer.keys !== null;
 }
 
 // The frame whose map is asked where each frame has its own: that of the patch, for others the one on show.
@@ -95,6 +95,8 @@ function meanOfAll(model, asked, query) {
 }
 
 function nameOf(query) {
+  if (query.kind === "patch" && about.cloud) return `point ${query.column + 1}`;
+  if (query.kind === "mean" && about.cloud) return "mean of all points";
   if (query.kind === "patch") return `patch in row ${query.row + 1}, column ${query.column + 1}${about.photos.length > 1 ? `, frame ${query.frame + 1}` : ""}`;
   if (query.kind === "mean") return "mean of all patches";
   return about.models.map((model) => model.prefix[query.index]).find((name) => name) || `token ${query.index + 1}`;
@@ -102,9 +104,13 @@ function nameOf(query) {
 
 function placeOf(layer, kind, index) {
   if (layer.axis === "time" && FLOWS.includes(kind)) return `frame ${index + 1}`;
-  if (!lies(layer, kind)) return `${singular(kind)} ${index}`;
+  if (!lies(layer, kind)) return layer.names[index] ?? `${singular(kind)} ${index}`;
   const columns = layer.keys.grid[1];
-  return `row ${Math.floor(index / columns) + 1}, column ${(index % columns) + 1}`;
+  return placeName(Math.floor(index / columns), index % columns);
+}
+
+function placeName(row, column) {
+  return about.cloud ? `point ${column + 1}` : `row ${row + 1}, column ${column + 1}`;
 }
 
 function singular(kind) {

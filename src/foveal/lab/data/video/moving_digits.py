@@ -102,7 +102,8 @@ class MovingDigits(Data):
 
     def prepare_clip(self, clip: VideoClip) -> Tensor:
         """A video of others as these are, ``(1, T, H, W)``: its brightness, in frames from its first to its last."""
-        return standardize(whole_clip(clip, self.num_frames, self.side).mean(1)).unsqueeze(0)
+        gray = whole_clip(clip, self.num_frames, self.side).mean(1)
+        return standardize(gray.round().to(torch.uint8)).unsqueeze(0)
 
 
 class Clips:
