@@ -112,3 +112,13 @@ def test_the_page_of_a_video_names_its_answer(run, frames, tmp_path, capsys) -> 
     about = json.loads(re.search(r'<script id="about"[^>]*>(.*?)</script>', html, re.DOTALL)[1])
     assert about["models"][0]["truth"][0] == "right"
     assert about["models"][0]["answers"][0][0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "names"), [(("--attention", "denoising"), [", before", ", denoising"]), (("--against", "test_fov_timesformer"), ["", ""])])
+def test_two_models_stand_side_by_side(words, names, frames, tmp_path, capsys) -> None:
+    assert main(["inspect", "test_fov_timesformer", str(frames), "--weights", "random", *words, "--out", str(tmp_path)]) == 0
+    about, _ = read(Page(tmp_path / "attention.html"))
+    assert [model["name"] for model in about["models"]] == [f"test_fov_timesformer{name}" for name in names]
+    first, second = (["negative" in layer["maps"] for layer in model["layers"]] for model in about["models"])
+    assert not any(first)
+    assert all(second) is (words[0] == "--attention")
