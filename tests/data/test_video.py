@@ -1,6 +1,7 @@
 """Videos: the frames that are read are those that were asked for, crops lie where the formula says, lists and broken files are named, and digits move."""
 
 import hashlib
+import shutil
 import struct
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,23 @@ FORMS = {
     "avi": ("v.avi", "mpeg4", {"g": "12", "bf": "2"}),
     "mpeg transport stream": ("v.ts", "libx264", {"g": "15", "bf": "2"}),
 }
+
+
+def test_names_of_classes_that_cannot_be_read_are_not_as_if_there_were_none(tmp_path) -> None:
+    settings = VideoFolder(root=Path("nowhere"), lists=Path("lists")).smoke_data()
+    shutil.copytree(settings.root, tmp_path / "set")
+    settings = replace(settings, root=tmp_path / "set")
+    names = tmp_path / "set" / "lists" / "classes.txt"
+    assert "down-right" in settings.load().classes
+    names.unlink()
+    assert settings.load().classes[0] == "0"
+    names.symlink_to("nothing")
+    with pytest.raises(InputError, match=r"classes\.txt"):
+        settings.load()
+    names.unlink()
+    names.mkdir()
+    with pytest.raises(InputError, match=r"classes\.txt"):
+        settings.load()
 
 
 @pytest.mark.parametrize("form", FORMS)

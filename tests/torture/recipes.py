@@ -27,7 +27,7 @@ TASKS = {
     "VideoConversation": "viscop-dna",
     "VideoQuestions": "clip-questions",
 }
-"""By task the recipe whose data and network it is tried on; ``everything`` is the one of the tests of training, with all that draws random numbers or keeps a state."""
+"""By task the recipe whose data and network it is tried on; ``everything`` is that of the tests of training, with all that draws or keeps a state."""
 
 
 def tiny_of(task: str, **changes: object) -> Recipe:

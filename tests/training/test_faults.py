@@ -134,6 +134,19 @@ def test_what_killed_processes_left_is_swept_and_what_lives_or_is_foreign_stays(
         living.kill()
 
 
+@pytest.mark.case("F40")
+def test_what_a_killed_process_had_still_to_remove_is_removed_as_it_goes_on(run, finished) -> None:
+    """Killed between its last checkpoint and the removal of the third: nothing is written any more that would remove it."""
+    write(run, 2, PLAIN.to_dict())
+    for step in (4, 8):
+        shutil.copytree(finished / "checkpoints" / f"step-0000000{step}", run / "checkpoints" / f"step-0000000{step}", dirs_exist_ok=True)
+    write(run, 1, tiny(seed=3).to_dict())
+    (run / "model.safetensors").unlink()
+    fit(PLAIN, run, resume=True, quiet=True)
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"step-00000001", "step-00000004", "step-00000008"}, "another run's stays"
+    assert_same_weights(weights(run), weights(finished))
+
+
 # -- two processes ----------------------------------------------------------------------------------------------------------------------------------
 
 

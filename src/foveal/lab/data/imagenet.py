@@ -12,6 +12,7 @@ are seeded from torch's for every image. Photographs are decoded whole. JPEG's c
 of a usual photograph, 500 by 375, is too small for it.
 """
 
+import os
 import random
 import re
 import tarfile
@@ -347,7 +348,7 @@ def _listed(root: Path, named: dict[str, Path], passed: Passed) -> tuple[dict[st
 def _numbered(root: Path, found: dict[str, Shards]) -> list[str]:
     """Names of the classes of shards. Every label has one, or it is out of range."""
     file = root / _CLASSNAMES
-    if file.exists():
+    if os.path.lexists(file):
         names = lines_of(read_text(file).rstrip())
         blank = [number for number, name in enumerate(names, 1) if not name.strip()]
         if blank:

@@ -28,6 +28,7 @@ __all__ = [
     "Checkpoint",
     "check_folder",
     "drop_checkpoints",
+    "drop_older",
     "fingerprint",
     "latest_checkpoint",
     "newest_checkpoints",
@@ -173,6 +174,14 @@ def drop_checkpoints(run: Path) -> None:
     for path in newest_checkpoints(run):
         if is_ours(path):
             remove_ours(path)
+
+
+def drop_older(run: Path, recipe: Mapping[str, Any], newest: Path) -> None:
+    """Remove what a process that was killed behind its newest checkpoint had still to remove: this run's, but that one and the one before."""
+    own = fingerprint(recipe)
+    kept = [path for path in newest_checkpoints(run) if path.name <= newest.name and is_ours(path) and _written_by(path, own)]
+    for path in kept[KEPT:]:
+        remove_ours(path)
 
 
 def _written_by(path: Path, recipe: str) -> bool:

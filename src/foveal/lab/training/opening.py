@@ -18,7 +18,7 @@ from ..._errors import InputError
 from ...attention import CrossSampleDictionary, fit_dictionaries_
 from ..data import DataBundle
 from .batches import BatchStream, Samples
-from .checkpoint import check_folder, latest_checkpoint, read_newest, restore
+from .checkpoint import check_folder, drop_older, latest_checkpoint, read_newest, restore
 from .early import Early
 from .features import kept_features
 from .models import NETWORK, build_model, check_classes, load_data
@@ -211,6 +211,8 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path
         if newest is None:
             write_json(run / "classes.json", list(bundle.classes))
             recipe.model.keep(run / NETWORK)
+        else:
+            drop_older(run, recipe.to_dict(), newest[0])
         cut_history(run / "history.jsonl", first)
     accelerator.init_trackers("foveal", config=_flat(recipe.to_dict()))
     return Run(

@@ -75,7 +75,7 @@ class ADE20K(MaskPairs):
     def labels(self) -> Labels:
         file = Path(self.root) / "objectInfo150.txt"
         names = tuple(f"class {number}" for number in range(1, 151))
-        if file.exists():
+        if os.path.lexists(file):
             # tab-separated under one line of heads; the last column holds names, the first of them is the usual one
             names = tuple(line.split("\t")[-1].split(",")[0].strip() for line in lines_of(read_text(file))[1:] if line.strip())
             if len(set(names)) != 150:

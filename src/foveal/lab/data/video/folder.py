@@ -13,6 +13,7 @@ In both a folder of pictures may stand for a video, whose frames they are.
 Sampling and crops are those of TimeSformer's official code, see ``_sampling.py`` for what differs.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -208,7 +209,8 @@ def _from_lists(files: dict[str, Path], root: Path, passed: Passed) -> tuple[dic
     _look_at_lists(files, splits, passed)
     most = max(label for videos in splits.values() for _, label in videos)
     named = files["train"].with_name("classes.txt")
-    if not named.is_file():
+    # a folder or a link to nothing is not as if there were no names
+    if not os.path.lexists(named):
         absent = most + 1 - len({label for videos in splits.values() for _, label in videos})
         # a name is made for every number up to the largest
         if absent > _LABELS // 1000 + most // 2:
