@@ -117,6 +117,7 @@ def ray_pool(where: Cluster, jobs: int | None, folder: Path, tell: Callable[[str
     # nothing is told to anybody of a cluster that is started here, unless the user says so
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if ours:
+        _look_for(where.address)
         try:
             ray.init(address=where.address, log_to_driver=False, logging_level="ERROR", **({} if where.address else {"include_dashboard": False}))
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -138,6 +139,17 @@ def ray_pool(where: Cluster, jobs: int | None, folder: Path, tell: Callable[[str
         marker.unlink(missing_ok=True)
         if ours:
             ray.shutdown()
+
+
+def _look_for(address: str | None) -> None:
+    """Whether anybody is there, since Ray would try for minutes; ``auto`` and the like it looks up itself."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"no cluster of Ray answers at {address}: {error}; start one with ray start, or look whether the address is right") from error
 
 
 def _environment() -> dict[str, str]:
