@@ -84,7 +84,7 @@ class SceneQuestions(ComposedScenes):
             told = [(scene, self.kinds.index(each.kind), each.text, answers.index(each.answer)) for scene, each in every]
             splits[split] = _Asked(regions, told, lexicon, len(answers))
         # of one scene of a kind there is no other
-        others = {"shuffled": _OtherScenes(splits["test"], len(self.kinds))} if self.test_scenes >= 2 * len(self.kinds) else {}
+        others: dict[str, Split] = {"shuffled": _OtherScenes(splits["test"], len(self.kinds))} if self.test_scenes >= 2 * len(self.kinds) else {}
         notes = [f"in training {self.prior:.0%} of the answers are those that their question favors"] if self.prior else []
         notes += [] if others else ["too few test scenes to exchange them: shuffled is left out"]
         return ImageAnswerBundle(
