@@ -37,7 +37,7 @@ class RegionSentences(Data):
 
     def load(self) -> SentenceBundle:
         counts = {"train": self.train_scenes, "val": self.val_scenes, "test": self.test_scenes}
-        scenes = RegionScenes(**{f"{name}_scenes": count for name, count in counts.items()}, seed=self.seed)
+        scenes = RegionScenes(train_scenes=self.train_scenes, val_scenes=self.val_scenes, test_scenes=self.test_scenes, seed=self.seed)
         bundle = scenes.load()
         words = (*bundle.names, _MASK)
         splits: dict[str, Any] = {name: _Sentences(scenes, getattr(bundle, name), name, words) for name in counts}
