@@ -1,5 +1,6 @@
 """docs/torture.md, made of docs/torture.json alone."""
 
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = ["page"]
@@ -19,8 +20,10 @@ word is another pixel or word; what no reader could tell is counted apart, and s
 """
 
 
-def page(campaigns: dict[str, dict[str, Any]]) -> str:
+def page(campaigns: dict[str, dict[str, Any]], missing: Sequence[str] = ()) -> str:
     lines = [HEAD, *_totals(campaigns), ""]
+    if missing:
+        lines += [f"Campaigns that were not run for this report: {', '.join(missing)}.", ""]
     for name, one in campaigns.items():
         lines += [f"## {name}", "", one["about"], "", f"{one['tried']} tried in {one['seconds']} s, {one['date']}, {one['machine']}.{_stopped(one)}", ""]
         columns = sorted({column for counts in one["kinds"].values() for column in counts}, key=lambda column: (column == "wrong", column))

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .campaign import Trial
+from .campaign import CAMPAIGNS, Trial
 
 __all__ = ["Result", "summary", "write_report"]
 
@@ -55,7 +55,7 @@ def write_report(results: Sequence[Result]) -> None:
     path.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
     from .page import page
 
-    (DOCS / "torture.md").write_text(page(whole["campaigns"]), encoding="utf8")
+    (DOCS / "torture.md").write_text(page(whole["campaigns"], [name for name in CAMPAIGNS if name not in whole["campaigns"]]), encoding="utf8")
 
 
 def _plain(result: Result) -> dict[str, Any]:
