@@ -139,6 +139,7 @@ a standard deviation of 0.35: logits of all pixels are nearly alike then, the su
 and a linear sum says nothing of a match. From N(0, 1), each memory by itself, and with all other weights and batches the same, σ has left 0 after 200 steps
 in place of 300 to 500 or more. What the pilot's code began with is not known; three seeds of three are what this start gives. It was found on other seeds
 (5,000 to 5,002: 0.04, 0.19 and 0.10 with the authors' start, 0.03, 0.07 and 0.03 with this one) and then measured on those of this page, so three seeds of
-{STEPS} steps also say little of the authors' start: it had learned in those three and in one of these three. Seed 0 of it was trained on to 2,000 steps: 0.0003.
-At SAGAN's count likewise: with memories that are not normalized and begin as one from N(0, 1), seeds 5,000 and 5,001 came to 0.07 and 0.03, one run each.""",
+{STEPS} steps also say little of the authors' start: it had learned in those three and in one of these three. Seed 0 of it was trained on to 2,000 steps:
+0.0003. At SAGAN's count likewise: with memories that are not normalized and begin as one from N(0, 1),
+seeds 5,000 and 5,001 came to 0.07 and 0.03, one run each.""",
 )
