@@ -36,8 +36,24 @@ class _CompareModel(RayOptions, JudgingOptions, TrainingOptions):
     """Folder of the comparison. Re-run the same command to resume."""
 
 
-_PLAN = ("attentions", "places", "seeds", "until", "primary", "margin", "tune", "steps", "controls", "calibrate", "jobs", "out", "model", "data")
-_PLAN += ("ray", "gpus_per_run")
+_PLAN = (
+    "attentions",
+    "places",
+    "seeds",
+    "until",
+    "primary",
+    "margin",
+    "tune",
+    "steps",
+    "controls",
+    "calibrate",
+    "jobs",
+    "out",
+    "model",
+    "data",
+    "ray",
+    "gpus_per_run",
+)
 
 
 def compare_model(words: list[str]) -> None:

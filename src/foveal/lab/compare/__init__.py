@@ -1,6 +1,7 @@
 """The comparison: a plan, its runs side by side, statistics, and a report that says plainly when a difference is noise."""
 
 from . import _extra  # noqa: F401  # the first: it says which package is missing
+from .cluster import Cluster
 from .costs import steps_for_minutes
 from .network_plan import make_network_plan
 from .plan import DEFAULT_ARMS, Arm, Plan, list_arms, make_plan
@@ -13,6 +14,7 @@ from .viewer import write_viewer
 __all__ = [
     "DEFAULT_ARMS",
     "Arm",
+    "Cluster",
     "Plan",
     "ResolutionPoint",
     "check_results",

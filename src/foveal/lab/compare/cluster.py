@@ -5,7 +5,6 @@ is started again by Ray wherever there is room, and goes on from its own newest 
 """
 
 import os
-import pickle
 import socket
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -67,7 +66,7 @@ class RayPool(Executor):
         errors = self._ray.exceptions
         if self._stopping:
             raise CancelledError
-        reference = self._remote.remote(pickle.dumps(task), os.getcwd(), _environment(), str(self._marker))
+        reference = self._remote.remote(task, os.getcwd(), _environment(), str(self._marker))
         self._going.add(reference)
         if self._stopping:
             # between the first look and the list
@@ -157,7 +156,7 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name == VARIABLE or name == "FOVEAL_CACHE"}
 
 
-def _on_worker(content: bytes, place: str, environment: Mapping[str, str], marker: str) -> Any:
+def _on_worker(task: Callable[[], Any], place: str, environment: Mapping[str, str], marker: str) -> Any:
     """A task, as in a process of this machine: one thread, the same folder, the same extensions."""
     os.environ.update(environment)
     torch.set_num_threads(1)
@@ -169,4 +168,4 @@ def _on_worker(content: bytes, place: str, environment: Mapping[str, str], marke
     if Path(place).is_dir():
         os.chdir(place)
     load_extensions()
-    return pickle.loads(content)()
+    return task()

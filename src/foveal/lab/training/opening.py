@@ -200,7 +200,7 @@ def open_run(recipe: Recipe, run: Path, accelerator: Accelerator, features: Path
     learned: dict[str, Tensor] = {}
     if newest is not None:
         # not before it is prepared, which would move what belongs on the host, such as AdamW's count of steps, to the device
-        window, learned = restore_state(model, phases, accelerator, saved["state"], empty, checkpoint)
+        window, learned = restore_state(phases, accelerator, saved["state"], empty, checkpoint, model)
 
     if features is not None and recipe.model.brings_weights and accelerator.num_processes == 1:
         bundle, note = kept_features(model, bundle, recipe, features, () if ema is None else (ema.module,))

@@ -17,17 +17,17 @@ __all__ = ["restore_state"]
 
 
 def restore_state(
-    model: nn.Module, phases: Sequence[OpenPhase], accelerator: Accelerator, state: dict[str, Any], empty: dict[str, Any], path: Path
+    phases: Sequence[OpenPhase], accelerator: Accelerator, state: dict[str, Any], empty: dict[str, Any], path: Path, model: nn.Module
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The state of a run to the prepared optimizers and scalers of its phases; the window of losses, and what the task learned, are returned.
 
     Args:
-        model: the network.
         phases: prepared, so that what an optimizer keeps on the host stays there.
         accelerator: of this process.
         state: of a checkpoint.
         empty: a window without a loss, for its names.
         path: of the checkpoint, for the message.
+        model: the network.
 
     Raises:
         ValueError: it is another run's, or damaged.
