@@ -26,7 +26,13 @@ RECIPE = smoke(get_recipe("scene-captions"), steps=4, batch_size=8)
 def test_a_run_from_data_to_pictures(name, tmp_path) -> None:
     model = replace(RECIPE.model, init="kmeans", catt="dictionary") if name != "none" else RECIPE.model
     metrics = fit(replace(RECIPE, model=model), tmp_path / "run", quiet=True)
-    assert {path.name for path in (tmp_path / "run" / "report").iterdir()} == {"captions.png", "words.png", "unseen-captions.png", "unseen-words.png"}
+    assert {path.name for path in (tmp_path / "run" / "report").iterdir()} == {
+        "attention.html",
+        "captions.png",
+        "words.png",
+        "unseen-captions.png",
+        "unseen-words.png",
+    }
     assert {"cider", "bleu_4", "words", "unseen_cider"} <= set(metrics)
     _, bundle, model = load_run(tmp_path / "run")
     assert evaluate(model, bundle.test, RECIPE, bundle)["cider"] == metrics["cider"]

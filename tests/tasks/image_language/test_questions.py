@@ -24,7 +24,7 @@ RECIPE = smoke(get_recipe("scene-questions"), steps=4, batch_size=8)
 @pytest.mark.parametrize("name", ["dictionary-kmeans", "question-only"])
 def test_a_run_from_data_to_pictures(name, tmp_path) -> None:
     metrics = fit(replace(RECIPE, model=RECIPE.model.arms()[name].model), tmp_path / "run", quiet=True)
-    assert {path.name for path in (tmp_path / "run" / "report").iterdir()} == {"answers.png"}
+    assert {path.name for path in (tmp_path / "run" / "report").iterdir()} == {"answers.png", "attention.html"}
     assert {"accuracy", "exists", "what", "count", "larger", "shuffled_accuracy"} <= set(metrics)
     assert (metrics["shuffled_accuracy"] == metrics["accuracy"]) or name != "question-only"
     _, bundle, model = load_run(tmp_path / "run")
