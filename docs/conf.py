@@ -30,7 +30,10 @@ nitpicky = True
 # and what has blanks is prose in front of a colon, which napoleon takes for a type
 nitpick_ignore_regex = [("py:.*", r"\w+"), ("py:class", r".* .*")]
 # names of choices, and bases that are no part of the public API
-nitpick_ignore_regex += [("py:data", r"foveal\.models\.(lxmert|image_language)\.\w+"), ("py:class", r"foveal\.models\.image_language\.(streams|additive)\.\w+")]
+nitpick_ignore_regex += [
+    ("py:data", r"foveal\.models\.(lxmert|image_language)\.\w+"),
+    ("py:class", r"foveal\.models\.image_language\.(streams|additive|second)\.\w+"),
+]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"

@@ -118,7 +118,8 @@ def ray_pool(where: Cluster, jobs: int | None, folder: Path, tell: Callable[[str
     if ours:
         _look_for(where.address)
         try:
-            ray.init(address=where.address, log_to_driver=False, logging_level="ERROR", **({} if where.address else {"include_dashboard": False}))
+            own: dict[str, Any] = {} if where.address else {"include_dashboard": False}
+            ray.init(address=where.address, log_to_driver=False, logging_level="ERROR", **own)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"no cluster of Ray answers at {where.address or 'this machine'}: {' '.join(str(error).split())[:200]}; start one with ray start"

@@ -35,7 +35,7 @@ class LoadedModel:
     notes: list[str] = field(default_factory=list)
     """What a reader of the maps should know."""
     prepare_clip: Callable[[Any], Tensor] | None = None
-    """Of a model on videos, from an open :class:`foveal.lab.data.VideoClip` to its input, ``(C, T, H, W)``; None of one on images."""
+    """Of a model on videos, from an open ``foveal.lab.data.video.VideoClip`` to its input, ``(C, T, H, W)``; None of one on images."""
     frames_first: bool = False
     """Whether the model takes clips as ``(T, C, H, W)``, as transformers' do."""
     recipe: Any = None

@@ -3,7 +3,7 @@
 from .config import Captioner, ImageAnswerer
 from .decoding import Said, WordDecoder, beam_search, greedy_search, sample_words
 from .mcan import McanAnswerer
-from .second import Catt
+from .second import Catt, Second, SecondOptions
 from .transformer import TransformerCaptioner
 from .updown import UpDownCaptioner
 from .updown_answers import UpDownAnswerer
@@ -14,6 +14,8 @@ __all__ = [
     "ImageAnswerer",
     "McanAnswerer",
     "Said",
+    "Second",
+    "SecondOptions",
     "TransformerCaptioner",
     "UpDownAnswerer",
     "UpDownCaptioner",
