@@ -4,6 +4,7 @@ What a run leaves, it leaves in its folder as ever, so that nothing but a line o
 is started again by Ray wherever there is room, and goes on from its own newest checkpoint.
 """
 
+import logging
 import os
 import socket
 import uuid
@@ -119,7 +120,7 @@ def ray_pool(where: Cluster, jobs: int | None, folder: Path, tell: Callable[[str
         _look_for(where.address)
         try:
             own: dict[str, Any] = {} if where.address else {"include_dashboard": False}
-            ray.init(address=where.address, log_to_driver=False, logging_level="ERROR", **own)
+            ray.init(address=where.address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"no cluster of Ray answers at {where.address or 'this machine'}: {' '.join(str(error).split())[:200]}; start one with ray start"
