@@ -187,6 +187,23 @@ def test_a_damaged_newest_checkpoint_falls_back_with_a_message(run, finished, fi
 
 
 @pytest.mark.case("R14")
+def test_a_newest_checkpoint_that_does_not_say_what_it_is_stands_aside(run, finished, capsys) -> None:
+    """Nothing says that it is this run's, so that nothing of it is removed; and the run ends as it would have."""
+    newest = run / "checkpoints" / "step-00000008"
+    (newest / "checkpoint.json").unlink()
+    kept = {path.name: path.read_bytes() for path in newest.iterdir()}
+    fit(PLAIN, run, resume=True)
+    assert "going on from step 4 instead" in capsys.readouterr().out
+    assert_same_weights(weights(run), weights(finished))
+    aside = run / "checkpoints" / "damaged-step-00000008"
+    assert {path.name: path.read_bytes() for path in aside.iterdir()} == kept
+    # and once more, beside the first
+    (newest / "checkpoint.json").unlink()
+    fit(PLAIN, run, resume=True, quiet=True)
+    assert (run / "checkpoints" / "damaged-step-00000008-2").is_dir()
+    assert latest_checkpoint(run) == newest
+
+
 def test_two_damaged_checkpoints_are_the_end_and_another_recipe_is_no_damage(run, capsys) -> None:
     for step in (4, 8):
         spoil(run / "checkpoints" / f"step-0000000{step}" / "model.safetensors")

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def write_checkpoint(
 ) -> Path:
     """Write ``run/checkpoints/step-…`` whole, then remove all of this run but it and the one before.
 
-    Folders of another run or of anybody else stay, and so does whatever lies behind a link. Where the disk is full, the one before makes room. Where weights
+    Folders of another run or of anybody else stay, and so does whatever lies behind a link; of the same step they stand aside, as ``damaged-step-…``. Where the disk is full, the one before makes room. Where weights
     are pieces, the other processes must :meth:`~foveal.lab.training.pieces.Pieces.follow` meanwhile.
 
     Raises:
@@ -110,11 +111,20 @@ def write_checkpoint(
     if final.is_dir() and not final.is_symlink():
         # of this step once before: the run went on from an older one, as this was damaged
         remove_ours(final)
+    if os.path.lexists(final):
+        # without its checkpoint.json nothing says that it is this run's: it stays, under another name
+        final.rename(_aside(final))
     partial.rename(final)
     flush_folder(folder)
     for other in _kept(run, own, final.name, KEPT)[1]:
         remove_ours(other)
     return final
+
+
+def _aside(path: Path) -> Path:
+    """A free name beside it."""
+    names = (path.with_name(f"damaged-{path.name}{end}") for end in ("", *(f"-{number}" for number in count(2))))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _write_partial(folder: Path, step: int, files: Mapping[str, dict[str, Tensor]], state: dict[str, Any], recipe: str, pieces: Pieces | None) -> Path:
