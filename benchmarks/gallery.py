@@ -50,6 +50,7 @@ TASKS: dict[str, Shown] = {
     "CausalLearning": Shown("contexted-digits", 60, "predictions", "Digits on backgrounds that go with them, and the answers."),
 }
 LEFT_OUT = {
+    "RegionPretraining": "guesses hidden words, which is a number and no picture",
     "SelfCritical": "goes on from a trained captioner, which takes longer than a gallery may",
     "VideoConversation": "has a small stand-in for a video language model alone, of whose answers there is no picture",
 }

@@ -157,7 +157,7 @@ class TestVideoRun(RunContract):
     def test_a_single_image_is_refused_on_the_command_line(self, run, tmp_path, capsys) -> None:
         Image.new("RGB", (24, 24)).save(tmp_path / "image.png")
         assert main(["inspect", str(run), str(tmp_path / "image.png")]) == 2
-        assert "takes no single image" in capsys.readouterr().err
+        assert "is a picture, and run takes videos" in capsys.readouterr().err
         assert main(["eval", str(run)]) == 0
 
 

@@ -20,6 +20,7 @@ TASKS = {
     "PartSegmentation": "solid-pairs",
     "PointClassification": "solids",
     "RegionAnswers": "region-questions",
+    "RegionPretraining": "region-sentences",
     "Segmentation": "flag-swap",
     "SelfCritical": "scene-captions",
     "StereoMatching": "shift-stereo",

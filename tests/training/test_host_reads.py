@@ -19,6 +19,7 @@ READERS = {
     "clip-questions": "the language model counts places and what is put into them, which would be put in wrongly if they differed",
     "coco-cascade-rcnn": "torchvision's detectors choose anchors and regions by what they find",
     "scene-captions": "which of a scene's captions is learned is drawn on the host, which is no wait",
+    "scene-captions-reward": "captions are drawn word by word until all have ended",
     "viscop": "transformers' tower lays out its positions by the sizes of the clips",
 }
 """Recipes that read values, and what for."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from torch import nn
 
 from foveal import InputError
 from foveal.lab.training.resuming import restore_state
@@ -14,7 +15,7 @@ STATE = {"phases": {}, "window": {"loss": 3.0, "seen": 4.0}, "windows": [{"loss"
 
 def restored(state: dict, rank: int, world: int) -> dict:
     accelerator = SimpleNamespace(process_index=rank, num_processes=world, is_main_process=rank == 0)
-    return restore_state([], accelerator, state, EMPTY, Path("step-00000004"))[0]
+    return restore_state([], accelerator, state, EMPTY, Path("step-00000004"), nn.Module())[0]
 
 
 def test_each_process_gets_its_own_back() -> None:
@@ -32,4 +33,4 @@ def test_other_numbers_of_processes_and_old_checkpoints_go_on_with_the_sum(world
 def test_windows_of_something_else_are_refused(windows, tmp_path) -> None:
     accelerator = SimpleNamespace(process_index=0, num_processes=2, is_main_process=True)
     with pytest.raises(InputError, match=r"state\.pt does not fit this run"):
-        restore_state([], accelerator, {**STATE, "windows": windows}, EMPTY, tmp_path)
+        restore_state([], accelerator, {**STATE, "windows": windows}, EMPTY, tmp_path, nn.Module())
