@@ -87,8 +87,8 @@ def write_checkpoint(
 ) -> Path:
     """Write ``run/checkpoints/step-…`` whole, then remove all of this run but it and the one before.
 
-    Folders of another run or of anybody else stay, and so does whatever lies behind a link; of the same step they stand aside, as ``damaged-step-…``. Where the disk is full, the one before makes room. Where weights
-    are pieces, the other processes must :meth:`~foveal.lab.training.pieces.Pieces.follow` meanwhile.
+    Folders of another run or of anybody else stay, and so does whatever lies behind a link; of the same step they stand aside, as ``damaged-step-…``. Where the
+    disk is full, the one before makes room. Where weights are pieces, the other processes must :meth:`~foveal.lab.training.pieces.Pieces.follow` meanwhile.
 
     Raises:
         OSError: the disk is full, or the like; the older checkpoints are as they were, and what was half written is gone.
