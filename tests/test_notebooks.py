@@ -125,15 +125,20 @@ def test_a_comparison_says_what_its_runs_show() -> None:
     assert int(learn.replace(",", "")) == 384 * 5 + 5
     assert int(weights.replace(",", "")) > 21_000_000
     runs = {name: [float(one) for one in re.findall(r"seed \d: (\S+)%", line)] for name, line in book.found(r"^(\S+) +(seed 0: .*)$")}
-    assert set(runs) == {"own", "denoising@last_stage"}
+    assert set(runs) == {"own", "softmax@last_stage", "softmax-wide@last_stage", "denoising@last_stage"}
     for shares in runs.values():
         assert len(shares) == 2
         # pieces are whole
         assert all(abs(share * 30 / 100 - round(share * 30 / 100)) < 0.02 for share in shares)
-    for name, gain, low, high in book.found(r"^ +\S (\S+) against [^:]+: [^(]*\(([+−]\d+\.\d) points, interval ([+−]\d+\.\d) to ([+−]\d+\.\d)\)"):
+    judged = book.found(r"^ +\S (\S+) (?:against|is \w+ than) (\S+).*?([+−]?\d+\.\d) points \(?,? ?\(?interval ([+−]\d+\.\d) to ([+−]\d+\.\d)\)")
+    judged += book.found(r"^ +\S (\S+) against (\S+).*?\(([+−]\d+\.\d) points, interval ([+−]\d+\.\d) to ([+−]\d+\.\d)\)")
+    for name, other, gain, low, high in judged:
         mean, least, most = (float(word.replace("−", "-")) for word in (gain, low, high))
-        assert mean == pytest.approx(np.mean(runs[name]) - np.mean(runs["own"]), abs=0.11)
-        assert least < mean < most
+        baseline = runs["own" if other == "the" else other.rstrip(":")]
+        assert abs(mean) == pytest.approx(abs(np.mean(runs[name]) - np.mean(baseline)), abs=0.11)
+        assert least < np.mean(runs[name]) - np.mean(baseline) < most
+    # one that decides, and of each of three whether it is the network as it is
+    assert len(set(judged)) == 4
     assert "report: " in book.text
 
 
