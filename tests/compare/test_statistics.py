@@ -153,6 +153,19 @@ def judged(values: dict[str, Any], pairs: list[tuple[str, str]], margin: float =
     return compare_pairs(values, pairs, margin=margin, **options)
 
 
+def test_the_largest_of_many_are_named_and_the_others_counted() -> None:
+    rows = [compared("not settled", f"arm{n}") for n in range(8)]
+    for n, row in enumerate(rows):
+        row["difference"] = row["difference"] | {"mean": 0.01 * n * (-1) ** n}
+    arms = [{"name": name, "metrics": {"accuracy": {"mean": 0.8}}} for name in ("softmax", *(row["arm"] for row in rows))]
+    headline = verdict_words(rows, arms, 3, Classification.primary_metric, 0.1, MARGIN)["headline"]
+    said = "(among them arm4 at +4.0 points, arm5 at −5.0 points, arm6 at +6.0 points, arm7 at −7.0 points)."
+    assert headline.endswith(f"of 7 other comparisons 7 not settled {said}"), "three times the margin is not beyond it"
+    rows[3]["difference"]["mean"] = -0.035
+    headline = verdict_words(rows, arms, 3, Classification.primary_metric, 0.1, MARGIN)["headline"]
+    assert headline.endswith(said.replace(").", ", and 1 more beyond 3.0 points)."))
+
+
 @pytest.mark.case("N4", "R3")
 def test_a_large_loss_is_never_no_difference() -> None:
     """Twenty-five points below on every seed, but so unsteady that three seeds do not settle it."""

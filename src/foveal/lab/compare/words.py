@@ -12,6 +12,8 @@ _BASELINES = {"none": "the network without attention", "own": "the network as it
 """What comparisons are held against, in words."""
 _LARGE = 3.0
 """Times the margin, from which a difference is named in the headline though nothing about it is settled."""
+_NAMED = 4
+"""So many, the largest; the others are counted."""
 
 
 class Words:
@@ -109,9 +111,9 @@ def _others(rest: list[dict[str, Any]], words: Words) -> str:
     kinds = [one["verdict"] for one in rest]
     counts = {"better": "better", "worse": "worse", "equal": f"equal within {words.size(words.margin)}", "not settled": "not settled"}
     found = ", ".join(f"{kinds.count(kind)} {said}" for kind, said in counts.items() if kind in kinds)
-    large = [
-        f"{one['arm']} at {words.signed(one['difference']['mean'])} {words.headline.step}"
-        for one in rest
-        if one["verdict"] == "not settled" and abs(one["difference"]["mean"]) > _LARGE * words.margin
-    ]
-    return f"; of {len(rest)} other comparison{'s' if len(rest) > 1 else ''} {found}{' (among them ' + ', '.join(large) + ')' if large else ''}"
+    large = [one for one in rest if one["verdict"] == "not settled" and abs(one["difference"]["mean"]) > _LARGE * words.margin]
+    # in a comparison of many places all of them would be a paragraph
+    largest = sorted(large, key=lambda one: -abs(one["difference"]["mean"]))[:_NAMED]
+    named = [f"{one['arm']} at {words.signed(one['difference']['mean'])} {words.headline.step}" for one in large if one in largest]
+    named += [f"and {left} more beyond {words.size(_LARGE * words.margin)}"] if (left := len(large) - len(named)) else []
+    return f"; of {len(rest)} other comparison{'s' if len(rest) > 1 else ''} {found}{' (among them ' + ', '.join(named) + ')' if named else ''}"
