@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +123,9 @@ def write_checkpoint(
 
 def _aside(path: Path) -> Path:
     """A free name beside it."""
-    names = (path.with_name(f"damaged-{path.name}{end}") for end in ("", *(f"-{number}" for number in count(2))))
-    return next(name for name in names if not os.path.lexists(name))
+    first = path.with_name(f"damaged-{path.name}")
+    later = (path.with_name(f"{first.name}-{number}") for number in count(2))
+    return next(name for name in chain([first], later) if not os.path.lexists(name))
 
 
 def _write_partial(folder: Path, step: int, files: Mapping[str, dict[str, Tensor]], state: dict[str, Any], recipe: str, pieces: Pieces | None) -> Path:
