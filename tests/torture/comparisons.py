@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from pathlib import Path
 
 from foveal.lab.compare import collect, make_plan, run_plan
@@ -22,7 +21,7 @@ from tests.training.helpers import tiny
 
 from .campaign import Size, Trial, campaign, dice
 from .digest import differences, digest, strict_json
-from .forks import HUNG, Child, ended
+from .forks import HUNG, Child, ended, keep_server
 
 __all__ = ["compare", "study"]
 
@@ -153,7 +152,7 @@ def _tried(kind: Work, way: str, what: str, folder: Path, seconds: float, events
 
 def _job(kind: Work, folder: Path, *, die_before: int | None = None, worker_after: float | None = None) -> Callable[[], int]:
     def job() -> int:
-        _keep_server()
+        keep_server()
         if not folder.exists() or not any(path.name != "notes.txt" for path in folder.iterdir()):
             kind.begin(folder)
         events = watch(folder, die_before)
@@ -170,13 +169,3 @@ def _kill_one(after: float) -> None:
     time.sleep(after)
     for child in multiprocessing.active_children()[:1]:
         os.kill(child.pid or 0, signal.SIGKILL)
-
-
-def _keep_server() -> None:
-    """The server that workers are forked off has imported everything and is our parent's child, which multiprocessing does not expect."""
-    real, server = os.waitpid, forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-
-    def waitpid(pid: int, options: int) -> tuple[int, int]:
-        return (0, 0) if pid == server and server is not None else real(pid, options)
-
-    os.waitpid = waitpid  # type: ignore[assignment]

@@ -6,13 +6,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 
 from foveal import InputError
 from foveal.lab.training import Interrupted, Recipe, fit, loop
 from tests.training.forker import watch
 
-__all__ = ["HUNG", "Child", "at_step", "ended", "training"]
+__all__ = ["HUNG", "Child", "at_step", "ended", "keep_server", "training"]
 
 HUNG = 1000
 """The end of a process that had to be killed as it came to none."""
@@ -139,3 +140,13 @@ def training(
         return code
 
     return job
+
+
+def keep_server() -> None:
+    """The server that workers are forked off has imported everything and is our parent's child, which multiprocessing does not expect."""
+    real, server = os.waitpid, forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+
+    def waitpid(pid: int, options: int) -> tuple[int, int]:
+        return (0, 0) if pid == server and server is not None else real(pid, options)
+
+    os.waitpid = waitpid  # type: ignore[assignment]

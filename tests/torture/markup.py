@@ -21,7 +21,7 @@ from foveal.models import ViT
 from tests.training.helpers import tiny
 
 from .campaign import Size, Trial, campaign
-from .forks import Child, ended
+from .forks import Child, ended, keep_server
 
 __all__ = ["markup"]
 
@@ -140,7 +140,12 @@ def _in_reports(work: Path) -> Iterator[Trial]:
     for arm in plan.arms:
         write_json(folder / arm.name / "memory.json", {"bytes": 1})
     write_json(folder / "costs.json", {arm.name: {"parameters": 1, "macs": 1, "milliseconds_per_image": 1.0, "training_bytes": 1} for arm in plan.arms})
-    child = Child(lambda: ended(lambda: run_plan(plan, folder, jobs=1, quiet=True)), work / "log")
+
+    def job() -> int:
+        keep_server()
+        return ended(lambda: run_plan(plan, folder, jobs=1, quiet=True))
+
+    child = Child(job, work / "log")
     if child.wait() != 0:
         raise RuntimeError(child.said()[-2000:])
     results = read_json(write_results(folder))

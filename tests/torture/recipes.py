@@ -34,7 +34,7 @@ TASKS = {
 def tiny_of(task: str, **changes: object) -> Recipe:
     """Six steps, with a checkpoint behind every second and an evaluation behind every third."""
     name = TASKS[task]
-    recipe = everything() if name == "everything" else smoke(get_recipe(name), batch_size=4)
+    recipe = everything() if name == "everything" else smoke(get_recipe(name), batch_size=8 if task == "CausalLearning" else 4)
     if type(recipe.task).__name__ != task:
         recipe = replace(recipe, task=tasks.TASKS[task]())
     return replace(recipe, steps=6, eval_every=3, checkpoint_every=2, **changes)  # type: ignore[arg-type]

@@ -71,16 +71,23 @@ def refused(words: list[str], name: str, certain: bool = True) -> tuple[str, str
     return ("", "refused") if name in said else (f"it does not name {name}: {said[:300]}", "")
 
 
+def _picture(run: Path) -> Path:
+    """Of anything, beside a run."""
+    path = run.with_name("x.png")
+    Image.new("L", (28, 28)).save(path)
+    return path
+
+
 COMMANDS: dict[str, list[Callable[[Path], list[str]]]] = {
     "recipe.json": [
         lambda run: ["eval", str(run)],
         lambda run: ["export", str(run)],
         lambda run: ["train", "--resume", str(run)],
         lambda run: ["train", "--from", str(run / "recipe.json"), "--out", str(run.with_name("new"))],
-        lambda run: ["inspect", str(run), "x.png"],
+        lambda run: ["inspect", str(run), str(_picture(run))],
     ],
     "classes.json": [lambda run: ["eval", str(run)], lambda run: ["export", str(run)]],
-    "model.safetensors": [lambda run: ["eval", str(run)], lambda run: ["export", str(run)], lambda run: ["inspect", str(run), "x.png"]],
+    "model.safetensors": [lambda run: ["eval", str(run)], lambda run: ["export", str(run)], lambda run: ["inspect", str(run), str(_picture(run))]],
 }
 
 
