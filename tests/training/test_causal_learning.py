@@ -16,6 +16,7 @@ from foveal.lab.tasks import CausalLearning, Classification, Partition, learn_pa
 from foveal.lab.tasks.causal_learning import EnvironmentWalk, names_of
 from foveal.lab.tasks.environments import complement_logits
 from foveal.lab.training import (
+    Diverged,
     Interrupted,
     Optim,
     Recipe,
@@ -314,3 +315,12 @@ def test_an_ordinary_run_gives_the_first_environments(tmp_path, capsys) -> None:
     assert Partition.load(tmp_path / "run" / "environments.json") == want
     with pytest.raises(InputError, match="is no run"):
         reference_partition(tmp_path / "none")
+
+
+@pytest.mark.parametrize("lr", [1e30, 1e12])
+def test_no_partition_is_learned_of_spoilt_weights(lr, tmp_path) -> None:
+    """With the step and the rate, as of any run; and before the partition asks for logits."""
+    recipe = replace(RECIPE, optim=replace(RECIPE.optim, lr=lr, min_lr=lr), eval_every=6, checkpoint_every=6)
+    with pytest.raises(Diverged, match=r"by step 3; lower --optim\.lr|after step 3; lower --optim\.lr"):
+        fit(recipe, tmp_path, quiet=True)
+    assert not (tmp_path / "metrics.json").exists()

@@ -45,12 +45,15 @@ class BatchStream:
 
     def batches(self, step: int) -> Iterator[Any]:
         """The micro-batches of this process from a step on; asked at every step, in turn."""
-        refreshes = step in self._refresh_steps
-        if refreshes:
+        if self.refreshes(step):
             self._refresh(step)
-        if refreshes or self._batches is None:
+        if self.refreshes(step) or self._batches is None:
             self._batches = iter(self._loader(step))
         return self._batches
+
+    def refreshes(self, step: int) -> bool:
+        """Whether the task learns something of its data before a step."""
+        return step in self._refresh_steps
 
     def saved(self) -> dict[str, State]:
         """What a checkpoint must hold to go on."""

@@ -62,6 +62,9 @@ def train(run: Run, *, quiet: bool = False) -> None:
             if judging or saving or stopping:
                 run.settle_()
                 _check(run, inputs, targets, done)
+            elif run.batches.refreshes(done):
+                # nothing is learned of the data from spoilt weights
+                _check(run, inputs, targets, done)
             if judging:
                 run.gather_()
                 entry = _judge(run, done, seen / (time.perf_counter() - started))
