@@ -100,3 +100,11 @@ def test_words_are_drawn_by_their_probabilities() -> None:
 def test_searches_that_cannot_be_are_explained(call, says) -> None:
     with pytest.raises(ValueError, match=says):
         call(Table(samples=1))
+
+
+def test_answers_that_are_no_numbers_are_told_by_their_score() -> None:
+    """And not by an error of the generator, of which a training would end without its step and rate."""
+    model = captioner("transformer").eval()
+    for value in model.parameters():
+        value.data[...] = float("nan")
+    assert sample_words(model, inputs_of(2), length=LENGTH).score.isnan().all()

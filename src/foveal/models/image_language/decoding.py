@@ -83,7 +83,9 @@ def sample_words(decoder: WordDecoder, inputs: Any, *, length: int, times: int =
         raise InputError(f"expected a temperature above 0 and at least one caption of a sample, got {temperature} and {times}")
 
     def draw(found: Tensor) -> Tensor:
-        return torch.multinomial((found / temperature).softmax(-1), 1, generator=generator).flatten()
+        # of a network whose answers are no numbers any word: their log-probability is NaN too, by which a training stops with its step and rate
+        chances = (found / temperature).softmax(-1).nan_to_num(nan=1.0)
+        return torch.multinomial(chances, 1, generator=generator).flatten()
 
     return _one_by_one(decoder, inputs, length, draw, times)
 
