@@ -47,9 +47,9 @@ TASKS: dict[str, Shown] = {
     "ImageQuestions": Shown("scene-questions", 200, "answers.png", "Questions and answers, lit where regions were taken from."),
     "RegionAnswers": Shown("region-questions", 100, "answers.png", "Questions about made regions, and what was taken of them."),
     "VideoQuestions": Shown("clip-questions", 150, "answers.png", "Clips, questions and answers."),
-    "CausalLearning": Shown("contexted-digits", 60, "predictions", "Digits on backgrounds that go with them, and the answers."),
 }
 LEFT_OUT = {
+    "CausalLearning": "draws no pictures: what it learns beside a class is a partition of the data",
     "RegionPretraining": "guesses hidden words, which is a number and no picture",
     "SelfCritical": "goes on from a trained captioner, which takes longer than a gallery may",
     "VideoConversation": "has a small stand-in for a video language model alone, of whose answers there is no picture",
