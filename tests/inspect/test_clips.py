@@ -122,3 +122,12 @@ def test_two_models_stand_side_by_side(words, names, frames, tmp_path, capsys) -
     first, second = (["negative" in layer["maps"] for layer in model["layers"]] for model in about["models"])
     assert not any(first)
     assert all(second) is (words[0] == "--attention")
+
+
+@pytest.mark.parametrize("words", [(), ("--attention", "denoising")])
+def test_maps_that_no_page_takes_do_not_cost_the_sheet(words, frames, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("foveal.analysis.viewer.viewed.LARGEST", 1)
+    assert main(["inspect", "test_fov_timesformer", str(frames), "--weights", "random", *words, "--out", str(tmp_path)]) == 0
+    assert "no attention.html: no layer has maps over the whole image" in capsys.readouterr().out
+    assert not (tmp_path / "attention.html").exists()
+    assert (tmp_path / "maps.png").exists()

@@ -1,6 +1,7 @@
 """The viewer on clouds, with two views of one cloud, and by words: what is asked, shown and counted, in a real browser and against loops."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import torch
 from foveal import InputError
 from foveal.analysis.clouds import looking_at
 from foveal.analysis.viewer import write_page
-from foveal.lab.tasks._point_viewer import view_cloud
+from foveal.lab.tasks._point_viewer import view_cloud, write_cloud_page
 from foveal.lab.tasks._word_viewer import over_picture, view_answer, view_caption, write_word_page
+from foveal.models.points import PCTParts
 from foveal.models.points.maps import point_attention
 from foveal.models.points.pct import SimplePCT
 from tests.browser import chromium
@@ -171,3 +173,14 @@ def test_three_widths_and_both_modes_of_a_cloud(browser, tmp_path) -> None:  # n
         browser.view(width, dark=dark)
         browser.open(path)
         assert browser("document.documentElement.scrollWidth") <= width
+
+
+def test_clouds_of_too_many_points_have_no_page(tmp_path, monkeypatch) -> None:
+    """And not one without a map."""
+    monkeypatch.setattr("foveal.analysis.viewer.viewed.LARGEST", 1)
+    model, points, rest = PCTParts(num_parts=3, num_shapes=2).eval(), torch.randn(64, 3), (torch.tensor([0]),)
+    with pytest.raises(InputError, match=r"can be shown; .* more than the 1 that a page takes"):
+        view_cloud(model, points, rest, name="it")
+    bundle = SimpleNamespace(classes=[], up_axis="z")
+    assert write_cloud_page(model, points, rest, bundle, tmp_path, logits=torch.empty(0), truth=None) == []
+    assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from ..layout import Layout, token_layout
 from ..maps import attention_maps, call, evaluating, summary_maps
 from ..rollout import rollout
 from ._clips import clip_layer, frame_layout
-from .viewed import ViewedLayer, ViewedModel, refuse_large, strengths_of
+from .viewed import NothingToShow, ViewedLayer, ViewedModel, refuse_large, strengths_of
 
 __all__ = ["view_model"]
 
@@ -79,7 +79,7 @@ def view_model(
             _summary(layer, maps) for layer, maps in summary_maps(model, inputs).items() if chosen(layer, model.get_submodule(layer.split(":")[0]))
         ]
     if not viewed.layers:
-        raise InputError(f"no layer has maps over the whole image; {'; '.join(viewed.notes)}")
+        raise NothingToShow(f"no layer has maps over the whole image; {'; '.join(viewed.notes)}")
     _name_tokens(model, viewed)
     _through_layers(model, inputs, pairs if summaries else where, viewed, frame)
     if trained:

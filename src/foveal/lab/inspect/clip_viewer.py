@@ -4,7 +4,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..._errors import InputError
 from ...analysis.viewer import ViewedModel, write_page
 from ...analysis.viewer._clips import frames_of
 from ...convert import Where
@@ -27,13 +26,6 @@ def view_clip(loaded: LoadedModel, clip: Tensor, *, where: Where = "*", truth: s
     return view_loaded(loaded, None, where=where, truth=truth, name=name, inputs=inputs), frames_of(loaded.model, inputs[0])
 
 
-def write_clip_page(shown: list[Shown], path: Path, *, title: str) -> tuple[list[Path], list[str]]:
-    """Write the page, with a slider of frames; its path, and what is to be said of it.
-
-    Where the maps are more than a page takes, no page, which is said: the sheet beside it has them.
-    """
-    try:
-        page = write_page([viewed for viewed, _ in shown], [frames for _, frames in shown], title=title)
-    except InputError as error:
-        return [], [f"no {path.name}: {error}"]
-    return [page.save(path)], []
+def write_clip_page(shown: list[Shown], path: Path, *, title: str) -> Path:
+    """Write the page, with a slider of frames."""
+    return write_page([viewed for viewed, _ in shown], [frames for _, frames in shown], title=title).save(path)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..._errors import InputError
 from ...analysis.pictures import is_signed, overlaid, to_pixels, write_sheet
+from ...analysis.viewer.viewed import NothingToShow
 from ...convert import Where
 from ..data.video import open_clip
 from .branches import said_of_branches
@@ -84,27 +85,35 @@ def inspect_video(
     Raises:
         ValueError: no attention lies over the frames of a clip; a true class that the model does not know.
     """
-    model, notes, shown = loaded.model.eval(), list(loaded.notes), list[Shown]()
+    model, notes, shown, unseen = loaded.model.eval(), list(loaded.notes), list[Shown](), list[str]()
+
+    def view(*which: Any, **options: Any) -> None:
+        try:
+            shown.append(view_clip(*which, truth=truth, **options))
+        except NothingToShow as error:
+            # the sheet has its maps all the same
+            unseen.append(f"no attention.html: {error}")
+
     changed = attention is not None
     if attention is not None:
         if against is None:
-            shown.append(view_clip(loaded, clip, where=where, truth=truth, name=f"{loaded.name}, before"))
+            view(loaded, clip, where=where, name=f"{loaded.name}, before")
         report = convert_named_(model, attention, where)
         outputs = sorted({swap.output for swap in report.swaps})
         notes.append(f"{len(report.swaps)} attentions converted to {attention}, untrained: the output is {' or '.join(outputs)}")
     maps = maps_over_clip(model, loaded.to_input(clip), clip.shape, "*" if changed else where)
     notes += [f"not drawn: {name}: {reason}" for name, reason in (maps.refused | maps.missing).items()]
-    shown.append(view_clip(loaded, clip, where="*" if changed else where, truth=truth, name=f"{loaded.name}, {attention}" if changed else None))
+    view(loaded, clip, where="*" if changed else where, name=f"{loaded.name}, {attention}" if changed else None)
     if against is not None:
         against[0].model.eval()
-        shown.append(view_clip(*against, truth=truth))
+        view(*against)
     said = [loaded.name + ("" if loaded.trained else ", weights drawn at random: nothing was learned"), *_prediction(loaded, clip)]
     if truth is not None:
         said.append(f"the true class is {truth}")
     said.append(f"{clip.shape[1]} frames; in space where {maps.looks} looks" if maps.looks else f"{clip.shape[1]} frames")
     lines = [*said, *notes]
     files = write_sheet(_rows(clip, maps), folder, name="maps", title=title or loaded.name, about="; ".join(lines))
-    pages, unseen = write_clip_page(shown, folder / "attention.html", title=title or loaded.name)
+    pages = [] if unseen else [write_clip_page(shown, folder / "attention.html", title=title or loaded.name)]
     return Inspection([*lines, *unseen, *said_of_branches(model)], [*pages, *files])
 
 

@@ -26,7 +26,7 @@ def view_cloud(model: nn.Module, points: Tensor, rest: tuple[Any, ...] = (), *, 
         name: how the page calls it.
 
     Raises:
-        ValueError: points do not meet in any layer.
+        ValueError: points do not meet in any layer, or all maps are larger than a page takes.
     """
     device = next(model.parameters()).device
     looks = point_attention(model, points[None].to(device), *(value.to(device) for value in rest))
@@ -49,6 +49,8 @@ def view_cloud(model: nn.Module, points: Tensor, rest: tuple[Any, ...] = (), *, 
         if strengths is not None:
             del maps["combined"]
         viewed.layers.append(ViewedLayer(look.name, maps, at, at, strengths))
+    if not viewed.layers:
+        raise InputError(f"no layer of {name} can be shown; {'; '.join(viewed.notes)}")
     return viewed, xyz
 
 
@@ -56,7 +58,7 @@ def view_cloud(model: nn.Module, points: Tensor, rest: tuple[Any, ...] = (), *, 
 def write_cloud_page(
     model: nn.Module, points: Tensor, rest: tuple[Any, ...], bundle: PointBundle, folder: Path, *, logits: Tensor, truth: int | None
 ) -> list[Path]:
-    """The page of one cloud of the test; nothing where points do not meet.
+    """The page of one cloud of the test; nothing where points do not meet, or there are too many of them for a page.
 
     Args:
         model: trained.

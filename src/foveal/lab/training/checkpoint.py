@@ -189,10 +189,10 @@ def drop_checkpoints(run: Path) -> None:
 
 def drop_older(run: Path, recipe: Mapping[str, Any], newest: Path) -> None:
     """Remove what a process that was killed behind its newest checkpoint had still to remove: this run's, but that one and the one before."""
-    own = fingerprint(recipe)
-    kept = [path for path in newest_checkpoints(run) if path.name <= newest.name and is_ours(path) and _written_by(path, own)]
-    for path in kept[KEPT:]:
-        remove_ours(path)
+    for path in _kept(run, fingerprint(recipe), newest.name, KEPT)[1]:
+        # what lies beyond the newest was passed over for its damage, and is looked at again until it is written anew
+        if path.name < newest.name:
+            remove_ours(path)
 
 
 def _written_by(path: Path, recipe: str) -> bool:

@@ -59,11 +59,11 @@ def train(run: Run, *, quiet: bool = False) -> None:
             progress.advance(run.window, seen / (time.perf_counter() - started))
             judging, saving = (done % every == 0 or done == recipe.steps for every in (recipe.eval_every, recipe.checkpoint_every))
             stopping = stopping_at.agreed(stop["asked"], done - first, judging or saving)
-            if judging or saving or stopping:
+            looking = judging or saving or stopping
+            if looking:
                 run.settle_()
-                _check(run, inputs, targets, done)
-            elif run.batches.refreshes(done):
-                # nothing is learned of the data from spoilt weights
+            if looking or run.batches.refreshes(done):
+                # nothing is learned of the data from spoilt weights either
                 _check(run, inputs, targets, done)
             if judging:
                 run.gather_()

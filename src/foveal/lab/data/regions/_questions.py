@@ -13,7 +13,7 @@ from typing import Any
 
 from ...._errors import InputError
 
-__all__ = ["Question", "read_answers", "read_pairs", "read_questions"]
+__all__ = ["Question", "read_answers", "read_listed", "read_pairs", "read_questions"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def read_answers(path: Path) -> list[str]:
     Raises:
         ValueError: no such file; no mapping of answers to numbers from 0 without a gap, each once.
     """
-    found = _json(path, "answers and their numbers")
+    found = read_listed(path, "answers and their numbers")
     if not isinstance(found, dict) or not found:
         raise InputError(f"{path}: expected answers and their numbers, as in trainval_ans2label.json, got {_short(found)}")
     wrong = [(answer, number) for answer, number in found.items() if isinstance(number, bool) or not isinstance(number, int)]
@@ -85,7 +85,7 @@ def read_pairs(path: Path) -> list[Question]:
 
 
 def _read(path: Path, id_key: str, image_keys: tuple[str, ...], scores: Callable[[Any, str], dict[int, float]]) -> list[Question]:
-    entries = _json(path, "a list of questions")
+    entries = read_listed(path, "a list of questions")
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: expected a list of questions, at least one, got {_short(entries)}")
     wanted, found, names = (id_key, *image_keys, "sent", "label"), [], set[str]()
@@ -110,7 +110,8 @@ def _read(path: Path, id_key: str, image_keys: tuple[str, ...], scores: Callable
     return found
 
 
-def _json(path: Path, what: str) -> Any:
+def read_listed(path: Path, what: str) -> Any:
+    """What a file of LXMERT's holds, in JSON."""
     if not path.is_file():
         raise InputError(f"{path} is no file; expected {what} in JSON")
     try:

@@ -6,7 +6,6 @@ answers     ``[{"ans": "net", "dsets": ["vqa", …]}, …]``, ``lxmert/all_ans.j
 As in airsplay/lxmert ``src/pretrain``, read of its code and held against no true file.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from ...._errors import InputError
 from ...._ranges import Range
 from .._bundle import Data, register_data
 from ..video._bundle import no_single_image
+from ._questions import read_listed
 from ._sentence_bundle import SENTENCES, SentenceBundle, exchanged, labels_of
 from ._tsv import RegionTsv
 from .lxmert import tokenizer_of
@@ -133,14 +133,14 @@ class _Split:
 
 
 def _answers(path: Path) -> list[str]:
-    found = _json(path, "answers")
+    found = read_listed(path, "answers")
     if not isinstance(found, list) or not found or not all(isinstance(one, dict) and isinstance(one.get("ans"), str) for one in found):
         raise InputError(f"{path}: expected a list of answers, each as {{'ans': 'net', 'dsets': [...]}}, got {repr(found)[:60]}")
     return list(dict.fromkeys(one["ans"] for one in found))
 
 
 def _read(path: Path, numbers: dict[str, int]) -> list[_Told]:
-    entries = _json(path, "a list of images with sentences")
+    entries = read_listed(path, "a list of images with sentences")
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: expected a list of images with sentences, at least one, got {repr(entries)[:60]}")
     told = []
@@ -173,12 +173,3 @@ def _usual(answer: str) -> str:
     article = next((article for article in _ARTICLES if answer.startswith(article)), "")
     answer = answer.removeprefix(article).strip()
     return _OTHER_WORDS.get(answer, answer)
-
-
-def _json(path: Path, what: str) -> Any:
-    if not path.is_file():
-        raise InputError(f"{path} is no file; expected {what} in JSON")
-    try:
-        return json.loads(path.read_text(encoding="utf8"))
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON, or is cut off: {error}") from None
