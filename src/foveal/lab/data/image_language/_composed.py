@@ -24,8 +24,9 @@ class ComposedScenes(Data):
 
     source: Source = "stamps"
     """What is shown: ``stamps``, cut-out photographs, which are fetched; ``digits``, handwritten ones in color, which need nothing."""
-    features: Features = "lite0"
-    """What is known of a region: ``lite0``, features of a pretrained EfficientNet-Lite0; ``pixels``, 8 × 8 of them."""
+    features: Features = "lite0-crops"
+    """What is known of a region: ``lite0-crops``, what a pretrained EfficientNet-Lite0 says of its box by itself; ``lite0``, of its place in the whole scene,
+    which for things as small tells far less; ``pixels``, 8 × 8 of them."""
     side: int = 128
     """Side of a scene in pixels."""
     folder: str | None = None
