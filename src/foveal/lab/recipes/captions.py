@@ -46,4 +46,4 @@ def scene_captions_reward(start: Path = Path("RUN")) -> Recipe:
 @recipe
 def scene_questions() -> Recipe:
     """Answer questions about a scene: is there one, what is above it, how many are there, which is larger."""
-    return _in_minutes(SceneQuestions(questions=6), ImageAnswerer(), ImageQuestions(), 900)
+    return _in_minutes(SceneQuestions(questions=6), ImageAnswerer(), ImageQuestions(), 1200)
