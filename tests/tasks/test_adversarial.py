@@ -14,7 +14,22 @@ from foveal.lab.compare.words import verdict_words
 from foveal.lab.data import DigitImages
 from foveal.lab.tasks import AdversarialGeneration, Diffusion, Phase, image_grid, parameters_of
 from foveal.lab.tasks._generation_interpolations import slerp
-from foveal.lab.training import Interrupted, Optim, Recipe, build_model, evaluate, fit, latest_checkpoint, load_data, load_run, loop, phases, read_json
+from foveal.lab.tasks._latents import Latents
+from foveal.lab.training import (
+    Interrupted,
+    Optim,
+    Recipe,
+    build_model,
+    evaluate,
+    fit,
+    latest_checkpoint,
+    load_data,
+    load_run,
+    loop,
+    phases,
+    read_json,
+    read_weights,
+)
 from foveal.lab.training.checkpoint import read_checkpoint
 from foveal.models import SAGAN, DiT, UNet
 from tests.tasks.contract import RunContract
@@ -81,6 +96,78 @@ class TestRuns(RunContract):
         assert main([*words, str(tmp_path / "no.png"), "--guidance", "2"]) == 2
         assert "no guidance and no steps" in capsys.readouterr().err
 
+    def test_latents_are_truncated_and_scaled_on_the_command_line(self, run, tmp_path, capsys) -> None:
+        recipe, bundle, model = load_run(run)
+        drawn = {}
+        for name, words, options in (
+            ("plain", [], {}),
+            ("cut", ["--truncation", "0.3"], {"truncation": 0.3}),
+            ("small", ["--latent-scale", "0.3"], {"latent_scale": 0.3}),
+            ("both", ["--truncation", "0.3", "--latent-scale", "2"], {"truncation": 0.3, "latent_scale": 2.0}),
+            ("wide", ["--truncation", "50", "--latent-scale", "1"], {"truncation": 50.0, "latent_scale": 1.0}),
+        ):
+            assert main(["sample", str(run), "-n", "6", *words, "--out", str(tmp_path / f"{name}.png")]) == 0
+            drawn[name] = (tmp_path / f"{name}.png").read_bytes()
+            assert drawn[name] == image_grid(recipe.task.sample(model, bundle, [n * 10 // 6 for n in range(6)], **options))
+        assert drawn["wide"] == drawn["plain"]
+        assert len(set(drawn.values())) == 4
+        # image i is the same among fewer
+        few, more = (recipe.task.sample(model, bundle, [3] * count, seed=7, truncation=0.3) for count in (2, 5))
+        torch.testing.assert_close(few, more[:2])
+        # the generator's own answer to those latents
+        z = torch.stack([Latents(8, truncation=0.3).draw(7, "sample", place) for place in range(5)])
+        assert z.abs().max() <= 0.3
+        with torch.no_grad():
+            torch.testing.assert_close(more, model.G(z, torch.tensor([3] * 5)))
+        for words, says in (
+            (["--truncation", "0"], "truncation must be above 0 and finite, got 0.0"),
+            (["--truncation", "nan"], "truncation must be above 0 and finite, got nan"),
+            (["--latent-scale", "-1"], "latent-scale must be above 0 and finite, got -1.0"),
+            (["--latent-scale", "inf"], "latent-scale must be above 0 and finite, got inf"),
+            (["--ema", "--no-ema"], "each other's contrary"),
+        ):
+            capsys.readouterr()
+            assert main(["sample", str(run), *words, "--out", str(tmp_path / "no.png")]) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert says in line
+            assert not (tmp_path / "no.png").exists()
+
+    def test_standing_statistics_are_of_latents_as_they_are_drawn(self, run) -> None:
+        recipe, bundle, model = load_run(run)
+        task = replace(recipe.task, bn="standing", standing_batches=2)
+        labels = [n % 10 for n in range(4)]
+        drawn = task.sample(model, bundle, labels, truncation=0.2)
+        norms = copy.deepcopy(model.G)
+        for module in norms.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.reset_running_stats()
+                module.momentum = None
+                module.train()
+        z = [[Latents(8, truncation=0.2).draw("standing", number, place) for place in range(64)] for number in range(2)]
+        with torch.no_grad():
+            for number, some in enumerate(z):
+                norms(torch.stack(some), torch.arange(number * 64, number * 64 + 64) % 10)
+            wanted = norms.eval()(torch.stack([Latents(8, truncation=0.2).draw(0, "sample", place) for place in range(4)]), torch.tensor(labels))
+        torch.testing.assert_close(drawn, wanted)
+
+    def test_it_draws_with_the_average_or_with_the_weights_of_a_run_without(self, run, tmp_path, capsys, monkeypatch) -> None:
+        monkeypatch.setattr(AdversarialGeneration, "write_report", lambda *arguments: [])
+        plain = replace(self.recipe, optim=replace(self.recipe.optim, ema=None), task=replace(self.recipe.task, metric="none"))
+        fit(plain, tmp_path / "plain", quiet=True)
+        # spectral norm's u and v, and the statistics of batch norm, among them
+        assert_same_weights(read_weights(run / "unaveraged.safetensors"), weights(tmp_path / "plain"))
+        drawn = {}
+        for name, where, words in (("as judged", run, []), ("average", run, ["--ema"]), ("raw", run, ["--no-ema"]), ("plain", tmp_path / "plain", [])):
+            assert main(["sample", str(where), "-n", "4", *words, "--out", str(tmp_path / "x.png")]) == 0
+            drawn[name] = (tmp_path / "x.png").read_bytes()
+        assert drawn["as judged"] == drawn["average"] != drawn["raw"] == drawn["plain"]
+        for words in ("--ema", "--no-ema"):
+            capsys.readouterr()
+            assert main(["sample", str(tmp_path / "plain"), words, "--out", str(tmp_path / "no.png")]) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert f"{tmp_path / 'plain'} kept no average of its weights" in line
+        assert not (tmp_path / "no.png").exists()
+
     def test_images_follow_from_seed_and_number_unless_the_batch_decides(self, run, monkeypatch) -> None:
         recipe, bundle, model = load_run(run)
         labels = [n % 10 for n in range(12)]
@@ -118,6 +205,7 @@ class TestRuns(RunContract):
                     fit(self.recipe, folder, quiet=True)
             fit(self.recipe, folder, resume=True, quiet=True)
             assert_same_weights(weights(folder), weights(run))
+            assert_same_weights(read_weights(folder / "unaveraged.safetensors"), read_weights(run / "unaveraged.safetensors"))
 
 
 def test_phases_move_their_own_weights_alone() -> None:
