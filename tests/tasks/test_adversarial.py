@@ -1,7 +1,9 @@
 """Adversarial training: whose weights move when, averages, exact resume, and runs from data to pictures."""
 
 import copy
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,9 +31,11 @@ from foveal.lab.training import (
     phases,
     read_json,
     read_weights,
+    write_json,
 )
 from foveal.lab.training.checkpoint import read_checkpoint
 from foveal.models import SAGAN, DiT, UNet
+from foveal.models.sagan.spectral import Spectral
 from tests.tasks.contract import RunContract
 from tests.training.helpers import assert_same_weights, weights
 from tests.training.test_loop import launch
@@ -184,8 +188,18 @@ class TestRuns(RunContract):
         with pytest.raises(InputError, match="from 0 to 9"):
             recipe.task.sample(model, bundle, [10])
 
-    def test_stopped_at_any_step_it_ends_in_the_same_weights(self, run, tmp_path, monkeypatch) -> None:
-        """And killed inside a phase, behind which nothing was saved."""
+    def test_statistics_of_the_batch_are_said_where_images_are_drawn_with_them(self, run, tmp_path, capsys) -> None:
+        other = Path(shutil.copytree(run, tmp_path / "run"))
+        for bn in ("running", "batch"):
+            recipe = replace(self.recipe, task=replace(self.recipe.task, bn=bn))
+            write_json(other / "recipe.json", recipe.to_dict())
+            capsys.readouterr()
+            assert main(["sample", str(other), "-n", "3", "--out", str(tmp_path / f"{bn}.png")]) == 0
+            assert ("an image depends on the others" in capsys.readouterr().err) == (bn == "batch")
+        assert (tmp_path / "batch.png").read_bytes() != (tmp_path / "running.png").read_bytes()
+
+    def test_killed_inside_either_phase_it_ends_in_the_same_weights(self, run, tmp_path, monkeypatch) -> None:
+        """Before anything was saved, and behind a checkpoint, which it goes on from."""
         real, left = loop._micro_step, [8]
 
         def dies(*arguments) -> None:
@@ -194,15 +208,17 @@ class TestRuns(RunContract):
                 raise KeyboardInterrupt
             real(*arguments)
 
-        # three micro-steps are a step: D, D, G. The eighth is the second of the third step's discriminator
+        # three micro-steps are a step: D, D, G. The eighth is the second of the third step's discriminator; then comes the checkpoint of step 3
         monkeypatch.setattr(AdversarialGeneration, "write_report", lambda *arguments: [])
-        for place, when in enumerate((8, 9)):
-            folder = tmp_path / str(place)
+        for when, saved in ((8, None), (11, "step-00000003"), (12, "step-00000003")):
+            folder = tmp_path / str(when)
             left[0] = when
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(loop, "_micro_step", dies)
                 with pytest.raises(KeyboardInterrupt):
                     fit(self.recipe, folder, quiet=True)
+            newest = latest_checkpoint(folder)
+            assert (newest and newest.name) == saved
             fit(self.recipe, folder, resume=True, quiet=True)
             assert_same_weights(weights(folder), weights(run))
             assert_same_weights(read_weights(folder / "unaveraged.safetensors"), read_weights(run / "unaveraged.safetensors"))
@@ -266,16 +282,26 @@ def test_the_average_is_of_the_generators_weights_alone() -> None:
     u = ema.module.G.conv.spectral.u
     assert u.norm().item() == pytest.approx(1, abs=1e-5)
     assert not torch.equal(u, model.G.conv.spectral.u)
+    # what its weights are divided by is their largest singular value: one of them moves far in a step here, so that spectra are no flat ones
+    norms = [module for module in ema.module.G.eval().modules() if isinstance(module, Spectral) and hasattr(module, "spectral")]
+    assert len(norms) > 8
+    for module in norms:
+        assert torch.linalg.svdvals(module.normalized().detach().flatten(1).double())[0].item() == pytest.approx(1, abs=0.01)
     assert torch.equal(ema.module.G.norm.running_mean, model.G.norm.running_mean)
 
 
 def test_an_average_of_a_network_that_stands_still_is_the_network() -> None:
-    model = build_model(RECIPE, load_data(RECIPE.data))
+    model = build_model(RECIPE, load_data(RECIPE.data)).eval()
     ema = phases.PartEma(model, RECIPE.task, decay=0.9)
     for step in range(4):
         ema.update(model, step=step)
     for name, value in ema.module.named_parameters():
         torch.testing.assert_close(value, dict(model.named_parameters())[name], rtol=0, atol=1e-7)
+    # and so is what it draws and how it judges, once it is brought to its weights
+    ema.settle_(model)
+    z, y, images = torch.randn(4, 8), torch.arange(4), torch.rand(4, 1, 8, 8)
+    for mine, theirs in ((ema.module.G(z, y), model.G(z, y)), (ema.module.D(images, y), model.D(images, y))):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_judging_is_the_same_whatever_the_batch_is() -> None:

@@ -33,7 +33,7 @@ from foveal.lab.tasks.generation_metrics import (
     nearest,
     precision_recall,
 )
-from foveal.lab.tasks.generation_metrics._real import real_images, searched
+from foveal.lab.tasks.generation_metrics._real import real_images, searched, some_of
 from foveal.lab.training import load_data
 
 
@@ -254,6 +254,13 @@ def test_real_images_have_the_floor_and_copies_of_the_training_are_found(digits,
     assert found["copies_pixels"] == found["copies_features"] == 1
     assert found["class_accuracy"] > 0.97
     assert found["frechet"] < 2 * found["frechet_floor"]
+    # real against real is the floor: drawn by whoever answers with the training images that it is made of
+    real, held = some_of(digits.test, 200), some_of(digits.train, 200)
+    floor = frechet_distance(describe(network, real[0]).features, describe(network, held[0]).features)
+    assert found["frechet_floor"] == pytest.approx(floor, rel=1e-9)
+    itself = assess(lambda labels: held[0], digits, network, 200)
+    for name, other in (("frechet", "frechet_floor"), ("kernel", "kernel_floor"), ("precision", "precision_real"), ("recall", "recall_real")):
+        assert itself[name] == itself[other], name
     noise = assess(lambda labels: torch.randn(len(labels), 1, 8, 8, generator=torch.Generator().manual_seed(0)), digits, network, 200)
     assert noise["frechet_floor"] == found["frechet_floor"]
     assert noise["frechet"] > 5 * noise["frechet_floor"]
