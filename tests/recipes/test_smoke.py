@@ -3,32 +3,19 @@
 import math
 import pickle
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
 from foveal.lab.recipes import get_recipe, list_recipes, smoke
-from foveal.lab.tasks import Diffusion, SelfCritical
+from foveal.lab.tasks import SelfCritical
 from foveal.lab.training import Recipe, build_model, fit, latest_checkpoint, load_data, load_run, read_json
 from foveal.lab.training.checkpoint import read_checkpoint
 from foveal.lab.training.judging import loss_after
 from foveal.lab.training.opening import _fit_dictionaries as fit_waiting
 from foveal.lab.training.order import Order, Seeded
-
-
-def lacking(recipe: Recipe) -> str:
-    """Which package that is in an extra of its own it needs and that is not installed; empty if none."""
-    needs = {"diffusers": isinstance(recipe.task, Diffusion), "h5py": type(recipe.data).__name__.endswith("H5")}
-    return ", ".join(name for name, needed in needs.items() if needed and find_spec(name) is None)
-
-
-def smoked(name: str, **changes: int) -> Recipe:
-    """A recipe in miniature, where what it needs is installed."""
-    if lacking(get_recipe(name)):
-        pytest.skip(f"{name} needs {lacking(get_recipe(name))}, which is not installed")
-    return smoke(get_recipe(name), **changes)
+from tests.recipes.smoked import lacking, smoked
 
 
 def stands_in(name: str) -> bool:
