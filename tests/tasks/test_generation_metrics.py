@@ -350,6 +350,47 @@ def test_what_cannot_be_had_is_refused_before_a_training(digits, tmp_path, monke
     assert issubclass(DigitFeatures, ClassifierFeatures)
 
 
+class Inception(torch.nn.Module):
+    """In the place of torch-fidelity's, whose constructor and answers it has; features are means of pixels."""
+
+    def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: str) -> None:
+        super().__init__()
+        # as theirs does, which would run code that a file holds
+        tensors = torch.load(feature_extractor_weights_path, weights_only=False)
+        if "fc.weight" not in tensors:
+            raise RuntimeError("Error(s) in loading state_dict:\n\tMissing key(s): fc.weight")
+        self.asked = (name, features_list)
+        self.seen: list[Tensor] = []
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        assert (pixels.dtype, pixels.shape[1]) == (torch.uint8, 3), "what theirs refuses otherwise"
+        self.seen.append(pixels)
+        mean = pixels.float().mean((2, 3))
+        return mean.mean(1, keepdim=True).expand(-1, 2048), mean
+
+
+def test_inception_sees_bytes_of_three_channels_and_weights_that_hold_tensors_alone(tmp_path, monkeypatch) -> None:
+    """torch-fidelity is in no extra of the tests: what lies between it and us is held by a stand-in."""
+    from foveal import _errors
+
+    installed = _errors.find_spec
+    monkeypatch.setattr(_errors, "find_spec", lambda name: SimpleNamespace() if name == "torch_fidelity" else installed(name))
+    monkeypatch.setitem(sys.modules, "torch_fidelity", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", SimpleNamespace(FeatureExtractorInceptionV3=Inception))
+    torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "weights.pth")
+    network = InceptionFeatures.made_for(None, tmp_path, tmp_path / "weights.pth")
+    assert network.network.asked == ("inception-v3-compat", ["2048", "logits_unbiased"])
+    gray = torch.tensor([-1.0, 0.0, 1.0, 1.7]).view(4, 1, 1, 1).expand(4, 1, 6, 5)
+    found = describe(network, gray)
+    assert [pixels[:, :, 0, 0].tolist() for pixels in network.network.seen] == [[[value] * 3 for value in (0, 128, 255, 255)]]
+    assert found.features.shape == (4, network.num_features)
+    assert found.features[:, 7].tolist() == [0, 128, 255, 255]
+    assert found.logits.shape == (4, 3)
+    torch.save({"other.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"other\.pth holds other weights than those of Inception v3 .* Missing key"):
+        InceptionFeatures.made_for(None, tmp_path, tmp_path / "other.pth")
+
+
 def test_images_that_training_mirrors_are_judged_as_they_are(tmp_path) -> None:
     """The same classifier twice, in the order of no random number; and a copy is found whichever way round it is."""
     images = np.random.default_rng(0).integers(0, 256, (40, 3, 32, 32), dtype=np.uint8)
