@@ -36,6 +36,8 @@ def test_the_function_is_kept_to_the_last_bit(case, config) -> None:
     foveal.revert_(model)
     assert list(model.state_dict()) == list(state)
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    for got, other in zip(seen.run(model, inputs), want, strict=True):
+        torch.testing.assert_close(got, other, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("config", [ExternalAttention.Config(), EfficientAttention.Config()], ids=lambda config: config.attention)

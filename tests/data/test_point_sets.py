@@ -307,6 +307,11 @@ BROKEN = [
     ),
     (ShapeNetPartTxt, lambda root: _json(root / VAL, lambda names: names[:1] * 2), "val0 twice"),
     (ShapeNetPartTxt, lambda root: _json(root / VAL, lambda names: {}), "must be a list of shapes"),
+    (ShapeNetPartTxt, lambda root: (root / VAL).unlink(), r"shuffled_val_file_list\.json"),
+    (ShapeNetPartTxt, lambda root: (root / VAL).write_text("[]"), r"shuffled_val_file_list\.json lists no shapes"),
+    (ShapeNetPartTxt, lambda root: (root / "synsetoffset2category.txt").unlink(), r"synsetoffset2category\.txt is not there"),
+    (ShapeNetPartH5, lambda root: (root / "val_hdf5_file_list.txt").unlink(), r"val_hdf5_file_list\.txt is not there"),
+    (ShapeNetPartH5, lambda root: (root / "ply_data_val0.h5").unlink(), r"val_hdf5_file_list\.txt names ply_data_val0\.h5, which is not"),
     (ShapeNetPartH5, lambda root: _h5_edit(root / "ply_data_train0.h5", pid=lambda pid: pid + 1), r"cloud 0 of .*train0\.h5 is of class airplane.*part 4"),
     (ShapeNetPartH5, lambda root: _h5_edit(root / "ply_data_val0.h5", pid=None), r"ply_data_val0\.h5 has no pid"),
     (ShapeNetPartH5, lambda root: _h5_edit(root / "ply_data_val0.h5", pid=lambda pid: pid[:, :5]), r"val0\.h5 has pid \(6, 5\)"),
@@ -322,6 +327,19 @@ def test_broken_files_are_refused_by_name_before_training(cls, spoil, says, tmp_
     spoil(settings.root)
     with pytest.raises(InputError, match=says):
         settings.load()
+
+
+@h5
+def test_clouds_without_normals_are_read_unless_normals_are_wanted(tmp_path) -> None:
+    settings = copied(ModelNet40H5, tmp_path)
+    whole = settings.load()
+    assert replace(settings, normals=True).load().test[0][0].shape == (64, 6)
+    for path in settings.root.glob("*.h5"):
+        _h5_edit(path, normal=None)
+    without = settings.load()
+    assert np.array_equal(without.train.stored.points, whole.train.stored.points)
+    with pytest.raises(InputError, match=r"ply_data_train0\.h5 has no normal"):
+        replace(settings, normals=True).load()
 
 
 def test_a_set_that_is_not_there_says_what_was_expected() -> None:

@@ -1,7 +1,9 @@
 """Adversarial training: whose weights move when, averages, exact resume, and runs from data to pictures."""
 
 import copy
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +16,26 @@ from foveal.lab.compare.words import verdict_words
 from foveal.lab.data import DigitImages
 from foveal.lab.tasks import AdversarialGeneration, Diffusion, Phase, image_grid, parameters_of
 from foveal.lab.tasks._generation_interpolations import slerp
-from foveal.lab.training import Interrupted, Optim, Recipe, build_model, evaluate, fit, latest_checkpoint, load_data, load_run, loop, phases, read_json
+from foveal.lab.tasks._latents import Latents
+from foveal.lab.training import (
+    Interrupted,
+    Optim,
+    Recipe,
+    build_model,
+    evaluate,
+    fit,
+    latest_checkpoint,
+    load_data,
+    load_run,
+    loop,
+    phases,
+    read_json,
+    read_weights,
+    write_json,
+)
 from foveal.lab.training.checkpoint import read_checkpoint
 from foveal.models import SAGAN, DiT, UNet
+from foveal.models.sagan.spectral import Spectral
 from tests.tasks.contract import RunContract
 from tests.training.helpers import assert_same_weights, weights
 from tests.training.test_loop import launch
@@ -81,6 +100,78 @@ class TestRuns(RunContract):
         assert main([*words, str(tmp_path / "no.png"), "--guidance", "2"]) == 2
         assert "no guidance and no steps" in capsys.readouterr().err
 
+    def test_latents_are_truncated_and_scaled_on_the_command_line(self, run, tmp_path, capsys) -> None:
+        recipe, bundle, model = load_run(run)
+        drawn = {}
+        for name, words, options in (
+            ("plain", [], {}),
+            ("cut", ["--truncation", "0.3"], {"truncation": 0.3}),
+            ("small", ["--latent-scale", "0.3"], {"latent_scale": 0.3}),
+            ("both", ["--truncation", "0.3", "--latent-scale", "2"], {"truncation": 0.3, "latent_scale": 2.0}),
+            ("wide", ["--truncation", "50", "--latent-scale", "1"], {"truncation": 50.0, "latent_scale": 1.0}),
+        ):
+            assert main(["sample", str(run), "-n", "6", *words, "--out", str(tmp_path / f"{name}.png")]) == 0
+            drawn[name] = (tmp_path / f"{name}.png").read_bytes()
+            assert drawn[name] == image_grid(recipe.task.sample(model, bundle, [n * 10 // 6 for n in range(6)], **options))
+        assert drawn["wide"] == drawn["plain"]
+        assert len(set(drawn.values())) == 4
+        # image i is the same among fewer
+        few, more = (recipe.task.sample(model, bundle, [3] * count, seed=7, truncation=0.3) for count in (2, 5))
+        torch.testing.assert_close(few, more[:2])
+        # the generator's own answer to those latents
+        z = torch.stack([Latents(8, truncation=0.3).draw(7, "sample", place) for place in range(5)])
+        assert z.abs().max() <= 0.3
+        with torch.no_grad():
+            torch.testing.assert_close(more, model.G(z, torch.tensor([3] * 5)))
+        for words, says in (
+            (["--truncation", "0"], "truncation must be above 0 and finite, got 0.0"),
+            (["--truncation", "nan"], "truncation must be above 0 and finite, got nan"),
+            (["--latent-scale", "-1"], "latent-scale must be above 0 and finite, got -1.0"),
+            (["--latent-scale", "inf"], "latent-scale must be above 0 and finite, got inf"),
+            (["--ema", "--no-ema"], "each other's contrary"),
+        ):
+            capsys.readouterr()
+            assert main(["sample", str(run), *words, "--out", str(tmp_path / "no.png")]) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert says in line
+            assert not (tmp_path / "no.png").exists()
+
+    def test_standing_statistics_are_of_latents_as_they_are_drawn(self, run) -> None:
+        recipe, bundle, model = load_run(run)
+        task = replace(recipe.task, bn="standing", standing_batches=2)
+        labels = [n % 10 for n in range(4)]
+        drawn = task.sample(model, bundle, labels, truncation=0.2)
+        norms = copy.deepcopy(model.G)
+        for module in norms.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.reset_running_stats()
+                module.momentum = None
+                module.train()
+        z = [[Latents(8, truncation=0.2).draw("standing", number, place) for place in range(64)] for number in range(2)]
+        with torch.no_grad():
+            for number, some in enumerate(z):
+                norms(torch.stack(some), torch.arange(number * 64, number * 64 + 64) % 10)
+            wanted = norms.eval()(torch.stack([Latents(8, truncation=0.2).draw(0, "sample", place) for place in range(4)]), torch.tensor(labels))
+        torch.testing.assert_close(drawn, wanted)
+
+    def test_it_draws_with_the_average_or_with_the_weights_of_a_run_without(self, run, tmp_path, capsys, monkeypatch) -> None:
+        monkeypatch.setattr(AdversarialGeneration, "write_report", lambda *arguments: [])
+        plain = replace(self.recipe, optim=replace(self.recipe.optim, ema=None), task=replace(self.recipe.task, metric="none"))
+        fit(plain, tmp_path / "plain", quiet=True)
+        # spectral norm's u and v, and the statistics of batch norm, among them
+        assert_same_weights(read_weights(run / "unaveraged.safetensors"), weights(tmp_path / "plain"))
+        drawn = {}
+        for name, where, words in (("as judged", run, []), ("average", run, ["--ema"]), ("raw", run, ["--no-ema"]), ("plain", tmp_path / "plain", [])):
+            assert main(["sample", str(where), "-n", "4", *words, "--out", str(tmp_path / "x.png")]) == 0
+            drawn[name] = (tmp_path / "x.png").read_bytes()
+        assert drawn["as judged"] == drawn["average"] != drawn["raw"] == drawn["plain"]
+        for words in ("--ema", "--no-ema"):
+            capsys.readouterr()
+            assert main(["sample", str(tmp_path / "plain"), words, "--out", str(tmp_path / "no.png")]) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert f"{tmp_path / 'plain'} kept no average of its weights" in line
+        assert not (tmp_path / "no.png").exists()
+
     def test_images_follow_from_seed_and_number_unless_the_batch_decides(self, run, monkeypatch) -> None:
         recipe, bundle, model = load_run(run)
         labels = [n % 10 for n in range(12)]
@@ -97,8 +188,18 @@ class TestRuns(RunContract):
         with pytest.raises(InputError, match="from 0 to 9"):
             recipe.task.sample(model, bundle, [10])
 
-    def test_stopped_at_any_step_it_ends_in_the_same_weights(self, run, tmp_path, monkeypatch) -> None:
-        """And killed inside a phase, behind which nothing was saved."""
+    def test_statistics_of_the_batch_are_said_where_images_are_drawn_with_them(self, run, tmp_path, capsys) -> None:
+        other = Path(shutil.copytree(run, tmp_path / "run"))
+        for bn in ("running", "batch"):
+            recipe = replace(self.recipe, task=replace(self.recipe.task, bn=bn))
+            write_json(other / "recipe.json", recipe.to_dict())
+            capsys.readouterr()
+            assert main(["sample", str(other), "-n", "3", "--out", str(tmp_path / f"{bn}.png")]) == 0
+            assert ("an image depends on the others" in capsys.readouterr().err) == (bn == "batch")
+        assert (tmp_path / "batch.png").read_bytes() != (tmp_path / "running.png").read_bytes()
+
+    def test_killed_inside_either_phase_it_ends_in_the_same_weights(self, run, tmp_path, monkeypatch) -> None:
+        """Before anything was saved, and behind a checkpoint, which it goes on from."""
         real, left = loop._micro_step, [8]
 
         def dies(*arguments) -> None:
@@ -107,17 +208,20 @@ class TestRuns(RunContract):
                 raise KeyboardInterrupt
             real(*arguments)
 
-        # three micro-steps are a step: D, D, G. The eighth is the second of the third step's discriminator
+        # three micro-steps are a step: D, D, G. The eighth is the second of the third step's discriminator; then comes the checkpoint of step 3
         monkeypatch.setattr(AdversarialGeneration, "write_report", lambda *arguments: [])
-        for place, when in enumerate((8, 9)):
-            folder = tmp_path / str(place)
+        for when, saved in ((8, None), (11, "step-00000003"), (12, "step-00000003")):
+            folder = tmp_path / str(when)
             left[0] = when
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(loop, "_micro_step", dies)
                 with pytest.raises(KeyboardInterrupt):
                     fit(self.recipe, folder, quiet=True)
+            newest = latest_checkpoint(folder)
+            assert (newest and newest.name) == saved
             fit(self.recipe, folder, resume=True, quiet=True)
             assert_same_weights(weights(folder), weights(run))
+            assert_same_weights(read_weights(folder / "unaveraged.safetensors"), read_weights(run / "unaveraged.safetensors"))
 
 
 def test_phases_move_their_own_weights_alone() -> None:
@@ -178,16 +282,26 @@ def test_the_average_is_of_the_generators_weights_alone() -> None:
     u = ema.module.G.conv.spectral.u
     assert u.norm().item() == pytest.approx(1, abs=1e-5)
     assert not torch.equal(u, model.G.conv.spectral.u)
+    # what its weights are divided by is their largest singular value: one of them moves far in a step here, so that spectra are no flat ones
+    norms = [module for module in ema.module.G.eval().modules() if isinstance(module, Spectral) and hasattr(module, "spectral")]
+    assert len(norms) > 8
+    for module in norms:
+        assert torch.linalg.svdvals(module.normalized().detach().flatten(1).double())[0].item() == pytest.approx(1, abs=0.01)
     assert torch.equal(ema.module.G.norm.running_mean, model.G.norm.running_mean)
 
 
 def test_an_average_of_a_network_that_stands_still_is_the_network() -> None:
-    model = build_model(RECIPE, load_data(RECIPE.data))
+    model = build_model(RECIPE, load_data(RECIPE.data)).eval()
     ema = phases.PartEma(model, RECIPE.task, decay=0.9)
     for step in range(4):
         ema.update(model, step=step)
     for name, value in ema.module.named_parameters():
         torch.testing.assert_close(value, dict(model.named_parameters())[name], rtol=0, atol=1e-7)
+    # and so is what it draws and how it judges, once it is brought to its weights
+    ema.settle_(model)
+    z, y, images = torch.randn(4, 8), torch.arange(4), torch.rand(4, 1, 8, 8)
+    for mine, theirs in ((ema.module.G(z, y), model.G(z, y)), (ema.module.D(images, y), model.D(images, y))):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_judging_is_the_same_whatever_the_batch_is() -> None:

@@ -334,6 +334,8 @@ class TestRuns(RunContract):
             (["-n", "0"], "n must be at least 1"),
             (["--steps", "5000"], "at most the 1000"),
             (["--guidance", "-1"], "guidance must be at least 0"),
+            (["--truncation", "0.7"], "no latents to truncate or to scale; leave both out, and set guidance"),
+            (["--latent-scale", "0.7"], "no latents to truncate or to scale; leave both out, and set guidance"),
         ],
     )
     def test_what_cannot_be_drawn_is_one_line(self, run, words, says, tmp_path, monkeypatch, capsys) -> None:
@@ -350,6 +352,16 @@ class TestRuns(RunContract):
         assert [cell.caption for cell in real.cells] == [cell.caption for cell in drawn.cells] == [str(label) for _, label in samples]
         assert all(cell.picture.shape == (8, 8, 1) for row in (real, drawn) for cell in row.cells)
         torch.testing.assert_close(torch.from_numpy(real.cells[0].picture)[..., 0] / 127.5 - 1, samples[0][0][0], atol=0.005, rtol=0)
+
+    def test_it_draws_without_the_average(self, run, tmp_path) -> None:
+        recipe, bundle, model = load_run(run, averaged=False)
+        with torch.no_grad():
+            wanted = image_grid(recipe.task.sample(model, bundle, [0, 2, 5, 7]))
+        drawn = {}
+        for words in ([], ["--ema"], ["--no-ema"]):
+            assert main(["sample", str(run), "-n", "4", *words, "--out", str(tmp_path / "x.png")]) == 0
+            drawn[" ".join(words)] = (tmp_path / "x.png").read_bytes()
+        assert drawn[""] == drawn["--ema"] != drawn["--no-ema"] == wanted
 
     @pytest.mark.slow
     def test_a_comparison(self, tmp_path) -> None:

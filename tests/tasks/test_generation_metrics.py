@@ -33,7 +33,7 @@ from foveal.lab.tasks.generation_metrics import (
     nearest,
     precision_recall,
 )
-from foveal.lab.tasks.generation_metrics._real import real_images, searched
+from foveal.lab.tasks.generation_metrics._real import real_images, searched, some_of
 from foveal.lab.training import load_data
 
 
@@ -254,6 +254,13 @@ def test_real_images_have_the_floor_and_copies_of_the_training_are_found(digits,
     assert found["copies_pixels"] == found["copies_features"] == 1
     assert found["class_accuracy"] > 0.97
     assert found["frechet"] < 2 * found["frechet_floor"]
+    # real against real is the floor: drawn by whoever answers with the training images that it is made of
+    real, held = some_of(digits.test, 200), some_of(digits.train, 200)
+    floor = frechet_distance(describe(network, real[0]).features, describe(network, held[0]).features)
+    assert found["frechet_floor"] == pytest.approx(floor, rel=1e-9)
+    itself = assess(lambda labels: held[0], digits, network, 200)
+    for name, other in (("frechet", "frechet_floor"), ("kernel", "kernel_floor"), ("precision", "precision_real"), ("recall", "recall_real")):
+        assert itself[name] == itself[other], name
     noise = assess(lambda labels: torch.randn(len(labels), 1, 8, 8, generator=torch.Generator().manual_seed(0)), digits, network, 200)
     assert noise["frechet_floor"] == found["frechet_floor"]
     assert noise["frechet"] > 5 * noise["frechet_floor"]
@@ -341,6 +348,47 @@ def test_what_cannot_be_had_is_refused_before_a_training(digits, tmp_path, monke
     for name in FEATURES:
         assert ("FID" in FEATURES[name].distance_name) == (name == "inception")
     assert issubclass(DigitFeatures, ClassifierFeatures)
+
+
+class Inception(torch.nn.Module):
+    """In the place of torch-fidelity's, whose constructor and answers it has; features are means of pixels."""
+
+    def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: str) -> None:
+        super().__init__()
+        # as theirs does, which would run code that a file holds
+        tensors = torch.load(feature_extractor_weights_path, weights_only=False)
+        if "fc.weight" not in tensors:
+            raise RuntimeError("Error(s) in loading state_dict:\n\tMissing key(s): fc.weight")
+        self.asked = (name, features_list)
+        self.seen: list[Tensor] = []
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        assert (pixels.dtype, pixels.shape[1]) == (torch.uint8, 3), "what theirs refuses otherwise"
+        self.seen.append(pixels)
+        mean = pixels.float().mean((2, 3))
+        return mean.mean(1, keepdim=True).expand(-1, 2048), mean
+
+
+def test_inception_sees_bytes_of_three_channels_and_weights_that_hold_tensors_alone(tmp_path, monkeypatch) -> None:
+    """torch-fidelity is in no extra of the tests: what lies between it and us is held by a stand-in."""
+    from foveal import _errors
+
+    installed = _errors.find_spec
+    monkeypatch.setattr(_errors, "find_spec", lambda name: SimpleNamespace() if name == "torch_fidelity" else installed(name))
+    monkeypatch.setitem(sys.modules, "torch_fidelity", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", SimpleNamespace(FeatureExtractorInceptionV3=Inception))
+    torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "weights.pth")
+    network = InceptionFeatures.made_for(None, tmp_path, tmp_path / "weights.pth")
+    assert network.network.asked == ("inception-v3-compat", ["2048", "logits_unbiased"])
+    gray = torch.tensor([-1.0, 0.0, 1.0, 1.7]).view(4, 1, 1, 1).expand(4, 1, 6, 5)
+    found = describe(network, gray)
+    assert [pixels[:, :, 0, 0].tolist() for pixels in network.network.seen] == [[[value] * 3 for value in (0, 128, 255, 255)]]
+    assert found.features.shape == (4, network.num_features)
+    assert found.features[:, 7].tolist() == [0, 128, 255, 255]
+    assert found.logits.shape == (4, 3)
+    torch.save({"other.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"other\.pth holds other weights than those of Inception v3 .* Missing key"):
+        InceptionFeatures.made_for(None, tmp_path, tmp_path / "other.pth")
 
 
 def test_images_that_training_mirrors_are_judged_as_they_are(tmp_path) -> None:

@@ -181,12 +181,15 @@ def test_votes_are_means_of_probabilities_over_stretched_copies() -> None:
     torch.testing.assert_close(task.predict(model, cloud[1:3]), task.predict(model, cloud)[1:3], msg="whatever the batch is")
     assert task.primary_metric.label == "accuracy, 3 votes"
     assert PointClassification().primary_metric.label == "accuracy"
+    shape = torch.zeros(4, dtype=torch.long)
+    assert torch.equal(PartSegmentation(votes=1).predict(model, (cloud, shape))[0], model(cloud, shape))
     parts = PartSegmentation(votes=2)
     logits, shapes = parts.predict(model, (cloud, torch.zeros(4, dtype=torch.long)))
     factor = random_factors((0.7, 1.4), generator=torch.Generator().manual_seed(seed_of("vote", 1))).double()
     want = (model(cloud, shapes).softmax(-1) + model(scaled(cloud, factor), shapes).softmax(-1)) / 2
     torch.testing.assert_close(logits.softmax(-1).double(), want, rtol=1e-5, atol=1e-6)
-    assert parts.primary_metric.label.endswith(", 2 votes")
+    assert parts.primary_metric.label == "instance mIoU among the class's parts, 2 votes"
+    assert PartSegmentation(restrict=False, judged_by="class_miou").primary_metric.label == "class mIoU among all parts"
 
 
 def test_votes_turn_about_the_axis_that_points_up() -> None:

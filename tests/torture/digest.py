@@ -28,8 +28,9 @@ def digest(run: Path) -> dict[str, str]:
     for path in sorted(run.glob("*.json")):
         found[path.name] = _hash(strict_json(path.read_bytes()))
     found["history.jsonl"] = _hash([strict_json(line) for line in (run / "history.jsonl").read_bytes().splitlines()])
-    for path in sorted([*run.glob("best.safetensors"), *run.glob("samples.safetensors")]):
-        found[path.name] = _hash(load_file(path))
+    for path in sorted(run / f"{name}.safetensors" for name in ("best", "samples", "unaveraged")):
+        if path.exists():
+            found[path.name] = _hash(load_file(path))
     return found
 
 

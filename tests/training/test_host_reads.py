@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from foveal.lab.recipes import get_recipe, list_recipes, smoke
+from foveal.lab.recipes import get_recipe, list_recipes
 from foveal.lab.training import Recipe, loop
 from foveal.lab.training.opening import make_accelerator, open_run
 from foveal.testing import HostRead, no_host_reads
+from tests.recipes.smoked import smoked
 from tests.recipes.test_smoke import SMOKED
 from tests.training.helpers import tiny
 
@@ -50,7 +51,7 @@ def steps_without_reads(recipe: Recipe, folder: Path, count: int = 2) -> None:
 
 @pytest.mark.parametrize("name", [name for name in KINDS.values() if name not in READERS])
 def test_a_step_of_every_task_and_network(name, tmp_path) -> None:
-    recipe = smoke(get_recipe(name), steps=4)
+    recipe = smoked(name, steps=4)
     # the plain optimizers count steps on the host; the fused ones, which are those of CUDA, read nothing
     steps_without_reads(Recipe.from_dict(recipe.to_dict() | {"fused": recipe.optim.optimizer != "lamb", "trackers": []}), tmp_path)
 
@@ -58,7 +59,7 @@ def test_a_step_of_every_task_and_network(name, tmp_path) -> None:
 @pytest.mark.parametrize("name", READERS)
 def test_those_that_read_still_do(name, tmp_path) -> None:
     """So that the list says no more than is true."""
-    recipe = smoke(get_recipe(name), steps=4)
+    recipe = smoked(name, steps=4)
     with pytest.raises(HostRead):
         steps_without_reads(Recipe.from_dict(recipe.to_dict() | {"fused": True, "trackers": []}), tmp_path)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from foveal.lab.training import Recipe, latest_checkpoint
+from foveal.lab.training import Recipe, latest_checkpoint, read_weights
 from tests.training.helpers import assert_same_weights, everything, weights
 
 
@@ -69,6 +69,7 @@ def history(run: Path) -> list[dict[str, Any]]:
 
 def assert_equal_runs(run: Path, whole: Path) -> None:
     assert_same_weights(weights(run), weights(whole))
+    assert_same_weights(*(read_weights(one / "unaveraged.safetensors") for one in (run, whole)))
     assert json.loads((run / "metrics.json").read_text()) == json.loads((whole / "metrics.json").read_text())
     assert history(run) == history(whole)
     assert latest_checkpoint(run) == run / "checkpoints" / "step-00000008"
@@ -139,6 +140,16 @@ def test_killed_while_writing(forker, whole, events, tmp_path) -> None:
     chosen = [n for n in moments(events) if "partial" in events[n - 1] or "model.safetensors" in events[n - 1]]
     assert len(chosen) > 8, f"the events are not what this test was written for: {events}"
     for event in chosen[::3]:
+        kill_before(event, forker, whole, tmp_path / str(event) / "run")
+
+
+def test_killed_around_the_weights_beside_the_average(forker, whole, events, tmp_path) -> None:
+    """They are in place before model.safetensors is begun, which says that a run has finished."""
+    places = [number for number, event in enumerate(events, 1) if "unaveraged.safetensors" in event]
+    begun = next(number for number, event in enumerate(events, 1) if Path(event.partition(" ")[2]).name.startswith(".model.safetensors"))
+    assert places
+    assert max(places) < begun, events
+    for event in {places[-1], begun}:
         kill_before(event, forker, whole, tmp_path / str(event) / "run")
 
 

@@ -22,6 +22,7 @@ from foveal.lab.training.checkpoint import fingerprint
 from foveal.lab.training.place import is_ours
 from foveal.lab.training.sharding import units
 from foveal.models import ViT
+from tests.recipes.smoked import smoked
 from tests.training.helpers import assert_same_weights, tiny, weights
 from tests.training.test_loop import assert_close, history
 from tests.training.test_resume import Forker
@@ -254,7 +255,7 @@ for _name in list_recipes():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHARDING.values())
 def test_every_task_that_says_so_trains_in_pieces(ranks, tmp_path, name) -> None:
-    values = smoke(get_recipe(name), steps=3).to_dict()
+    values = smoked(name, steps=3).to_dict()
     recipe = Recipe.from_dict(values | {"fsdp": True, "trackers": [], "optim": values["optim"] | {"ema": None, "optimizer": "sgd"}})
     assert ranks.train(recipe, tmp_path / "pieces") == [0, 0]
     assert ranks.train(replace(recipe, fsdp=False), tmp_path / "replicas") == [0, 0]

@@ -31,6 +31,14 @@ class _Sample:
     """How far images go in the direction of their class; 1 is its plain answer, and the run's own if not given."""
     steps: int | None = None
     """Calls of the network that make an image; the run's own if not given."""
+    truncation: float | None = None
+    """Of generators: entries of a latent beyond it, on either side of 0, are drawn again within it, for images nearer to the common ones; none if not given."""
+    latent_scale: float | None = None
+    """Of generators: what latents are multiplied by, behind the truncation; nothing if not given."""
+    ema: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Draw with the average of the weights, which a run with optim.ema draws with anyway."""
+    no_ema: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Draw with the weights of the last step, without average."""
     seed: int = 0
     """Image number i follows from it and i."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("samples.png")
@@ -47,13 +55,18 @@ class _Sample:
             raise InputError(f"--out must be a file, and {self.out} is a folder")
         if self.guidance is not None and not 0 <= self.guidance < math.inf:
             raise InputError(f"guidance must be at least 0 and finite, got {self.guidance}")
+        for name, value in (("truncation", self.truncation), ("latent-scale", self.latent_scale)):
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name} must be above 0 and finite, got {value}")
+        if self.ema and self.no_ema:
+            raise InputError("--ema and --no-ema are each other's contrary; give one of them, or none for the weights that the run was judged by")
         if not -(2**63) <= self.seed < 2**63:
             raise InputError(f"seed must have at most 63 bits, got {self.seed}")
 
 
 def sample(words: list[str]) -> None:
     """Draw images with a finished run into one picture: sample RUN"""
-    chosen: _Sample = parse(_Sample, "sample", words)
+    chosen: _Sample = parse(_Sample, "sample", words, flags=True)
     import torch
 
     from ..lab.inspect import resolve_model
@@ -63,7 +76,7 @@ def sample(words: list[str]) -> None:
     for place in (chosen.out.absolute().parent, *([] if chosen.folder is None else [chosen.folder])):
         check_folder(place)
     found = resolve_model(str(chosen.run), accept=["run"])
-    recipe, bundle, model = load_run(Path(found.name))
+    recipe, bundle, model = load_run(Path(found.name), averaged=not chosen.no_ema if chosen.ema or chosen.no_ema else None)
     task = recipe.task
     if not isinstance(task, Generation):
         raise InputError(f"{chosen.run} is a run of {type(task).__name__}, which draws no images; foveal sample is for runs such as those of dit-digits")
@@ -78,7 +91,16 @@ def sample(words: list[str]) -> None:
     labels = [kinds[place * len(kinds) // chosen.n] for place in range(chosen.n)]
     if torch.accelerator.is_available():
         model = model.to(torch.accelerator.current_accelerator())
-    images = task.sample(model, bundle, labels, seed=chosen.seed, guidance=chosen.guidance, steps=chosen.steps)
+    images = task.sample(
+        model,
+        bundle,
+        labels,
+        seed=chosen.seed,
+        guidance=chosen.guidance,
+        steps=chosen.steps,
+        truncation=chosen.truncation,
+        latent_scale=chosen.latent_scale,
+    )
     replace_file(chosen.out, image_grid(images))
     if chosen.folder is not None:
         for number, image in enumerate(images):

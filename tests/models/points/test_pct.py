@@ -10,6 +10,7 @@ from foveal import InputError
 from foveal.functional.offset import offset_attention, offset_attention_map, offset_attention_reference
 from foveal.functional.points import farthest_points, gather_points, nearest_points
 from foveal.models.points import PCT, PCTParts, PointMixer, SimplePCT, list_point_mixers
+from tests.official.test_golden import read
 
 
 def count(module: torch.nn.Module) -> int:
@@ -57,6 +58,29 @@ def test_farthest_points_are_those_of_a_loop(seed, number, copies, skip, origin)
     n = int(generator.integers(1, number + 1))
     got = farthest_points(torch.from_numpy(cloud), n, skip_origin=skip)
     assert got.tolist() == [farthest_by_loop(one, n, skip) for one in cloud]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_farthest_points_of_clouds_that_are_all_apart_or_all_in_one_place(dtype) -> None:
+    """Real numbers, down to the last point; and away from the origin, where every distance is a tie, the first point again and again."""
+    cloud = np.random.default_rng(5).normal(size=(3, 50, 3))
+    # in single precision too no two distances are so near that rounding could turn them
+    for n in (1, 17, 50):
+        got = farthest_points(torch.from_numpy(cloud).to(dtype), n)
+        assert got.tolist() == [farthest_by_loop(one, n, False) for one in cloud]
+    assert sorted(got[0].tolist()) == list(range(50))
+    same = np.broadcast_to(np.array([1.0, -2.0, 0.5]), (2, 9, 3)).copy()
+    assert farthest_points(torch.from_numpy(same).to(dtype), 9).tolist() == [farthest_by_loop(one, 9, False) for one in same] == [[0] * 9] * 2
+
+
+def test_sampled_points_and_neighbors_are_those_of_the_reference() -> None:
+    """By index, on a cloud with a point near the origin, which its kernel never chooses."""
+    _, about, tensors = read("pct_sample_and_group")
+    xyz = tensors["input.xyz"].double()
+    chosen = farthest_points(xyz, about["npoint"], skip_origin=True)
+    assert torch.equal(chosen, tensors["input.fps_index"])
+    assert torch.equal(nearest_points(gather_points(xyz, chosen), xyz, about["nsample"]), tensors["input.neighbours"])
+    assert not torch.equal(farthest_points(xyz, xyz.shape[1]), farthest_points(xyz, xyz.shape[1], skip_origin=True))
 
 
 def test_neighbors_by_brute_force() -> None:
@@ -150,12 +174,19 @@ def test_the_plain_form_is_the_papers_self_attention() -> None:
     torch.testing.assert_close(layer(x), x + layer.norm(layer.proj(gathered)).relu())
 
 
-def test_a_cloud_in_another_order_has_the_same_logits() -> None:
-    """With the first point kept first: sampling begins there."""
-    model = PCT(5, width=8, npoints=(24, 12), neighbors=6).double().eval()
-    cloud = torch.randn(2, 40, 3, dtype=torch.float64)
-    order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(39)])
-    torch.testing.assert_close(model(cloud), model(cloud[:, order]))
+@pytest.mark.parametrize("attention", ["offset", "external", "softmax", "denoising"])
+def test_a_cloud_in_another_order_has_the_same_logits(attention) -> None:
+    """With the first point kept first: sampling begins there. Without sampling, in any order; and of parts each point keeps its own."""
+    cloud, order = torch.randn(2, 40, 3, dtype=torch.float64), torch.randperm(40)
+    kept = torch.cat([torch.zeros(1, dtype=torch.long), order[order != 0]])
+    options = {"width": 8, "attention": attention}
+    model = PCT(5, npoints=(24, 12), neighbors=6, **options).double().eval()
+    torch.testing.assert_close(model(cloud[:, kept]), model(cloud))
+    assert not torch.allclose(model(cloud[:, order]), model(cloud)), "sampling from another point chooses others"
+    simple, parts = SimplePCT(5, **options).double().eval(), PCTParts(6, 3, **options).double().eval()
+    torch.testing.assert_close(simple(cloud[:, order]), simple(cloud))
+    shapes = torch.tensor([0, 2])
+    torch.testing.assert_close(parts(cloud[:, order], shapes), parts(cloud, shapes)[:, order])
 
 
 def test_networks_take_half_precision_and_gradients() -> None:

@@ -20,7 +20,7 @@ from ..._machine import cores, quiet_cuda
 from ..training import Diverged, Interrupted, Recipe, build_model, fit, load_data, load_run, write_json
 from ..training.checkpoint import check_folder, drop_checkpoints
 from ..training.features import FEATURES
-from ..training.models import build_alike
+from ..training.models import UNAVERAGED, build_alike
 from ..training.place import alone, refusals, sweep
 from ..training.reading import read_object
 from . import workers
@@ -228,7 +228,8 @@ def _train_and_look(recipe: Recipe, run: Path, looked_at: bool = True, features:
                 if recipe.model.brings_weights:
                     # it has chosen a rate, and is never opened again; a large network has many such runs
                     drop_checkpoints(run)
-                    (run / "model.safetensors").unlink(missing_ok=True)
+                    for name in ("model.safetensors", UNAVERAGED):
+                        (run / name).unlink(missing_ok=True)
                 return ""
             recipe, bundle, model = load_run(run)
         except Interrupted:
@@ -242,6 +243,7 @@ def _train_and_look(recipe: Recipe, run: Path, looked_at: bool = True, features:
         if recipe.model.brings_weights:
             # it is never gone on with, and checkpoints of large networks fill disks
             drop_checkpoints(run)
+            (run / UNAVERAGED).unlink(missing_ok=True)
     headline = recipe.task.primary_metric
     return f"{headline.label} {headline.show(metrics[headline.name])}"
 

@@ -75,7 +75,16 @@ class Generation(Task):
 
     @abstractmethod
     def sample(
-        self, model: nn.Module, bundle: DataBundle, labels: Sequence[int], *, seed: int = 0, guidance: float | None = None, steps: int | None = None
+        self,
+        model: nn.Module,
+        bundle: DataBundle,
+        labels: Sequence[int],
+        *,
+        seed: int = 0,
+        guidance: float | None = None,
+        steps: int | None = None,
+        truncation: float | None = None,
+        latent_scale: float | None = None,
     ) -> Tensor:
         """Draw images.
 
@@ -86,9 +95,14 @@ class Generation(Task):
             seed: image i follows from it and i, whatever else is drawn.
             guidance: how far beyond the unconditional answer it goes; the task's own if None.
             steps: how many calls of the network make an image; the task's own if None.
+            truncation: entries of a latent beyond it, on either side of 0, are drawn again, within it; none if None.
+            latent_scale: what latents are multiplied by, behind that; nothing if None.
 
         Returns:
             ``(n, C, H, W)`` from −1 to 1, on the CPU.
+
+        Raises:
+            ValueError: what the task has not, or a number out of its range; nothing was drawn.
         """
 
     def note(self) -> str:

@@ -23,13 +23,14 @@ from ..._ranges import Range
 from ...analysis import cost
 from ...attention import Cost
 from ...models.sagan import batch_statistics, power_iterate_, standing_statistics
-from ..data import DataBundle, seed_of
+from ..data import DataBundle
 from ._adversarial_report import draw_losses
 from ._generation import Generation
 from ._generation_interpolations import draw_interpolations
 from ._generation_nearest import draw_nearest
 from ._generation_quality import draw_quality
 from ._generation_report import draw_samples
+from ._latents import Latents
 from ._phase import Phase
 from ._task import Metrics, PrimaryMetric, register_task
 
@@ -117,7 +118,8 @@ class AdversarialGeneration(Generation):
         The latents of each follow from the pixels of the real one, so that they are the same in every run and whatever the batch is.
         """
         images, labels = inputs
-        z = torch.stack([_latent(_width(model), "judged", hashlib.sha256(image.float().cpu().contiguous().numpy().tobytes()).hexdigest()) for image in images])
+        latents = Latents(_width(model))
+        z = torch.stack([latents.draw("judged", hashlib.sha256(image.float().cpu().contiguous().numpy().tobytes()).hexdigest()) for image in images])
         y = labels if _kinds(model) else None
         drawn = self._drawing(model)(z.to(images.device), y)
         return drawn, model.D(images, y), model.D(drawn, y)  # type: ignore[operator]
@@ -162,25 +164,35 @@ class AdversarialGeneration(Generation):
 
     @torch.no_grad()
     def sample(
-        self, model: nn.Module, bundle: DataBundle, labels: Sequence[int], *, seed: int = 0, guidance: float | None = None, steps: int | None = None
+        self,
+        model: nn.Module,
+        bundle: DataBundle,
+        labels: Sequence[int],
+        *,
+        seed: int = 0,
+        guidance: float | None = None,
+        steps: int | None = None,
+        truncation: float | None = None,
+        latent_scale: float | None = None,
     ) -> Tensor:
         """In one call of the generator. The latents of image i follow from ``seed`` and i; with ``bn="batch"`` the image depends on the others too.
 
         Raises:
-            ValueError: a class that is not there; guidance or steps, which a generator has none of.
+            ValueError: a class that is not there; guidance or steps, which a generator has none of; a truncation or a scale not above 0 or not finite.
         """
+        latents = Latents(_width(model), truncation, latent_scale)
         if guidance is not None or steps is not None:
             raise InputError("a generator draws in one call and for its class alone, so it has no guidance and no steps; leave them out")
         known = max(len(bundle.classes), 1)
         if any(not 0 <= label < known for label in labels):
             raise InputError(f"classes are numbers from 0 to {known - 1}, got {sorted(set(labels))}")
-        z = [_latent(_width(model), seed, "sample", place) for place in range(len(labels))]
-        return self.decode(model, torch.stack(z) if z else torch.empty(0, _width(model)), labels)
+        z = [latents.draw(seed, "sample", place) for place in range(len(labels))]
+        return self.decode(model, torch.stack(z) if z else torch.empty(0, latents.width), labels, latents)
 
     @torch.no_grad()
-    def decode(self, model: nn.Module, z: Tensor, labels: Sequence[int]) -> Tensor:
-        """Images of latents ``(n, Z)`` and classes, on the CPU."""
-        device, draw, drawn = next(model.parameters()).device, self._drawing(model), []
+    def decode(self, model: nn.Module, z: Tensor, labels: Sequence[int], latents: Latents | None = None) -> Tensor:
+        """Images of latents ``(n, Z)`` and classes, on the CPU; ``latents`` says how they were drawn, if not as in training."""
+        device, draw, drawn = next(model.parameters()).device, self._drawing(model, latents), []
         for first in range(0, len(labels), _AT_ONCE):
             y = torch.tensor(labels[first : first + _AT_ONCE], device=device) if _kinds(model) else None
             drawn.append(draw(z[first : first + _AT_ONCE].to(device), y).cpu())
@@ -197,7 +209,7 @@ class AdversarialGeneration(Generation):
             draw_nearest(lambda labels: self.sample(model, bundle, labels, seed=1), bundle, folder, network),
             draw_interpolations(
                 lambda z, labels: self.decode(model, z, labels),
-                torch.stack([_latent(_width(model), "interpolation", place) for place in range(_PAIRS)]),
+                torch.stack([Latents(_width(model)).draw("interpolation", place) for place in range(_PAIRS)]),
                 bundle.classes,
                 folder,
             ),
@@ -205,14 +217,15 @@ class AdversarialGeneration(Generation):
             *draw_losses(folder),
         ]
 
-    def _drawing(self, model: Any) -> Callable[[Tensor, Tensor | None], Tensor]:
+    def _drawing(self, model: Any, latents: Latents | None = None) -> Callable[[Tensor, Tensor | None], Tensor]:
         """The generator, with the statistics that images are drawn with."""
         if self.bn == "standing":
-            kinds = _kinds(model)
+            # statistics of such images as are drawn, as BigGAN has them for each truncation
+            kinds, such = _kinds(model), latents or Latents(_width(model))
 
             def draw(generator: nn.Module, number: int) -> Tensor:
                 device = next(generator.parameters()).device
-                z = torch.stack([_latent(generator.z_dim, "standing", number, place) for place in range(64)]).to(device)  # type: ignore[arg-type]
+                z = torch.stack([such.draw("standing", number, place) for place in range(64)]).to(device)
                 return generator(z, torch.arange(number * 64, (number + 1) * 64, device=device) % kinds if kinds else None)
 
             return standing_statistics(model.G, draw, self.standing_batches)
@@ -255,10 +268,6 @@ class _Squeezed(nn.Module):
 def _hinge(real: Tensor, fake: Tensor) -> Tensor:
     """``(B,)``."""
     return F.relu(1 - real.float()) + F.relu(1 + fake.float())
-
-
-def _latent(width: int, *parts: Any) -> Tensor:
-    return torch.randn(width, generator=torch.Generator().manual_seed(seed_of(*parts)))
 
 
 def _width(model: Any) -> int:

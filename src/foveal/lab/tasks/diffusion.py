@@ -144,13 +144,25 @@ class Diffusion(Generation):
 
     @torch.no_grad()
     def sample(
-        self, model: nn.Module, bundle: DataBundle, labels: Sequence[int], *, seed: int = 0, guidance: float | None = None, steps: int | None = None
+        self,
+        model: nn.Module,
+        bundle: DataBundle,
+        labels: Sequence[int],
+        *,
+        seed: int = 0,
+        guidance: float | None = None,
+        steps: int | None = None,
+        truncation: float | None = None,
+        latent_scale: float | None = None,
     ) -> Tensor:
         """By DDIM without further noise. Image i begins from noise of ``seed`` and i, so that it is the same among others.
 
         Raises:
-            ValueError: a class that is not there, no steps or more than timesteps, guidance below 0 or of what has no classes.
+            ValueError: a class that is not there, no steps or more than timesteps, guidance below 0 or of what has no classes; a truncation or a scale of
+                latents, which the noise that an image begins from is not: at other sizes than it was trained with, a denoiser answers nothing of use.
         """
+        if truncation is not None or latent_scale is not None:
+            raise InputError("diffusion begins from noise of one size and has no latents to truncate or to scale; leave both out, and set guidance")
         return self.draw_from(model, bundle, self.latents(bundle, len(labels), seed=seed), labels, guidance=guidance, steps=steps)
 
     def latents(self, bundle: DataBundle, count: int, *, seed: int = 0) -> Tensor:

@@ -6,6 +6,7 @@ from ..._errors import MissingExtra, require
 from ..tasks import Task
 from .checkpoint import write_weights
 from .judging import Diverged, evaluate, not_finite, scalars
+from .models import UNAVERAGED, keeps_unaveraged
 from .opening import Run
 from .reading import write_json
 from .samples import SampleScores
@@ -14,7 +15,7 @@ __all__ = ["finish_run"]
 
 
 def finish_run(run: Run) -> dict[str, Any]:
-    """Write model.safetensors, metrics.json and, where there are any, samples.safetensors and pictures in ``report``; the metrics.
+    """Write model.safetensors, metrics.json and, where there are any, samples.safetensors, unaveraged.safetensors and pictures in ``report``; the metrics.
 
     Raises:
         ValueError: weights or answers that are no numbers; then nothing is published.
@@ -44,6 +45,9 @@ def finish_run(run: Run) -> dict[str, Any]:
     }
     if accelerator.is_main_process:
         samples.write(run.folder)
+        if keeps_unaveraged(recipe):
+            # before model.safetensors, which says that a run has finished
+            write_weights(run.folder / UNAVERAGED, run.model.state_dict())
         write_weights(run.folder / "model.safetensors", run.judged.state_dict())
         # what was measured so far is not lost where drawn images cannot be judged
         write_json(run.folder / "metrics.json", result)

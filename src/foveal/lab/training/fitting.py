@@ -16,6 +16,8 @@ __all__ = ["fit"]
 def fit(recipe: Recipe, run: Path, *, resume: bool = False, quiet: bool = False, features: Path | None = None) -> dict[str, Any]:
     """Train, and leave in ``run``: recipe.json, classes.json, history.jsonl, checkpoints, model.safetensors, metrics.json and what the trackers write.
 
+    Where ``optim.ema`` keeps an average, that is what model.safetensors holds, and unaveraged.safetensors the weights themselves.
+
     Args:
         recipe: what to do.
         run: a folder; new, unless ``resume``.

@@ -19,8 +19,9 @@ __all__ = ["alone", "go_on", "is_ours", "refusals", "remove_ours", "sweep"]
 _CHECKPOINT_FILES = frozenset({"model.safetensors", "ema.safetensors", "state.pt", "checkpoint.json"})
 _CHECKPOINT = re.compile(r"(step-\d{8}|(partial|removed)-\d{8}-\d+)")
 _TEMPORARY = re.compile(
-    r"\.(recipe\.json|classes\.json|history\.jsonl|metrics\.json|model\.safetensors|eval\.json|results(-[^.]+)?\.json|look\.json|diverged\.json"
-    r"|environments\.json|plan\.json|costs\.json|memory\.json|resolution\.json|report\.html|summary\.md)\.(\d+)"
+    r"\.(recipe\.json|classes\.json|history\.jsonl|metrics\.json|eval\.json|results(-[^.]+)?\.json|look\.json|diverged\.json|environments\.json|plan\.json"
+    r"|costs\.json|memory\.json|resolution\.json|power\.json|command\.json|tuned\.json|settings\.json|looks\.json|report\.html|run\.html|summary\.md"
+    r"|(model|unaveraged|best|samples|classifier)\.safetensors)\.(?P<process>\d+)"
 )
 """What :func:`foveal._files.replace_file` calls a file of ours before it is whole."""
 _LOST = ("gloo", "NCCL", "ProcessGroup", "Connection reset", "Connection closed", "Broken pipe")
@@ -117,7 +118,7 @@ def sweep(run: Path) -> None:
     """Remove what processes that were killed left half written; what a living process writes stays, and so does whatever is not ours."""
     for path in _listed(run):
         found = _TEMPORARY.fullmatch(path.name)
-        if found and path.is_file() and not path.is_symlink() and _gone(int(found[3])):
+        if found and path.is_file() and not path.is_symlink() and _gone(int(found["process"])):
             path.unlink(missing_ok=True)
     for path in _listed(run / "checkpoints"):
         if not path.name.startswith("step-") and is_ours(path) and _gone(int(path.name.split("-")[2])):

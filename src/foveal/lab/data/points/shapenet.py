@@ -92,6 +92,8 @@ class ShapeNetPartTxt(_ShapeNetPart):
         listed = read_json(file)
         if not isinstance(listed, list) or not all(isinstance(line, str) for line in listed):
             raise InputError(f"{file} must be a list of shapes such as shape_data/02691156/1021a0914a7207aff927ed529ad90a11")
+        if not listed:
+            raise InputError(f"{file} lists no shapes")
         if twice := [line for line, count in Counter(listed).items() if count > 1]:
             raise InputError(f"{file} has {few(twice)} twice")
         paths, labels = [], []
