@@ -24,8 +24,8 @@ __all__ = ["TransformerCaptioner"]
 
 @dataclass(frozen=True)
 class _State:
-    """Keys and values side by side: of what was encoded, by layer, which belong to a sample and are read by all of its captions; of a dictionary, of which there
-    is one; and of the words so far of a caption, ``(T, B, 2C)``.
+    """Keys and values side by side: of what was encoded, by layer, which belong to a sample and are read by all of its captions; of a dictionary, of which
+    there is one; and of the words so far of a caption, ``(T, B, 2C)``.
     """
 
     memory: tuple[Tensor, ...]
