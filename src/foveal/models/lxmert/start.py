@@ -5,7 +5,7 @@ from typing import Any
 
 from ..._errors import InputError
 from ..._files import parse_json
-from ..._weights import fill, read_weights
+from ..._weights import fill, misfits, read_weights
 
 __all__ = ["Trunk"]
 
@@ -52,7 +52,10 @@ class Trunk:
         if _WORDS in weights:
             # the word that stands for a hidden one is not asked about
             weights[_WORDS] = weights[_WORDS][:words]
-        fill(lxmert, weights, self.path, "sizes, share, second and entries must be those of its run, and the data's words and features among its own")
+        same = "sizes, share, second and entries must be those of its run, and the data's words and features among its own"
+        if problems := misfits(weights, lxmert.state_dict()):
+            raise InputError(f"{self.path} holds weights of another network: {problems}; {same}")
+        fill(lxmert, weights, self.path, same)
 
     def _compare(self, config: Any) -> None:
         path = self.path.with_name("recipe.json")
