@@ -47,7 +47,7 @@ SAID = entry()["conversations"]
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("[{", "no JSON, or is cut off"),
+        ("[{", "is no JSON: "),
         ([], "at least one"),
         ({"id": 1}, "a list of conversations"),
         (["a"], "entry 0: expected id, video and conversations, got str"),

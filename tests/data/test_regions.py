@@ -229,7 +229,7 @@ def test_questions_are_read(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("[{", "no JSON, or is cut off"),
+        ("[{", "is no JSON: "),
         ([], "at least one"),
         ({"a": 1}, "a list of questions"),
         ([3], "entry 0: expected question_id, img_id, sent, label, got int"),

@@ -131,6 +131,10 @@ def test_a_word_is_chosen_and_seen_to_look(browser, tmp_path) -> None:  # noqa: 
     buttons = browser("[...document.querySelectorAll('#asked-tokens button')].map(e => e.textContent)")
     assert buttons == ["1: a", "2: dog", "3: a"]
     assert browser("document.getElementById('asked-name').textContent") == "1: a"
+    # the mean of one head, and of one layer, is the map that is there already
+    seen = "[...document.querySelectorAll('.tile')].filter(e => !e.closest('[hidden]')).map(e => e.ariaLabel)"
+    assert browser(seen) == ["last layer, mean over heads"]
+    assert browser("document.getElementById('close-name').textContent") == "last layer, mean over heads"
     error = browser("foveal.about.error") * 2 + 1e-6
     for number, row in enumerate(looks.tolist()):
         browser.click(f"#asked-tokens button:nth-child({number + 1})")

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -82,6 +82,11 @@ class ModelConfig(ABC):
             num_classes: outputs.
         """
         return self.build(img_size=img_size, in_chans=in_chans, num_classes=num_classes)
+
+    def blank(self) -> "ModelConfig":
+        """The same network without a file that it begins with, for weights that are filled in: a run need not keep what it began with."""
+        fields: Any = self
+        return replace(fields, start=None) if getattr(self, "start", None) is not None else self
 
     def smoke_model(self) -> "ModelConfig":
         """A small network of the same kind without pretrained weights, with which a training is tried out in seconds; itself if it is small."""

@@ -60,18 +60,43 @@ def test_a_length_penalty_makes_captions_longer() -> None:
 
 
 @pytest.mark.parametrize("catt", ["none", "dictionary", "in_sample", "skip"])
-@pytest.mark.parametrize(("host", "share"), [("transformer", True), ("transformer", False), ("updown", True)])
-def test_the_score_of_a_caption_is_what_the_forward_pass_gives_it(catt, host, share) -> None:
+@pytest.mark.parametrize(("host", "share"), [("transformer", True), ("transformer", False), ("updown", True), ("updown", False)])
+def test_the_score_of_a_caption_is_what_the_forward_pass_gives_it(catt, host, share, monkeypatch) -> None:
     """Words one after the other, out of what was kept, against all at once; and samples of a batch do not meet."""
-    model, inputs = captioner(host, catt=catt, share=share), inputs_of(4)
-    for width in (1, 3):
+    # scores are of single precision in any network
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    model, inputs = captioner(host, catt=catt, share=share).double(), inputs_of(4)
+    inputs = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
+    for width in (1, 3, 5):
         said = beam_search(model, inputs, width=width, length=LENGTH)
         assert (said.words[:, 3] != -100).any()
         found = model(inputs, said.words).log_softmax(-1).gather(-1, said.words.clamp_min(0)[..., None])[..., 0]
-        assert_close(found.masked_fill(said.words == -100, 0.0).sum(1), said.score, 1e-5, "scores")
+        assert_close(found.masked_fill(said.words == -100, 0.0).sum(1), said.score, 1e-12, "scores")
         for sample in range(4):
             alone = beam_search(model, {name: value[sample : sample + 1] for name, value in inputs.items()}, width=width, length=LENGTH)
             assert torch.equal(alone.words[0], said.words[sample])
+
+
+@pytest.mark.parametrize("host", ["transformer", "updown"])
+@pytest.mark.parametrize("catt", ["none", "dictionary", "in_sample", "skip"])
+def test_a_step_of_beams_is_a_step_of_each_alone(host, catt) -> None:
+    """Beams of a sample read its regions together: moved among each other, they are as captions whose words were said from the start."""
+    model, inputs, width = captioner(host, catt=catt), inputs_of(3), 4
+    generator = torch.Generator().manual_seed(0)
+    begin = torch.full((3,), model.begin)
+    found, state = model.step(model.start(inputs), begin)
+    state, said = state.repeat(width), torch.empty(3 * width, 0, dtype=torch.long)
+    for _ in range(3):
+        order = (torch.arange(3)[:, None] * width + torch.randint(width, (3, width), generator=generator)).flatten()
+        words = torch.randint(3, 9, (3 * width,), generator=generator)
+        state, said = state.reorder(order), torch.cat([said[order], words[:, None]], 1)
+        found, state = model.step(state, words)
+    apart = {name: value.repeat_interleave(width, 0) for name, value in inputs.items()}
+    want, own = model.step(model.start(apart), torch.full((3 * width,), model.begin))
+    for word in said.unbind(1):
+        want, own = model.step(own, word)
+    assert_close(found, want, 1e-5, "log-probabilities")
+    assert found.shape == (3 * width, 9)
 
 
 def test_words_are_drawn_by_their_probabilities() -> None:

@@ -33,17 +33,20 @@ def slow_streams(model: AdditiveStreams, query: torch.Tensor, regions: torch.Ten
     return model.fuse.weight @ torch.cat([own, other]) + model.fuse.bias
 
 
+@pytest.mark.parametrize("queries", [1, 3])
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("catt", "share"), [("none", True), *((catt, True) for catt in STREAMS), ("dictionary", False)])
-def test_attention_is_the_formula(catt, share) -> None:
+def test_attention_is_the_formula(catt, share, training, queries) -> None:
+    """Of one query a sample, and of several in a row; what is made of a dictionary is made each time in training, and else once."""
     torch.manual_seed(0)
-    model, inputs = AdditiveStreams(WIDTH, 6, 5, catt=catt, dictionary_size=7, share=share).double(), inputs_of(4)
+    model, inputs = AdditiveStreams(WIDTH, 6, 5, catt=catt, dictionary_size=7, share=share).double().train(training), inputs_of(4)
     if model.fuse is not None:
         torch.nn.init.normal_(model.fuse.weight)
-    regions, query = inputs["regions"].double(), torch.randn(4, 6, dtype=torch.float64)
+    regions, query = inputs["regions"].double(), torch.randn(4 * queries, 6, dtype=torch.float64)
     out, weights = model(query, regions, model.keys_of(regions), inputs["there"])
-    for sample in range(4):
-        assert_close(out[sample], slow_streams(model, query[sample], regions[sample], inputs["there"][sample]), 1e-12, "taken")
-    assert_close(weights.sum(1), torch.ones(4, dtype=torch.float64), 1e-12, "weights")
+    for row in range(4 * queries):
+        assert_close(out[row], slow_streams(model, query[row], regions[row // queries], inputs["there"][row // queries]), 1e-12, "taken")
+    assert_close(weights.sum(1), torch.ones(4 * queries, dtype=torch.float64), 1e-12, "weights")
 
 
 def test_the_captioner_is_the_formula() -> None:

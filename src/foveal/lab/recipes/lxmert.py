@@ -5,7 +5,8 @@ region_questions   foveal compare --recipe region-questions
                    the results
 
 region_sentences   foveal train region-sentences
-                   CPU, minutes; the pre-training in miniature, on the same scenes
+                   CPU, minutes; the pre-training in miniature, on the same scenes. The first goes on from it:
+                   foveal train region-questions --model.start RUN/model.safetensors
 
 The published trainings. We have not run these; they need the features of Faster R-CNN (tens of gigabytes) and a GPU for hours. ``--smoke`` trains a small
 random LXMERT on the scenes above. DIR holds the files of airsplay/lxmert's ``data`` folder, and steps are four epochs of them: give ``--epochs 4``.
@@ -53,34 +54,21 @@ _BASE = "unc-nlp/lxmert-base-uncased"
 _EPOCHS, _BATCH = 4, 32
 
 
+def _in_minutes(data: Data, model: Lxmert, task: RegionAnswers | RegionPretraining) -> Recipe:
+    optim = Optim(lr=1e-3, min_lr=1e-5, warmup=0.1)
+    return Recipe(data=data, model=model, task=task, optim=optim, steps=1500, batch_size=64, eval_every=500, checkpoint_every=1500)
+
+
 @recipe
 def region_questions() -> Recipe:
     """Answer questions about made scenes of colored shapes: colors, shapes, pairs of both, places."""
-    return Recipe(
-        data=RegionScenes(),
-        model=Lxmert(entries_vision=60, entries_language=40, dropout=0.0),
-        task=RegionAnswers(),
-        optim=Optim(lr=1e-3, min_lr=1e-5, warmup=0.1),
-        steps=1500,
-        batch_size=64,
-        eval_every=500,
-        checkpoint_every=1500,
-    )
+    return _in_minutes(RegionScenes(), Lxmert(entries_vision=60, entries_language=40, dropout=0.0), RegionAnswers())
 
 
 @recipe
 def region_sentences() -> Recipe:
     """Pre-train LXMERT with CATT on sentences about made scenes: hidden words and regions, whether they belong together, answers."""
-    return Recipe(
-        data=RegionSentences(),
-        model=LxmertPretraining(entries_vision=60, entries_language=40, dropout=0.0),
-        task=RegionPretraining(),
-        optim=Optim(lr=1e-3, min_lr=1e-5, warmup=0.1),
-        steps=1500,
-        batch_size=64,
-        eval_every=500,
-        checkpoint_every=1500,
-    )
+    return _in_minutes(RegionSentences(), LxmertPretraining(entries_vision=60, entries_language=40, dropout=0.0), RegionPretraining())
 
 
 def _published(data: Data, model: Lxmert, questions: int, lr: float, task: RegionAnswers) -> Recipe:

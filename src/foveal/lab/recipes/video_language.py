@@ -20,6 +20,7 @@ and ``--model.train-probes true`` trains them at ``lr``; ``--model.form residual
 Steps are three epochs of as many conversations as ``--data.train`` has: give ``--epochs 3``. 234 is of 10,000 conversations, a guess.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from ...models import VideoLanguage, VideoLlama
@@ -31,6 +32,7 @@ from ._registry import recipe
 __all__ = ["clip_questions", "viscop", "viscop_dna", "viscop_none"]
 
 _BASE = "DAMO-NLP-SG/VideoLLaMA3-7B-Image"
+_PROBED = VideoLlama(base=_BASE, attention="denoising", form="published", train_probes=False, gradient_checkpointing=True)
 
 
 @recipe
@@ -73,13 +75,13 @@ def _published(root: Path, model: VideoLlama) -> Recipe:
 @recipe
 def viscop_dna(root: Path = Path("DIR")) -> Recipe:
     """VideoLLaMA 3 with denoising probes, as published: conversations about videos."""
-    return _published(root, VideoLlama(base=_BASE, attention="denoising", form="published", train_probes=False, gradient_checkpointing=True))
+    return _published(root, _PROBED)
 
 
 @recipe
 def viscop(root: Path = Path("DIR")) -> Recipe:
     """VideoLLaMA 3 with softmax probes, as published: conversations about videos."""
-    return _published(root, VideoLlama(base=_BASE, attention="softmax", form="published", train_probes=False, gradient_checkpointing=True))
+    return _published(root, replace(_PROBED, attention="softmax"))
 
 
 @recipe

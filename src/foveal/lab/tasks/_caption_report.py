@@ -56,7 +56,10 @@ def draw_words(pictures: Sequence[Any], boxes: Tensor, looks: Tensor, said: Tens
     """
     shown = min(_SHOWN, len(pictures))
     columns = min(_ALIKE, int((said[:shown] != -100).sum(1).max()))
-    figure = new_figure((1.25 * columns + 0.2, 1.55 * shown + 0.5))
+    wide = 1.25 * columns + 0.2
+    # short captions make a narrow figure
+    title = textwrap.wrap("What each word took from which region when it was found, last layer, mean over heads: the brighter, the more", int(14 * wide))
+    figure = new_figure((wide, 1.55 * shown + 0.3 + 0.2 * len(title)))
     axes = figure.subplots(shown, columns, squeeze=False)
     for place in axes.flat:
         place.axis("off")
@@ -69,7 +72,7 @@ def draw_words(pictures: Sequence[Any], boxes: Tensor, looks: Tensor, said: Tens
             bare(place)
             place.imshow(shade(pictures[row], boxes[row].numpy(), looks[row, column].numpy()), interpolation="nearest")
             place.set_title("(end)" if bundle.lexicon.words[word] == "<end>" else bundle.lexicon.words[word], fontsize=8, color=INK)
-    figure.suptitle("What each word took from which region when it was found, last layer, mean over heads: the brighter, the more", fontsize=9, color=INK)
+    figure.suptitle("\n".join(title), fontsize=9, color=INK)
     return put(figure, path)
 
 

@@ -17,6 +17,7 @@ from ...attention import Cost
 from ...models.image_language import Said, beam_search, greedy_search
 from ..data import CaptionBundle, DataBundle, Split
 from ._caption_report import draw_captions, draw_words
+from ._counted import cost_of
 from ._task import Cell, Metrics, PrimaryMetric, Row, Task, register_task
 from ._word_viewer import view_caption, write_word_page
 from .caption_metrics import CaptionScores, coco_scores
@@ -104,16 +105,10 @@ class Captioning(Task):
 
     def cost(self, model: nn.Module, bundle: DataBundle) -> Cost:
         """Of the longest caption of one picture with its words given, the network that made its regions left out; parameters are all there are."""
-        # takes longer to import than all else here
-        from torch.utils.flop_counter import FlopCounterMode
-
         own = _captions(bundle)
         inputs, _ = self.collate([bundle.test[0]])
-        device = next(model.parameters()).device
-        words = torch.full((1, own.length), own.lexicon.numbers["<end>"], device=device)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model({name: value.to(device) for name, value in inputs.items()}, words)
-        return Cost(parameters=sum(value.numel() for value in model.parameters()), macs=counter.get_total_flops() // 2)
+        words = torch.full((1, own.length), own.lexicon.numbers["<end>"])
+        return cost_of(model, inputs, words)
 
     def assess(self, model: nn.Module, bundle: DataBundle, folder: Path) -> Metrics:
         """With ``coco``, ``coco_bleu_1`` … ``coco_rouge_l``, ``coco_cider``; METEOR and SPICE where Java is there."""

@@ -13,6 +13,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from ...attention import Cost
 from ..data import DataBundle, ImageAnswerBundle
 from ._caption_report import draw_questions
+from ._counted import cost_of
 from ._task import Cell, Metrics, PrimaryMetric, Row, Task, register_task
 from ._word_viewer import view_answer, write_word_page
 
@@ -71,14 +72,8 @@ class ImageQuestions(Task):
 
     def cost(self, model: nn.Module, bundle: DataBundle) -> Cost:
         """Of one question, the network that made its regions left out; parameters are all there are."""
-        # takes longer to import than all else here
-        from torch.utils.flop_counter import FlopCounterMode
-
         inputs, _ = self.collate([bundle.test[0]])
-        device = next(model.parameters()).device
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model({name: value.to(device) for name, value in inputs.items()})
-        return Cost(parameters=sum(value.numel() for value in model.parameters()), macs=counter.get_total_flops() // 2)
+        return cost_of(model, inputs)
 
     # -- pictures -------------------------------------------------------------------------------------------------------------------------------
 

@@ -11,11 +11,12 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from torchmetrics import MeanMetric, MetricCollection
 
 from ...attention import Cost
 from ..data import DataBundle, RegionBundle
+from ._counted import cost_of
+from ._padded import padded
 from ._region_report import draw_regions, write_regions_report
 from ._task import Cell, Metrics, PrimaryMetric, Row, Task, register_task
 
@@ -41,14 +42,12 @@ class RegionAnswers(Task):
 
     def collate(self, samples: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
         """Words and regions padded, each with a mask; of two images a further axis behind that of samples."""
-        words = [inputs["input_ids"] for inputs, _ in samples]
-        inputs = {"input_ids": pad_sequence(words, batch_first=True), "attention_mask": _mask([len(one) for one in words])}
+        words, there = padded([inputs["input_ids"] for inputs, _ in samples])
         images = len(samples[0][0]["features"])
-        features, boxes = ([part for one, _ in samples for part in one[name]] for name in ("features", "boxes"))
-        regions = {"visual_feats": pad_sequence(features, batch_first=True), "visual_pos": pad_sequence(boxes, batch_first=True)}
-        regions["visual_attention_mask"] = _mask([len(one) for one in features])
-        inputs |= {name: value if images == 1 else value.unflatten(0, (-1, images)) for name, value in regions.items()}
-        return inputs, torch.stack([scores for _, scores in samples])
+        (features, seen), (boxes, _) = (padded([part for one, _ in samples for part in one[name]]) for name in ("features", "boxes"))
+        regions = {"visual_feats": features, "visual_pos": boxes, "visual_attention_mask": seen}
+        inputs = {name: value if images == 1 else value.unflatten(0, (-1, images)) for name, value in regions.items()}
+        return {"input_ids": words, "attention_mask": there} | inputs, torch.stack([scores for _, scores in samples])
 
     def loss(self, model: nn.Module, outputs: Any, targets: Any) -> Tensor:
         logits: Tensor = outputs.float()
@@ -73,15 +72,8 @@ class RegionAnswers(Task):
 
     def cost(self, model: nn.Module, bundle: DataBundle) -> Cost:
         """Of the first question of the test."""
-        # takes longer to import than all else here
-        from torch.utils.flop_counter import FlopCounterMode
-
         inputs, _ = self.collate([bundle.test[0]])
-        device = next(model.parameters()).device
-        # without gradients the counter trips over a view of a parameter, which a dictionary is
-        with FlopCounterMode(display=False) as counter, torch.enable_grad():
-            model({name: value.to(device) for name, value in inputs.items()})
-        return Cost(parameters=sum(value.numel() for value in model.parameters()), macs=counter.get_total_flops() // 2)
+        return cost_of(model, inputs, graph=True)
 
     def draw_truth(self, samples: Sequence[tuple[Any, Any]], bundle: DataBundle) -> list[Row]:
         """Regions where they lie, with what is asked and its best answer."""
@@ -108,10 +100,6 @@ class RegionAnswers(Task):
 
 def _worth(outputs: Tensor, targets: Tensor) -> Tensor:
     return targets.gather(1, outputs.argmax(1, keepdim=True))[:, 0].float()
-
-
-def _mask(lengths: list[int]) -> Tensor:
-    return (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
 
 
 def _regions(bundle: DataBundle) -> RegionBundle:

@@ -16,12 +16,13 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from torchmetrics import MeanMetric, MetricCollection
 
 from ..._ranges import Range
 from ...attention import Cost
 from ..data import DataBundle, SentenceBundle
+from ._counted import cost_of
+from ._padded import padded
 from ._task import Metrics, PrimaryMetric, Task, register_task
 
 __all__ = ["RegionPretraining"]
@@ -56,11 +57,9 @@ class RegionPretraining(Task):
 
     def collate(self, samples: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
         """Words and regions padded, each with a mask."""
-        each = [inputs for inputs, _ in samples]
-        words = {name: pad_sequence([one[name] for one in each], batch_first=True) for name in ("input_ids", "maskable")}
-        regions = {_NAMES.get(name, name): pad_sequence([one[name] for one in each], batch_first=True) for name in _REGIONS}
-        masks = {"attention_mask": _mask([len(one["input_ids"]) for one in each]), "visual_attention_mask": _mask([len(one["boxes"]) for one in each])}
-        return words | regions | masks, torch.stack([labels for _, labels in samples])
+        each = {name: padded([inputs[name] for inputs, _ in samples]) for name in ("input_ids", "maskable", *_REGIONS)}
+        masks = {"attention_mask": each["input_ids"][1], "visual_attention_mask": each["boxes"][1]}
+        return {_NAMES.get(name, name): rows for name, (rows, _) in each.items()} | masks, torch.stack([labels for _, labels in samples])
 
     def step(self, model: nn.Module, forward: Callable[..., Any], inputs: Any, targets: Any, bundle: DataBundle) -> tuple[Tensor, dict[str, Any]]:
         hidden, labels = self.hidden(model, inputs)
@@ -135,19 +134,8 @@ class RegionPretraining(Task):
 
     def cost(self, model: nn.Module, bundle: DataBundle) -> Cost:
         """Of the first sentence of the test."""
-        # takes longer to import than all else here
-        from torch.utils.flop_counter import FlopCounterMode
-
         inputs, _ = self.collate([bundle.test[0]])
-        device = next(model.parameters()).device
-        # without gradients the counter trips over a view of a parameter, which a dictionary is
-        with FlopCounterMode(display=False) as counter, torch.enable_grad():
-            model({name: value.to(device) for name, value in inputs.items()})
-        return Cost(parameters=sum(value.numel() for value in model.parameters()), macs=counter.get_total_flops() // 2)
-
-
-def _mask(lengths: list[int]) -> Tensor:
-    return (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+        return cost_of(model, inputs, graph=True)
 
 
 def _sentences(bundle: DataBundle) -> SentenceBundle:

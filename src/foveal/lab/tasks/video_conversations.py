@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from ...attention import Cost
 from ...models.video_language import attached_probes
 from ..data import ConversationBundle, DataBundle
+from ._counted import cost_of
 from ._task import Metrics, PrimaryMetric, Task, register_task
 
 __all__ = ["VideoConversation"]
@@ -73,14 +74,8 @@ class VideoConversation(Task):
 
     def cost(self, model: nn.Module, bundle: DataBundle) -> Cost:
         """Of the first conversation of the test."""
-        # takes longer to import than all else here
-        from torch.utils.flop_counter import FlopCounterMode
-
         inputs, _ = self.collate([bundle.test[0]])
-        device = next(model.parameters()).device
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(**{name: value.to(device) for name, value in inputs.items()})
-        return Cost(parameters=sum(value.numel() for value in model.parameters()), macs=counter.get_total_flops() // 2)
+        return cost_of(model, **inputs)
 
 
 def _conversations(bundle: DataBundle) -> ConversationBundle:

@@ -19,6 +19,7 @@ from ...attention import Cost
 from ...models import VisualProbes
 from ..data import AnswerBundle, DataBundle
 from ._answer_report import draw_answers, draw_looks
+from ._counted import cost_of
 from ._task import Cell, Metrics, PrimaryMetric, Row, Task, register_task
 
 __all__ = ["VideoQuestions"]
@@ -85,14 +86,8 @@ class VideoQuestions(Task):
 
     def cost(self, model: nn.Module, bundle: DataBundle) -> Cost:
         """Of one question and the words of its answer, the frozen tower left out, which does not run; parameters are all there are."""
-        # takes longer to import than all else here
-        from torch.utils.flop_counter import FlopCounterMode
-
         inputs, targets = self.collate([bundle.test[0]])
-        device = next(model.parameters()).device
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model({name: value.to(device) for name, value in inputs.items()}, targets[:, 1:].to(device))
-        return Cost(parameters=sum(value.numel() for value in model.parameters()), macs=counter.get_total_flops() // 2)
+        return cost_of(model, inputs, targets[:, 1:])
 
     # -- pictures -------------------------------------------------------------------------------------------------------------------------------
 

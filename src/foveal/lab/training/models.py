@@ -1,6 +1,7 @@
 """The model and the data of a recipe: as training begins with them, and as a finished run left them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def build_alike(recipe: Recipe, bundle: DataBundle, run: Path | None = None) -> 
         run: a folder of its run, which holds what the network is rebuilt of.
     """
     if not recipe.model.brings_weights:
-        return build_model(recipe, bundle)
+        return build_model(replace(recipe, model=recipe.model.blank()), bundle)
     kept = run / NETWORK if run is not None and (run / NETWORK).exists() else None
     register_named_networks(recipe.model)
     # whoever rebuilds a network draws no random numbers that somebody would miss

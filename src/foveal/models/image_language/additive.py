@@ -6,7 +6,7 @@ Formula    a_i = w · tanh(W_v v_i + W_h h);  z = Σ softmax(a)_i v_i;  x the sa
            and w if shared;  out = W [z; x] + b, which starts at [I | 0]
 Controls   ``in_sample``: x of the regions themselves, with weights of its own; ``skip``: x their mean
 
-Shapes     B batch, R regions, F features of each, K entries, Q width of a query
+Shapes     B batch, S samples, of which a batch has one or several queries each, R regions, F features of each, K entries, Q width of a query
 """
 
 from typing import Unpack
@@ -20,7 +20,7 @@ from .streams import fuse_streams
 __all__ = ["AdditiveAttention", "AdditiveStreams", "RegionKeys", "mean_of"]
 
 RegionKeys = tuple[Tensor | None, ...]
-"""``W_v v`` of the regions, for the first attention and for a second; None where there is no such one."""
+"""``W_v v`` of the regions, for the first attention; and for a second, of regions or of a dictionary, None where there is none, or it is made each time."""
 
 
 class AdditiveAttention(nn.Module):
@@ -33,9 +33,10 @@ class AdditiveAttention(nn.Module):
         self.weigh = nn.Linear(dim, 1, bias=False)
 
     def forward(self, query: Tensor, keys: Tensor, there: Tensor | None = None) -> Tensor:
-        """Weights ``(B, N)``, which sum to one, of keys ``(B or 1, N, A)``, none of those that are not ``there``."""
-        found = self.weigh(torch.tanh(keys + self.query(query)[:, None]))[..., 0]
-        return (found if there is None else found.masked_fill(~there, -torch.inf)).softmax(-1)
+        """Weights ``(S, B/S, N)``, which sum to one, of keys ``(S, N, A)``, none of those not ``there``; so many queries in a row ask the same keys."""
+        asked = self.query(query).unflatten(0, (len(keys), -1))
+        found = self.weigh(torch.tanh(keys[:, None] + asked[:, :, None]))[..., 0]
+        return (found if there is None else found.masked_fill(~there[:, None], -torch.inf)).softmax(-1)
 
 
 class AdditiveStreams(nn.Module):
@@ -61,38 +62,37 @@ class AdditiveStreams(nn.Module):
         self.fuse = None if own.catt == "none" else fuse_streams(width)
 
     def keys_of(self, regions: Tensor) -> RegionKeys:
-        """What need be made of regions ``(B, R, F)`` but once, for however many queries."""
-        return self.attn.keys(regions), self.cross.keys(regions) if self.cross is not None and self.dictionary is None else None
+        """What need be made of regions ``(S, R, F)`` but once, for however many queries; of a dictionary, too, where it is not trained or fitted."""
+        own, second = self.attn.keys(regions), self.cross or self.attn
+        if self.dictionary is not None:
+            return own, None if self.training or not self.dictionary.fitted else second.keys(self.dictionary(regions))
+        return own, None if self.cross is None else second.keys(regions)
 
     def forward(self, query: Tensor, regions: Tensor, keys: RegionKeys, there: Tensor) -> tuple[Tensor, Tensor]:
         """What is taken, ``(B, F)``, and how much of each region, ``(B, R)``.
 
         Args:
-            query: ``(B, Q)``.
-            regions: ``(B, R, F)``.
+            query: ``(B, Q)``; of several of a sample, such as beams, each sample's in a row.
+            regions: of each sample, ``(S, R, F)``.
             keys: of :meth:`keys_of`.
-            there: bool ``(B, R)``.
+            there: bool ``(S, R)``.
         """
         assert keys[0] is not None, "made of all regions"
         weights = self.attn(query, keys[0], there)
-        taken = _taken(weights, regions)
+        taken, own = (weights @ regions).flatten(0, 1), weights.flatten(0, 1)
         if self.fuse is None:
-            return taken, weights
+            return taken, own
         if self.dictionary is not None:
             entries, second = self.dictionary(regions, there), self.cross or self.attn
-            other = second(query, second.keys(entries)) @ entries[0]
+            other = second(query, second.keys(entries) if keys[1] is None else keys[1])[0] @ entries[0]
         elif self.cross is not None and keys[1] is not None:
-            other = _taken(self.cross(query, keys[1], there), regions)
+            other = (self.cross(query, keys[1], there) @ regions).flatten(0, 1)
         else:
-            other = mean_of(regions, there)
-        return self.fuse(torch.cat([taken, other], -1)), weights
+            other = mean_of(regions, there).repeat_interleave(len(query) // len(regions), 0)
+        return self.fuse(torch.cat([taken, other], -1)), own
 
 
 def mean_of(regions: Tensor, there: Tensor) -> Tensor:
-    """Of those that are there, ``(B, F)``."""
+    """Of those that are there, ``(S, F)``."""
     shares = there.to(regions.dtype)
-    return _taken(shares / shares.sum(1, keepdim=True), regions)
-
-
-def _taken(weights: Tensor, regions: Tensor) -> Tensor:
-    return (weights[:, None] @ regions)[:, 0]
+    return ((shares / shares.sum(1, keepdim=True))[:, None] @ regions)[:, 0]

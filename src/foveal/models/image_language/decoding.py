@@ -21,7 +21,7 @@ _NONE = -100
 
 
 class DecodingState(Protocol):
-    """What a network remembers between words; each row is a caption."""
+    """What a network remembers between words; each row is a caption. What belongs to a sample need not be there once for each of its captions."""
 
     def repeat(self, times: int) -> "DecodingState":
         """Every row so many times in a row."""
@@ -99,7 +99,7 @@ def _one_by_one(decoder: WordDecoder, inputs: Any, length: int, choose: Any, tim
     score = found.new_zeros(len(found))
     ended = torch.zeros(len(found), dtype=torch.bool, device=found.device)
     for place in range(length):
-        word = choose(_sayable(found, decoder))
+        word = choose(_sayable(found.clone(), decoder))
         score = score + found.gather(1, word[:, None])[:, 0].masked_fill(ended, 0.0)
         said.append(word.masked_fill(ended, _NONE))
         ended = ended | (word == decoder.end)
@@ -139,7 +139,7 @@ def beam_search(decoder: WordDecoder, inputs: Any, *, width: int, length: int, l
     ended, kept = torch.full_like(alive, -torch.inf), words.clone()
     found = found.repeat_interleave(width, 0)
     for place in range(length):
-        sums = alive[..., None] + _sayable(found, decoder).view(samples, width, vocabulary)
+        sums = _sayable(alive[..., None] + found.view(samples, width, vocabulary), decoder)
         # twice as many: at most one of each beam ends, so that as many as there were go on
         values, flat = sums.flatten(1).topk(min(2, vocabulary) * width, dim=1)
         beam, word = flat // vocabulary, flat % vocabulary
@@ -174,10 +174,9 @@ def _settled(alive: Tensor, ended: Tensor, length: int, length_penalty: float) -
 
 
 def _sayable(found: Tensor, decoder: WordDecoder) -> Tensor:
-    """Without the words of form that nobody says."""
-    found = found.clone()
-    found[:, decoder.pad] = -torch.inf
-    found[:, decoder.begin] = -torch.inf
+    """Without the words of form that nobody says, in place."""
+    found[..., decoder.pad] = -torch.inf
+    found[..., decoder.begin] = -torch.inf
     return found
 
 

@@ -33,18 +33,23 @@ _EPS = 1e-12
 class KeptAttention(SoftmaxAttention):
     """Softmax attention whose keys and values can be made once and kept, for words one after the other."""
 
-    def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Each ``(B, H, M, D)``."""
-        made = project(self.qkv, tokens, slice(self.inner_dim, None))
-        k, v = rearrange(made, "b n (t h d) -> t b h n d", t=2, h=self.num_heads)
-        return self.k_norm(k), v
+    def keys_values(self, tokens: Tensor) -> Tensor:
+        """Side by side, ``(S, M, 2C)``."""
+        return project(self.qkv, tokens, slice(self.inner_dim, None))
 
-    def read(self, x: Tensor, kept: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
-        """What :meth:`forward` gives for such a context, in evaluation mode, ``(B, N, C)``."""
-        q = self.q_norm(self._heads(project(self.qkv, x, slice(self.inner_dim))))
-        k, v = (part.expand(len(x), -1, -1, -1) for part in kept)
-        out = rearrange(softmax_attention(q, k, v, mask=mask), "b h n d -> b n (h d)")
-        return project(self.proj, self.norm(out))
+    def read(self, x: Tensor, kept: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What :meth:`forward` gives for such a context, in evaluation mode, ``(B, N, C)``.
+
+        Args:
+            x: queries.
+            kept: of :meth:`keys_values`; of fewer samples than ``x`` has each is read by as many in a row, together and without a copy.
+            mask: bool ``(S, 1, 1, M)``.
+        """
+        asked = x.reshape(len(kept), -1, x.shape[-1])
+        q = self.q_norm(self._heads(project(self.qkv, asked, slice(self.inner_dim))))
+        k, v = rearrange(kept, "b n (t h d) -> t b h n d", t=2, h=self.num_heads)
+        out = rearrange(softmax_attention(q, self.k_norm(k), v, mask=mask), "b h n d -> b n (h d)")
+        return project(self.proj, self.norm(out)).reshape(x.shape)
 
 
 class _Skip(nn.Module):

@@ -21,32 +21,27 @@ from .words import check_words
 
 __all__ = ["TransformerCaptioner"]
 
-Kept = tuple[Tensor, Tensor]
-
 
 @dataclass(frozen=True)
 class _State:
-    """Keys and values of what was encoded, by layer, which belong to a sample; of a dictionary, of which there is one; and of the words so far of a caption."""
+    """Keys and values side by side: of what was encoded, by layer, which belong to a sample and are read by all of its captions; of a dictionary, of which
+    there is one; and of the words so far of a caption, ``(T, B, 2C)``.
+    """
 
-    memory: tuple[Kept, ...]
+    memory: tuple[Tensor, ...]
     mask: Tensor
-    entries: Kept | None
-    words: tuple[Kept | None, ...]
+    entries: Tensor | None
+    words: tuple[Tensor | None, ...]
     place: int = 0
 
     def repeat(self, times: int) -> "_State":
-        def again(part: Tensor) -> Tensor:
-            return part.repeat_interleave(times, 0)
-
-        memory = tuple((again(keys), again(values)) for keys, values in self.memory)
-        return replace(self, memory=memory, mask=again(self.mask), words=_moved(self.words, again))
+        return self._moved(lambda part: part.repeat_interleave(times, 1))
 
     def reorder(self, index: Tensor) -> "_State":
-        return replace(self, words=_moved(self.words, lambda part: part[index]))
+        return self._moved(lambda part: part.index_select(1, index))
 
-
-def _moved(words: tuple[Kept | None, ...], change: Callable[[Tensor], Tensor]) -> tuple[Kept | None, ...]:
-    return tuple(None if kept is None else (change(kept[0]), change(kept[1])) for kept in words)
+    def _moved(self, change: Callable[[Tensor], Tensor]) -> "_State":
+        return replace(self, words=tuple(None if kept is None else change(kept) for kept in self.words))
 
 
 class TransformerCaptioner(nn.Module):
@@ -135,7 +130,7 @@ class TransformerCaptioner(nn.Module):
         if state.place >= self.length:
             raise InputError(f"the captioner has places for {self.length} words; build it with a larger length")
         hidden = self.words_norm(self.words(words) + self.places[state.place])[:, None]
-        kept: list[Kept | None] = []
+        kept: list[Tensor | None] = []
         below = hidden
         for layer, memory, before in zip(self._own_layers, state.memory, state.words, strict=False):
             below = hidden
@@ -153,16 +148,16 @@ class TransformerCaptioner(nn.Module):
         return list(self.decoder.layers)  # type: ignore[arg-type]
 
     @staticmethod
-    def _read(layer: ReadingLayer, hidden: Tensor, memory: Kept, mask: Tensor, before: Kept | None, entries: Kept | None) -> tuple[Tensor, Kept | None]:
+    def _read(layer: ReadingLayer, hidden: Tensor, memory: Tensor, mask: Tensor, before: Tensor | None, entries: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """One word through one layer, and the keys and values of all words so far; none where the layer does not look at words."""
         if layer.self_attn is None:
             inner, now = layer.self_norm(hidden), None
         elif entries is not None:
             inner, now = layer.self_norm(hidden + layer.self_attn.read(hidden, entries)), None
         else:
-            new = layer.self_attn.keys_values(hidden)
-            now = new if before is None else (torch.cat([before[0], new[0]], 2), torch.cat([before[1], new[1]], 2))
-            inner = layer.self_norm(hidden + layer.self_attn.read(hidden, now))
+            new = layer.self_attn.keys_values(hidden).transpose(0, 1)
+            now = new if before is None else torch.cat([before, new])
+            inner = layer.self_norm(hidden + layer.self_attn.read(hidden, now.transpose(0, 1)))
         return layer.post(inner, layer.attn.read(inner, memory, mask)), now
 
     def _embedded(self, captions: Tensor) -> Tensor:

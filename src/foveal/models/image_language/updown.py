@@ -10,7 +10,7 @@ Shapes     B batch, R regions, F features of each, T words, V words of the vocab
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +42,9 @@ class _State:
         def again(part: Tensor) -> Tensor:
             return part.repeat_interleave(times, 0)
 
-        keys = tuple(None if part is None else again(part) for part in self.keys)
-        seen: dict[str, Any] = {"regions": again(self.regions), "mean": again(self.mean), "there": again(self.there), "keys": keys}
-        return replace(self, **seen, look=(again(self.look[0]), again(self.look[1])), say=(again(self.say[0]), again(self.say[1])))
+        # what is of a sample is read by all of its captions
+        look, say = (again(self.look[0]), again(self.look[1])), (again(self.say[0]), again(self.say[1]))
+        return replace(self, mean=again(self.mean), look=look, say=say)
 
     def reorder(self, index: Tensor) -> "_State":
         return replace(self, look=(self.look[0][index], self.look[1][index]), say=(self.say[0][index], self.say[1][index]))

@@ -62,8 +62,9 @@ class CattLxmert(nn.Module):
         except ImportError as error:
             raise missing_extra("transformers", "hf", "LXMERT") from error
         self.lxmert: Any = LxmertModel(config)
-        settings: dict[str, Any] = {"share": share, "cross": cross, "dictionaries": dictionaries, "second": second, "compat": compat}
-        catt_lxmert_(self.lxmert, mode, **settings, init=init, trainable=trainable, start=start)
+        catt_lxmert_(
+            self.lxmert, mode, share=share, cross=cross, dictionaries=dictionaries, second=second, compat=compat, init=init, trainable=trainable, start=start
+        )
 
     def forward(
         self,
@@ -146,8 +147,9 @@ def catt_lxmert_(
         True
     """
     inner = _inner(model)
-    settings: dict[str, Any] = {"share": share, "cross": cross, "dictionaries": dictionaries, "second": second, "compat": compat}
-    parts = CattParts(inner.encoder, mode, **settings, init=init, trainable=trainable, start=start)
+    parts = CattParts(
+        inner.encoder, mode, share=share, cross=cross, dictionaries=dictionaries, second=second, compat=compat, init=init, trainable=trainable, start=start
+    )
     inner.encoder = CattLxmertEncoder(inner.encoder, parts.train(inner.training))
     return parts
 

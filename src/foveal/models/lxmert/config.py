@@ -1,8 +1,10 @@
 """LXMERT with and without CATT, as a recipe has it."""
 
 import copy
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,6 +17,7 @@ from ...attention.dictionary import DictionaryInit
 from .._config import Arm, ModelConfig, register_model
 from .attach import catt_lxmert_, unreached
 from .heads import LxmertReader
+from .start import Trunk
 from .streams import Cross, Second
 
 __all__ = ["Lxmert"]
@@ -25,7 +28,11 @@ _LAYERS = ("l_layers", "r_layers", "x_layers")
 @register_model
 @dataclass(frozen=True, kw_only=True)
 class Lxmert(ModelConfig):
-    """LXMERT of transformers with a head on its pooled sentence, with CATT's dictionaries or without. What the head does not reach is frozen."""
+    """LXMERT of transformers with a head on its pooled sentence, with CATT's dictionaries or without. What the head does not reach is frozen.
+
+    Raises:
+        ValueError: ``base`` and ``start`` at once.
+    """
 
     targets: ClassVar[str] = "answer-scores"
     about: ClassVar[str] = "LXMERT, which reads words and regions"
@@ -36,6 +43,9 @@ class Lxmert(ModelConfig):
 
     base: str | None = None
     """A folder, or a name on the Hugging Face hub, with an LXMERT; None makes one with random weights of the sizes below."""
+    start: Path | None = None
+    """A ``model.safetensors`` of a run of pre-training, or of questions, whose LXMERT this one begins with, its dictionaries too; the head is new. If the run
+    had no CATT and this has it, CATT is put into it as into a base. Settings and sizes must be those of the run. Of ``base`` and this, one."""
     catt: Literal["none", "single", "chained"] = "single"
     """Where dictionaries are read: in the last layer of each modality, or in a chain from the first; or LXMERT as it is."""
     share: bool = False
@@ -67,6 +77,11 @@ class Lxmert(ModelConfig):
     dropout: float = 0.1
     """Of hidden states and maps, where there is no base."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.base is not None and self.start is not None:
+            raise InputError(f"base and start are both an LXMERT to begin with; give one of base={self.base} and start={self.start}")
+
     def build(self, *, words: int, region_dim: int, outputs: int, images: int) -> nn.Module:  # type: ignore[override]
         """The network.
 
@@ -77,7 +92,7 @@ class Lxmert(ModelConfig):
             images: of a sentence, 1 or 2.
 
         Raises:
-            ValueError: no LXMERT at ``base``, or one of another vocabulary or other features.
+            ValueError: no LXMERT at ``base``, or one of another vocabulary or other features; see :class:`~foveal.models.lxmert.start.Trunk` for ``start``.
         """
         lxmert = self._new(words, region_dim) if self.base is None else _read(self.base)
         known = lxmert.config
@@ -86,14 +101,40 @@ class Lxmert(ModelConfig):
                 f"the LXMERT reads features of {known.visual_feat_dim} numbers and has {known.vocab_size} words, and the data have features of "
                 f"{region_dim} and {words} words; give both the same base"
             )
-        if self.catt != "none":
-            sizes = (self.entries_vision, self.entries_language)
-            own: dict[str, Any] = {"share": self.share, "cross": self.cross, "second": self.second, "compat": self.compat, "init": self.init}
-            catt_lxmert_(lxmert, self.catt, dictionaries=sizes, trainable=self.trainable, **own)
-        model = LxmertReader(lxmert, outputs, images)
+        trunk = None if self.start is None else Trunk(Path(self.start), self)
+        # second weights start as copies, of what the run learned where it had none of its own
+        if trunk is not None and not trunk.catt:
+            trunk.fill_(lxmert)
+        self._put_catt(lxmert)
+        if trunk is not None and trunk.catt:
+            trunk.fill_(lxmert)
+        model: Any = LxmertReader(lxmert, outputs, images)
         for name in _unread(model, region_dim):
             model.get_parameter(name).requires_grad_(False)
-        return model
+        if trunk is not None:
+            taken = {f"lxmert.{name}" for name in trunk.weights}
+            model.new_parameter_names = tuple(name for name, _ in model.named_parameters() if name not in taken)
+        made: nn.Module = model
+        return made
+
+    def new_parameters(self, model: nn.Module) -> frozenset[str]:
+        return frozenset(getattr(model, "new_parameter_names", ()))
+
+    def begin_(self, model: nn.Module, split: Any, seed: int) -> list[str]:
+        """What was taken over of ``start`` was so when the network was built; here it is said."""
+        if self.start is None:
+            return []
+        new = self.new_parameters(model)
+        parts = Counter("the head" if name.startswith("answer_head.") else "CATT" for name in new)
+        count = sum(1 for _ in model.parameters()) - len(new)
+        return [f"{count} weights are those of {self.start}; new are {' and '.join(f'{number} of {part}' for part, number in sorted(parts.items()))}"]
+
+    def _put_catt(self, model: Any) -> None:
+        if self.catt == "none":
+            return
+        sizes = (self.entries_vision, self.entries_language)
+        own: dict[str, Any] = {"share": self.share, "cross": self.cross, "second": self.second, "compat": self.compat, "init": self.init}
+        catt_lxmert_(model, self.catt, dictionaries=sizes, trainable=self.trainable, **own)
 
     def _new(self, words: int, region_dim: int) -> Any:
         try:
@@ -118,7 +159,8 @@ class Lxmert(ModelConfig):
 
     def smoke_model(self) -> "Lxmert":
         # dropout hides in some steps what so few samples teach
-        return replace(self, base=None, width=32, dropout=0.0, entries_vision=min(self.entries_vision, 12), entries_language=min(self.entries_language, 8))
+        own = replace(self, base=None, start=None, width=32, dropout=0.0)
+        return replace(own, entries_vision=min(self.entries_vision, 12), entries_language=min(self.entries_language, 8))
 
     def plain(self) -> ModelConfig:
         return replace(self, catt="none")

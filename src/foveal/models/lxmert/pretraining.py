@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ..._errors import InputError, missing_extra
 from .._config import register_model
-from .attach import catt_lxmert_
 from .config import Lxmert
 
 __all__ = ["LxmertPretrainer", "LxmertPretraining"]
@@ -89,10 +88,11 @@ class LxmertPretraining(Lxmert):
             mask: the word that stands for a hidden one.
 
         Raises:
-            ValueError: ``base`` is given; no BERT at ``bert``, or one of another width, or of fewer layers or words.
+            ValueError: ``base`` or ``start`` is given; no BERT at ``bert``, or one of another width, or of fewer layers or words.
         """
-        if self.base is not None:
-            raise InputError(f"base is an LXMERT that was pre-trained, and this is to be pre-trained; leave base={self.base} out, or give a BERT as bert")
+        for name in ("base", "start"):
+            if (given := getattr(self, name)) is not None:
+                raise InputError(f"{name} is an LXMERT that was pre-trained, and this is to be pre-trained; leave {name}={given} out, or give a BERT as bert")
         try:
             from transformers import LxmertForPreTraining
         except ImportError as error:
@@ -102,15 +102,12 @@ class LxmertPretraining(Lxmert):
         model: Any = LxmertForPreTraining(config)
         if self.bert is not None:
             _begin_with_bert(model.lxmert, self.bert)
-        if self.catt != "none":
-            sizes = (self.entries_vision, self.entries_language)
-            own: dict[str, Any] = {"share": self.share, "cross": self.cross, "second": self.second, "compat": self.compat, "init": self.init}
-            catt_lxmert_(model, self.catt, dictionaries=sizes, trainable=self.trainable, **own)
+        self._put_catt(model)
         return LxmertPretrainer(model, mask)
 
     def smoke_model(self) -> "LxmertPretraining":
         small = {"width": 32, "num_heads": 4, "l_layers": 2, "r_layers": 2, "x_layers": 2, "dropout": 0.0, "entries_vision": 12, "entries_language": 8}
-        return replace(self, bert=None, **small)  # type: ignore[arg-type]
+        return replace(self, bert=None, start=None, **small)  # type: ignore[arg-type]
 
 
 def _begin_with_bert(lxmert: Any, bert: str) -> None:

@@ -5,10 +5,12 @@ class Tiles {
     const all = [...(model.rollout ? [["rollout", model.rollout, 0]] : []), ["all", null, "mean"]];
     const through = make("div", { class: "through", role: "group", "aria-label": "Through all layers" },
       ...all.map(([where, layer, head]) => make("figure", {}, this.tile(where, layer, head), make("figcaption", {}, where === "rollout" ? "rollout" : "mean of all"))));
-    this.columns = Math.max(...model.layers.map(headsOf));
+    // the mean of one head is that head
+    this.columns = Math.max(0, ...model.layers.map(headsOf).filter((heads) => heads > 1));
+    this.alone = model.layers.length === 1 && !this.columns && !model.rollout;
     this.short = shortNames(model.layers.map((layer) => layer.name));
     const numbered = model.layers.some((layer) => !layer.heads.length);
-    const head = make("div", { role: "row" }, make("span", { role: "columnheader", class: "corner" }, "layer"), make("span", { role: "columnheader" }, "mean"),
+    const head = make("div", { role: "row" }, make("span", { role: "columnheader", class: "corner" }, "layer"), make("span", { role: "columnheader" }, this.columns ? "mean" : headName(model.layers[0], "mean")),
       ...Array.from({ length: this.columns }, (_, n) => make("span", { role: "columnheader" }, numbered ? `${n}` : "")));
     this.table = make("div", { class: "tiles", role: "grid", "aria-label": `Maps of ${model.name}, by layer and head` }, head, ...model.layers.map((layer, at) => this.row(layer, at)));
     this.table.style.setProperty("--columns", this.columns + 1);
@@ -21,7 +23,8 @@ class Tiles {
   }
 
   row(layer, at) {
-    const cells = ["mean", ...Array.from({ length: headsOf(layer) }, (_, head) => head)].map((head) => this.tile(at, layer, head));
+    const heads = headsOf(layer) > 1 ? Array.from({ length: headsOf(layer) }, (_, head) => head) : [];
+    const cells = ["mean", ...heads].map((head) => this.tile(at, layer, head));
     const spare = Array.from({ length: this.columns + 1 - cells.length }, () => make("span", { role: "gridcell" }));
     return make("div", { role: "row" }, make("span", { role: "rowheader", title: layer.name }, this.short[at]), ...cells, ...spare);
   }
@@ -66,8 +69,8 @@ class Tiles {
     for (const tile of this.tiles) {
       const own = !shared || typeof tile.where !== "number";
       drawn(tile.canvas, tile.shown, own ? null : shared);
-      // layers that look at different things have no mean
-      if (tile.where === "all") tile.button.closest("figure").hidden = !tile.shown;
+      // layers that look at different things have no mean, and that of one map is the map
+      if (tile.where === "all") tile.button.closest("figure").hidden = tile.canvas.hidden = !tile.shown || this.alone;
       tile.button.classList.toggle("absent", !tile.shown);
       tile.button.classList.toggle("nowhere", Boolean(tile.shown && !lies(tile.shown.layer, tile.shown.kind)));
       tile.button.setAttribute("aria-pressed", String(tile.where === chosen.where && tile.head === chosen.head));
@@ -81,7 +84,9 @@ class Tiles {
 }
 
 function headName(layer, head) {
-  return head === "mean" ? "mean" : layer.heads[head] ?? `head ${head}`;
+  if (head === "mean" && headsOf(layer) > 1) return "mean";
+  const at = head === "mean" ? 0 : head;
+  return layer.heads[at] ?? `head ${at}`;
 }
 
 function shownBy(model, where, head, query) {

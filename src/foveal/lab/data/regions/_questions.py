@@ -5,13 +5,13 @@ NLVR2         ``[{"uid": "nlvr2_train_0", "img0": "train-10171-0-img0", "img1": 
 answers       ``{"net": 0, "pitcher": 1, …}``, ``trainval_ans2label.json``
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...._errors import InputError
+from .._foreign import read_json
 
 __all__ = ["Question", "read_answers", "read_listed", "read_pairs", "read_questions"]
 
@@ -114,10 +114,7 @@ def read_listed(path: Path, what: str) -> Any:
     """What a file of LXMERT's holds, in JSON."""
     if not path.is_file():
         raise InputError(f"{path} is no file; expected {what} in JSON")
-    try:
-        return json.loads(path.read_text(encoding="utf8"))
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON, or is cut off: {error}") from None
+    return read_json(path)
 
 
 def _short(value: Any) -> str:

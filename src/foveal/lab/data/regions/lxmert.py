@@ -9,16 +9,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...._errors import InputError, missing_extra
+from ...._errors import InputError
 from ...._ranges import Range
 from .._bundle import Data, register_data
 from ..video._bundle import no_single_image
 from ._bundle import TARGETS, RegionBundle
+from ._opened import open_all
 from ._questions import Question, read_answers, read_pairs, read_questions
 from ._shards import open_regions
+from ._tokens import pieces_of, tokenizer_of
 from .scenes import RegionScenes
 
-__all__ = ["LxmertPairs", "LxmertQuestions", "tokenizer_of"]
+__all__ = ["LxmertPairs", "LxmertQuestions"]
 
 _BASE = "unc-nlp/lxmert-base-uncased"
 
@@ -99,24 +101,15 @@ def _load(data: LxmertQuestions | LxmertPairs, answers: list[str], read: Callabl
     if both := sorted({one.name for one in asked["train"]} & {one.name for one in asked["test"]}):
         raise InputError(f"{len(both)} questions to judge on are among those to train on, such as {both[0]}; give files that share none")
     tokenizer = tokenizer_of(data.base)
-    stores = [open_regions(data.root / path) for path in data.regions]
-    dims = {store.region_dim for store in stores}
-    if len(dims) != 1:
-        raise InputError(f"expected regions of one kind, got features of {', '.join(map(str, sorted(dims))) or 'no'} numbers in {', '.join(data.regions)}")
-    missing = sorted({image for found in asked.values() for one in found for image in one.images if not any(image in store for store in stores)})
-    if missing:
-        raise InputError(f"{len(missing)} images of questions have no regions in {', '.join(data.regions)}, such as {missing[0]}; give their files too")
+    images = (image for found in asked.values() for one in found for image in one.images)
+    stores, region_dim = open_all(data.root, data.regions, images, "questions", open_regions)
     splits, notes = {}, []
     for name, found in asked.items():
-        words = [list(ids) for ids in tokenizer([one.text for one in found])["input_ids"]]
-        cut = sum(len(ids) > data.max_words for ids in words)
-        if cut:
-            notes.append(f"{cut} of {len(words)} sentences of {name} are longer than {data.max_words} pieces of words and were cut off")
+        words, cut = pieces_of(tokenizer, [one.text for one in found], data.max_words, name)
+        notes += cut
         if worthless := sum(not one.scores for one in found):
             notes.append(f"{worthless} of {len(found)} questions of {name} have no answer that counts")
-        # the last piece is what ends a sentence
-        kept = [ids if len(ids) <= data.max_words else [*ids[: data.max_words - 1], ids[-1]] for ids in words]
-        splits[name] = _Asked(found, kept, stores, len(answers))
+        splits[name] = _Asked(found, words, stores, len(answers))
     return RegionBundle(
         train=splits["train"],
         val=splits["test"],
@@ -127,7 +120,7 @@ def _load(data: LxmertQuestions | LxmertPairs, answers: list[str], read: Callabl
         prepare=no_single_image,
         notes=notes,
         words=len(tokenizer),
-        region_dim=dims.pop(),
+        region_dim=region_dim,
         images=len(asked["train"][0].images),
         tokenizer=tokenizer,
         guessing=0.5 if isinstance(data, LxmertPairs) else None,
@@ -157,19 +150,3 @@ class _Asked:
             "boxes": [image.boxes for image in regions],
         }
         return inputs, scores
-
-
-def tokenizer_of(base: str) -> Any:
-    """Of a folder, or a name on the Hugging Face hub.
-
-    Raises:
-        ValueError: there is none.
-    """
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise missing_extra("transformers", "hf", "questions in words") from error
-    try:
-        return AutoTokenizer.from_pretrained(base)
-    except (OSError, ValueError) as error:
-        raise InputError(f"no tokenizer could be read at {base}: {str(error).splitlines()[0]}; give its folder as --data.base") from None

@@ -18,10 +18,11 @@ from ...._errors import InputError
 from ...._ranges import Range
 from .._bundle import Data, register_data
 from ..video._bundle import no_single_image
+from ._opened import open_all
 from ._questions import read_listed
 from ._sentence_bundle import SENTENCES, SentenceBundle, exchanged, labels_of
+from ._tokens import pieces_of, tokenizer_of
 from ._tsv import RegionTsv
-from .lxmert import tokenizer_of
 from .sentences import RegionSentences
 
 __all__ = ["LxmertSentences"]
@@ -77,14 +78,13 @@ class LxmertSentences(Data):
         tokenizer = tokenizer_of(self.base)
         if tokenizer.mask_token_id is None:
             raise InputError(f"the tokenizer at {self.base} has no word for a hidden one; give that of a BERT")
-        stores = [RegionTsv(self.root / path) for path in self.regions]
-        dims = {store.region_dim for store in stores}
-        if len(dims) != 1:
-            raise InputError(f"expected regions of one kind, got features of {', '.join(map(str, sorted(dims))) or 'no'} numbers in {', '.join(self.regions)}")
-        missing = sorted({one.image for found in told.values() for one in found if not any(one.image in store for store in stores)})
-        if missing:
-            raise InputError(f"{len(missing)} images of sentences have no regions in {', '.join(self.regions)}, such as {missing[0]}; give their files too")
-        splits = {name: _Split(found, tokenizer, stores, self.max_words, name == "train") for name, found in told.items()}
+        images = (one.image for found in told.values() for one in found)
+        stores, region_dim = open_all(self.root, self.regions, images, "sentences", RegionTsv)
+        splits, notes = {}, []
+        for name, found in told.items():
+            words, cut = pieces_of(tokenizer, [one.text for one in found], self.max_words, name)
+            notes += cut
+            splits[name] = _Split(found, words, set(tokenizer.all_special_ids), stores, name == "train")
         return SentenceBundle(
             train=splits["train"],
             val=splits["test"],
@@ -93,8 +93,9 @@ class LxmertSentences(Data):
             img_size=0,
             in_chans=0,
             prepare=no_single_image,
+            notes=notes,
             words=len(tokenizer),
-            region_dim=dims.pop(),
+            region_dim=region_dim,
             mask=tokenizer.mask_token_id,
             tokenizer=tokenizer,
         )
@@ -104,12 +105,9 @@ class LxmertSentences(Data):
 
 
 class _Split:
-    def __init__(self, told: Sequence[_Told], tokenizer: Any, stores: Sequence[RegionTsv], max_words: int, augments: bool) -> None:
+    def __init__(self, told: Sequence[_Told], words: Sequence[list[int]], marks: set[int], stores: Sequence[RegionTsv], augments: bool) -> None:
         self.augments = augments
-        self._told, self._stores, self._marks = told, stores, set(tokenizer.all_special_ids)
-        words = [list(ids) for ids in tokenizer([one.text for one in told])["input_ids"]]
-        # the last piece is what ends a sentence
-        self._words = [ids if len(ids) <= max_words else [*ids[: max_words - 1], ids[-1]] for ids in words]
+        self._told, self._words, self._marks, self._stores = told, words, marks, stores
         self._images = [one.image for one in told]
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...._errors import InputError
-from ...._files import parse_json
+from .._foreign import read_json
 
 __all__ = ["PLACE", "Conversation", "read_conversations"]
 
@@ -36,10 +36,7 @@ def read_conversations(path: Path, root: Path) -> list[Conversation]:
     """
     if not path.is_file():
         raise InputError(f"{path} is no file; expected the JSON of conversations about videos")
-    try:
-        entries = parse_json(path.read_text(encoding="utf8"), "its text")
-    except (UnicodeDecodeError, ValueError) as error:
-        raise InputError(f"{path} is no JSON, or is cut off: {error}") from None
+    entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: expected a list of conversations, at least one, got {type(entries).__name__} {repr(entries)[:60]}")
     found, names = [_read(entry, f"{path}, entry {number}", root) for number, entry in enumerate(entries)], set[str]()
