@@ -113,7 +113,7 @@ def test_rows_of_the_confusion_are_the_truth() -> None:
 @pytest.mark.parametrize("count", [5, 20])
 def test_the_best_and_the_worst_are_other_images_in_their_order(count) -> None:
     """By the probability of their own class, the extreme ones first."""
-    sure = torch.rand(count, generator=torch.Generator().manual_seed(0))
+    sure = torch.linspace(0.03, 0.98, count)[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
     found = Judged(torch.stack([sure, 1 - sure], 1), torch.zeros(count, dtype=torch.long), torch.zeros(2, 2))
     split = [(torch.full((3, 4, 4), float(n % 2)), 0) for n in range(count)]
     best, worst, about = _pictures(Says(2), split, SimpleNamespace(classes=["a", "b"]), found)
