@@ -137,6 +137,79 @@ def test_what_begins_at_zero_hides_nothing_from_a_cut() -> None:
     assert not model.gate.weight.any(), "left as it was"
 
 
+class Steps(nn.Module):
+    """Layers by name, gone through as a function says; the head alone learns."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        self.walk = forward
+        self.requires_grad_(False)
+        self.head.requires_grad_(True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.walk(self, x)
+
+
+@pytest.mark.parametrize(
+    "walk",
+    [
+        pytest.param(lambda own, x: own.head(own.head(own.first(x.flatten(1)))), id="what learns is called twice"),
+        pytest.param(lambda own, x: own.mid(own.head(own.mid(own.first(x.flatten(1))))), id="what is skipped is called again behind the cut"),
+    ],
+)
+def test_modules_that_are_called_again_are_cut_at_their_first_call(walk: Callable[[Any, Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    model, images = Steps(walk, first=nn.Linear(12, 8), mid=nn.Linear(8, 8), head=nn.Linear(8, 8)).eval(), torch.randn(4, 3, 2, 2)
+    cut, why = find_cut(model, images)
+    assert cut is not None, why
+    assert (cut.name, cut.alone) == ("head", False)
+    kept, wanted = features_of(model, cut, images), model(images)
+    attach_(model, cut)
+    assert torch.allclose(model(kept), wanted, atol=1e-6)
+
+
+def test_features_of_the_shape_of_images_are_not_kept() -> None:
+    """They would be taken for images."""
+    same = nn.Conv2d(3, 3, 3, padding=1)
+    model = Steps(lambda own, x: own.head(own.first(x)).mean((2, 3)), first=same, head=nn.Conv2d(3, 5, 1)).eval()
+    cut, why = find_cut(model, torch.randn(3, 3, 4, 4))
+    assert cut is None
+    assert "head learns first" in why
+
+
+def test_small_answers_are_no_excuse() -> None:
+    """Answers differ by their own size, however small that is: something goes by what learns."""
+
+    def walk(own: Any, x: Tensor) -> Tensor:
+        x = own.first(x.flatten(1))
+        return 1e-6 * (x + own.head(x))
+
+    cut, why = find_cut(Steps(walk, first=nn.Linear(12, 8), head=nn.Linear(8, 8)).eval(), torch.randn(3, 3, 2, 2))
+    assert cut is None
+    assert "head learns first" in why
+
+
+def test_statistics_that_a_try_moved_are_put_back() -> None:
+    model = Steps(lambda own, x: own.head(own.norm(own.first(x.flatten(1)))), first=nn.Linear(12, 8), norm=nn.BatchNorm1d(8), head=nn.Linear(8, 2)).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    cut, _ = find_cut(model, torch.randn(3, 3, 2, 2, generator=torch.Generator().manual_seed(0)))
+    assert cut is None, "statistics of a batch are others in training"
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_a_weight_of_no_module_that_learns_is_named() -> None:
+    model = Steps(lambda own, x: own.scale * own.head(own.first(x.flatten(1))), first=nn.Linear(12, 8), head=nn.Linear(8, 2)).eval()
+    model.scale = nn.Parameter(torch.ones(()))
+    cut, why = find_cut(model, torch.randn(3, 3, 2, 2))
+    assert cut is None
+    assert why == "a weight that the network uses by itself learns, outside of its modules"
+
+
 def test_what_learns_does_not_drown_what_goes_by_it() -> None:
     """With other weights of what learns, however small, nothing is seen of the way around it; with its own, which are zero, all is."""
 

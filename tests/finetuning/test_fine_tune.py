@@ -237,6 +237,11 @@ def test_the_command_ends_with_a_page(photographs: Path, weights: Path, tmp_path
     assert f"between {100 * low:.0f} and {100 * high:.0f} %" in page
     assert page.count("no test split") == 1
     assert read_json(run / "metrics.json")["split"] == "val"
+    # what is named next is taken
+    assert f"next:\n  foveal eval {run}\n  foveal inspect {run} IMAGE\n" in said
+    assert main(["inspect", str(run), str(photographs / "left" / "0.png"), "--truth", "left", "--out", str(tmp_path / "drawn")]) == 0
+    assert "blocks.5.attn: λ" in capsys.readouterr().out
+    assert {"attention.html", "maps.png", "rollout.png"} <= {path.name for path in (tmp_path / "drawn").iterdir()}
     for bad, about in ((["--lora", "x"], "takes a rank"), (["--where", "last_stage"], "none is named"), (["--data", "nowhere"], "does not exist")):
         given = ["--model", "test_vit", "--weights", "random", *([] if bad[0] == "--data" else ["--data", str(photographs)]), *bad]
         assert main(["train", "fine-tune", *given]) == 2

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from foveal import InputError
 from foveal.analysis.clouds import looking_at
-from foveal.analysis.viewer import write_page
 from foveal.lab.tasks._point_viewer import view_cloud, write_cloud_page
 from foveal.lab.tasks._word_viewer import over_picture, view_answer, view_caption, write_word_page
 from foveal.models.points import PCTParts
-from foveal.models.points.maps import point_attention
+from foveal.models.points.maps import LayerLook, point_attention
 from foveal.models.points.pct import SimplePCT
 from tests.browser import chromium
 from tests.inspect.test_viewer_page import browser, shown  # noqa: F401  # a fixture
@@ -42,8 +42,10 @@ def test_two_views_are_turns_of_the_cloud() -> None:
 @pytest.mark.parametrize("attention", ["offset", "denoising", "external"])
 def test_maps_of_a_cloud_are_the_networks(attention) -> None:
     model = network(attention)
-    viewed, xyz = view_cloud(model, POINTS, name="net")
-    assert torch.equal(xyz, POINTS)
+    seen = view_cloud(model, POINTS, name="net")
+    viewed = seen.model
+    assert torch.equal(seen.points, POINTS)
+    assert seen.asked is None
     looks = point_attention(model, POINTS[None])
     assert [layer.name for layer in viewed.layers] == [look.name for look in looks]
     for layer, look in zip(viewed.layers, looks, strict=True):
@@ -60,10 +62,11 @@ def test_maps_of_a_cloud_are_the_networks(attention) -> None:
 @needs_browser
 def test_a_point_is_found_in_both_views(browser, tmp_path) -> None:  # noqa: F811
     model = network("offset")
-    viewed, xyz = view_cloud(model, POINTS, name="net")
+    seen = view_cloud(model, POINTS, name="net")
+    viewed = seen.model
     browser.view(1440)
     browser.events.clear()
-    browser.open(write_page([viewed], [], title="a cloud", cloud=xyz).save(tmp_path / "cloud.html"))
+    browser.open(seen.page(title="a cloud").save(tmp_path / "cloud.html"))
     asked = "document.getElementById('asked-name').textContent"
     assert browser(asked) == "mean of all points"
     # one that lies apart from the others in both views, so that it is the nearest
@@ -97,6 +100,90 @@ def test_a_point_is_found_in_both_views(browser, tmp_path) -> None:  # noqa: F81
     assert browser(asked) == f"point {(lonely + 1) % 24 + 1}" or lonely == 23
     assert not browser.complaints()
     assert not [url for url in browser.requests() if not url.startswith(("file:", "data:"))]
+
+
+@pytest.mark.parametrize("attention", ["offset", "denoising", "external"])
+def test_of_a_large_cloud_points_far_from_one_another_are_asked(attention) -> None:
+    model = network(attention)
+    whole = view_cloud(model, POINTS, name="net").model
+    kept = [value for layer in whole.layers for value in layer.maps.values()]
+    each = sum(value.shape[0] * value.shape[-1] for value in kept)
+    assert view_cloud(model, POINTS, name="net", most=24 * each).asked is None
+    seen = view_cloud(model, POINTS, name="net", most=24 * each - 1)
+    assert len(seen.asked) == 22, "with the mean behind them 23 rows"
+    seen = view_cloud(model, POINTS, name="net", most=7 * each)
+    # by hand: the first, then each the farthest from those before
+    chosen = [0]
+    while len(chosen) < 6:
+        apart = torch.cdist(POINTS.double(), POINTS[chosen].double()).amin(1)
+        chosen.append(int(apart.argmax()))
+    assert seen.asked == sorted(chosen)
+    assert f"6 of {len(POINTS)} points can be asked" in seen.model.notes[-1]
+    for layer, exact in zip(seen.model.layers, whole.layers, strict=True):
+        assert (layer.queries.grid, layer.queries.num_suffix_tokens, layer.keys.grid) == ((1, 6), 1, (1, 24))
+        for which, value in layer.maps.items():
+            assert torch.equal(value[:, :-1], exact.maps[which][:, seen.asked])
+            torch.testing.assert_close(value[:, -1], exact.maps[which].mean(1))
+        assert layer.lambdas is None or torch.allclose(torch.tensor(layer.lambdas), torch.tensor(exact.lambdas), atol=1e-5)
+
+
+@needs_browser
+@pytest.mark.parametrize("attention", ["denoising", "external"])
+def test_a_point_that_can_be_asked_is_found_among_all(attention, browser, tmp_path) -> None:  # noqa: F811
+    model = network(attention)
+    whole, seen = view_cloud(model, POINTS, name="net").model, view_cloud(model, POINTS, name="net", most=7 * 24 * 5 * 4)
+    assert seen.asked is not None
+    browser.view(1440)
+    browser.events.clear()
+    page = seen.page(title="a cloud")
+    browser.open(page.save(tmp_path / "cloud.html"))
+    asked, error = "document.getElementById('asked-name').textContent", page.error * 2.5 + 1e-6
+    layer = whole.layers[-1]
+    flow = layer.maps["combined"] if "combined" in layer.maps else layer.maps["positive"] - torch.tensor(layer.lambdas).view(-1, 1, 1) * layer.maps["negative"]
+
+    def shows(row: torch.Tensor) -> None:
+        got = browser("[...foveal.weightsOf(foveal.about.models[0].layers.at(-1), 'combined', 'mean', foveal.current())]")
+        torch.testing.assert_close(torch.tensor(got), row.mean(0).float(), rtol=0, atol=error)
+
+    assert browser(asked) == "mean of all points"
+    shows(flow.mean(1))
+    for column, point in enumerate(seen.asked):
+        # the grid that is asked, each cell at its point in the first view
+        cell = f"document.querySelectorAll('#asked-picture [data-column]')[{column}]"
+        browser(f"{cell}.focus()")
+        assert browser(asked) == f"point {point + 1}"
+        place = browser("foveal.about.cloud")[point]
+        assert [float(browser(f"parseFloat({cell}.style.{side})")) for side in ("left", "top")] == pytest.approx([100 * place[0], 100 * place[1]], abs=0.01)
+        shows(flow[:, point].double())
+    # by the pointer only those that can be asked are found, in the second view too
+    places = np.array(browser("foveal.about.cloud"))
+    box = browser("(e => (e = e.getBoundingClientRect(), [e.x, e.y, e.width, e.height]))(document.querySelector('#asked-picture .cells'))")
+    names = {f"point {point + 1}" for point in seen.asked} | {"mean of all points"}
+    found = set()
+    for at in range(24):
+        browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0] + places[at, 2] * box[2], y=box[1] + places[at, 3] * box[3])
+        found.add(browser(asked))
+        if at in seen.asked:
+            assert browser(asked) in names - {"mean of all points"}
+    assert found <= names
+    if attention == "external":
+        browser("document.querySelector(\"input[name='kind'][value='slots']\").click()")
+        browser("document.querySelector('.closeup [data-column]').focus()")
+        browser.point(".closeup .cells [data-row='0'][data-column='0']")
+        assert not browser("document.querySelector('.closeup .used').hidden")
+    assert not browser.complaints()
+
+
+def test_a_page_of_2048_points_is_below_six_megabytes(monkeypatch) -> None:
+    """Of weights at random, which nothing compresses; maps of networks take less, and have the finest steps."""
+    cloud = torch.randn(1, 2048, 3)
+    looks = [LayerLook(f"layer {n}", cloud, {"combined": torch.rand(1, 1, 2048, 2048)}) for n in range(4)]
+    monkeypatch.setattr("foveal.lab.tasks._point_viewer.point_attention", lambda *given: looks)
+    seen = view_cloud(nn.Linear(1, 1), cloud[0], name="net")
+    page = seen.page(title="a cloud")
+    assert 500 < len(seen.asked) < 560
+    assert len(page.html.encode()) < 6_000_000
+    assert page.steps >= 127
 
 
 def test_shares_of_regions_are_spread_over_their_boxes() -> None:
@@ -171,8 +258,7 @@ def test_an_answer_takes_of_words_by_name(seen, browser, tmp_path) -> None:  # n
 
 @needs_browser
 def test_three_widths_and_both_modes_of_a_cloud(browser, tmp_path) -> None:  # noqa: F811
-    viewed, xyz = view_cloud(network("external"), POINTS, name="net")
-    path = write_page([viewed], [], title="a cloud", cloud=xyz).save(tmp_path / "cloud.html")
+    path = view_cloud(network("external"), POINTS, name="net").page(title="a cloud").save(tmp_path / "cloud.html")
     for width, dark in itertools.product((390, 820, 1440), (False, True)):
         browser.view(width, dark=dark)
         browser.open(path)
@@ -181,9 +267,9 @@ def test_three_widths_and_both_modes_of_a_cloud(browser, tmp_path) -> None:  # n
 
 def test_clouds_of_too_many_points_have_no_page(tmp_path, monkeypatch) -> None:
     """And not one without a map."""
-    monkeypatch.setattr("foveal.analysis.viewer.viewed.LARGEST", 1)
+    monkeypatch.setattr("foveal.lab.tasks._point_viewer.MOST", 100)
     model, points, rest = PCTParts(num_parts=3, num_shapes=2).eval(), torch.randn(64, 3), (torch.tensor([0]),)
-    with pytest.raises(InputError, match=r"can be shown; .* more than the 1 that a page takes"):
+    with pytest.raises(InputError, match=r"one row of all maps has [\d,]+ entries, of the 100 that a page takes; give fewer points"):
         view_cloud(model, points, rest, name="it")
     bundle = SimpleNamespace(classes=[], up_axis="z")
     assert write_cloud_page(model, points, rest, bundle, tmp_path, logits=torch.empty(0), truth=None) == []

@@ -14,7 +14,7 @@ from ..convert._where import is_everywhere
 from ._names import Names, unwrapped
 from ._watch import Found, Watch
 
-__all__ = ["LayerMaps", "attention_maps", "between_tokens", "mass_on", "patch_mask", "refuse_missing", "summary_maps"]
+__all__ = ["LayerMaps", "NothingToShow", "attention_maps", "between_tokens", "mass_on", "patch_mask", "refuse_missing", "summary_maps"]
 
 Kept = TypeVar("Kept")
 Reduced = TypeVar("Reduced")
@@ -30,6 +30,10 @@ class LayerMaps(dict[str, Kept]):
 
 
 Maps = LayerMaps[dict[str, Tensor]]
+
+
+class NothingToShow(InputError):
+    """The model has no maps of the kind that is asked for; who has another picture of it may go on without."""
 
 
 @overload
@@ -176,8 +180,8 @@ def nothing_seen(where: Where, missing: Mapping[str, str]) -> InputError:
     if not is_everywhere(where):
         return InputError(f"no attention that ran is chosen by {where!r}; leave `where` out to see the names of all")
     if missing:
-        return InputError(f"the model has no attention whose maps could be seen; those that ran: {_listed(missing)}")
-    return InputError(
+        return NothingToShow(f"the model has no attention whose maps could be seen; those that ran: {_listed(missing)}")
+    return NothingToShow(
         "the model has no attention whose maps could be seen: none of ours, no scaled_dot_product_attention, no nn.MultiheadAttention, "
         "and no softmax whose rows are multiplied with values"
     )

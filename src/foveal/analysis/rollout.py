@@ -21,7 +21,7 @@ from ._names import Names, unwrapped
 from ._watch import Found, Watch, is_ours
 from .maps import call, evaluating, nothing_seen, refuse_missing, seen_maps
 
-__all__ = ["Heads", "Signed", "gradient_rollout", "rollout", "rollout_of"]
+__all__ = ["Flow", "Heads", "Signed", "gradient_rollout", "rollout", "rollout_of"]
 
 Heads = Literal["mean", "max", "min"]
 Signed = Literal["positive", "negative", "combined", "magnitude"]
@@ -83,16 +83,56 @@ def rollout_of(layers: Iterable[Tensor], *, residual: float = 0.5) -> Tensor:
     """
     out: Tensor | None = None
     for weights in layers:
-        if weights.shape[-1] != weights.shape[-2]:
-            raise _change(weights.shape[-1], weights.shape[-2])
-        mixed = (1 - residual) * weights
-        mixed.diagonal(dim1=-2, dim2=-1).add_(residual)
-        if out is not None and out.shape != mixed.shape:
-            raise _change(tuple(out.shape), tuple(mixed.shape))
-        out = mixed if out is None else mixed @ out
+        out = _behind(out, weights, residual)
     if out is None:
-        raise InputError("rollout needs square maps, of tokens that look at themselves, and there are none")
+        raise _no_maps()
     return out
+
+
+class Flow:
+    """Rollout of a run whose maps come layer by layer: the mean over heads, half of each token going past a layer."""
+
+    def __init__(self) -> None:
+        self._flows: dict[Signed, Tensor | None] = {"combined": None}
+        self._error: InputError | None = None
+
+    def take(self, maps: dict[str, Tensor]) -> None:
+        """The maps of the next layer; what makes a rollout impossible is said by :meth:`result`."""
+        if _pools(maps["combined"]) or self._error is not None:
+            return
+        if "negative" in maps and len(self._flows) == 1:
+            # up to the first signed layer all are the same
+            self._flows = dict.fromkeys(("positive", "negative", "combined"), self._flows["combined"])
+        try:
+            self._flows = {kind: _behind(flow, _fuse(_of(maps, kind), "mean", kind), 0.5) for kind, flow in self._flows.items()}
+        except InputError as error:
+            self._error = error
+
+    def result(self) -> dict[Signed, Tensor]:
+        """``positive``, ``negative`` and ``combined`` where a layer was signed, else ``combined``; each ``(B, N, N)``.
+
+        Raises:
+            ValueError: as for :func:`rollout`.
+        """
+        if self._error is not None:
+            raise self._error
+        found = {kind: flow for kind, flow in self._flows.items() if flow is not None}
+        if not found:
+            raise _no_maps()
+        return found
+
+
+def _behind(before: Tensor | None, weights: Tensor, residual: float) -> Tensor:
+    """What tokens have behind a layer of these weights."""
+    if weights.shape[-1] != weights.shape[-2]:
+        raise _change(weights.shape[-1], weights.shape[-2])
+    mixed = (1 - residual) * weights
+    mixed.diagonal(dim1=-2, dim2=-1).add_(residual)
+    if before is None:
+        return mixed
+    if before.shape != mixed.shape:
+        raise _change(tuple(before.shape), tuple(mixed.shape))
+    return mixed @ before
 
 
 def gradient_rollout(model: nn.Module, images: Any, target: int | Sequence[int] | Tensor | Callable[[Any], Tensor], *, where: Where = "*") -> Tensor:
@@ -177,7 +217,7 @@ def gradient_rollout(model: nn.Module, images: Any, target: int | Sequence[int] 
             raise _change(tuple(out.shape), tuple(relevance.shape))
         out = out + relevance @ out
     if out is None:
-        raise InputError("rollout needs square maps, of tokens that look at themselves, and there are none")
+        raise _no_maps()
     return out
 
 
@@ -228,6 +268,10 @@ def _check(heads: str, signed: str, residual: float) -> None:
 def _pools(weights: Tensor) -> bool:
     """One query beside the tokens that it reads: a head behind the layers."""
     return weights.shape[-2] == 1 < weights.shape[-1]
+
+
+def _no_maps() -> InputError:
+    return InputError("rollout needs square maps, of tokens that look at themselves, and there are none")
 
 
 def _change(before: Any, after: Any) -> InputError:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from .._errors import InputError
 from .._machine import first_process, processes
+from ._next import next_lines, with_run
 from ._options import parse
 from ._stopped import Stopped
 from ._training_options import TrainingOptions, rank
@@ -69,7 +70,7 @@ def features_folder(recipe: Any, run: Path) -> Path | None:
 def finish(run: Path) -> None:
     """The page of a finished run, and what comes next."""
     from ..lab.finetuning import write_page
-    from ..lab.training import read_json
+    from ..lab.training import Recipe, read_json
 
     page = write_page(run)
     metrics, recipe = read_json(run / "metrics.json"), read_json(run / "recipe.json")
@@ -77,9 +78,8 @@ def finish(run: Path) -> None:
     print(f"{what}: accuracy {metrics['accuracy']:.1%}, loss {metrics['loss']:.3f}")
     if metrics["notes"] and recipe["patience"] is not None:
         print(f"note: {metrics['notes'][-1]}")
-    print(f"{page}\nnext:")
-    print(f"  foveal eval {run}")
-    print(f"  foveal inspect {run} IMAGE")
+    print(page)
+    print(next_lines(with_run(Recipe.from_dict(recipe).task, run)))
     if recipe["model"]["attention"] is None:
         print("  the same with another attention: add --attention denoising --where last_stage")
     else:

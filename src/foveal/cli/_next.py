@@ -22,23 +22,8 @@ def with_run(task: Any, run: str | Path, *, judged: bool = False) -> list[str]:
         run: its folder.
         judged: whether ``eval`` was just here.
     """
-    from ..lab.tasks import Detection, Segmentation, StereoMatching, VideoClassification
-    from ..lab.tasks._generation import Generation
-    from ..lab.tasks.classification import Classification
-
     folder = shlex.quote(str(run))
-    words = [] if judged else [f"eval {folder}"]
-    if isinstance(task, VideoClassification):
-        words += [f"inspect {folder} VIDEO", f"export {folder} --to onnx"]
-    elif isinstance(task, Classification) and task.targets == "labels":
-        words += [f"inspect {folder} IMAGE", f"export {folder} --to onnx"]
-    elif isinstance(task, Segmentation | Detection):
-        words.append(f"inspect {folder} IMAGE")
-    elif isinstance(task, StereoMatching):
-        words.append(f"inspect {folder} LEFT --right RIGHT")
-    elif isinstance(task, Generation):
-        words.append(f"sample {folder} -n 64 --out samples.png")
-    return words
+    return [*([] if judged else [f"eval {folder}"]), *(command.format(run=folder) for command in task.next_commands)]
 
 
 def after_comparison(results: dict[str, Any], task: Any, folder: Path) -> list[str]:

@@ -2,23 +2,34 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..._errors import InputError
 from ...convert import Where, matcher
+from .._names import unwrapped
 from ..layout import Layout, token_layout
-from ..maps import attention_maps, call, evaluating, summary_maps
-from ..rollout import rollout
+from ..maps import attention_maps, call, evaluating, refuse_missing, summary_maps
+from ..rollout import Flow
 from ._clips import clip_layer, frame_layout
 from .viewed import NothingToShow, ViewedLayer, ViewedModel, refuse_large, strengths_of
 
-__all__ = ["view_model"]
+__all__ = ["Beside", "answer_", "view_model"]
 
 SHOWN_CHANNELS = 12
 """Of the channels or slots of a block on feature maps: those that vary most over the image."""
+
+
+class Beside(Protocol):
+    """Who takes something of all maps of the same run, such as pictures of where the head looks."""
+
+    missing: dict[str, str]
+    """Is set to the attentions that ran and whose maps were not seen, and why."""
+
+    def take(self, layer: str, maps: dict[str, Tensor]) -> None:
+        """The maps of a layer, which are gone afterwards."""
 
 
 def view_model(
@@ -30,8 +41,9 @@ def view_model(
     labels: Mapping[int, str] | Sequence[str] | None = None,
     truth: int | str | None = None,
     trained: bool = True,
+    beside: Beside | None = None,
 ) -> ViewedModel:
-    """Gather what the page shows.
+    """Gather what the page shows. The model runs once, and where it has blocks that meet in a summary once more.
 
     Args:
         model: ours, converted, or anybody's; it is left as it was.
@@ -41,6 +53,7 @@ def view_model(
         labels: names of classes, by index.
         truth: the true class, by index or by its name in ``labels``.
         trained: whether an answer of the model means anything.
+        beside: who is given the maps of every layer too.
 
     Raises:
         ValueError: no attention is chosen or seen; none is over the whole image; a true class that is none of the labels.
@@ -59,8 +72,14 @@ def view_model(
         return chosen(place, module) and not hasattr(module, "summary_maps")
 
     summaries = any(hasattr(module, "summary_maps") for module in model.modules())
+    flow, outputs, missing = Flow(), list[Any](), dict[str, str]()
 
     def keep(layer: str, maps: dict[str, Tensor]) -> None:
+        if beside is not None:
+            beside.take(layer, maps)
+            if summaries and hasattr(model.get_submodule(layer.split(":")[0]), "summary_maps"):
+                return
+        flow.take(maps)
         try:
             viewed.layers.append(_layer(model, layer, maps, size) if frame is None else clip_layer(layer, maps, frame))
         except InputError as error:
@@ -68,12 +87,17 @@ def view_model(
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"the maps of \d+ attentions that ran are missing")
+        listening = unwrapped(model).register_forward_hook(lambda module, args, output: outputs.append(output))
         try:
-            missing = attention_maps(model, inputs, where=pairs if summaries else where, reduce=keep).missing
+            missing = attention_maps(model, inputs, where=pairs if summaries and beside is None else where, reduce=keep).missing
             viewed.notes += [f"{layer} is not shown: {reason}" for layer, reason in missing.items()]
         except InputError:
             if not summaries:
                 raise
+        finally:
+            listening.remove()
+    if beside is not None:
+        beside.missing = dict(missing)
     if summaries:
         viewed.layers += [
             _summary(layer, maps) for layer, maps in summary_maps(model, inputs).items() if chosen(layer, model.get_submodule(layer.split(":")[0]))
@@ -81,9 +105,9 @@ def view_model(
     if not viewed.layers:
         raise NothingToShow(f"no layer has maps over the whole image; {'; '.join(viewed.notes)}")
     _name_tokens(model, viewed)
-    _through_layers(model, inputs, pairs if summaries else where, viewed, frame)
+    _through_layers(model, inputs, flow, missing, viewed, frame)
     if trained:
-        _answer(model, inputs, named, index, viewed)
+        answer_(viewed, model, inputs, named, index, *outputs)
     else:
         viewed.notes.insert(0, "the weights were drawn at random: nothing was learned, and no answer is shown")
     return viewed
@@ -137,13 +161,10 @@ def _has_class_token(model: nn.Module, layout: Layout) -> bool:
     return any(isinstance(getattr(module, name, None), Tensor) for module in model.modules() for name in names)
 
 
-def _through_layers(model: nn.Module, inputs: Tensor, where: Where, viewed: ViewedModel, frame: Layout | None) -> None:
-    signed = any("negative" in layer.maps for layer in viewed.layers)
+def _through_layers(model: nn.Module, inputs: Tensor, flow: Flow, missing: Mapping[str, str], viewed: ViewedModel, frame: Layout | None) -> None:
     try:
-        kinds: Any = ("positive", "negative", "combined") if signed else ("positive",)
-        flows = {kind: rollout(model, inputs, where=where, signed=kind).float().cpu() for kind in kinds}
-        # unsigned layers are the same under all of them
-        flows = flows if signed else {"combined": flows["positive"]}
+        refuse_missing(missing, "rollout")
+        flows: dict[str, Tensor] = {kind: value.float().cpu() for kind, value in flow.result().items()}
         tokens = next(iter(flows.values())).shape[-1]
         layout = token_layout(model, tokens, (inputs.shape[-2], inputs.shape[-1])) if frame is None else frame
         frames = (tokens - layout.num_prefix_tokens - layout.num_suffix_tokens) // (layout.grid[0] * layout.grid[1])
@@ -162,9 +183,24 @@ def _truth(truth: int | str | None, labels: Mapping[int, str]) -> int | None:
     return found[0]
 
 
-def _answer(model: nn.Module, inputs: Tensor, labels: Mapping[int, str], truth: int | None, viewed: ViewedModel) -> None:
-    with torch.no_grad(), evaluating(model):
-        output = call(model, inputs)
+def answer_(viewed: ViewedModel, model: nn.Module, inputs: Tensor, labels: Mapping[int, str], truth: int | None, *outputs: Any) -> None:
+    """Fill in what the model answers, and the place of the true class.
+
+    Args:
+        viewed: of the model.
+        model: runs, unless its output is there.
+        inputs: of it.
+        labels: names of classes.
+        truth: the true class.
+        outputs: of the run before; the last is the model's.
+
+    Raises:
+        ValueError: a true class where there are no logits, or so many classes are not.
+    """
+    if not outputs:
+        with torch.no_grad(), evaluating(model):
+            outputs = (call(model, inputs),)
+    output = outputs[-1]
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     # a model without a head gives features, (1, C) like logits
     headless = getattr(model, "num_classes", None) == 0

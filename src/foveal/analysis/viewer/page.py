@@ -65,7 +65,14 @@ class AttentionPage:
 
 
 def write_page(
-    models: Sequence[ViewedModel], images: Sequence[Tensor], *, title: str, limit: int = LIMIT, cloud: Tensor | None = None, up: Axis = "z"
+    models: Sequence[ViewedModel],
+    images: Sequence[Tensor],
+    *,
+    title: str,
+    limit: int = LIMIT,
+    cloud: Tensor | None = None,
+    up: Axis = "z",
+    asked: Sequence[int] | None = None,
 ) -> AttentionPage:
     """Make the page of one model, or of two side by side.
 
@@ -77,6 +84,8 @@ def write_page(
         limit: bytes. Weights are stored in coarser steps where the page would have more; the page says in how many.
         cloud: in place of images, the points that attend, ``(N, 3 or more)``; they are shown from two sides.
         up: the coordinate of a cloud that points up.
+        asked: of a large cloud, the points that can be asked, by their numbers. Layers then have the rows of these as queries, and behind them the mean over
+            the rows of all points.
 
     Raises:
         ValueError: no model, or more than two; maps or answers that are not finite.
@@ -99,6 +108,7 @@ def write_page(
             "aspect": aspect,
             "photos": photos,
             "cloud": None if cloud is None else cloud_places(cloud, up),
+            "asked": None if asked is None else list(asked),
             "grid": list(max((model.grid for model in models), key=math.prod)),
             "models": [_model(model, said, store) for model, said in zip(models, notes, strict=True)],
         }

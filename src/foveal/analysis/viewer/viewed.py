@@ -8,15 +8,12 @@ from torch import Tensor
 
 from ..._errors import InputError
 from ..layout import Layout
+from ..maps import NothingToShow
 
 __all__ = ["LARGEST", "NothingToShow", "ViewedLayer", "ViewedModel", "refuse_large", "strengths_of"]
 
 LARGEST = 2**23
 """Entries of one map of one layer; larger ones are left out, and said."""
-
-
-class NothingToShow(InputError):
-    """No layer has maps that a page takes; who has another picture of them may go on without a page."""
 
 
 @dataclass

@@ -42,10 +42,16 @@ class Plan:
     """Tried for each variant on validation; the recipe's for all if empty."""
     controls: tuple[tuple[str, str], ...] = ()
     """Variants, and the variant that each is held against beside the baseline, where the model does not say so itself."""
+    unnamed: tuple[tuple[str, str], ...] = ()
+    """Variants, and each pattern of the recipe's rates by name that decides nothing in them; :func:`run_plan` finds them."""
 
     def run_recipe(self, arm: Arm, seed: int, lr: float | None = None) -> Recipe:
-        """The recipe of one run: the plan's, but for the attention, the seed, the seed's data and the variant's own rate."""
+        """The recipe of one run: the plan's, but for the attention, the seed, the seed's data and the variant's own rates."""
         recipe = self.recipe if lr is None else replace(self.recipe, optim=_at_rate(self.recipe.optim, lr))
+        absent = {pattern for name, pattern in self.unnamed if name == arm.name}
+        if absent:
+            kept = {pattern: rate for pattern, rate in recipe.optim.lr_of.items() if pattern not in absent}
+            recipe = replace(recipe, optim=replace(recipe.optim, lr_of=kept))
         data = _drawn_anew(recipe.data, seed) if self.own_data else recipe.data
         # what is pretrained shares the weights that it came with
         return replace(recipe, data=data, model=arm.model, seed=seed, share_initial_weights=not arm.model.brings_weights, trackers=())
@@ -89,6 +95,7 @@ class Plan:
             "looks": list(self.looks),
             "learning_rates": list(self.learning_rates),
             **({"controls": [list(pair) for pair in self.controls]} if self.controls else {}),
+            **({"unnamed": [list(pair) for pair in self.unnamed]} if self.unnamed else {}),
         }
 
     @classmethod
@@ -114,6 +121,7 @@ class Plan:
                 looks=tuple(int(look) for look in values.get("looks", ())),
                 learning_rates=tuple(float(rate) for rate in values.get("learning_rates", ())),
                 controls=tuple((str(name), str(control)) for name, control in values.get("controls", ())),
+                unnamed=tuple((str(name), str(pattern)) for name, pattern in values.get("unnamed", ())),
             )
         except InputError:
             raise

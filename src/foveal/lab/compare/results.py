@@ -28,6 +28,7 @@ from .judging import Judged, judge, rates_of
 from .look import drawn_truth, shown_images
 from .looks import read_looks, seeds_judged
 from .plan import Plan
+from .rates import rate_notes
 from .resolution import read_points
 from .sampling import Sampling
 from .statistics import estimate
@@ -122,7 +123,7 @@ def collect(folder: Path) -> dict[str, Any]:
             "classes": bundle.classes,
             "train_images": len(bundle.train),
             "test_images": len(bundle.test),
-            "notes": [*bundle.notes, *tuning_notes(plan), *diverged],
+            "notes": [*bundle.notes, *rate_notes(plan), *tuning_notes(plan), *diverged],
         },
         "metric": {**asdict(headline), "chance": chance},
         "about_model": model.about,

@@ -21,6 +21,7 @@ from ..training import Diverged, Interrupted, Recipe, build_model, fit, load_dat
 from ..training.checkpoint import check_folder, drop_checkpoints
 from ..training.features import FEATURES
 from ..training.models import UNAVERAGED, build_alike
+from ..training.phases import trained_names
 from ..training.place import alone, refusals, sweep
 from ..training.reading import read_object
 from . import workers
@@ -32,6 +33,7 @@ from .look import look
 from .looks import Look, add_look, read_looks
 from .plan import Plan, as_begun
 from .power import power_lines
+from .rates import rate_notes, with_rates_of
 from .tuning import chosen_rates, tuning_jobs, tuning_notes, write_tuned
 from .watch import Job, Watch
 
@@ -55,8 +57,8 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
         cluster: of Ray, whose machines train; the costs of attentions are measured on this machine in any case.
 
     Raises:
-        ValueError: the data cannot be used, the folder holds another plan, another process works in it, the cluster does not answer, or the operating system
-            refuses.
+        ValueError: the data cannot be used, a rate by name is of nothing in any variant, the folder holds another plan, another process works in it, the
+            cluster does not answer, or the operating system refuses.
         Interrupted: on Ctrl-C or SIGTERM, when all runs have saved.
     """
     if jobs is not None and jobs < 1:
@@ -68,9 +70,8 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
         workers.open_server()
     # first of all, so that data which cannot be used is an error before anything is written
     bundle = load_data(plan.recipe.data)
-    for arm in plan.arms:
-        # and so is an arm that makes no model for such images
-        build_alike(plan.run_recipe(arm, 0), bundle)
+    # and so is an arm that makes no model for such images, or a rate that is of nothing
+    plan = with_rates_of(plan, {arm.name: trained_names(build_alike(plan.run_recipe(arm, 0), bundle), plan.recipe.task) for arm in plan.arms})
     folder.mkdir(parents=True, exist_ok=True)
     with refusals(folder, "what is done is kept, re-run the same command to resume"), _alone(folder), ExitStack() as joined:
         plan = as_begun(plan, folder)
@@ -82,7 +83,7 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int | None = None, quiet: bool =
             write_json(folder / "plan.json", plan.to_dict())
             write_json(folder / "power.json", {"lines": foretold})
         console = plain_console(quiet=quiet, soft_wrap=True)
-        for note in bundle.notes:
+        for note in (*bundle.notes, *rate_notes(plan)):
             console.print(f"note: {plain(note)}")
         for line in foretold:
             console.print(line)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ...analysis.viewer import ViewedModel, write_page
 from ...analysis.viewer._clips import frames_of
+from ...analysis.viewer.gather import Beside
 from ...convert import Where
 from .loaded import LoadedModel
 from .viewing import view_loaded
@@ -16,14 +17,16 @@ Shown = tuple[ViewedModel, Tensor]
 """A model, and its frames ``(T, C, H, W)``."""
 
 
-def view_clip(loaded: LoadedModel, clip: Tensor, *, where: Where = "*", truth: str | None = None, name: str | None = None) -> Shown:
+def view_clip(
+    loaded: LoadedModel, clip: Tensor, *, where: Where = "*", truth: str | None = None, name: str | None = None, beside: Beside | None = None
+) -> Shown:
     """What the page shows of a model and its input, ``(C, T, H, W)``.
 
     Raises:
         ValueError: the model has no attention that the page can show; a true class that it does not know.
     """
     inputs = loaded.to_input(clip)
-    return view_loaded(loaded, None, where=where, truth=truth, name=name, inputs=inputs), frames_of(loaded.model, inputs[0])
+    return view_loaded(loaded, None, where=where, truth=truth, name=name, inputs=inputs, beside=beside), frames_of(loaded.model, inputs[0])
 
 
 def write_clip_page(shown: list[Shown], path: Path, *, title: str) -> Path:

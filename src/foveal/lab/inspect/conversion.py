@@ -5,7 +5,7 @@ from torch import nn
 from ...attention import AttentionConfig, config_from_dict
 from ...convert import ConversionReport, Where, convert_
 
-__all__ = ["convert_named_"]
+__all__ = ["convert_named_", "convert_saying_"]
 
 
 def convert_named_(model: nn.Module, attention: str, where: Where = "*") -> ConversionReport:
@@ -21,3 +21,10 @@ def convert_named_(model: nn.Module, attention: str, where: Where = "*") -> Conv
     """
     config = AttentionConfig.from_json(attention) if attention.lstrip().startswith("{") else config_from_dict({"attention": attention})
     return convert_(model, config, where)
+
+
+def convert_saying_(model: nn.Module, attention: str, where: Where = "*") -> str:
+    """:func:`convert_named_`, and what became of the model in a line."""
+    report = convert_named_(model, attention, where)
+    outputs = sorted({swap.output for swap in report.swaps})
+    return f"{len(report.swaps)} attentions converted to {attention}, untrained: the output is {' or '.join(outputs)}"

@@ -1,6 +1,5 @@
 """Maps over the image, gathered: of every layer that has them, as who reads the model looks, without keeping whole maps."""
 
-import warnings
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +10,7 @@ from ...analysis import attention_maps, look_from, token_layout
 from ...analysis.maps import between_tokens
 from ...convert import Where
 from ...models import VisionTransformer
+from ._sheet import SheetMaps
 
 __all__ = ["MapsOverImage", "class_token_maps", "maps_over_image"]
 
@@ -19,17 +19,11 @@ _AT_ONCE = 16
 
 
 @dataclass
-class MapsOverImage:
-    """The maps of one image."""
+class MapsOverImage(SheetMaps):
+    """The maps of one image of ``size`` ``(H, W)``; each of :attr:`layers` is ``(heads, grid_h, grid_w)``."""
 
-    layers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    """By layer and name, ``(heads, grid_h, grid_w)``."""
-    looks: dict[str, str] = field(default_factory=dict)
+    looks: dict[str, str] = field(default_factory=dict, init=False)
     """Who looks, by layer."""
-    refused: dict[str, InputError] = field(default_factory=dict)
-    """Layers that attend, and not over the image."""
-    missing: dict[str, str] = field(default_factory=dict)
-    """Layers whose maps could not be seen, and why."""
 
     @property
     def caption(self) -> str:
@@ -38,6 +32,21 @@ class MapsOverImage:
         most = max(dict.fromkeys(kinds), key=kinds.count)
         others = [f"in {layer} {who}" for layer, who in self.looks.items() if who != most]
         return f"where {most} looks" + (f" ({', '.join(others)})" if others else "")
+
+    def reduce(self, layer: str, maps: dict[str, Tensor]) -> dict[str, Tensor]:
+        combined = maps["combined"]
+        try:
+            if len(combined) != 1:
+                raise InputError(f"{layer} attends in {len(combined)} windows, and not over the image")
+            layout = token_layout(self.model, combined.shape[-1], self.size)
+        except InputError as error:
+            self.refused[layer] = error
+            return {}
+        self.looks[layer] = "the query of the pooling head" if combined.shape[-2] == 1 < combined.shape[-1] else layout.looks
+        return {name: look_from(value, layout)[0].clone() for name, value in between_tokens(maps).items()}
+
+    def nothing(self) -> str:
+        return f"no layer has maps over the whole image: {next(iter(self.refused.values()), 'none ran')}"
 
 
 def maps_over_image(model: nn.Module, inputs: Tensor, where: Where = "*") -> MapsOverImage:
@@ -51,31 +60,7 @@ def maps_over_image(model: nn.Module, inputs: Tensor, where: Where = "*") -> Map
     Raises:
         ValueError: no attention is chosen or seen; none is over the whole image.
     """
-    size = (inputs.shape[-2], inputs.shape[-1])
-    found = MapsOverImage()
-
-    def reduce(layer: str, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-        combined = maps["combined"]
-        try:
-            if len(combined) != 1:
-                raise InputError(f"{layer} attends in {len(combined)} windows, and not over the image")
-            layout = token_layout(model, combined.shape[-1], size)
-        except InputError as error:
-            found.refused[layer] = error
-            return {}
-        found.looks[layer] = "the query of the pooling head" if combined.shape[-2] == 1 else layout.looks
-        # copied, for a view would keep the whole map
-        return {name: look_from(value, layout)[0].clone() for name, value in between_tokens(maps).items()}
-
-    with warnings.catch_warnings():
-        # what is missing is in the result
-        warnings.filterwarnings("ignore", message=r"the maps of \d+ attentions that ran are missing")
-        maps = attention_maps(model, inputs, where=where, reduce=reduce)
-    found.layers = {layer: named for layer, named in maps.items() if named}
-    found.missing = dict(maps.missing)
-    if not found.layers:
-        raise InputError(f"no layer has maps over the whole image: {next(iter(found.refused.values()))}")
-    return found
+    return MapsOverImage(model, tuple(inputs.shape[-2:])).gather(inputs, where)
 
 
 def class_token_maps(model: VisionTransformer, images: Tensor) -> dict[str, dict[str, Tensor]]:

@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..._errors import InputError
-from ...analysis import look_from, rollout, token_layout
+from ...analysis import Layout, look_from, rollout, token_layout
+from ...analysis.maps import NothingToShow
 from ...analysis.pictures import write_map_sheet, write_rollout
-from ...analysis.viewer import ViewedModel, write_page
+from ...analysis.viewer import AttentionPage, ViewedModel, write_page
 from ...convert import Where
 from .branches import said_of_branches
-from .conversion import convert_named_
+from .conversion import convert_saying_
 from .loaded import Inspection, LoadedModel
-from .maps import maps_over_image
-from .viewing import view_loaded
+from .maps import MapsOverImage
+from .viewing import introduced, prediction, view_loaded
 
 __all__ = ["inspect_model"]
 
@@ -53,50 +53,45 @@ def inspect_model(
         beside = [(view_loaded(against, image, truth=truth), against.prepare(image))]
     elif attention is not None:
         beside = [(view_loaded(loaded, image, where=where, truth=truth, name=f"{loaded.name}, before"), inputs[0])]
+    called = loaded.name
     if attention is not None:
-        report = convert_named_(model, attention, where)
-        outputs = sorted({swap.output for swap in report.swaps})
-        notes.append(f"{len(report.swaps)} attentions converted to {attention}, untrained: the output is {' or '.join(outputs)}")
-    shown: Where = "*" if attention is not None else where
-    maps = maps_over_image(model, inputs, shown)
-    if maps.refused:
-        notes.append(f"not drawn: {', '.join(maps.refused)}")
-    notes += [f"no map of {name}: {reason}" for name, reason in maps.missing.items()]
-    named = loaded.name + ("" if loaded.trained else ", weights drawn at random: nothing was learned")
-    first, last = [named, *_prediction(loaded, inputs)], notes
-    title, page = title or loaded.name, None
-    called = loaded.name if attention is None else f"{loaded.name}, {attention}"
+        notes.append(convert_saying_(model, attention, where))
+        where, called = "*", f"{loaded.name}, {attention}"
+    maps, viewed, unseen = MapsOverImage(model, tuple(inputs.shape[-2:])), None, list[str]()
     try:
-        viewed = [(view_loaded(loaded, image, where=shown, truth=truth, name=called), inputs[0])]
-    except InputError as error:
-        if truth is not None or beside:
+        viewed = view_loaded(loaded, image, where=where, truth=truth, name=called, inputs=inputs, beside=maps)
+    except NothingToShow as error:
+        if not maps.ran or truth is not None or beside:
             raise
         # maps too large for a page can still be drawn from where the head reads
-        notes.append(f"no attention.html: {error}")
-    else:
-        viewed = [*viewed, *beside] if against is not None else [*beside, *viewed]
-        page = write_page([one for one, _ in viewed], [seen for _, seen in viewed], title=title)
-    write_map_sheet(inputs[0], maps.layers, folder, title=title, about="; ".join([*first, *last]), caption=maps.caption)
-    lines, files = [*first, maps.caption, *last], [folder / "maps.png", folder / "maps.html"]
+        unseen.append(f"no attention.html: {error}")
+    maps.checked()
+    if maps.refused:
+        notes.append(f"not drawn: {', '.join(maps.refused)}")
+    notes += [f"no map of {name}: {reason}" for name, reason in maps.missing.items()] + unseen
+    title, first = title or loaded.name, [introduced(loaded), *prediction(loaded, inputs, viewed)]
+    page = None if viewed is None else _page((viewed, inputs[0]), beside, title, other_behind=against is not None)
+    write_map_sheet(inputs[0], maps.layers, folder, title=title, about="; ".join([*first, *notes]), caption=maps.caption)
+    lines, files = [*first, maps.caption, *notes], [folder / "maps.png", folder / "maps.html"]
     if page is not None:
         files.insert(0, page.save(folder / "attention.html"))
     try:
-        rolled = rollout(model, inputs, where=shown)
-        layout = token_layout(model, rolled.shape[-1], (inputs.shape[-2], inputs.shape[-1]))
-        picture = look_from(rolled, layout)[0]
+        rolled, layout = _rolled(model, inputs, where, viewed)
     except InputError as error:
         lines.append(f"no rollout: {error}")
     else:
-        files.append(write_rollout(inputs[0], picture, folder, caption=f"where {layout.looks} looks, through all layers"))
+        files.append(write_rollout(inputs[0], look_from(rolled, layout)[0], folder, caption=f"where {layout.looks} looks, through all layers"))
     return Inspection(lines + said_of_branches(model), files)
 
 
-@torch.no_grad()
-def _prediction(loaded: LoadedModel, inputs: Tensor) -> list[str]:
-    output = loaded.model(inputs)
-    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if not loaded.trained or logits is None or logits.ndim != 2 or not loaded.labels:
-        return []
-    chance = logits.softmax(-1)[0]
-    best = int(chance.argmax())
-    return [f"predicted {loaded.labels.get(best, f'class {best}')} with probability {chance[best]:.0%}"]
+def _page(own: tuple[ViewedModel, Tensor], beside: list[tuple[ViewedModel, Tensor]], title: str, *, other_behind: bool) -> AttentionPage:
+    shown = [own, *beside] if other_behind else [*beside, own]
+    return write_page([one for one, _ in shown], [seen for _, seen in shown], title=title)
+
+
+def _rolled(model: nn.Module, inputs: Tensor, where: Where, viewed: ViewedModel | None) -> tuple[Tensor, Layout]:
+    """The rollout of what was viewed; where there is none, it is tried, and says why."""
+    if viewed is not None and viewed.rollout is not None and viewed.rollout.queries is not None:
+        return viewed.rollout.maps["positive" if "positive" in viewed.rollout.maps else "combined"], viewed.rollout.queries
+    rolled = rollout(model, inputs, where=where)
+    return rolled, token_layout(model, rolled.shape[-1], tuple(inputs.shape[-2:]))

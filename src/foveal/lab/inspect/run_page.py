@@ -8,14 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..._errors import InputError
-from ...analysis import summary_maps, token_layout
-from ...analysis.pictures import overlaid, to_pixels, write_map_sheet, write_sheet
-from ...analysis.viewer import write_page
-from ...models import VisionTransformer
+from ...analysis import summary_maps
+from ...analysis.maps import NothingToShow
+from ...analysis.pictures import overlaid, to_pixels, write_sheet
 from ..tasks import Cell, Row
 from .loaded import Inspection, LoadedModel
-from .maps import class_token_maps
-from .viewing import view_loaded
+from .model_page import inspect_model
+from .viewing import prediction
 
 __all__ = ["inspect_run"]
 
@@ -29,9 +28,9 @@ _MULTIPLE, _LONGEST = 32, 1024
 def inspect_run(loaded: LoadedModel, image: Any, folder: Path, *, title: str, against: LoadedModel | None = None, truth: str | None = None) -> Inspection:
     """Draw it.
 
-    Of a vision transformer ``attention.html``, the page on which a reader asks for maps, ``maps.png`` and ``maps.html``, else ``prediction.png`` and
-    ``prediction.html``. Below the prediction of a segmentation network stand the maps of its external, efficient and linear blocks, by slot or by channel of
-    the keys.
+    Of a classifier what :func:`inspect_model` draws, if its layers have maps over the image; of other runs, and of classifiers without, ``prediction.png`` and
+    ``prediction.html``. Below the prediction stand the maps of the external, efficient and linear blocks of networks on feature maps, by slot or by channel
+    of the keys.
 
     Args:
         loaded: a run or checkpoint.
@@ -48,33 +47,26 @@ def inspect_run(loaded: LoadedModel, image: Any, folder: Path, *, title: str, ag
         raise InputError(f"{loaded.name} is no run; any other model is for inspect_model")
     model: Any = loaded.model
     task, bundle = loaded.recipe.task, loaded.bundle
-    inputs = loaded.prepare(image)
-    if isinstance(model, VisionTransformer):
-        probabilities = model(inputs[None]).softmax(-1)[0]
-        grid = model.patch_embed.grid_size
-        maps = {layer: {name: rows[0].unflatten(-1, grid) for name, rows in named.items()} for layer, named in class_token_maps(model, inputs[None]).items()}
-        best = int(probabilities.argmax())
-        about = f"predicted {bundle.classes[best]} with probability {probabilities[best]:.0%}; where {_who(model, inputs)} looks, by layer and head"
-        shown = [loaded] if against is None else [loaded, against]
-        viewed = [view_loaded(one, image, truth=truth) for one in shown]
-        write_map_sheet(inputs, maps, folder, title=title, about=about)
-        page = write_page(viewed, [one.prepare(image) for one in shown], title=title).save(folder / "attention.html")
-        return Inspection(about.splitlines(), [page, folder / "maps.png", folder / "maps.html"])
+    classifies, unseen = task.targets == "labels", list[str]()
+    if classifies:
+        try:
+            return inspect_model(loaded, image, folder, title=title, against=against, truth=truth)
+        except NothingToShow as error:
+            unseen.append(f"no maps: {error}")
     if against is not None or truth is not None:
         raise InputError(f"{loaded.name} is a {type(model).__name__}, of which no maps are drawn; leave out --against and --truth")
-    rows = task.draw_prediction(inputs, task.predict(model, inputs[None]), bundle)
-    if task.targets == "masks":
+    inputs = loaded.prepare(image)
+    if classifies:
+        rows = [Row("prediction", [Cell(to_pixels(inputs), line) for line in prediction(loaded, inputs[None], None)])]
+    else:
+        rows = task.draw_prediction(inputs, task.predict(model, inputs[None]), bundle)
+    if classifies or task.targets == "masks":
         rows += _summaries(model, inputs)
     if not rows:
         raise InputError(f"{type(task).__name__} draws no predictions of single images")
     about = "; ".join(f"{row.title}: {', '.join(cell.caption for cell in row.cells)}" for row in rows if any(cell.caption for cell in row.cells))
     drawn = [(row.title, [(cell.picture, cell.caption) for cell in row.cells]) for row in rows]
-    return Inspection(about.splitlines(), write_sheet(drawn, folder, name="prediction", title=title, about=about))
-
-
-def _who(model: VisionTransformer, image: Tensor) -> str:
-    tokens = model.num_prefix_tokens + model.patch_embed.num_patches
-    return token_layout(model, tokens, (image.shape[-2], image.shape[-1])).looks
+    return Inspection([*about.splitlines(), *unseen], write_sheet(drawn, folder, name="prediction", title=title, about=about))
 
 
 def _summaries(model: nn.Module, image: Tensor) -> list[Row]:

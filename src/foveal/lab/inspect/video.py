@@ -5,20 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from einops import rearrange
 from torch import Tensor
 
 from ..._errors import InputError
+from ...analysis.maps import NothingToShow
 from ...analysis.pictures import is_signed, overlaid, to_pixels, write_sheet
-from ...analysis.viewer.viewed import NothingToShow
 from ...convert import Where
 from ..data.video import open_clip
 from .branches import said_of_branches
-from .clip_maps import ClipMaps, maps_over_clip
+from .clip_maps import ClipMaps
 from .clip_viewer import Shown, view_clip, write_clip_page
-from .conversion import convert_named_
+from .conversion import convert_saying_
 from .loaded import Inspection, LoadedModel
+from .viewing import introduced, prediction
 
 __all__ = ["inspect_video", "open_video", "sample_of_test"]
 
@@ -91,23 +91,25 @@ def inspect_video(
         try:
             shown.append(view_clip(*which, truth=truth, **options))
         except NothingToShow as error:
+            if "beside" in options and not options["beside"].ran:
+                raise
             # the sheet has its maps all the same
             unseen.append(f"no attention.html: {error}")
 
-    changed = attention is not None
     if attention is not None:
         if against is None:
             view(loaded, clip, where=where, name=f"{loaded.name}, before")
-        report = convert_named_(model, attention, where)
-        outputs = sorted({swap.output for swap in report.swaps})
-        notes.append(f"{len(report.swaps)} attentions converted to {attention}, untrained: the output is {' or '.join(outputs)}")
-    maps = maps_over_clip(model, loaded.to_input(clip), clip.shape, "*" if changed else where)
+        notes.append(convert_saying_(model, attention, where))
+        where = "*"
+    maps, before = ClipMaps(model, tuple(clip.shape)), len(shown)
+    view(loaded, clip, where=where, name=None if attention is None else f"{loaded.name}, {attention}", beside=maps)
+    maps.checked()
+    viewed = next((one for one, _ in shown[before:]), None)
     notes += [f"not drawn: {name}: {reason}" for name, reason in (maps.refused | maps.missing).items()]
-    view(loaded, clip, where="*" if changed else where, name=f"{loaded.name}, {attention}" if changed else None)
     if against is not None:
         against[0].model.eval()
         view(*against)
-    said = [loaded.name + ("" if loaded.trained else ", weights drawn at random: nothing was learned"), *_prediction(loaded, clip)]
+    said = [introduced(loaded), *prediction(loaded, loaded.to_input(clip), viewed)]
     if truth is not None:
         said.append(f"the true class is {truth}")
     said.append(f"{clip.shape[1]} frames; in space where {maps.looks} looks" if maps.looks else f"{clip.shape[1]} frames")
@@ -140,14 +142,3 @@ def _split(strip: Any, parts: int) -> list[Any]:
     """Pictures side by side, one by one."""
     edges = [round(part * strip.shape[1] / parts) for part in range(parts + 1)]
     return [strip[:, left:right] for left, right in pairwise(edges)]
-
-
-@torch.no_grad()
-def _prediction(loaded: LoadedModel, clip: Tensor) -> list[str]:
-    output = loaded.model(loaded.to_input(clip))
-    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if not loaded.trained or logits is None or logits.ndim != 2 or not loaded.labels:
-        return []
-    chance = logits.softmax(-1)[0]
-    best = int(chance.argmax())
-    return [f"predicted {loaded.labels.get(best, f'class {best}')} with probability {chance[best]:.0%}"]

@@ -26,6 +26,7 @@ class Generation(Task):
     """Samples of a split are ``(image, class)``, the image ``(C, H, W)`` from −1 to 1; where there are no classes it is 0."""
 
     targets: ClassVar[str] = "images"
+    next_commands: ClassVar[tuple[str, ...]] = ("sample {run} -n 64 --out samples.png",)
     ranges: ClassVar[Mapping[str, Range]] = {"judged_samples": Range(at_least=4, at_most=1_000_000)}
 
     metric: str = NONE

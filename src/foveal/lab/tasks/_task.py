@@ -111,6 +111,8 @@ class Task(ABC):
     eval_batch_size: ClassVar[int] = 256
     ranges: ClassVar[Mapping[str, Range]] = {}
     """What its numbers may be, by field. All others must be finite."""
+    next_commands: ClassVar[tuple[str, ...]] = ()
+    """Commands that take a finished run, besides ``eval``, without their first word; ``{run}`` is its folder."""
     report_needs: ClassVar[tuple[str, ...]] = ()
     """Modules that :meth:`write_report` needs; where one is not installed, a run is finished without and says so."""
 

@@ -53,6 +53,7 @@ class CausalLearning(Task):
     """
 
     targets: ClassVar[str] = "labels"
+    next_commands: ClassVar[tuple[str, ...]] = ("inspect {run} IMAGE",)
     primary_metric: ClassVar[PrimaryMetric] = Classification.primary_metric
     train_metrics: ClassVar[tuple[str, ...]] = Classification.train_metrics
 

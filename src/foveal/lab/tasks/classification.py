@@ -29,6 +29,7 @@ class Classification(Task):
     targets: ClassVar[str] = "labels"
     primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric("accuracy", "accuracy")
     train_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    next_commands: ClassVar[tuple[str, ...]] = ("inspect {run} IMAGE", "export {run} --to onnx")
 
     label_smoothing: float = 0.0
     """Share of the target that is spread evenly over all classes."""

@@ -33,6 +33,7 @@ class Detection(Task):
     targets: ClassVar[str] = "boxes"
     primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric("ap", "box AP")
     eval_batch_size: ClassVar[int] = 8
+    next_commands: ClassVar[tuple[str, ...]] = ("inspect {run} IMAGE",)
 
     masks: bool = False
     """Learn and judge masks too. Data and model must have them."""

@@ -40,6 +40,7 @@ class PointClassification(Voting, Classification):
     """Classification of clouds ``(B, N, C)``. Judged by the accuracy over clouds; ``class_accuracy`` is the mean over classes."""
 
     targets: ClassVar[str] = "shapes"
+    next_commands: ClassVar[tuple[str, ...]] = ()
     eval_batch_size: ClassVar[int] = 32
     report_needs: ClassVar[tuple[str, ...]] = ("matplotlib",)
 

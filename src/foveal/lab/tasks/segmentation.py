@@ -37,6 +37,7 @@ class Segmentation(Task):
     primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric("miou", "mean IoU")
     train_metrics: ClassVar[tuple[str, ...]] = ("pixel_accuracy",)
     eval_batch_size: ClassVar[int] = 8
+    next_commands: ClassVar[tuple[str, ...]] = ("inspect {run} IMAGE",)
 
     ranges: ClassVar[Mapping[str, Range]] = {"window_step": Range(at_least=1)}
 

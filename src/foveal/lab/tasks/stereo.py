@@ -48,6 +48,7 @@ class StereoMatching(Task):
     primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric("epe", "end-point error", larger_is_better=False, scale=1.0, unit="px", step="px", decimals=2)
     train_metrics: ClassVar[tuple[str, ...]] = ("within_3px", "epe")
     eval_batch_size: ClassVar[int] = 1
+    next_commands: ClassVar[tuple[str, ...]] = ("inspect {run} LEFT --right RIGHT",)
 
     head_weights: tuple[float, ...] = (0.5, 0.7, 1.0)
     """Of the heads from first to last; of fewer heads, the last ones."""

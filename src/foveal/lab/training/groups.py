@@ -1,6 +1,6 @@
 """Rates by group: layers of a pretrained network, what is new in it, and parameters by name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..._errors import InputError
 from ..._param_groups import param_groups
 from .recipe import Recipe
 
-__all__ = ["grouped", "hold", "own_rates", "rate"]
+__all__ = ["grouped", "hold", "own_rates", "rate", "rates_in_use"]
 
 _PRETRAINED = "pretrained"
 
@@ -56,7 +56,7 @@ def own_rates(rates: Mapping[str, float], names: list[str]) -> dict[str, float]:
     Raises:
         ValueError: a pattern that fits none of the names, or none that is left for it.
     """
-    fitting = {name: pattern for name in names if (pattern := next((pattern for pattern in rates if fnmatchcase(name, pattern)), None)) is not None}
+    fitting = _deciding(rates, names)
     for pattern in rates:
         if not any(fnmatchcase(name, pattern) for name in names):
             some = ", ".join(names[:3])
@@ -64,6 +64,17 @@ def own_rates(rates: Mapping[str, float], names: list[str]) -> dict[str, float]:
         if pattern not in fitting.values():
             raise InputError(f"lr_of has {pattern!r}, and an earlier pattern fits all that it fits; put it in front")
     return {name: rates[pattern] for name, pattern in fitting.items()}
+
+
+def rates_in_use(rates: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
+    """Of rates for more names than these, those that decide one of them; the rate of each name stays what it was."""
+    deciding = set(_deciding(rates, names).values())
+    return {pattern: rate for pattern, rate in rates.items() if pattern in deciding}
+
+
+def _deciding(rates: Iterable[str], names: Iterable[str]) -> dict[str, str]:
+    """The first pattern that fits, by name; without names that none fits."""
+    return {name: pattern for name in names if (pattern := next((pattern for pattern in rates if fnmatchcase(name, pattern)), None)) is not None}
 
 
 def _depths(model: Any, new: frozenset[str]) -> dict[str, int]:

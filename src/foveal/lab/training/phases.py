@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -13,12 +12,12 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from ..tasks import Phase, Task, parameters_of
-from .groups import hold, own_rates
+from .groups import hold, own_rates, rates_in_use
 from .optimizing import make_optimizer, make_schedule
 from .recipe import Recipe
 from .sharding import is_sharded, shard_
 
-__all__ = ["OpenPhase", "PartEma", "naming", "open_phases"]
+__all__ = ["OpenPhase", "PartEma", "naming", "open_phases", "trained_names"]
 
 
 @dataclass
@@ -78,7 +77,7 @@ def open_phases(model: nn.Module, recipe: Recipe, accelerator: Accelerator) -> l
     phases = recipe.task.phases()
     owned = parameters_of(model, phases)
     names = {id(value): name for name, value in model.named_parameters()}
-    own_rates(recipe.optim.lr_of, [names[id(value)] for owner in owned.values() for value in owner])
+    own_rates(recipe.optim.lr_of, trained_names(model, recipe.task))
     made = []
     for place, phase in enumerate(phases):
         own = owned[phase.name]
@@ -86,7 +85,7 @@ def open_phases(model: nn.Module, recipe: Recipe, accelerator: Accelerator) -> l
         for parameter in others:
             parameter.requires_grad_(False)
         # names are of the whole network, and a phase has some of it
-        rates = {pattern: rate for pattern, rate in recipe.optim.lr_of.items() if any(fnmatchcase(names[id(value)], pattern) for value in own)}
+        rates = rates_in_use(recipe.optim.lr_of, [names[id(value)] for value in own])
         mine = replace(recipe, optim=replace(recipe.optim, **phase.optim, lr_of=rates)) if phase.optim or rates != recipe.optim.lr_of else recipe
         optimizer = make_optimizer(model, mine, own if others else None)
         for parameter in others:
@@ -94,6 +93,16 @@ def open_phases(model: nn.Module, recipe: Recipe, accelerator: Accelerator) -> l
         scaler = accelerator.scaler if not place else copy.deepcopy(accelerator.scaler)
         made.append(OpenPhase(phase, mine, own, others, optimizer, make_schedule(optimizer, mine), scaler=scaler, named=naming(phase, phases)))
     return made
+
+
+def trained_names(model: nn.Module, task: Task) -> list[str]:
+    """Names of the parameters that some phase of the task moves, which are those that rates by name are of.
+
+    Raises:
+        ValueError: phases that are none, see :func:`foveal.lab.tasks.parameters_of`.
+    """
+    names = {id(value): name for name, value in model.named_parameters()}
+    return [names[id(value)] for own in parameters_of(model, task.phases()).values() for value in own]
 
 
 def naming(phase: Phase, phases: Sequence[Phase]) -> dict[str, str]:

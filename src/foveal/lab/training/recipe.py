@@ -80,7 +80,8 @@ class Optim:
     new_first: float = 0.0
     """Share of the steps, at the start, in which only what is new learns."""
     lr_of: dict[str, float] = field(default_factory=dict)
-    """Highest learning rate of parameters by name, as ``*probes.*``: the first pattern that fits counts; what fits none learns as the settings above say."""
+    """Highest learning rate of parameters by name, as ``*probes.*``: the first pattern that fits counts; what fits none learns as the settings above say.
+    A pattern that fits nothing is an error; in a comparison it fits something in one variant at least, and it is said which ones learn without it."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -33,7 +33,8 @@ function largest(values) {
 
 // Values from 0 to most, or signed from -most to most, a pixel each. So small and so often written, a canvas is best kept off the graphics card.
 function paint(canvas, values, grid, most, signed, color) {
-  if (scattered(grid)) return paintCloud(canvas, values, most, signed, color);
+  const places = scattered(grid);
+  if (places) return paintCloud(canvas, values, places, most, signed, color);
   [canvas.height, canvas.width] = grid;
   const context = canvas.getContext("2d", { willReadFrequently: true });
   const pixels = context.createImageData(canvas.width, canvas.height);

@@ -18,6 +18,8 @@ function rowsOf(layer, query) {
   const patches = grid[0] * grid[1];
   const all = (count, first) => Array.from({ length: count }, (_, at) => first + at);
   if (query.kind === "prefix") return query.index < prefix && layer.axis !== "time" ? [query.index] : null;
+  // where some points are asked alone, the mean over all of them stands behind
+  if (query.kind === "mean" && about.asked) return [patches];
   if (query.kind === "mean") return layer.axis === "space" ? all(patches, prefix) : layer.axis === "time" ? all(patches * layer.frames, 0) : all(patches * layer.frames, prefix);
   const [row, column] = [query.row, query.column].map((place, axis) => Math.floor(((place + 0.5) / about.grid[axis]) * grid[axis]));
   const patch = row * grid[1] + column;
@@ -95,7 +97,7 @@ function meanOfAll(model, asked, query) {
 }
 
 function nameOf(query) {
-  if (query.kind === "patch" && about.cloud) return `point ${query.column + 1}`;
+  if (query.kind === "patch" && about.cloud) return `point ${pointOf(query.column) + 1}`;
   if (query.kind === "mean" && about.cloud) return "mean of all points";
   if (query.kind === "patch") return `patch in row ${query.row + 1}, column ${query.column + 1}${about.photos.length > 1 ? `, frame ${query.frame + 1}` : ""}`;
   if (query.kind === "mean") return "mean of all patches";
