@@ -210,6 +210,21 @@ def test_a_comparison_of_which_only_the_baseline_is_left_is_told(folder) -> None
     assert all(f"{name} diverged with seed 0" in render_report(results) for name in ("denoising", "external"))
 
 
+def test_samples_are_called_what_they_are(folder, tmp_path) -> None:
+    results = check_results(collect(folder))
+    assert results["task"]["sample"] == "image"
+    results["task"]["sample"] = "cloud"
+    page, text = render_report(check_results(results)), write_summary(results, tmp_path / "s.md").read_text()
+    assert "test clouds that no run has seen" in page
+    assert "on the same clouds, in the same order" in page
+    assert "ms a cloud<br>" in page
+    assert "| ms a cloud, " in text
+    assert "time a cloud" in page
+    assert " an image" not in page
+    del results["task"]["sample"]  # results of before
+    assert "test images that no run has seen" in render_report(check_results(results))
+
+
 @pytest.mark.case("R13")
 def test_the_report_names_the_device_that_costs_were_measured_on(folder, tmp_path) -> None:
     results = check_results(collect(folder))

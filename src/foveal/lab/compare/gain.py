@@ -8,10 +8,11 @@ from matplotlib.figure import Figure
 from ._colors import ARM_COLORS
 from ._theme import INK, SOFT
 from .intervals import reach
+from .words import one_sample
 
 __all__ = ["gain_panels"]
 
-_COSTS = {"parameters": "parameters", "macs": "multiply-adds", "milliseconds_per_image": "time an image", "training_bytes": "training memory"}
+_COSTS = {"parameters": "parameters", "macs": "multiply-adds", "milliseconds_per_image": "time {one}", "training_bytes": "training memory"}
 
 
 def gain_panels(results: dict[str, Any]) -> list[Figure]:
@@ -22,7 +23,7 @@ def gain_panels(results: dict[str, Any]) -> list[Figure]:
     if not against:
         return []
     end = metric["scale"] * reach(list(against.values()), results["statistics"]["margin"])
-    return [_panel(arms, against, key, label, metric, end) for key, label in _COSTS.items() if all(arm[key] for arm in arms)]
+    return [_panel(arms, against, key, label.format(one=one_sample(results)), metric, end) for key, label in _COSTS.items() if all(arm[key] for arm in arms)]
 
 
 def _panel(arms: list[dict[str, Any]], against: dict[str, dict[str, Any]], key: str, label: str, metric: dict[str, Any], end: float) -> Figure:

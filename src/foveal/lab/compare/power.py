@@ -38,7 +38,7 @@ def expected_spread(plan: Plan) -> tuple[float, str] | None:
     few = (_DISAGREEMENT / images / 2) ** 0.5
     if few <= assumed:
         return assumed, "an assumption"
-    return few, f"an assumption: {images} test images, of which two variants answer one in {1 / _DISAGREEMENT:.0f} differently"
+    return few, f"an assumption: {images} test {plan.recipe.task.sample_name}s, of which two variants answer one in {1 / _DISAGREEMENT:.0f} differently"
 
 
 def power_lines(plan: Plan) -> list[str]:

@@ -16,7 +16,7 @@ from .inside import angle_words, branch_words
 from .places import place_lines
 from .places_page import how_trained, places_section
 from .results import check_results
-from .words import MARKS
+from .words import MARKS, one_sample, sample_name
 
 __all__ = ["render_report", "write_report", "write_summary"]
 
@@ -48,6 +48,8 @@ def render_report(results: dict[str, Any], *, viewer: str | None = None) -> str:
         places=jinja2.filters.Markup(places),
         how_trained=how_trained(results),
         results=results,
+        sample=sample_name(results),
+        a_sample=one_sample(results),
         viewer=viewer,
         statistics=results["statistics"],
         recipe=recipe,
@@ -120,7 +122,7 @@ def write_summary(results: dict[str, Any], path: Path) -> Path:
         *place_lines(results),
         f"| attention | test {_label(metric)} (95 % interval) | Δ, {metric['step']} (interval that holds with all others) "
         "| parameters | multiply-adds "
-        f"| ms an image, {_timed_on(results)} |",
+        f"| ms {one_sample(results)}, {_timed_on(results)} |",
         "|---|---|---|---|---|---|",
         *(_table_row(arm, results) for arm in results["arms"]),
         "",

@@ -123,6 +123,7 @@ def collect(folder: Path) -> dict[str, Any]:
             "classes": bundle.classes,
             "train_images": len(bundle.train),
             "test_images": len(bundle.test),
+            "sample": plan.recipe.task.sample_name,
             "notes": [*bundle.notes, *rate_notes(plan), *tuning_notes(plan), *diverged],
         },
         "metric": {**asdict(headline), "chance": chance},

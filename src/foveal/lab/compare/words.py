@@ -4,7 +4,7 @@ from typing import Any
 
 from ..tasks import PrimaryMetric
 
-__all__ = ["MARKS", "Words", "verdict_words"]
+__all__ = ["MARKS", "Words", "one_sample", "sample_name", "verdict_words"]
 
 MARKS = {"better": "▲", "worse": "▼", "equal": "=", "not settled": "?", "one seed": "?"}
 """Beside each verdict, for those who see no colors."""
@@ -14,6 +14,17 @@ _LARGE = 3.0
 """Times the margin, from which a difference is named in the headline though nothing about it is settled."""
 _NAMED = 4
 """So many, the largest; the others are counted."""
+
+
+def sample_name(results: dict[str, Any]) -> str:
+    """What its samples are called; results of before it was written are of images, or say so."""
+    return str(results["task"].get("sample", "image"))
+
+
+def one_sample(results: dict[str, Any]) -> str:
+    """With its article, as in "ms an image"."""
+    name = sample_name(results)
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 class Words:

@@ -103,6 +103,8 @@ class Task(ABC):
     """The same word as the data's and the model's, such as ``labels``, ``masks``, ``boxes``, ``disparity``."""
     trains: ClassVar[str] = ""
     """The networks it trains, in the word of :attr:`ModelConfig.trained_as`; any with the same targets if empty."""
+    sample_name: ClassVar[str] = "image"
+    """What a sample is called where samples are counted."""
     primary_metric: ClassVar[PrimaryMetric]
     train_metrics: ClassVar[tuple[str, ...]] = ()
     """Names of what :meth:`step` reports besides the loss; the first is shown while training."""

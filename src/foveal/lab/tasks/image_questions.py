@@ -26,6 +26,7 @@ class ImageQuestions(Task):
     """Binary cross-entropy of every answer with how right it is, a sum over answers."""
 
     targets: ClassVar[str] = "image_answers"
+    sample_name: ClassVar[str] = "question"
     primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric("accuracy", "accuracy")
     train_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     report_needs: ClassVar[tuple[str, ...]] = ("matplotlib",)

@@ -40,6 +40,7 @@ class PointClassification(Voting, Classification):
     """Classification of clouds ``(B, N, C)``. Judged by the accuracy over clouds; ``class_accuracy`` is the mean over classes."""
 
     targets: ClassVar[str] = "shapes"
+    sample_name: ClassVar[str] = "cloud"
     next_commands: ClassVar[tuple[str, ...]] = ()
     eval_batch_size: ClassVar[int] = 32
     report_needs: ClassVar[tuple[str, ...]] = ("matplotlib",)
@@ -116,6 +117,7 @@ class PartSegmentation(Voting, Task):
     """
 
     targets: ClassVar[str] = "parts"
+    sample_name: ClassVar[str] = "cloud"
     train_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     eval_batch_size: ClassVar[int] = 16
     report_needs: ClassVar[tuple[str, ...]] = ("matplotlib",)

@@ -29,6 +29,7 @@ class RegionAnswers(Task):
     """Scores of answers by cross-entropy: of each answer on its own, or between answers."""
 
     targets: ClassVar[str] = "answer-scores"
+    sample_name: ClassVar[str] = "question"
     primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric("score", "score of the likeliest answer")
     report_needs: ClassVar[tuple[str, ...]] = ("matplotlib",)
 

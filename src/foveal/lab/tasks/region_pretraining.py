@@ -39,6 +39,7 @@ class RegionPretraining(Task):
     """Guess what is hidden of a sentence and of the regions that it is about."""
 
     targets: ClassVar[str] = "region-sentences"
+    sample_name: ClassVar[str] = "sentence"
     primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric("words", "accuracy of hidden words")
     train_metrics: ClassVar[tuple[str, ...]] = ("words",)
     ranges: ClassVar[dict[str, Range]] = {"share": Range(above=0, below=1)}

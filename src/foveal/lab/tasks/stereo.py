@@ -45,6 +45,7 @@ class StereoMatching(Task):
     """
 
     targets: ClassVar[str] = "disparity"
+    sample_name: ClassVar[str] = "pair"
     primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric("epe", "end-point error", larger_is_better=False, scale=1.0, unit="px", step="px", decimals=2)
     train_metrics: ClassVar[tuple[str, ...]] = ("within_3px", "epe")
     eval_batch_size: ClassVar[int] = 1

@@ -29,6 +29,7 @@ class VideoClassification(Classification):
     """
 
     targets: ClassVar[str] = "actions"
+    sample_name: ClassVar[str] = "clip"
     next_commands: ClassVar[tuple[str, ...]] = ("inspect {run} VIDEO", "export {run} --to onnx")
     # a clip is as large as many images
     eval_batch_size: ClassVar[int] = 16

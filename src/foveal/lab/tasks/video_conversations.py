@@ -26,6 +26,7 @@ class VideoConversation(Task):
     """Cross-entropy of the words of answers, a mean over words, which is what the published training and Trainer have."""
 
     targets: ClassVar[str] = "conversations"
+    sample_name: ClassVar[str] = "conversation"
     primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric(
         "loss", "cross-entropy of a word of an answer", larger_is_better=False, scale=1.0, unit="nats", step="nats", decimals=3
     )

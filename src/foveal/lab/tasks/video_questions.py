@@ -31,6 +31,7 @@ class VideoQuestions(Task):
     """Cross-entropy of the words of answers, a mean over words of a sample."""
 
     targets: ClassVar[str] = "answers"
+    sample_name: ClassVar[str] = "question"
     primary_metric: ClassVar[PrimaryMetric] = PrimaryMetric("exact_match", "exact match, mean over kinds of questions")
     train_metrics: ClassVar[tuple[str, ...]] = ("exact_match",)
     report_needs: ClassVar[tuple[str, ...]] = ("matplotlib",)

@@ -24,19 +24,20 @@ class Progress:
         self._headline: PrimaryMetric = recipe.task.primary_metric
         # what a task reports in training is mostly a share, whatever its headline is
         self._train_metrics = recipe.task.train_metrics[:1]
+        self._samples = f"{recipe.task.sample_name}s"
         self._form = ".1%" if recipe.task.train_shares else ".3f"
         shown = console(quiet=quiet, soft_wrap=True)
         self._bar = Bar(
             TextColumn("step"),
             MofNCompleteColumn(),
             BarColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[running]}{task.fields[speed]:.0f} images/s"),
+            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[running]}{task.fields[speed]:.0f} {task.fields[samples]}/s"),
             TimeRemainingColumn(),
             console=shown,
             disable=quiet or not shown.is_terminal,
             transient=True,
         )
-        self._task = self._bar.add_task("train", total=recipe.steps, completed=first, loss=float("nan"), running="", speed=0.0)
+        self._task = self._bar.add_task("train", total=recipe.steps, completed=first, loss=float("nan"), running="", speed=0.0, samples=self._samples)
         self._shown = 0.0
         for note in notes:
             shown.print(f"note: {plain(note)}")
@@ -61,7 +62,7 @@ class Progress:
         running = "".join(f"{name} {entry[f'train_{name}']:{self._form}}  " for name in self._train_metrics)
         judged = self._headline.show(entry[f"val_{self._headline.name}"])
         self._bar.console.print(
-            f"step {entry['step']:>6}  loss {entry['train_loss']:.3f}  {running}validation {judged}  {entry['images_per_second']:.0f} images/s"
+            f"step {entry['step']:>6}  loss {entry['train_loss']:.3f}  {running}validation {judged}  {entry['images_per_second']:.0f} {self._samples}/s"
         )
 
     def remark(self, said: str) -> None:
