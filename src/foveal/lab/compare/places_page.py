@@ -43,8 +43,8 @@ def how_trained(results: dict[str, Any]) -> str:
     model = recipe["model"]
     if model.get("kind") != "Pretrained":
         return (
-            f"Each attention sits in the same network, {results['about_model']}, and was trained from scratch on the same {sample_name(results)}s, in the same order, "
-            "for the same number of steps, from the same initial weights as far as it has the same weights"
+            f"Each attention sits in the same network, {results['about_model']}, and was trained from scratch on the same {sample_name(results)}s, "
+            "in the same order, for the same number of steps, from the same initial weights as far as it has the same weights"
         )
     frozen = "" if model["freeze"] == "nothing" else f" What learns: {model['freeze']} is the freezing."
     lora = f" Low-rank adapters of rank {model['lora']} learn in the place of its weights." if model["lora"] else ""
