@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from foveal.cli import main
 from foveal.lab.data import ClipQuestions
@@ -44,7 +45,8 @@ def test_a_run_and_a_sample_of_its_test(runs, capsys) -> None:
     assert [f"{float(row['similarity']):.6f}" for row in rows] == [line.split()[-2 if place else 1] for place, line in enumerate(lines[4:8])]
     # what every evaluation says of a run's probes, here of this sample alone
     recipe, bundle, model = load_run(run)
-    alike = recipe.task.predict(model.eval(), recipe.task.collate([bundle.test[2]])[0])[1]
+    with torch.no_grad():
+        alike = recipe.task.predict(model.eval(), recipe.task.collate([bundle.test[2]])[0])[1]
     assert float(rows[-1]["similarity"]) == pytest.approx(float(alike), abs=1e-6)
     assert float(rows[1]["gradient"]) < 1e-4 * float(rows[3]["gradient"])
     page = (folder / "probes.html").read_text()
