@@ -113,7 +113,7 @@ def probe_collapse(
         samples = [one.reshape(-1, own.num_probes, own.dim) for one in behind]
         drawn = torch.randn(own.num_probes, own.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         readout = (samples[-1] * drawn.to(samples[-1])).sum() / len(samples[-1])
-        weights = [own.probes, *(_output(one) for one in own.attentions)]
+        weights: list[Any] = [own.probes, *(_output(one) for one in own.attentions)]
         gradients = torch.autograd.grad(readout, weights, materialize_grads=True)
     alike = [None if own.num_probes < 2 else float(VisualProbes.similarity(one.detach())) for one in samples]
     start, *layers = (ProbeLayer(layer, cosine, float(gradient.norm())) for layer, cosine, gradient in zip((None, *own.layers), alike, gradients, strict=True))
