@@ -10,6 +10,7 @@ from .loaded import Inspection, LoadedModel
 from .loading import LOADERS, load_model
 from .maps import class_token_maps, maps_over_image
 from .model_page import inspect_model
+from .probes_page import inspect_probes, takes_probes
 from .reference import SOURCES, ModelReference, resolve_model
 from .run_page import inspect_run
 from .video import inspect_video, open_video, sample_of_test
@@ -23,6 +24,7 @@ __all__ = [
     "class_token_maps",
     "convert_named_",
     "inspect_model",
+    "inspect_probes",
     "inspect_run",
     "inspect_video",
     "load_model",
@@ -32,6 +34,7 @@ __all__ = [
     "open_video",
     "resolve_model",
     "sample_of_test",
+    "takes_probes",
 ]
 
 if not TYPE_CHECKING:

@@ -12,6 +12,7 @@ from ..._errors import InputError
 from ...analysis.maps import NothingToShow
 from ...analysis.pictures import is_signed, overlaid, to_pixels, write_sheet
 from ...convert import Where
+from ..data import Split
 from ..data.video import open_clip
 from .branches import said_of_branches
 from .clip_maps import ClipMaps
@@ -20,7 +21,7 @@ from .conversion import convert_saying_
 from .loaded import Inspection, LoadedModel
 from .viewing import introduced, prediction
 
-__all__ = ["inspect_video", "open_video", "sample_of_test"]
+__all__ = ["inspect_video", "numbered", "open_video", "sample_of_test"]
 
 
 def open_video(loaded: LoadedModel, path: Path) -> Tensor:
@@ -45,14 +46,22 @@ def sample_of_test(loaded: LoadedModel, word: str) -> tuple[Tensor, str]:
     Raises:
         ValueError: no run on videos; no such clip.
     """
-    number = word.removeprefix("test:")
     if loaded.bundle is None or loaded.prepare_clip is None:
         raise InputError(f"{word} is a clip out of the test of a run on videos, which {loaded.name} is not; give a file")
-    test = loaded.bundle.test
-    if not number.isdecimal() or int(number) >= len(test):
-        raise InputError(f"expected test:NUMBER with a number from 0 to {len(test) - 1}, got {word}")
-    clip, label = test[int(number)]
+    clip, label = numbered(loaded.bundle.test, word)
     return clip if clip.ndim == 4 else clip[len(clip) // 2], str(loaded.bundle.classes[int(label)])
+
+
+def numbered(test: Split, word: str) -> tuple[Any, Any]:
+    """The sample that ``test:NUMBER`` means.
+
+    Raises:
+        ValueError: another word; no such sample.
+    """
+    number = word.removeprefix("test:")
+    if number == word or not number.isdecimal() or int(number) >= len(test):
+        raise InputError(f"expected test:NUMBER with a number from 0 to {len(test) - 1}, got {word}")
+    return test[int(number)]
 
 
 def inspect_video(
