@@ -35,6 +35,7 @@ RESULTS = {
     "arms": [arm("base", 100, 2.0), arm("a", 150, 1.0), arm("b", 80, 4.0), arm("c", 130, 3.0)],
     "comparisons": [*CLOSE, FAR],
     "metric": METRIC,
+    "task": {},
     "statistics": {"margin": MARGIN},
 }
 
@@ -118,3 +119,9 @@ def test_cost_is_beside_gain_against_the_baseline() -> None:
     up["comparisons"][-1] = one("c", "base", 0.4, None)
     assert points(gain_panels(up)[0].axes[0], "^")
     assert gain_panels(RESULTS | {"comparisons": [CLOSE[2]]}) == []
+
+
+def test_of_what_is_better_smaller_the_axis_says_where_better_lies() -> None:
+    axes = gain_panels(RESULTS | {"metric": METRIC | {"larger_is_better": False}})[0].axes[0]
+    assert axes.get_ylabel() == "difference, points; below is better"
+    assert gain_panels(RESULTS)[0].axes[0].get_ylabel() == "gain, points"

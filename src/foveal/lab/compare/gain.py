@@ -43,11 +43,16 @@ def _panel(arms: list[dict[str, Any]], against: dict[str, dict[str, Any]], key: 
             axes.plot([cost], [gain], "o", color=color, markersize=7, label=arm["name"])
         else:
             axes.plot(
-                [cost], [np.sign(gain) * 0.97 * end], "v" if gain < 0 else "^", color=color, markersize=9, label=f"{arm['name']}: {gain:+.1f}".replace("-", "−")
+                [cost],
+                [np.sign(gain) * 0.97 * end],
+                "v" if gain < 0 else "^",
+                color=color,
+                markersize=9,
+                label=f"{arm['name']}: {gain:+.{metric['decimals']}f}".replace("-", "−"),
             )
     axes.set_ylim(-end, end)
     axes.margins(x=0.12)
     axes.set_xlabel(f"{label}, % beyond {arms[0]['name']}")
-    axes.set_ylabel(f"gain, {metric['step']}")
+    axes.set_ylabel(f"gain, {metric['step']}" if metric["larger_is_better"] else f"difference, {metric['step']}; below is better")
     axes.legend(fontsize=8.5, loc="best", labelcolor=SOFT)
     return figure

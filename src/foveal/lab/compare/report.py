@@ -40,7 +40,11 @@ def render_report(results: dict[str, Any], *, viewer: str | None = None) -> str:
     """HTML, with figures and pictures inside; with a link to ``viewer``, if that is given."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     metric = results["metric"]
-    environment.filters |= {"points": lambda value: _points(value, metric), "value": lambda value: _value(value, metric)}
+    environment.filters |= {
+        "points": lambda value: _points(value, metric),
+        "value": lambda value: _value(value, metric),
+        "spread": lambda value: _spread(value, metric),
+    }
     template = environment.from_string(files("foveal.lab.compare").joinpath("report.html.j2").read_text(encoding="utf8"))
     recipe = results["plan"]["recipe"]
     places = places_section(results)
@@ -96,7 +100,7 @@ def _sampling(results: dict[str, Any]) -> str:
             return "So the intervals include which samples the test has."
         why = "the scores of single test samples are not kept, or the number is no mean of them"
         return f"The intervals do not include that other test samples might have been drawn, as {why}."
-    moved = f"{metric['scale'] * first['own']:.2f} {metric['step']}"
+    moved = f"{_spread(first['own'], metric)} {metric['step']}"
     own = f"in the deciding comparison the draw of test samples alone moves a seed's difference by {moved} (standard deviation)"
     if results["statistics"]["data"] == "of each seed" and not first["shared"]:
         return f"So the intervals include which samples the test has; {own}."
@@ -188,6 +192,11 @@ def _pictures(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _points(value: float, metric: dict[str, Any]) -> str:
     return f"{metric['scale'] * value:+.{metric['decimals']}f}".replace("-", "−")
+
+
+def _spread(value: float, metric: dict[str, Any]) -> str:
+    """A digit finer than the metric: of what is small beside it, its own digits would leave nothing."""
+    return f"{metric['scale'] * value:.{metric['decimals'] + 1}f}"
 
 
 def _value(value: float, metric: dict[str, Any]) -> str:
