@@ -1,6 +1,7 @@
 """Adversarial training: whose weights move when, averages, exact resume, and runs from data to pictures."""
 
 import copy
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from foveal.lab.compare import make_plan
 from foveal.lab.compare.words import verdict_words
 from foveal.lab.data import DigitImages
 from foveal.lab.tasks import AdversarialGeneration, Diffusion, Phase, image_grid, parameters_of
+from foveal.lab.tasks._adversarial_report import draw_losses
 from foveal.lab.tasks._generation_interpolations import slerp
 from foveal.lab.tasks._latents import Latents
 from foveal.lab.training import (
@@ -62,6 +64,26 @@ class TestRuns(RunContract):
             with Image.open(path) as picture:
                 assert min(picture.size) > 200
                 assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+
+    def test_the_history_has_what_attention_is_multiplied_by(self, run, tmp_path) -> None:
+        lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == [3, 6]
+        _, _, model = load_run(run)
+        # of the weights that are judged and published
+        assert {name: value for name, value in lines[-1].items() if name.startswith("sigma_")} == {
+            "sigma_G.mixers.1": model.G.mixers["1"].sigma.item(),
+            "sigma_D.mixers.1": model.D.mixers["1"].sigma.item(),
+        }
+        for name, network in (("G", model.G), ("D", model.D)):
+            assert lines[-1][f"norm_{name}.fc"] == pytest.approx(torch.linalg.svdvals(network.fc.weight.double())[0].item(), rel=0.02)
+        # runs of before have none of it, and one that went on has it from some step on
+        old = [{name: value for name, value in line.items() if not name.startswith(("sigma_", "norm_"))} for line in lines]
+        sizes = []
+        for history in (lines, [old[0], lines[1]], old):
+            (tmp_path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
+            with Image.open(*draw_losses(tmp_path / "report")) as picture:
+                sizes.append(picture.size)
+        assert sizes == [(990, 748), (990, 748), (990, 374)]
 
     def test_numbers_come_back(self, run) -> None:
         metrics = read_json(run / "metrics.json")

@@ -22,7 +22,7 @@ from ..._errors import InputError, unknown
 from ..._ranges import Range
 from ...analysis import cost
 from ...attention import Cost
-from ...models.sagan import batch_statistics, power_iterate_, standing_statistics
+from ...models.sagan import batch_statistics, power_iterate_, standing_statistics, strengths
 from ..data import DataBundle
 from ._adversarial_report import draw_losses
 from ._generation import Generation
@@ -155,6 +155,10 @@ class AdversarialGeneration(Generation):
                 break
         one = next((line["step"] for line in history if line["val_spread"] < _SAME), None)
         return found + ([] if one is None else [f"at step {one} all drawn images were one image: the generator has collapsed"])
+
+    def watched(self, model: nn.Module) -> dict[str, float]:
+        """See :func:`foveal.models.sagan.strengths`; of the networks that are judged, the generator's average where there is one."""
+        return strengths(model)
 
     def cost(self, model: nn.Module, bundle: DataBundle) -> Cost:
         """Multiply-adds of drawing one image; parameters of both networks."""

@@ -6,6 +6,7 @@ from .generator import SAGANGenerator
 from .mixer import GanMixer, list_gan_mixers
 from .spectral import power_iterate_
 from .statistics import batch_statistics, standing_statistics
+from .strengths import strengths
 
 __all__ = [
     "SAGAN",
@@ -17,4 +18,5 @@ __all__ = [
     "list_gan_mixers",
     "power_iterate_",
     "standing_statistics",
+    "strengths",
 ]
