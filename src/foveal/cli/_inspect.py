@@ -21,7 +21,8 @@ class _Inspect:
     """Folder of a run, of a checkpoint or of a saved model; a name of timm or torchvision; hf:NAME of transformers, or a folder with its config.json; a
     repository of the hub; a file of weights, with --model."""
     image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
-    """An image file; for models on videos a video file, a folder with its frames, or of a run test:NUMBER, a clip of its test."""
+    """An image file; for models on videos a video file, a folder with its frames, or of a run test:NUMBER, a clip of its test; for adversarial
+    runs sample:NUMBER, an image that they draw."""
     right: Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")] = None
     """The right image, where the run matches stereo pairs; IMAGE is the left one."""
     out: Path | None = None
@@ -44,7 +45,7 @@ def inspect(words: list[str]) -> None:
     """Draw where a run or any model looks in one image or video: inspect RUN|MODEL IMAGE"""
     chosen: _Inspect = parse(_Inspect, "inspect", words)
     from ..lab.data.video import is_video
-    from ..lab.inspect import inspect_model, inspect_run, load_model, open_image, open_pair, resolve_model
+    from ..lab.inspect import inspect_drawn, inspect_model, inspect_run, load_model, open_image, open_pair, resolve_model
     from ..lab.training.checkpoint import check_folder
 
     found = resolve_model(chosen.what)
@@ -61,6 +62,12 @@ def inspect(words: list[str]) -> None:
     clip = is_video(chosen.image) or _of_test(chosen.image)
     image: Any = None if of_run or clip else open_image(chosen.image)
     loaded = load_model(found, weights=chosen.weights, base=chosen.model)
+    if loaded.recipe is not None and loaded.recipe.task.targets == "images":
+        if chosen.right or chosen.against or chosen.truth:
+            raise InputError(f"{path} draws images itself; leave out --right, --against and --truth")
+        lines, files = inspect_drawn(loaded, str(chosen.image), out, title=f"{path.name}, drawn image {chosen.image.name.removeprefix('sample:')}")
+        print("\n".join([*map(plain, lines), *map(str, files)]))
+        return
     if clip or loaded.prepare_clip is not None:
         second = None if other is None else load_model(other, weights="pretrained" if other.has_own_weights else chosen.weights)
         _inspect_video(chosen, loaded, second, out)
