@@ -1,4 +1,4 @@
-"""Where an adversarial run looks: ``attention.html`` of one drawn image, and ``maps.png`` of several, from one pixel in the generator and in the discriminator."""
+"""Where an adversarial run looks: ``attention.html`` of one drawn image, and ``maps.png`` of several, from one pixel in each of the two networks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,7 +62,8 @@ def draw_looks(images: Tensor, captions: Sequence[str], networks: dict[str, Sequ
     viewed = [view_network(name, looks) for name, looks in networks.items()]
     shown = [model for model in viewed if model.layers]
     if not shown:
-        raise InputError("; ".join(["no place of attention has a map of pixels", *(note for model in viewed for note in model.notes)]))
+        why = [f"{model.name}: {note}" for model in viewed for note in model.notes]
+        raise InputError("; ".join(["there is no attention to look at in either network: its --model.attention mixes no pixels, or has no map of them", *why]))
     for model in viewed:
         # what is not shown of one network is said on the page of the other
         if not model.layers:
