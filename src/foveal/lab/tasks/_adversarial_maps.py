@@ -1,6 +1,6 @@
 """Where an adversarial run looks: ``attention.html`` of one drawn image, and ``maps.png`` of several, from one pixel in each of the two networks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -46,7 +46,7 @@ def view_network(name: str, looks: Sequence[GanLook], place: int = 0) -> ViewedM
     return viewed
 
 
-def draw_looks(images: Tensor, captions: Sequence[str], networks: dict[str, Sequence[GanLook]], folder: Path, *, title: str) -> list[Path]:
+def draw_looks(images: Tensor, captions: Sequence[str], networks: Mapping[str, Sequence[GanLook]], folder: Path, *, title: str) -> list[Path]:
     """``attention.html`` of the first image, and ``maps.png``.
 
     Args:
@@ -73,7 +73,7 @@ def draw_looks(images: Tensor, captions: Sequence[str], networks: dict[str, Sequ
     return [page, _sheet(images, captions, networks, folder / "maps.png", title)]
 
 
-def _sheet(images: Tensor, captions: Sequence[str], networks: dict[str, Sequence[GanLook]], path: Path, title: str) -> Path:
+def _sheet(images: Tensor, captions: Sequence[str], networks: Mapping[str, Sequence[GanLook]], path: Path, title: str) -> Path:
     """A column for each image; its rows are the images, and what the pixel in the middle of each place looks at, over the keys' own grid."""
     rows = [
         (f"{name}, {look.name.rsplit('.', 1)[-1]}", which, look)
