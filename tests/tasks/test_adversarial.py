@@ -1,6 +1,7 @@
 """Adversarial training: whose weights move when, averages, exact resume, and runs from data to pictures."""
 
 import copy
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from foveal.lab.compare import make_plan
 from foveal.lab.compare.words import verdict_words
 from foveal.lab.data import DigitImages
 from foveal.lab.tasks import AdversarialGeneration, Diffusion, Phase, image_grid, parameters_of
+from foveal.lab.tasks._adversarial_maps import draw_looks, view_network
+from foveal.lab.tasks._adversarial_report import draw_losses
 from foveal.lab.tasks._generation_interpolations import slerp
 from foveal.lab.tasks._latents import Latents
 from foveal.lab.training import (
@@ -35,6 +38,7 @@ from foveal.lab.training import (
 )
 from foveal.lab.training.checkpoint import read_checkpoint
 from foveal.models import SAGAN, DiT, UNet
+from foveal.models.sagan import gan_attention
 from foveal.models.sagan.spectral import Spectral
 from tests.tasks.contract import RunContract
 from tests.training.helpers import assert_same_weights, weights
@@ -62,6 +66,42 @@ class TestRuns(RunContract):
             with Image.open(path) as picture:
                 assert min(picture.size) > 200
                 assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+
+    def test_the_history_has_what_attention_is_multiplied_by(self, run, tmp_path) -> None:
+        lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == [3, 6]
+        _, _, model = load_run(run)
+        # of the weights that are judged and published
+        assert {name: value for name, value in lines[-1].items() if name.startswith("sigma_")} == {
+            "sigma_G.mixers.1": model.G.mixers["1"].sigma.item(),
+            "sigma_D.mixers.1": model.D.mixers["1"].sigma.item(),
+        }
+        for name, network in (("G", model.G), ("D", model.D)):
+            assert lines[-1][f"norm_{name}.fc"] == pytest.approx(torch.linalg.svdvals(network.fc.weight.double())[0].item(), rel=0.02)
+        # runs of before have none of it, and one that went on has it from some step on
+        old = [{name: value for name, value in line.items() if not name.startswith(("sigma_", "norm_"))} for line in lines]
+        sizes = []
+        for history in (lines, [old[0], lines[1]], old):
+            (tmp_path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
+            with Image.open(*draw_losses(tmp_path / "report")) as picture:
+                sizes.append(picture.size)
+        assert sizes == [(990, 748), (990, 748), (990, 374)]
+
+    def test_it_shows_where_both_networks_look(self, run, tmp_path, capsys) -> None:
+        assert main(["inspect", str(run), "sample:3", "--out", str(tmp_path)]) == 0
+        said = capsys.readouterr().out
+        _, _, model = load_run(run)
+        for network, name in ((model.G, "generator"), (model.D, "discriminator")):
+            assert f"{name}, mixers.1: σ {network.mixers['1'].sigma.item():.4g}" in said
+        assert f"{tmp_path / 'attention.html'}\n{tmp_path / 'maps.png'}" in said
+        with Image.open(tmp_path / "maps.png") as picture:
+            assert min(picture.size) > 300
+        assert "generator" in (tmp_path / "attention.html").read_text()
+        for words, says in ((["test:3"], "expected sample:NUMBER"), (["sample:-1"], "expected sample:NUMBER"), (["sample:3", "--truth", "3"], "leave out")):
+            assert main(["inspect", str(run), *words, "--out", str(tmp_path / "no")]) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert says in line
+            assert not (tmp_path / "no").exists()
 
     def test_numbers_come_back(self, run) -> None:
         metrics = read_json(run / "metrics.json")
@@ -417,3 +457,77 @@ def test_a_network_of_another_kind_is_refused_before_anything_is_made(model, tas
 def test_statistics_that_there_are_not_are_refused() -> None:
     with pytest.raises(InputError, match="bn"):
         AdversarialGeneration(bn="runing")
+
+
+@pytest.mark.parametrize("bn", ["running", "batch"])
+def test_image_number_n_is_that_of_foveal_sample(bn, tmp_path, monkeypatch) -> None:
+    """What is looked into is what the same numbers draw, and the discriminator looks at that."""
+    recipe = replace(RECIPE, model=replace(RECIPE.model, attention="sagan"), task=replace(RECIPE.task, bn=bn))
+    bundle = load_data(recipe.data)
+    model = build_model(recipe, bundle).eval()
+    given = {}
+
+    def keep(images, captions, networks, folder, *, title):
+        given.update(images=images, captions=captions, networks=networks)
+        return []
+
+    monkeypatch.setattr("foveal.lab.tasks.adversarial.draw_looks", keep)
+    lines, _ = recipe.task.draw_attention(model, bundle, 0, tmp_path, title="")
+    torch.testing.assert_close(given["images"], recipe.task.sample(model, bundle, list(range(6))))
+    assert given["captions"] == [f"{n}: {n}" for n in range(6)]
+    with torch.no_grad():
+        scores = model.D(given["images"], torch.arange(6))
+    assert f"gives it {scores[0]:.3f}" in lines[0]
+    recipe.task.draw_attention(model, bundle, 4, tmp_path, title="")
+    if bn == "running":
+        torch.testing.assert_close(given["images"][:2], recipe.task.sample(model, bundle, list(range(6)))[4:])
+
+
+@pytest.mark.parametrize("attention", ["sagan", "denoising", "external"])
+def test_maps_are_those_that_make_the_output(attention) -> None:
+    """What the map gathers of the values is what the layer adds: pooled values lie as the keys that the page draws."""
+    torch.manual_seed(0)
+    network = SAGAN(width=4, z_dim=8, attention=attention, attention_g=(1, 2)).build(img_size=16, in_chans=1, num_classes=0).G.eval()
+    with torch.no_grad():
+        for number, mixer in enumerate(network.mixers.values(), 1):
+            mixer.sigma.fill_(number / 4)
+    z, seen = torch.randn(2, 8), {}
+    for name, mixer in network.mixers.items():
+        mixer.register_forward_hook(lambda _, args, out, name=name: seen.__setitem__(name, (args[0], out)))
+    images, looks = gan_attention(network, z)
+    torch.testing.assert_close(images, network(z))
+    assert [(look.name, look.sigma) for look in looks] == [("mixers.1", 0.25), ("mixers.2", 0.5)]
+    for look, (x, out) in zip(looks, seen.values(), strict=True):
+        mixer = network.mixers[look.name.split(".")[1]]
+        height, width = x.shape[2:]
+        assert look.queries == (height, width)
+        assert look.keys == ((height, width) if attention == "external" else (height // 2, width // 2))
+        viewed = view_network("net", [look], place=1)
+        (layer,) = viewed.layers
+        assert layer.queries.grid == look.queries
+        assert layer.keys.grid == look.keys
+        if attention != "sagan":
+            continue
+        values = torch.nn.functional.max_pool2d(mixer.core.v(x), 2)
+        gathered = torch.zeros(2, values.shape[1], height, width)
+        for row in range(look.keys[0]):
+            for column in range(look.keys[1]):
+                share = look.maps["combined"][:, 0, :, row * look.keys[1] + column].view(2, 1, height, width)
+                gathered += share * values[:, :, row, column, None, None]
+        torch.testing.assert_close(x + look.sigma * mixer.proj(gathered), out, atol=1e-5, rtol=1e-4)
+
+
+def test_networks_without_a_map_of_pixels_are_said(tmp_path) -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 1, 8, 8)
+    networks = {}
+    for name in ("sagan", "softmax", "none", "pointwise"):
+        model = SAGAN(width=4, z_dim=8, attention=name).build(img_size=8, in_chans=1, num_classes=0).eval()
+        networks[name] = gan_attention(model.D, images)[1]
+    files = draw_looks(images, ["0", "1"], {"generator": networks["sagan"], "discriminator": networks["softmax"]}, tmp_path, title="one")
+    assert [path.name for path in files] == ["attention.html", "maps.png"]
+    assert "discriminator: mixers.1" in files[0].read_text()
+    for name in ("none", "pointwise", "softmax"):
+        with pytest.raises(InputError, match="no attention to look at"):
+            draw_looks(images, ["0", "1"], {"generator": networks[name], "discriminator": networks[name]}, tmp_path / "no", title="no")
+    assert not (tmp_path / "no").exists()

@@ -1,5 +1,6 @@
 """``foveal inspect``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +23,7 @@ class _Inspect:
     repository of the hub; a file of weights, with --model."""
     image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
     """An image file; for models on videos a video file, a folder with its frames, or of a run test:NUMBER, a clip of its test; of
-    a run with visual probes always that."""
+    a run with visual probes always that; for adversarial runs sample:NUMBER, an image that they draw."""
     right: Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")] = None
     """The right image, where the run matches stereo pairs; IMAGE is the left one."""
     out: Path | None = None
@@ -45,7 +46,7 @@ def inspect(words: list[str]) -> None:
     """Draw where a run or any model looks in one image or video: inspect RUN|MODEL IMAGE"""
     chosen: _Inspect = parse(_Inspect, "inspect", words)
     from ..lab.data.video import is_video
-    from ..lab.inspect import inspect_model, inspect_probes, inspect_run, load_model, open_image, open_pair, resolve_model, takes_probes
+    from ..lab.inspect import inspect_model, inspect_run, load_model, open_image, open_pair, resolve_model
     from ..lab.training.checkpoint import check_folder
 
     found = resolve_model(chosen.what)
@@ -62,10 +63,11 @@ def inspect(words: list[str]) -> None:
     clip = is_video(chosen.image) or _of_test(chosen.image)
     image: Any = None if of_run or clip else open_image(chosen.image)
     loaded = load_model(found, weights=chosen.weights, base=chosen.model)
-    if takes_probes(loaded):
+    if (by_itself := _by_itself(loaded)) is not None:
+        look, why = by_itself
         if chosen.right is not None or other is not None or chosen.truth is not None:
-            raise InputError(f"{path} is asked about videos by words; leave out --right, --against and --truth")
-        lines, files = inspect_probes(loaded, str(chosen.image), out, title=f"{path.name}: {chosen.image.name}")
+            raise InputError(f"{path} {why}; leave out --right, --against and --truth")
+        lines, files = look(loaded, str(chosen.image), out, title=f"{path.name}: {chosen.image.name}")
         print("\n".join([*map(plain, lines), *map(str, files)]))
         return
     if clip or loaded.prepare_clip is not None:
@@ -83,6 +85,17 @@ def inspect(words: list[str]) -> None:
     else:
         lines, files = inspect_model(loaded, image, out, attention=chosen.attention, where=chosen.where, **beside)
     print("\n".join([*map(plain, lines), *map(str, files)]))
+
+
+def _by_itself(loaded: Any) -> tuple[Callable[..., Any], str] | None:
+    """How a run is looked into that knows what it is shown, and why nothing goes beside it; None for what is shown files."""
+    from ..lab.inspect import inspect_drawn, inspect_probes, takes_probes
+
+    if takes_probes(loaded):
+        return inspect_probes, "is asked about videos by words"
+    if loaded.recipe is not None and loaded.recipe.task.targets == "images":
+        return inspect_drawn, "draws images itself"
+    return None
 
 
 def _of_test(path: Path) -> bool:

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from foveal.models import GanMixer
-from foveal.models.sagan import power_iterate_
+from foveal.models import SAGAN, GanMixer
+from foveal.models.sagan import power_iterate_, strengths
 from foveal.models.sagan.spectral import Spectral, SpectralConv2d, SpectralEmbedding, SpectralLinear
 
 
@@ -69,3 +69,32 @@ def test_two_iterations_on_averaged_weights_are_within_a_percent() -> None:
     core = average[1].core
     for memory in core._memories():
         assert largest(memory) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("attention", ["sagan", "denoising", "external", "softmax", "none"])
+def test_strengths_are_the_networks_own_numbers(attention) -> None:
+    """Against singular values in float64, and σ and λ by hand; nothing moves by the asking."""
+    torch.manual_seed(3)
+    model = SAGAN(attention=attention, width=4, z_dim=8, attention_g=(1, 2), attention_d=(1,)).build(img_size=16, in_chans=1, num_classes=3)
+    sigmas = {name: value for name, value in model.named_parameters() if name.endswith("sigma")}
+    lambdas = {name: value for name, value in model.named_parameters() if name.endswith("lambdas")}
+    with torch.no_grad():
+        for value in model.parameters():
+            value.normal_()
+        for number, value in enumerate([*sigmas.values(), *lambdas.values()]):
+            value.fill_(0.25 * number - 1)
+    power_iterate_(model, 300)
+    before = copy.deepcopy(model.state_dict())
+    found = strengths(model.train())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    want = {f"sigma_{name.removesuffix('.sigma')}": value.item() for name, value in sigmas.items()}
+    want |= {f"lambda_{name.removesuffix('.core.lambdas')}": value.item() for name, value in lambdas.items()}
+    for name, module in model.named_modules():
+        if isinstance(module, SpectralConv2d | SpectralLinear | SpectralEmbedding):
+            want[f"norm_{name}"] = largest(module.weight)
+        if type(module).__name__ == "ExternalCore":
+            want |= {f"norm_{name}.{which}": largest(getattr(module.memory, which)) for which in ("memory_k", "memory_v")}
+    # two values that lie near one another are told apart slowly
+    assert found == pytest.approx(want, rel=1e-2)
+    assert len(sigmas) == (0 if attention == "none" else 3)
+    assert len(lambdas) == (3 if attention == "denoising" else 0)

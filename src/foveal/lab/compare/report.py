@@ -11,6 +11,7 @@ from ...analysis.pictures import is_signed, overlay
 from ..training.checkpoint import replace_file
 from ._colors import ARM_COLORS
 from ._theme import css_colors
+from .drawn_quality import quality_lines, quality_table
 from .figures import figures
 from .inside import angle_words, branch_words
 from .places import place_lines
@@ -64,6 +65,7 @@ def render_report(results: dict[str, Any], *, viewer: str | None = None) -> str:
         figures={name: [jinja2.filters.Markup(panel) for panel in panels] for name, panels in figures(results).items()},
         pictures=_pictures(results),
         drawn=_drawn(results),
+        quality=quality_table(results),
         branches=branch_words(results),
         angles=angle_words(results),
         measured_on=_measured_on(results),
@@ -130,6 +132,7 @@ def write_summary(results: dict[str, Any], path: Path) -> Path:
         "|---|---|---|---|---|---|",
         *(_table_row(arm, results) for arm in results["arms"]),
         "",
+        *quality_lines(results),
         *(f"- {line}" for line in branch_words(results) + angle_words(results)),
         "",
     ]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from ..._renamed import moved_member
 from . import _extra  # noqa: F401  # the first: it says which package is missing
 from .conversion import convert_named_
+from .drawn import inspect_drawn
 from .images import open_image, open_pair
 from .loaded import Inspection, LoadedModel
 from .loading import LOADERS, load_model
@@ -23,6 +24,7 @@ __all__ = [
     "ModelReference",
     "class_token_maps",
     "convert_named_",
+    "inspect_drawn",
     "inspect_model",
     "inspect_probes",
     "inspect_run",

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..._errors import unknown
+from ..._errors import InputError, unknown
 from ..._ranges import Range
 from ..data import DataBundle, ImageBundle
 from ._image_grid import pixels
@@ -105,6 +105,24 @@ class Generation(Task):
         Raises:
             ValueError: what the task has not, or a number out of its range; nothing was drawn.
         """
+
+    def draw_attention(self, model: nn.Module, bundle: DataBundle, number: int, folder: Path, *, title: str) -> tuple[list[str], list[Path]]:
+        """Where the network looks in an image that it draws: what is to be said, and the files.
+
+        Args:
+            model: trained, in evaluation mode.
+            bundle: its data.
+            number: of the drawn image.
+            folder: where to; it is made.
+            title: of the pictures.
+
+        Raises:
+            ValueError: the task shows no attention of drawn images, or there is none.
+        """
+        raise InputError(
+            f"{type(self).__name__} shows no attention of what it draws, only adversarial runs do; foveal sample RUN draws its images, "
+            "and foveal.analysis.attention_maps(model, (x, t, y)) gives the maps of one call of the network"
+        )
 
     def note(self) -> str:
         """What who looks at drawn images must know; nothing of most."""

@@ -6,9 +6,9 @@ from typing import Any
 
 from ._figures import DRAWN, INK, REAL, new_figure, put
 
-__all__ = ["draw_quality"]
+__all__ = ["SHOWN", "draw_quality"]
 
-_SHOWN = {
+SHOWN = {
     "frechet": ("Fréchet distance", "_floor", "smaller is better"),
     "kernel": ("kernel distance", "_floor", "smaller is better"),
     "precision": ("precision", "_real", "share of drawn images among real ones"),
@@ -16,6 +16,7 @@ _SHOWN = {
     "inception_score": ("score of the classifier", "_real", "1 to the number of classes"),
     "class_accuracy": ("class accuracy", "_real", "share that is taken for its class"),
 }
+"""Of each number its title, how the name of that of real images ends, and how it is read."""
 
 
 def draw_quality(numbers: Mapping[str, Any], folder: Path, distance_name: str) -> list[Path]:
@@ -26,7 +27,7 @@ def draw_quality(numbers: Mapping[str, Any], folder: Path, distance_name: str) -
         folder: where to.
         distance_name: of the Fréchet distance, which says whose features were compared.
     """
-    shown = {name: words for name, words in _SHOWN.items() if name in numbers}
+    shown = {name: words for name, words in SHOWN.items() if name in numbers}
     if not shown:
         return []
     figure = new_figure((2.2 * max(len(shown), 3), 2.7))

@@ -239,6 +239,10 @@ class Task(ABC):
         """The headline of guessing, where that has a meaning."""
         return None
 
+    def watched(self, model: nn.Module) -> dict[str, float]:
+        """Numbers of the network itself, by name, that the history keeps beside those of each evaluation, and that judge nothing. None by default."""
+        return {}
+
     def cost(self, model: nn.Module, bundle: DataBundle) -> Cost:
         """Parameters and multiply-adds of one sample."""
         return cost(model, (bundle.in_chans, bundle.img_size, bundle.img_size))

@@ -9,6 +9,7 @@ Shapes     B batch, C channels, H height, W width
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -22,8 +23,9 @@ from ..._errors import InputError, unknown
 from ..._ranges import Range
 from ...analysis import cost
 from ...attention import Cost
-from ...models.sagan import batch_statistics, power_iterate_, standing_statistics
+from ...models.sagan import batch_statistics, gan_attention, power_iterate_, standing_statistics, strengths
 from ..data import DataBundle
+from ._adversarial_maps import draw_looks
 from ._adversarial_report import draw_losses
 from ._generation import Generation
 from ._generation_interpolations import draw_interpolations
@@ -38,6 +40,8 @@ __all__ = ["AdversarialGeneration"]
 
 _AT_ONCE = 100
 """Images that are drawn together."""
+_LOOKED_INTO = 6
+"""Images beside one another on a sheet of maps."""
 _PAIRS = 8
 """Latents between which images are drawn."""
 _WON, _WON_STEPS = 0.05, 1000
@@ -156,6 +160,10 @@ class AdversarialGeneration(Generation):
         one = next((line["step"] for line in history if line["val_spread"] < _SAME), None)
         return found + ([] if one is None else [f"at step {one} all drawn images were one image: the generator has collapsed"])
 
+    def watched(self, model: nn.Module) -> dict[str, float]:
+        """See :func:`foveal.models.sagan.strengths`; of the networks that are judged, the generator's average where there is one."""
+        return strengths(model)
+
     def cost(self, model: nn.Module, bundle: DataBundle) -> Cost:
         """Multiply-adds of drawing one image; parameters of both networks."""
         y = torch.zeros(1, dtype=torch.long, device="meta") if _kinds(model) else None
@@ -198,6 +206,23 @@ class AdversarialGeneration(Generation):
             drawn.append(draw(z[first : first + _AT_ONCE].to(device), y).cpu())
         return torch.cat(drawn) if drawn else torch.empty(0, *_shape(model))
 
+    @torch.no_grad()
+    def draw_attention(self, model: nn.Module, bundle: DataBundle, number: int, folder: Path, *, title: str) -> tuple[list[str], list[Path]]:
+        """``attention.html`` of image ``number`` in the generator and in the discriminator, and ``maps.png`` of it and the next ones."""
+        numbers, device, known = range(number, number + _LOOKED_INTO), next(model.parameters()).device, max(len(bundle.classes), 1)
+        labels = torch.tensor([place % known for place in numbers], device=device)
+        y = labels if _kinds(model) else None
+        z = torch.stack([Latents(_width(model)).draw(0, "sample", place) for place in numbers]).to(device)
+        generator = self._generator(model)
+        with batch_statistics(generator) if self.bn == "batch" else nullcontext():
+            images, own = gan_attention(generator, z, y)
+        scores, judging = gan_attention(model.D, images, y)  # type: ignore[arg-type]
+        said = [f"{place}" + (f": {bundle.classes[label]}" if bundle.classes else "") for place, label in zip(numbers, labels.tolist(), strict=True)]
+        networks = {"generator": own, "discriminator": judging}
+        files = draw_looks(images, said, networks, folder, title=title)
+        places = [f"{name}, {look.name}: σ {look.sigma:.4g}" for name, looks in networks.items() for look in looks]
+        return [f"drawn image {said[0]}; the discriminator gives it {scores[0]:.3f}", *places, *filter(None, [self.note()])], files
+
     def note(self) -> str:
         return "with task.bn=batch an image depends on the others that are drawn with it, up to 100 at once" if self.bn == "batch" else ""
 
@@ -219,6 +244,15 @@ class AdversarialGeneration(Generation):
 
     def _drawing(self, model: Any, latents: Latents | None = None) -> Callable[[Tensor, Tensor | None], Tensor]:
         """The generator, with the statistics that images are drawn with."""
+        generator = self._generator(model, latents)
+
+        def by_batch(z: Tensor, y: Tensor | None) -> Tensor:
+            with batch_statistics(generator):
+                return generator(z, y)
+
+        return by_batch if self.bn == "batch" else generator
+
+    def _generator(self, model: Any, latents: Latents | None = None) -> nn.Module:
         if self.bn == "standing":
             # statistics of such images as are drawn, as BigGAN has them for each truncation
             kinds, such = _kinds(model), latents or Latents(_width(model))
@@ -229,14 +263,7 @@ class AdversarialGeneration(Generation):
                 return generator(z, torch.arange(number * 64, (number + 1) * 64, device=device) % kinds if kinds else None)
 
             return standing_statistics(model.G, draw, self.standing_batches)
-        if self.bn == "running":
-            return model.G
-
-        def by_batch(z: Tensor, y: Tensor | None) -> Tensor:
-            with batch_statistics(model.G):
-                return model.G(z, y)
-
-        return by_batch
+        return model.G
 
 
 class _Adversaries(nn.Module):

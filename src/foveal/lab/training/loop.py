@@ -167,6 +167,7 @@ def _judge(run: Run, step: int, speed: float) -> dict[str, Any]:
         **{f"train_{name}": totals[name] / totals["seen"] for name in recipe.task.train_metrics},
         "images_per_second": speed,
         **{f"val_{name}": value for name, value in scalars(evaluate(run.judged, run.bundle.val, recipe, run.bundle, accelerator)).items()},
+        **recipe.task.watched(run.judged),
     }
     accelerator.log({name: value for name, value in entry.items() if name != "step"}, step=step)
     if accelerator.is_main_process:

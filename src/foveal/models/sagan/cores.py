@@ -90,6 +90,11 @@ class ExternalCore(Spectral):
         q, (memory_k, _), how = _tokens(self.q(x)), self._memories(), self.memory.normalization
         return {"slots": external_attention_map(q, memory_k, normalization=how), "combined": external_token_map(q, memory_k, normalization=how)}
 
+    def norms(self) -> dict[str, Tensor]:
+        if self.spectral_k is None or self.spectral_v is None:
+            return {}
+        return {"memory_k": self.spectral_k.norm(self.memory.memory_k), "memory_v": self.spectral_v.norm(self._value_memory())}
+
     def iterate_(self, count: int) -> None:
         if self.spectral_k is not None and self.spectral_v is not None:
             self.spectral_k.iterate_(self.memory.memory_k, count)

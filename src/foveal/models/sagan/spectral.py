@@ -43,6 +43,13 @@ class PowerIteration(nn.Module):
             return (wide(weight) / torch.dot(u, torch.mv(matrix, v))).to(weight.dtype)
 
     @torch.no_grad()
+    def norm(self, weight: Tensor) -> Tensor:
+        """The largest singular value of the weight as it is, as far as it has been followed: uᵀWv, in whole precision; nothing moves."""
+        with whole_precision(weight):
+            matrix = wide(weight.flatten(1))
+            return torch.dot(self.u.to(matrix.dtype), torch.mv(matrix, self.v.to(matrix.dtype)))
+
+    @torch.no_grad()
     def iterate_(self, weight: Tensor, count: int) -> None:
         matrix = wide(weight.detach().flatten(1))
         u, v = self.u.to(matrix.dtype), self.v.to(matrix.dtype)
@@ -61,6 +68,10 @@ class Spectral(nn.Module):
 
     def normalized(self) -> Tensor:
         return self.spectral(self.weight)
+
+    def norms(self) -> dict[str, Tensor]:
+        """The largest singular values that are divided by, by parameter."""
+        return {"weight": self.spectral.norm(self.weight)}
 
     def iterate_(self, count: int) -> None:
         """Bring what is followed up to the weight as it is."""
