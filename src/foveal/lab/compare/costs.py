@@ -11,6 +11,7 @@ from accelerate.utils import send_to_device
 from ..._errors import InputError
 from ...analysis import latency
 from ...analysis.cost import peak_of_call
+from ...attention import CrossSampleDictionary
 from ..data import DataBundle, Split
 from ..training import Recipe, build_model, load_data, write_json
 from ..training.models import build_alike
@@ -30,7 +31,7 @@ def steps_for_minutes(recipe: Recipe, plan: Plan, minutes: float) -> int:
     if not 0 < minutes < math.inf:
         raise InputError(f"minutes-per-run must be above 0 and finite, got {minutes}")
     bundle = load_data(recipe.data)
-    macs = {arm.name: recipe.task.cost(build_model(plan.run_recipe(arm, 0), bundle), bundle).macs for arm in plan.arms}
+    macs = {arm.name: recipe.task.cost(_ready(build_model(plan.run_recipe(arm, 0), bundle)), bundle).macs for arm in plan.arms}
     dearest = max(plan.arms, key=lambda arm: macs[arm.name])
     step = _prepare_step(plan.run_recipe(dearest, 0), bundle, _batch(recipe, bundle.train, recipe.batch_size), _device())
     seconds = latency({"step": step}, rounds=3)["step"]
@@ -50,6 +51,14 @@ def measure_memory(recipe: Recipe, bundle: DataBundle, batch: tuple[Any, Any], p
     return ""
 
 
+def _ready(model: torch.nn.Module) -> torch.nn.Module:
+    """Training fits dictionaries of clusters before its first step; what they hold costs nothing."""
+    for module in model.modules():
+        if isinstance(module, CrossSampleDictionary):
+            module.fitted = True
+    return model
+
+
 def _batch(recipe: Recipe, split: Split, size: int) -> tuple[Any, Any]:
     """The first samples, over again where there are few."""
     return recipe.task.collate([split[i % len(split)] for i in range(size)])
@@ -62,7 +71,7 @@ def _device() -> torch.device:
 
 def _prepare_step(recipe: Recipe, bundle: DataBundle, batch: tuple[Any, Any], device: torch.device | str = "cpu") -> Callable[[], None]:
     device = torch.device(device)
-    model = build_model(recipe, bundle).train().to(device)
+    model = _ready(build_model(recipe, bundle)).train().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     inputs, targets = send_to_device(batch, device)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision)
@@ -102,7 +111,7 @@ def _device_memory(recipe: Recipe, bundle: DataBundle, batch: tuple[Any, Any]) -
 
 def measure_costs(plan: Plan, memory: dict[str, int]) -> dict[str, Any]:
     bundle, task, device = load_data(plan.recipe.data), plan.recipe.task, _device()
-    models = {arm.name: build_alike(plan.run_recipe(arm, 0), bundle).eval() for arm in plan.arms}
+    models = {arm.name: _ready(build_alike(plan.run_recipe(arm, 0), bundle)).eval() for arm in plan.arms}
     counted = {name: task.cost(model, bundle) for name, model in models.items()}
     models = {name: model.to(device) for name, model in models.items()}
     inputs = send_to_device(_batch(plan.recipe, bundle.test, LATENCY_BATCH)[0], device)

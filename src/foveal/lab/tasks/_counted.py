@@ -10,13 +10,12 @@ from ...attention import Cost
 __all__ = ["cost_of"]
 
 
-def cost_of(model: nn.Module, *args: Any, graph: bool = False, **named: Any) -> Cost:
+def cost_of(model: nn.Module, *args: Any, **named: Any) -> Cost:
     """All parameters, and the multiply-adds of one call.
 
     Args:
         model: the network.
         args: what it takes, tensors and dictionaries of them; brought to where it is.
-        graph: with what gradients need. Without, the counter trips over a view of a parameter, which CATT's dictionary in LXMERT is.
         named: likewise, by name.
     """
     # takes longer to import than all of a task
@@ -27,6 +26,7 @@ def cost_of(model: nn.Module, *args: Any, graph: bool = False, **named: Any) -> 
     def here(value: Any) -> Any:
         return value.to(device) if isinstance(value, Tensor) else {name: here(part) for name, part in value.items()}
 
-    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(graph):
+    # without what gradients need the counter trips over a view of a parameter, which CATT's dictionaries are
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():
         model(*map(here, args), **here(named))
     return Cost(parameters=sum(value.numel() for value in model.parameters()), macs=counter.get_total_flops() // 2)

@@ -74,7 +74,7 @@ class RegionAnswers(Task):
     def cost(self, model: nn.Module, bundle: DataBundle) -> Cost:
         """Of the first question of the test."""
         inputs, _ = self.collate([bundle.test[0]])
-        return cost_of(model, inputs, graph=True)
+        return cost_of(model, inputs)
 
     def draw_truth(self, samples: Sequence[tuple[Any, Any]], bundle: DataBundle) -> list[Row]:
         """Regions where they lie, with what is asked and its best answer."""

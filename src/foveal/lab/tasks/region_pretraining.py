@@ -136,7 +136,7 @@ class RegionPretraining(Task):
     def cost(self, model: nn.Module, bundle: DataBundle) -> Cost:
         """Of the first sentence of the test."""
         inputs, _ = self.collate([bundle.test[0]])
-        return cost_of(model, inputs, graph=True)
+        return cost_of(model, inputs)
 
 
 def _sentences(bundle: DataBundle) -> SentenceBundle:
