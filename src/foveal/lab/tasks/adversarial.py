@@ -161,7 +161,7 @@ class AdversarialGeneration(Generation):
         return found + ([] if one is None else [f"at step {one} all drawn images were one image: the generator has collapsed"])
 
     def watched(self, model: nn.Module) -> dict[str, float]:
-        """See :func:`foveal.models.sagan.strengths`; of the networks that are judged, the generator's average where there is one."""
+        """See ``foveal.models.sagan.strengths``; of the networks that are judged, the generator's average where there is one."""
         return strengths(model)
 
     def cost(self, model: nn.Module, bundle: DataBundle) -> Cost:

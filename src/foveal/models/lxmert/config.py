@@ -92,7 +92,7 @@ class Lxmert(ModelConfig):
             images: of a sentence, 1 or 2.
 
         Raises:
-            ValueError: no LXMERT at ``base``, or one of another vocabulary or other features; see :class:`~foveal.models.lxmert.start.Trunk` for ``start``.
+            ValueError: no LXMERT at ``base``, or one of another vocabulary or other features; for ``start`` what ``foveal.models.lxmert.start.Trunk`` refuses.
         """
         lxmert = self._new(words, region_dim) if self.base is None else _read(self.base)
         known = lxmert.config
