@@ -474,7 +474,7 @@ def test_image_number_n_is_that_of_foveal_sample(bn, tmp_path, monkeypatch) -> N
     monkeypatch.setattr("foveal.lab.tasks.adversarial.draw_looks", keep)
     lines, _ = recipe.task.draw_attention(model, bundle, 0, tmp_path, title="")
     torch.testing.assert_close(given["images"], recipe.task.sample(model, bundle, list(range(6))))
-    assert given["captions"] == [f"{n}: {n}" for n in range(6)]
+    assert given["captions"] == [f"image {n}, class {n}" for n in range(6)]
     with torch.no_grad():
         scores = model.D(given["images"], torch.arange(6))
     assert f"gives it {scores[0]:.3f}" in lines[0]

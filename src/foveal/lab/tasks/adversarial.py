@@ -217,11 +217,11 @@ class AdversarialGeneration(Generation):
         with batch_statistics(generator) if self.bn == "batch" else nullcontext():
             images, own = gan_attention(generator, z, y)
         scores, judging = gan_attention(model.D, images, y)  # type: ignore[arg-type]
-        said = [f"{place}" + (f": {bundle.classes[label]}" if bundle.classes else "") for place, label in zip(numbers, labels.tolist(), strict=True)]
+        said = [f"image {at}" + (f", class {bundle.classes[label]}" if bundle.classes else "") for at, label in zip(numbers, labels.tolist(), strict=True)]
         networks = {"generator": own, "discriminator": judging}
         files = draw_looks(images, said, networks, folder, title=title)
         places = [f"{name}, {look.name}: σ {look.sigma:.4g}" for name, looks in networks.items() for look in looks]
-        return [f"drawn image {said[0]}; the discriminator gives it {scores[0]:.3f}", *places, *filter(None, [self.note()])], files
+        return [f"drawn {said[0]}; the discriminator gives it {scores[0]:.3f}", *places, *filter(None, [self.note()])], files
 
     def note(self) -> str:
         return "with task.bn=batch an image depends on the others that are drawn with it, up to 100 at once" if self.bn == "batch" else ""
