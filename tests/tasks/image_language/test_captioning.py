@@ -6,19 +6,10 @@ import pytest
 import torch
 
 from foveal.lab.compare import make_plan
-from foveal.lab.compare.costs import measure_costs
 from foveal.lab.recipes import get_recipe, smoke
 from foveal.lab.tasks import SelfCritical
 from foveal.lab.training import build_model, evaluate, fit, load_data, load_run
 from foveal.models import Captioner
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FOVEAL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
 
 RECIPE = smoke(get_recipe("scene-captions"), steps=4, batch_size=8)
 
@@ -80,13 +71,3 @@ def test_splits_of_one_image_are_refused_before_training(count, says, tmp_path) 
 def test_bad_settings_are_explained(change) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         replace(RECIPE.task, **change)
-
-
-def test_every_arm_of_a_comparison_has_its_cost() -> None:
-    """Those too whose dictionaries are clusters, which training fits."""
-    bundle, plan = load_data(RECIPE.data), make_plan(RECIPE)
-    found = measure_costs(plan, {arm.name: 1 for arm in plan.arms})
-    assert all(found[arm.name]["parameters"] == sum(p.numel() for p in build_model(plan.run_recipe(arm, 0), bundle).parameters()) for arm in plan.arms)
-    macs = {name: cost["macs"] for name, cost in found.items() if name != "question-only"}
-    assert all(count > macs["none"] for name, count in macs.items() if name != "none"), "a second stream computes something"
-    assert macs["dictionary"] == macs["dictionary-kmeans"] == macs["dictionary-frozen"], "what a dictionary holds costs nothing"

@@ -6,18 +6,9 @@ import pytest
 import torch
 
 from foveal.lab.compare import make_plan
-from foveal.lab.compare.costs import measure_costs
 from foveal.lab.recipes import get_recipe, smoke
 from foveal.lab.training import build_model, evaluate, fit, load_data, load_run
 from foveal.models import ImageAnswerer
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FOVEAL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
 
 RECIPE = smoke(get_recipe("scene-questions"), steps=4, batch_size=8)
 
@@ -69,13 +60,3 @@ def test_accuracy_is_how_right_the_likeliest_answer_is() -> None:
 def test_arms_of_a_comparison_are_runs() -> None:
     plan = make_plan(RECIPE)
     assert {arm.name for arm in plan.arms} == set(ImageAnswerer.default_arms)
-
-
-def test_every_arm_of_a_comparison_has_its_cost() -> None:
-    """Those too whose dictionaries are clusters, which training fits."""
-    bundle, plan = load_data(RECIPE.data), make_plan(RECIPE)
-    found = measure_costs(plan, {arm.name: 1 for arm in plan.arms})
-    assert all(found[arm.name]["parameters"] == sum(p.numel() for p in build_model(plan.run_recipe(arm, 0), bundle).parameters()) for arm in plan.arms)
-    macs = {name: cost["macs"] for name, cost in found.items() if name != "question-only"}
-    assert all(count > macs["none"] for name, count in macs.items() if name != "none"), "a second stream computes something"
-    assert macs["dictionary"] == macs["dictionary-kmeans"] == macs["dictionary-frozen"], "what a dictionary holds costs nothing"

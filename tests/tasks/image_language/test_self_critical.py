@@ -12,14 +12,6 @@ from foveal.lab.training import Recipe, build_model, evaluate, fit, load_data, l
 from foveal.models.image_language import greedy_search, sample_words
 from tests.tasks.image_language.test_metrics import slow_cider
 
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FOVEAL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 RECIPE = smoke(get_recipe("scene-captions"), steps=4, batch_size=8)
 
 
