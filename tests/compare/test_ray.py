@@ -122,6 +122,7 @@ def test_a_command_that_is_stopped_saves_and_goes_on(address, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("words", "want"),
     [
+        ([], []),
         (["--ray"], ["--ray", "here"]),
         (["--ray", "--seeds", "2"], ["--ray", "here", "--seeds", "2"]),
         (["--ray", "auto", "--seeds", "2"], ["--ray", "auto", "--seeds", "2"]),

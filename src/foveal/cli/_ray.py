@@ -1,6 +1,7 @@
 """Options of commands whose runs may go to the machines of a Ray cluster."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -45,7 +46,7 @@ class RayOptions:
 def with_address(words: list[str]) -> list[str]:
     """``--ray`` may stand alone, and every option takes a value."""
     out = []
-    for word, following in zip(words, [*words[1:], "--"], strict=True):
+    for word, following in pairwise([*words, "--"]):
         out.append(word)
         if word == "--ray" and following.startswith("--"):
             out.append(_ANY)
