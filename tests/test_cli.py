@@ -275,3 +275,20 @@ def test_help_on_training_waits_for_nothing_that_trains() -> None:
     code = "import sys; from foveal.cli import main; main(['train', '--help']); print(sorted({'torch', 'timm', 'accelerate'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("compare", "doctor")])
+def test_a_verb_without_a_word_says_what_it_needs_or_what_there_is(verb, capsys) -> None:
+    code = main([verb])
+    said = capsys.readouterr()
+    assert (code, bool(said.out), bool(said.err)) in ((0, True, False), (2, False, True))
+
+
+def test_compare_without_a_word_is_the_comparison_of_the_readme(tmp_path, monkeypatch) -> None:
+    """``make compare`` gives it none."""
+    begun = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("foveal.cli._compare.run_and_report", lambda plan, out, words, **options: begun.append((plan, out, words)))
+    assert main(["compare"]) == 0
+    ((plan, out, words),) = begun
+    assert (len(plan.arms), len(plan.seeds), str(out), words) == (5, 6, "runs/compare", [])
